@@ -1,0 +1,1 @@
+"""Count products on shop shelves with a detector that fits a phone."""

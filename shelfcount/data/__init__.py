@@ -1,0 +1,1 @@
+"""Labelled photos: formats, splits, synthetic shelves, augmentation."""

@@ -1,0 +1,1 @@
+"""What people look at: annotated photos, figures, HTML."""

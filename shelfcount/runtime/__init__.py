@@ -1,0 +1,1 @@
+"""A bundle as a detector, on LiteRT; never imports torch."""
