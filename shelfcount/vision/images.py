@@ -32,7 +32,7 @@ def read_photo(path: Path | str) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise ShelfcountError(f"cannot read photo '{path}': {error.strerror or error}") from error
-    if data[:2] == b"\xff\xd8" and not _jpeg_is_whole(data):
+    if data[:2] == b"\xff\xd8" and not jpeg_is_whole(data):
         raise ShelfcountError(f"photo '{path}' is cut short: its JPEG data has no end ({len(data)} bytes). Copy it again from the phone.")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
@@ -45,7 +45,8 @@ def read_photo(path: Path | str) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _jpeg_is_whole(data: bytes) -> bool:
+def jpeg_is_whole(data: bytes) -> bool:
+    """Whether a JPEG file, given as its bytes, was written to its end."""
     # Decoders paint the missing part grey without a word. The last scan must be followed by an
     # end marker; phones append their own data behind it, and a thumbnail has a pair before.
     return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") >= 0

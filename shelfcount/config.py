@@ -1,0 +1,170 @@
+"""One validated config: read from TOML, changed with ``--set``, written back resolved beside every result."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shelfcount.records import ShelfcountError
+from shelfcount.vision.images import write_whole
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelConfig(_Section):
+    """The network and its input."""
+
+    architecture: str = Field("mobilenet_v2", description="Key of the model family; `shelfcount train --help` lists them.")
+    height: int = Field(416, ge=64, le=2048, description="Input pixels; a multiple of the coarsest stride.")
+    width: int = Field(416, ge=64, le=2048)
+    neck: int = Field(96, ge=16, le=512, description="Channels of the pyramid and the heads.")
+    strides: tuple[int, ...] = Field((8, 16, 32), description="Pyramid levels on offer; those that no product needs are left out.")
+    anchors_per_place: int = Field(1, ge=1, le=9)
+    weights: str = Field("shipped", description="'shipped' (in the package), 'network' (timm or torchvision), 'none', or a .safetensors file.")
+
+    @model_validator(mode="after")
+    def _multiple(self) -> ModelConfig:
+        for name in ("height", "width"):
+            if getattr(self, name) % max(self.strides):
+                raise ValueError(f"{name} must be a multiple of the coarsest stride {max(self.strides)}, got {getattr(self, name)}")
+        return self
+
+
+class TrainConfig(_Section):
+    """How the network learns."""
+
+    epochs: int = Field(100, ge=1)
+    batch: int = Field(8, ge=1, description="Photos a step, over all devices.")
+    lr: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW for neck and heads.")
+    trunk_lr: float = Field(0.25, ge=0, description="Learning rate of the backbone as a share of `lr`; 0 freezes it.")
+    freeze: int = Field(2, ge=0, le=7, description="First stages of a pretrained backbone that stay as they are; half the time of a step is theirs.")
+    weight_decay: float = Field(0.05, ge=0)
+    clip: float = Field(10.0, gt=0, description="Largest norm of the gradient.")
+    schedule: Literal["cosine", "one_cycle"] = "cosine"
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
+    ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights, a step.")
+    loss: Literal["task_aligned", "focal"] = "task_aligned"
+    patience: int = Field(40, ge=1, description="Epochs without a better validation F1 before stopping.")
+    validate_every: int = Field(2, ge=1, description="Epochs.")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    channels_last: bool = True
+    workers: int = Field(2, ge=0, description="Processes that decode and augment.")
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1, description="Devices of one node; on CPU, processes.")
+    nodes: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+class AugmentConfig(_Section):
+    """What phones and people do to a photo, in training only. Probabilities and ranges."""
+
+    mosaic: float = Field(0.5, ge=0, le=1)
+    mosaic_until: float = Field(0.85, ge=0, le=1, description="Share of the epochs with mosaic; the last ones see whole photos.")
+    flip: float = Field(0.5, ge=0, le=1)
+    scale: tuple[float, float] = (0.7, 1.5)
+    aspect: float = Field(0.15, ge=0, lt=1, description="Width changes against height by up to this share.")
+    rotate: float = Field(3.0, ge=0, le=45, description="Degrees, either way.")
+    perspective: float = Field(0.3, ge=0, le=1, description="Probability of a change of view.")
+    brightness: float = Field(0.3, ge=0)
+    contrast: float = Field(0.25, ge=0)
+    saturation: float = Field(0.3, ge=0)
+    hue: float = Field(0.02, ge=0, le=0.5)
+    blur: float = Field(0.15, ge=0, le=1)
+    noise: float = Field(0.15, ge=0, le=1)
+    jpeg: float = Field(0.25, ge=0, le=1)
+
+
+class ExportConfig(_Section):
+    """From weights to a bundle."""
+
+    calibration_photos: int = Field(64, ge=1, description="Training photos that set the int8 ranges.")
+    max_detections: int = Field(300, ge=1, le=1000)
+    nms_iou: float = Field(0.5, gt=0, le=1)
+
+
+class Config(_Section):
+    """Everything that decides a run, with its defaults."""
+
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    augment: AugmentConfig = AugmentConfig()
+    export: ExportConfig = ExportConfig()
+
+    def to_toml(self) -> str:
+        """The resolved config; reading it back gives an equal one."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+    def write(self, path: Path) -> None:
+        write_whole(path, self.to_toml())
+
+
+def load(path: Path | None = None, changes: Sequence[str] = ()) -> Config:
+    """Read a config file and apply ``--set`` changes; every error is reported at once.
+
+    Args:
+        path: TOML; None for the defaults.
+        changes: Such as ``train.epochs=30``; the value is read as TOML, or taken as a string.
+
+    Raises:
+        ShelfcountError: If the file cannot be read, or a key or value is not allowed.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ShelfcountError(f"cannot read config '{path}': {error}") from error
+    for change in changes:
+        _apply(data, change)
+    return parse(data, str(path or "--set"))
+
+
+def parse(data: dict[str, Any], where: str) -> Config:
+    """Validate plain data as a config.
+
+    Raises:
+        ShelfcountError: Naming every key that is unknown or holds a wrong value.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ShelfcountError(f"the config in {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    path = key.strip().split(".")
+    if not equals or len(path) < 2:
+        raise ShelfcountError(f"--set wants section.key=value, got '{change}'. For example --set train.epochs=30")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for part in path[:-1]:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise ShelfcountError(f"--set {change}: '{part}' is a value, not a section")
+    data[path[-1]] = value
+
+
+def _known_keys() -> list[str]:
+    sections = Config.model_fields
+    keys = [f"{name}.{key}" for name, field in sections.items() for key in field.default.__class__.model_fields]
+    return [*sections, *keys]
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, _known_keys(), n=1)
+        return f"Unknown config key '{key}'." + (f" Did you mean '{near[0]}'?" if near else "")
+    return f"{key}: {problem['msg']}, got {problem['input']!r}" if not isinstance(problem["input"], dict) else f"{key}: {problem['msg']}"

@@ -1,0 +1,180 @@
+"""What phones and people do to a photo, as training sees it: torchvision.transforms.v2, and mosaic.
+
+Every sample depends on (seed, epoch, index) alone, so that a run can be repeated and a killed one
+goes on as if nothing had happened, whatever the number of worker processes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from shelfcount.config import AugmentConfig
+from shelfcount.records import Dataset
+from shelfcount.vision.images import read_photo, stretch
+
+# A product of which less is left after a crop is marked as one not to judge.
+LEAST_VISIBLE = 0.35
+# torchvision fills with the value it is given; mid-grey is 0 for the network.
+GREY = 127
+
+Sample = dict[str, torch.Tensor]
+
+
+def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Transform, v2.Transform]:
+    """Geometry and look of training photos.
+
+    Args:
+        config: Probabilities and ranges.
+        height, width: Of the network's input.
+
+    Returns:
+        Two transforms of (image, boxes): the first moves boxes, the second leaves them.
+    """
+    shear = (-2.0, 2.0)
+    geometry = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(config.flip),
+            v2.RandomApply([v2.RandomPerspective(distortion_scale=0.15, p=1.0, fill=GREY)], p=config.perspective),
+            v2.RandomAffine(degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, shear=(*shear, *shear), fill=GREY),
+        ]
+    )
+    look = v2.Compose(
+        [
+            v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
+            v2.RandomApply([v2.GaussianBlur(5, sigma=(0.3, 1.6))], p=config.blur),
+            v2.RandomApply([v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.03), v2.ToDtype(torch.uint8, scale=True)], p=config.noise),
+            v2.RandomApply([v2.JPEG((35, 95))], p=config.jpeg),
+        ]
+    )
+    return geometry, look
+
+
+class TrainingPhotos(TorchDataset[Sample]):
+    """Augmented training photos, decoded once and kept in memory at the network's size.
+
+    Args:
+        dataset: Labelled photos.
+        height, width: Of the network's input.
+        config: Augmentation; None shows the photos as they are.
+        epochs: In all, so that mosaic can end before the last ones.
+        seed: Of every random choice.
+    """
+
+    def __init__(self, dataset: Dataset, height: int, width: int, config: AugmentConfig | None, epochs: int = 1, seed: int = 0) -> None:
+        self.dataset, self.height, self.width = dataset, height, width
+        self.config, self.epochs, self.seed = config, epochs, seed
+        if config is not None:
+            self.geometry, self.look = transforms(config, height, width)
+        self.pixels = torch.empty(len(dataset), 3, height, width, dtype=torch.uint8)
+        for i, photo in enumerate(dataset.photos):
+            self.pixels[i] = torch.from_numpy(stretch(read_photo(photo.path), height, width)).permute(2, 0, 1)
+        # One block that worker processes share instead of copying.
+        self.pixels.share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        image, boxes, classes, ignore = self._photo(index)
+        if self.config is not None:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            # torchvision draws from the global generators.
+            random.seed(int(rng.integers(2**32)))
+            torch.manual_seed(int(rng.integers(2**63)))
+            if rng.random() < self.config.mosaic and epoch < self.config.mosaic_until * self.epochs:
+                image, boxes, classes, ignore = self._mosaic(index, rng)
+            image, boxes, ignore = self._move(image, boxes, ignore, rng)
+            image = self.look(image)
+        sized = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
+        return {"image": image.as_subclass(torch.Tensor), "boxes": boxes[sized], "classes": classes[sized], "ignore": ignore[sized]}
+
+    def _photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        photo = self.dataset.photos[index]
+        scale = torch.tensor([self.width / photo.width, self.height / photo.height] * 2, dtype=torch.float32)
+        truth = photo.truth
+        boxes = torch.from_numpy(truth.boxes.copy()) * scale
+        return self.pixels[index], boxes, torch.from_numpy(truth.classes.copy()), torch.from_numpy(truth.ignore.copy())
+
+    def _mosaic(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Corners of four photos meet at a random point: new neighbours for every product."""
+        center_x = int(self.width * rng.uniform(0.35, 0.65))
+        center_y = int(self.height * rng.uniform(0.35, 0.65))
+        canvas = torch.empty_like(self.pixels[index])
+        parts = []
+        others = rng.integers(len(self), size=3)
+        corners = [(0, 0, center_x, center_y), (center_x, 0, self.width, center_y)]
+        corners += [(0, center_y, center_x, self.height), (center_x, center_y, self.width, self.height)]
+        for source, (left, top, right, bottom) in zip([index, *others], corners, strict=True):
+            image, boxes, classes, ignore = self._photo(int(source))
+            # A window of the same size from anywhere in the source photo, at its own scale.
+            x = int(rng.integers(0, self.width - (right - left) + 1))
+            y = int(rng.integers(0, self.height - (bottom - top) + 1))
+            canvas[:, top:bottom, left:right] = image[:, y : y + bottom - top, x : x + right - left]
+            moved = boxes + boxes.new_tensor([left - x, top - y] * 2)
+            kept, hidden = _cut(moved, left, top, right, bottom)
+            seen = (kept[:, 2:] > kept[:, :2]).all(dim=1)
+            parts.append((kept[seen], classes[seen], (ignore | hidden)[seen]))
+        boxes, classes, ignore = (torch.cat(column) for column in zip(*parts, strict=True))
+        return canvas, boxes, classes, ignore
+
+    def _move(
+        self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # Boxes keep their full extent on the way, so that one can tell how much of each is left.
+        frame = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.height, self.width), clamping_mode=None)  # type: ignore[call-arg]
+        picture, frame = self.geometry(tv_tensors.Image(image), frame)
+        moved = frame.as_subclass(torch.Tensor)
+        stretch_x = 1 + rng.uniform(-self.config.aspect, self.config.aspect) if self.config else 1.0
+        if abs(stretch_x - 1) > 0.02:
+            picture, moved = _widen(picture, moved, stretch_x)
+        kept, hidden = _cut(moved, 0, 0, self.width, self.height)
+        return picture, kept, ignore | hidden
+
+
+def _widen(image: torch.Tensor, boxes: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stretch in x about the middle; the frame stays."""
+    height, width = image.shape[-2:]
+    wide = v2.functional.resize(image, [height, round(width * share)], antialias=False)
+    wide = v2.functional.center_crop(wide, [height, width])
+    scaled = boxes.clone()
+    scaled[:, [0, 2]] = (boxes[:, [0, 2]] - width / 2) * share + width / 2
+    return wide, scaled
+
+
+def _cut(boxes: torch.Tensor, left: int, top: int, right: int, bottom: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes cut at a window, and which of them show too little to be judged."""
+    low, high = boxes.new_tensor([left, top]), boxes.new_tensor([right, bottom])
+    kept = torch.cat([torch.minimum(torch.maximum(boxes[:, :2], low), high), torch.minimum(torch.maximum(boxes[:, 2:], low), high)], dim=1)
+    whole = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    left_over = (kept[:, 2:] - kept[:, :2]).prod(dim=1)
+    return kept, left_over < LEAST_VISIBLE * whole
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs in an order that depends on (seed, epoch) alone, shared out between processes."""
+
+    def __init__(self, size: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1) -> None:
+        self.size, self.seed, self.epoch, self.rank, self.world = size, seed, epoch, rank, world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch()
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
+        even = np.resize(order, -(-self.size // self.world) * self.world)
+        yield from ((epoch, int(i)) for i in even[self.rank :: self.world])
+
+    def __len__(self) -> int:
+        return -(-self.size // self.world)
+
+
+def collate(samples: list[Sample]) -> tuple[torch.Tensor, list[Sample]]:
+    """Images stacked to (B, 3, H, W) uint8; labels stay one a photo."""
+    return torch.stack([s["image"] for s in samples]), [{k: v for k, v in s.items() if k != "image"} for s in samples]

@@ -1,0 +1,345 @@
+"""Synthetic shelf photos with exact truth: laid out, painted on a flat plane, photographed, written.
+
+Everything lies in one plane, so one homography is exact for every product of a photo; the price is
+that products behind the front row show no parallax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from shelfcount.data import formats
+from shelfcount.data.products import Product, products
+from shelfcount.data.shelf_plane import CM_PER_FACING, Layout, Plane, ShelfParams, lay_out, paint
+from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
+from shelfcount.vision import boxes as box_math
+from shelfcount.vision import images
+
+# A product of which less can be seen is marked `ignore`; below the second share it is not labelled.
+LEAST_VISIBLE = 0.3
+LEAST_IGNORED = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+
+    """A synthetic photo and all that is known about it.
+
+    Coordinates are continuous: pixel i covers [i, i + 1), for boxes and the homography alike.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB.
+        truth: The labelled products; box = the extent of the whole product, cut at the photo's border.
+        rows: (n,) int64, 0 is the top row of which this photo labels a product.
+        positions: (n,) int64 in the row from the left, by box centre; -1 for `ignore` boxes.
+        items: (n,) int64, number of the physical product, the same in all views of a shelf.
+        visible: (n,) float32, share of the product's area that the photo shows.
+        plane_boxes: (n, 4) float32, xyxy on the shelf plane.
+        homography: (3, 3) float64, shelf plane to photo.
+    """
+
+    image: np.ndarray
+    truth: Detections
+    rows: np.ndarray
+    positions: np.ndarray
+    items: np.ndarray
+    visible: np.ndarray
+    plane_boxes: np.ndarray
+    homography: np.ndarray
+
+
+def render(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Generator) -> Scene:
+    """One photo of one shelf.
+
+    Args:
+        catalogue: Index in it = class in the truth.
+        params: What the photo shows.
+        rng: Same state, same photo.
+    """
+    return views(catalogue, params, rng, 1)[0]
+
+
+def views(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Generator, n: int, overlap: float = 0.4) -> list[Scene]:
+    """Overlapping photos of one long shelf, from left to right.
+
+    A product seen in photos a and b has the same number in `items`, and lies in b where
+    ``b.homography @ inv(a.homography)`` takes it.
+
+    Args:
+        catalogue: Index in it = class in the truth.
+        params: Of each photo; `facings` are those of one photo, the shelf is longer.
+        rng: Same state, same photos.
+        n: Number of photos.
+        overlap: Share of a photo's width that the next one sees too.
+
+    Raises:
+        ShelfcountError: If the catalogue is empty, n below 1 or the overlap outside 0 to 0.9.
+    """
+    if not catalogue:
+        raise ShelfcountError("synthetic shelves need a catalogue of at least 1 product, got 0")
+    if n < 1:
+        raise ShelfcountError(f"synthetic shelves need views of at least 1, got {n}")
+    if not 0 <= overlap <= 0.9:
+        raise ShelfcountError(f"synthetic shelves need overlap from 0 to 0.9, got {overlap}")
+    seen = int(rng.integers(params.facings[0], params.facings[1] + 1)) * CM_PER_FACING
+    step = seen * (1 - overlap)
+    layout = lay_out(catalogue, params, seen + step * (n - 1), rng)
+    cameras = [_camera((step * i, step * i + seen), layout.height, params, rng) for i in range(n)]
+    # Painted a little finer than the photo shows it, so that the warp does not blur.
+    px_per_cm = 1.1 * max(_magnification(camera, step * i + seen / 2, layout.height / 2) for i, camera in enumerate(cameras))
+    plane = paint(layout, catalogue, params, _seen_area(cameras, layout, params), px_per_cm, rng)
+    return [_photograph(plane, camera @ np.linalg.inv(plane.from_cm), layout, params, rng) for camera in cameras]
+
+
+def _camera(span: tuple[float, float], height: float, params: ShelfParams, rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) from cm on the shelf to the photo: frames the shelf between two x and 0 to `height`."""
+    yaw, pitch, tilt = (math.radians(rng.uniform(-a, a)) for a in (params.yaw, params.pitch, params.tilt))
+    turn = cv2.Rodrigues(np.array([0, 0, tilt]))[0] @ cv2.Rodrigues(np.array([pitch, 0, 0]))[0] @ cv2.Rodrigues(np.array([0, yaw, 0]))[0]
+    x, y = (span[0] + span[1]) / 2, height / 2
+    # A phone's main camera sees about 65 degrees; the shelf's larger side fills most of them.
+    distance = 1.1 * max(span[1] - span[0], height)
+    view = np.column_stack([turn[:, 0], turn[:, 1], (0, 0, distance)]) @ np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1.0]])
+    corners = _map([(span[0], 0), (span[1], 0), (span[1], height), (span[0], height)], view)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    zoom = min((params.width, params.height) / (high - low)) * rng.uniform(0.88, 1.04)
+    shift = (np.array([params.width, params.height]) - zoom * (low + high)) / 2 + rng.normal(0, 0.015, 2) * params.width
+    return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]], [0, 0, 1]]) @ view
+
+
+def _map(points: Sequence[tuple[float, float]] | np.ndarray, homography: np.ndarray) -> np.ndarray:
+    return cv2.perspectiveTransform(np.asarray(points, np.float64).reshape(1, -1, 2), homography)[0]
+
+
+def _magnification(camera: np.ndarray, x: float, y: float) -> float:
+    """Photo pixels per cm around a point of the shelf."""
+    here, right, below = _map([(x, y), (x + 1, y), (x, y + 1)], camera)
+    return math.sqrt(abs(float(np.linalg.det(np.array([right - here, below - here])))))
+
+
+def _seen_area(cameras: Sequence[np.ndarray], layout: Layout, params: ShelfParams) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in cm that the photos show, at most 80 cm or a shelf's height beyond the shelf."""
+    frame = [(0, 0), (params.width, 0), (params.width, params.height), (0, params.height)]
+    corners = np.concatenate([_map(frame, np.linalg.inv(camera)) for camera in cameras])
+    beyond = max(80.0, layout.height)
+    low = np.maximum(corners.min(axis=0) - 1, -beyond)
+    high = np.minimum(corners.max(axis=0) + 1, (layout.width + beyond, layout.height + beyond))
+    return (*map(float, low), *map(float, high))  # type: ignore[return-value]
+
+
+def _photograph(plane: Plane, homography: np.ndarray, layout: Layout, params: ShelfParams, rng: np.random.Generator) -> Scene:
+    size = (params.width, params.height)
+    # OpenCV's warp has pixel i centred at i, everything else here has it cover [i, i + 1).
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    warp = np.linalg.inv(half) @ homography @ half
+    clean = cv2.warpPerspective(plane.image, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    owner = cv2.warpPerspective(plane.owner, warp, size, flags=cv2.INTER_NEAREST)
+    shown = np.bincount(owner.ravel(), minlength=len(plane.hulls) + 1)[1:]
+
+    seen = []
+    for item in np.flatnonzero(shown):
+        hull = plane.hulls[item]
+        outline = _map(hull, homography).astype(np.float32)
+        # What the product would cover in a photo without borders: its hull there, filled as on the plane.
+        whole = cv2.contourArea(outline) * plane.areas[item] / cv2.contourArea(hull.astype(np.float32))
+        share = min(1.0, shown[item] / max(whole, 1.0))
+        if share >= LEAST_IGNORED:
+            box = (*outline.min(axis=0), *outline.max(axis=0))
+            seen.append((int(item), share, box, (*hull.min(axis=0), *hull.max(axis=0))))
+    items = np.array([s[0] for s in seen], np.int64)
+    visible = np.array([s[1] for s in seen], np.float32)
+    ignore = (visible < LEAST_VISIBLE) | np.array([layout.items[i].layer < 0 for i in items], bool)
+    boxes = box_math.clip(np.array([s[2] for s in seen], np.float32).reshape(-1, 4), *size)
+    truth = Detections(boxes, [layout.items[i].product for i in items], ignore=ignore)
+    rows, positions = _places([layout.items[i].row for i in items], boxes, ignore)
+    return Scene(
+        _develop(clean, params, rng),
+        truth,
+        rows,
+        positions,
+        items,
+        visible,
+        np.array([s[3] for s in seen], np.float32).reshape(-1, 4),
+        homography,
+    )
+
+
+def _places(shelf: Sequence[int], boxes: np.ndarray, ignore: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and positions as `Scene` defines them, from the shelf that each box stands on."""
+    shelves = np.asarray(shelf, np.int64)
+    labelled = np.unique(shelves[~ignore])
+    # Boxes to ignore on a shelf without a labelled product get the row below the nearest labelled one.
+    rows = np.searchsorted(labelled, shelves)
+    positions = np.full(len(shelves), -1, np.int64)
+    for row in range(len(labelled)):
+        members = np.flatnonzero((rows == row) & ~ignore)
+        order = np.argsort(boxes[members, 0] + boxes[members, 2], kind="stable")
+        positions[members[order]] = np.arange(len(members))
+    return rows, positions
+
+
+def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -> np.ndarray:
+    """What lens, light, sensor and JPEG make of a clean picture; (h, w, 3) uint8 in and out."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    # On a 768-pixel side at full strength: defocus up to 1.5 pixels sigma, motion up to 6 pixels.
+    sigma = 0.002 * side * params.blur * rng.random() ** 2
+    if sigma > 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    length = round(0.008 * side * params.blur * rng.random() ** 2)
+    if length > 1:
+        kernel = np.zeros((length * 2 + 1, length * 2 + 1), np.float32)
+        reach = length / 2 * np.array([math.cos(angle := rng.uniform(0, math.pi)), math.sin(angle)])
+        cv2.line(kernel, (length - reach).round().astype(int).tolist(), (length + reach).round().astype(int).tolist(), 1.0)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+
+    gain, glare = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in _light(params.light, rng))
+    picture = image.astype(np.float32)
+    cv2.multiply(picture, gain, picture)
+    cv2.add(picture, cv2.merge([glare] * 3), picture)
+    if params.noise:
+        # Phones smooth colour noise more than brightness noise, so it comes out coarser.
+        strength = 9 * params.noise * rng.random()
+        fine = rng.standard_normal((height, width), np.float32) * strength
+        coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, 3), np.float32) * (0.6 * strength)
+        cv2.add(picture, cv2.merge([fine] * 3), picture)
+        cv2.add(picture, cv2.resize(coarse, (width, height)), picture)
+    developed = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
+    quality = int(rng.integers(params.jpeg, 101))
+    _, packed = cv2.imencode(".jpg", developed, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(packed, cv2.IMREAD_COLOR)
+
+
+def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Coarse maps over the photo: (24, 32, 3) float32 factors, and (24, 32) float32 to be added."""
+    y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
+    angle = rng.uniform(0, 2 * math.pi)
+    fall = 1 + strength * (0.35 * rng.random() * (x * math.cos(angle) + y * math.sin(angle)) - 0.22 * rng.random() * (x**2 + y**2))
+    warmth = strength * rng.normal(0, 0.08)
+    tint = np.array([1 + warmth, 1 + strength * rng.normal(0, 0.025), 1 - warmth])
+    gain = fall[..., None] * tint * (1 + strength * rng.uniform(-0.35, 0.22))
+    glare = np.full(x.shape, strength * rng.uniform(0, 14))
+    for _ in range(int(rng.integers(0, 3))):
+        # A lamp or window mirrored by a cooler's door or by foil.
+        centre, size = rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.5, 2)
+        glare += strength * rng.uniform(10, 110) * np.exp(-(((x - centre[0]) / size[0]) ** 2) - ((y - centre[1]) / size[1]) ** 2)
+    return gain.astype(np.float32), glare.astype(np.float32)
+
+
+# ---------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a worker needs to know to make photos of any number of a data set."""
+
+    out: Path
+    classes: int
+    seed: int
+    catalogue_seed: int
+    params: ShelfParams
+    views: int
+
+
+def generate(
+    out: Path | str,
+    *,
+    photos: int,
+    classes: int,
+    seed: int,
+    params: ShelfParams | None = None,
+    views: int = 1,
+    catalogue_seed: int = 0,
+    workers: int = 1,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Write a labelled data set of synthetic shelf photos.
+
+    Shelf i depends on nothing but the seeds, the parameters and i: more photos continue the fewer, and
+    the number of workers changes nothing.
+
+    Args:
+        out: Gets ``images/*.jpg``, ``labels.json`` (COCO) and ``scenes.json``, which holds for each photo the
+            homography from the shelf plane, and for each box its row, position, physical product and visible share.
+        photos: Number of shelves photographed.
+        classes: Number of product classes, 1 to 200.
+        seed: Of the shelves.
+        params: What the photos show.
+        views: Overlapping photos of each shelf; those of one shelf share a group.
+        catalogue_seed: Of the products. Two data sets of one catalogue have the same classes.
+        workers: Processes.
+        force: Write although `out` is not empty. Files of other names are left alone.
+        progress: Called with (shelves done, shelves in all).
+
+    Returns:
+        What was written, photos in order.
+
+    Raises:
+        ShelfcountError: If a parameter is out of range, or `out` holds files and `force` is not set.
+    """
+    out = Path(out)
+    for name, value in (("photos", photos), ("views", views), ("workers", workers)):
+        if value < 1:
+            raise ShelfcountError(f"synthetic shelves need {name} of at least 1, got {value}")
+    for name, value in (("seed", seed), ("catalogue_seed", catalogue_seed)):
+        if value < 0:
+            raise ShelfcountError(f"synthetic shelves need {name} of at least 0, got {value}")
+    catalogue = products(classes, catalogue_seed)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
+        raise ShelfcountError(f"'{out}' is not empty and nothing is overwritten unasked. Name a new folder, or set force.")
+    job = _Job(out, classes, seed, catalogue_seed, params or ShelfParams(), views)
+    written: list[tuple[Photo, dict[str, Any]]] = []
+    for done, shelf in enumerate(_run(job, photos, workers), 1):
+        written += shelf
+        if progress:
+            progress(done, photos)
+    dataset = Dataset(
+        tuple(p.name for p in catalogue), tuple(p for p, _ in written), name=f"synthetic shelves, seed {seed}", licence="CC0-1.0"
+    )
+    facts = {"seed": seed, "catalogue_seed": catalogue_seed, "parameters": dataclasses.asdict(job.params)}
+    images.write_whole(out / "scenes.json", json.dumps({**facts, "photos": [scene for _, scene in written]}))
+    # Last, so that labels only exist where everything that they name does.
+    formats.write_coco(dataset, out / "labels.json")
+    return dataset
+
+
+def _run(job: _Job, photos: int, workers: int) -> Iterator[list[tuple[Photo, dict[str, Any]]]]:
+    if workers == 1:
+        yield from map(partial(_write_shelf, job), range(photos))
+        return
+    # A forked child inherits the locks of torch's and OpenCV's threads, but not the threads.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        yield from pool.map(partial(_write_shelf, job), range(photos), chunksize=4)
+
+
+def _write_shelf(job: _Job, shelf: int) -> list[tuple[Photo, dict[str, Any]]]:
+    rng = np.random.default_rng([job.seed, shelf])
+    written = []
+    for view, scene in enumerate(views(products(job.classes, job.catalogue_seed), job.params, rng, job.views)):
+        group = f"{shelf:05d}"
+        path = job.out / "images" / (f"{group}.jpg" if job.views == 1 else f"{group}-{view}.jpg")
+        images.write_photo(path, scene.image, quality=95)
+        facts = {
+            "file": f"images/{path.name}",
+            "group": group,
+            "homography": scene.homography.tolist(),
+            "rows": scene.rows.tolist(),
+            "positions": scene.positions.tolist(),
+            "items": scene.items.tolist(),
+            "visible": scene.visible.round(3).tolist(),
+            "plane_boxes": scene.plane_boxes.tolist(),
+        }
+        written.append((Photo(path, job.params.width, job.params.height, scene.truth, group), facts))
+    return written

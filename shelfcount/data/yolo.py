@@ -1,0 +1,203 @@
+"""YOLO labels in the layouts of Ultralytics, Roboflow, CVAT, Label Studio, LabelImg and makesense.ai.
+
+A text file for each photo; each line is a class number and a box or a polygon in ratios of the
+upright photo. What differs between the tools is where photos, labels and class names lie.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shelfcount.data.labels import StatedBox, StatedLabels, StatedPhoto, around, find_photo, read_json, read_text, short
+from shelfcount.records import Dropped, ShelfcountError
+from shelfcount.vision.images import PHOTO_SUFFIXES
+
+YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+# Class names, one a line: Label Studio and LabelImg, CVAT and darknet, makesense.ai.
+CLASS_FILES = ("classes.txt", "obj.names", "labels.txt")
+SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
+# Text files that lie among labels and are none.
+NO_LABELS = {*CLASS_FILES, *(f"{split}.txt" for split in SPLIT_NAMES), "README.dataset.txt", "README.roboflow.txt"}
+
+
+def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
+    """Photos and labels of one split.
+
+    Args:
+        path: A `data.yaml`, or a folder.
+        images: Where the photos are, if they are not where the layout has them.
+        split: Key in `data.yaml` or `obj.data`, or name of a folder; empty where there is only one.
+
+    Raises:
+        ShelfcountError: If the split or the photos can't be found, or a file of names has a wrong form.
+    """
+    if path.is_dir():
+        path = next((path / name for name in YAML_NAMES if (path / name).is_file()), path)
+    config, folder = (_read_yaml(path), path.parent) if path.is_file() else ({}, path)
+    splits = _splits(folder, config)
+    if (split and split not in splits) or (not split and len(splits) > 1):
+        named = f"'{split}' is not one of them" if split else "one of them has to be named"
+        raise ShelfcountError(
+            f"'{path}' has the splits {', '.join(splits) or '(none)'}; {named}, as in '{path}#{next(iter(splits), 'train')}'"
+        )
+    entries = (splits[split] if split else next(iter(splits.values()), None)) or ["."]
+    dropped: list[Dropped] = []
+    found: dict[Path, Path] = {}
+    for entry in entries:
+        found |= _photos(_place(folder, str(config.get("path") or "."), entry, images), folder, images, dropped)
+    if not found:
+        raise ShelfcountError(f"there must be photos in {', '.join(entries)} of '{path}', found none. `images` may name their folder.")
+    claims = _claims(folder, found, dropped)
+    # Where a list chooses the photos, the other labels of a folder belong to other splits.
+    if not any(entry.endswith(".txt") for entry in entries):
+        labels = {file for parent in {label.parent for label in claims} for file in parent.glob("*.txt") if file.name not in NO_LABELS}
+        dropped += [Dropped(os.path.relpath(file, folder), "these labels belong to no photo") for file in sorted(labels - claims.keys())]
+    photos = _photos_with_boxes(folder, claims, dropped)
+    roboflow = config["roboflow"] if isinstance(config.get("roboflow"), dict) else {}
+    licence, attribution = str(roboflow.get("license") or ""), str(roboflow.get("url") or "")
+    return StatedLabels(photos, _class_names(folder, config), dropped, licence, attribution)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ShelfcountError(f"'{path}' must be YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise ShelfcountError(f"'{path}' must hold keys such as names and train, got {short(config)}")
+    return config
+
+
+def _splits(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Split name to the folders of its photos, or to the text files that list them."""
+    if not config and (folder / "obj.data").is_file():
+        pairs = (line.partition("=") for line in read_text(folder / "obj.data").splitlines())
+        config = {key.strip(): value.strip() for key, _, value in pairs}
+    elif not config:
+        parts = [d for base in (folder, folder / "images") if base.is_dir() for d in sorted(base.iterdir()) if d.is_dir()]
+        config = {d.name: d.relative_to(folder).as_posix() for d in parts}
+    stated = {key: config[key] for key in SPLIT_NAMES if config.get(key)}
+    return {key: [str(v) for v in value] if isinstance(value, list) else [str(value)] for key, value in stated.items()}
+
+
+def _place(folder: Path, base: str, entry: str, images: Path | None) -> Path:
+    """The folder or the list of photos that an entry of a split means."""
+    # Roboflow writes ../train/images where train/images is meant, darknet data/train.txt for train.txt.
+    wanted = [Path(base, entry), Path(entry.removeprefix("../")), Path(entry.removeprefix("data/"))]
+    roots = [Path(os.path.normpath(root)) for root in (folder, images) if root is not None]
+    for root in roots:
+        for place in (Path(os.path.normpath(root / want)) for want in wanted):
+            if place.is_relative_to(root) and place.exists():
+                return images if images is not None and place == folder else place
+    raise ShelfcountError(f"'{entry}' (under path '{base}') must exist inside '{folder}', or inside the folder that `images` names")
+
+
+def _photos(place: Path, folder: Path, images: Path | None, dropped: list[Dropped]) -> dict[Path, Path]:
+    """Each photo with the path relative to `folder` from which that of its label follows."""
+    if place.is_dir():
+        photos = sorted(p for p in place.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
+        return {photo: photo.relative_to(folder if photo.is_relative_to(folder) else place) for photo in photos}
+    found = {}
+    for row, line in enumerate(read_text(place).splitlines(), 1):
+        name = line.strip().removeprefix("data/")
+        try:
+            if name:
+                found[find_photo(name, place.parent, images)] = Path(name)
+        except LookupError as error:
+            dropped.append(Dropped(f"{place.name}, row {row}", str(error)))
+    return found
+
+
+def _claims(folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]) -> dict[Path, list[Path]]:
+    """Each label file with the photos it could belong to."""
+    claims: dict[Path, list[Path]] = defaultdict(list)
+    for photo, relative in found.items():
+        parts = list(relative.parts)
+        if "images" in parts:
+            # Ultralytics: the last `images` in the path becomes `labels`.
+            parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+        places = [folder.joinpath(*parts), photo, folder / relative, folder / "labels" / relative]
+        if photo.parent.name == "images":
+            places.append(photo.parent.parent / "labels" / photo.name)
+        label = next((file for file in (place.with_suffix(".txt") for place in places) if file.is_file()), None)
+        if label is None:
+            dropped.append(
+                Dropped(str(relative), f"there is no '{photo.stem}.txt' with its labels; an empty one says that it shows no product")
+            )
+        else:
+            claims[label].append(photo)
+    return claims
+
+
+def _photos_with_boxes(folder: Path, claims: Mapping[Path, Sequence[Path]], dropped: list[Dropped]) -> list[StatedPhoto]:
+    photos = []
+    for label, owners in claims.items():
+        where = os.path.relpath(label, folder)
+        try:
+            if len(owners) > 1:
+                raise ShelfcountError(
+                    f"whose labels these are cannot be told: {', '.join(map(str, owners))} have one name. All are left out."
+                )
+            text = read_text(label)
+        except ShelfcountError as error:
+            dropped.append(Dropped(where, str(error)))
+            continue
+        boxes = []
+        for row, line in enumerate(text.splitlines(), 1):
+            try:
+                if line.strip():
+                    boxes.append(_box(f"{where}, row {row}", line.split()))
+            except ValueError as error:
+                dropped.append(Dropped(f"{where}, row {row}", str(error)))
+        photos.append(StatedPhoto(where, owners[0], boxes, ratios=True))
+    return photos
+
+
+def _box(where: str, columns: Sequence[str]) -> StatedBox:
+    if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
+        raise ValueError(f"a line must have 5 columns (class, x, y, width, height), or a class and 3 or more points, got {len(columns)}")
+    if not columns[0].isdecimal():
+        raise ValueError(f"the first column must be a class number, got {short(columns[0])}")
+    label = columns[0].lstrip("0") or "0"
+    values = [float(column) for column in columns[1:]]
+    if len(values) > 4:
+        return StatedBox(where, label, around(values[0::2], values[1::2]))
+    x, y, width, height = values
+    return StatedBox(where, label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+
+
+def _class_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str] | None:
+    """Class number to name: from `data.yaml`, else the nearest file of names; None if there is none."""
+    names: Any = config.get("names")
+    source = folder / YAML_NAMES[0]
+    # A split's own folder has its names above it.
+    for place in (folder, folder / "labels", folder.parent, folder.parent.parent):
+        for name in (*CLASS_FILES, "notes.json", *YAML_NAMES):
+            if names is not None or not (place / name).is_file():
+                continue
+            source = place / name
+            if name in CLASS_FILES:
+                names = [line.strip() for line in read_text(source).rstrip().splitlines()]
+            elif name in YAML_NAMES:
+                names = _read_yaml(source).get("names")
+            else:
+                names = _notes(read_json(source))
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if names is not None and not (isinstance(names, dict) and all(type(value) in (str, int) and value != "" for value in names.values())):
+        raise ShelfcountError(f"'{source}' must give every class number a name, got {short(names)}")
+    return None if names is None else {str(number): str(name) for number, name in names.items()}
+
+
+def _notes(notes: Any) -> Any:
+    """The names in Label Studio's `notes.json`; whatever else is there is for the caller to refuse."""
+    try:
+        return {entry["id"]: entry["name"] for entry in notes["categories"]}
+    except (KeyError, TypeError):
+        return notes

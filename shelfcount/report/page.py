@@ -1,0 +1,224 @@
+"""One self-contained HTML page from a few kinds of blocks: it opens offline, on a phone, in the dark.
+
+Pictures are embedded and nothing is fetched; all text is escaped. What was not measured is written
+out, never left blank, so that a gap cannot be taken for a nought.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import jinja2
+import numpy as np
+
+from shelfcount.vision.images import write_whole
+
+NOT_MEASURED = "not measured"
+JPEG_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline figure.
+
+    Attributes:
+        label: What it is.
+        value: A number, a text such as "3.1 times faster", or None if it was not measured.
+        note: How it was measured, or what to compare it with.
+        digits: Decimals of a float.
+    """
+
+    label: str
+    value: Any
+    note: str = ""
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Headline figures side by side."""
+
+    cards: Sequence[Card]
+    kind: ClassVar[str] = "cards"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Head of a table column: its name, its unit and the decimals of its floats."""
+
+    name: str
+    unit: str = ""
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first column names the row, columns of numbers are set to the right.
+
+    Attributes:
+        columns: Heads, left to right.
+        rows: One value for each column; None prints as "not measured".
+        caption: What the table shows and how it was measured.
+        strong_row: Index of the row the page is about, shown emphasised.
+
+    Raises:
+        ValueError: If a row has another number of values than there are columns.
+    """
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    strong_row: int | None = None
+    kind: ClassVar[str] = "table"
+
+    def __post_init__(self) -> None:
+        for i, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(f"every row must have {len(self.columns)} values, got {len(row)} in row {i} of the table '{self.caption}'")
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether all that was measured in a column is numbers."""
+        measured = [row[column] for row in self.rows if row[column] is not None]
+        return bool(measured) and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in measured)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values in two columns, such as where a result came from."""
+
+    facts: Mapping[str, Any]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot.
+
+    Attributes:
+        png: As the functions of `report.figures` give it.
+        caption: What to see in it.
+        alt: What it shows, for those who cannot see it.
+    """
+
+    png: bytes
+    caption: str
+    alt: str
+    kind: ClassVar[str] = "figure"
+
+    @property
+    def source(self) -> str:
+        return _data_url("image/png", self.png)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo that fills the screen when it is tapped.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB; embedded as JPEG of quality `JPEG_QUALITY`.
+        caption: What to see in it.
+        alt: What it shows, for those who cannot see it.
+    """
+
+    image: np.ndarray
+    caption: str
+    alt: str
+    kind: ClassVar[str] = "picture"
+
+    @property
+    def source(self) -> str:
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(self.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        return _data_url("image/jpeg", data.tobytes())
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph; a warning stands out."""
+
+    text: str
+    warning: bool = False
+    kind: ClassVar[str] = "note"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Lines to type, which one click selects."""
+
+    text: str
+    kind: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that stay folded under a line until asked for."""
+
+    summary: str
+    blocks: Sequence[Block]
+    kind: ClassVar[str] = "details"
+
+
+Block = Cards | Table | Facts | Figure | Picture | Note | Command | Details
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a heading; without a title, such as for the headline figures, they stand under the page's own."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+def write(path: Path | str, title: str, sections: Sequence[Section], lead: str = "") -> None:
+    """Write the page whole or not at all.
+
+    Args:
+        path: Of the HTML file.
+        title: Of the page.
+        sections: In the order they are read; the page begins with links to them if there are several.
+        lead: One or two sentences under the title.
+    """
+    write_whole(path, render(title, sections, lead))
+
+
+def render(title: str, sections: Sequence[Section], lead: str = "") -> str:
+    """The page that `write` writes."""
+    return _template().render(title=title, sections=sections, lead=lead)
+
+
+def show(value: Any, digits: int = 3) -> str:
+    """A value as the page prints it.
+
+    >>> show(5285), show(0.83149), show(None), show(float("nan"))
+    ('5,285', '0.831', 'not measured', 'undefined')
+    """
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:,.{digits}f}" if math.isfinite(value) else "undefined"
+    return str(value)
+
+
+def _data_url(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("shelfcount", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["show"] = show
+    return environment.get_template("page.html")

@@ -1,0 +1,154 @@
+"""The model family: timm trunks that give features at strides 8, 16 and 32, and where their weights come from.
+
+Every trunk sees pixels as ``p / 127.5 - 1``. That range is exactly a uint8 tensor with scale
+2/255, so on the phone the pixel bytes are the quantized input and normalising costs nothing.
+Pretrained weights made for another mean and deviation are moved to it on loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from shelfcount.records import ShelfcountError
+
+# Of torchvision's and timm's ImageNet weights, RGB in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """One row of the family: timm's name and whether int8 keeps it inside XNNPACK."""
+
+    timm_name: str
+    int8: bool
+    note: str = ""
+
+
+# Whether a trunk is fast in int8 follows from its operators: ReLU and ReLU6 stay in XNNPACK,
+# hard-swish and squeeze-excite fall out of it.
+FAMILY: Mapping[str, Trunk] = {
+    "mobilenet_v2": Trunk("mobilenetv2_100", True, "ImageNet start, the default"),
+    "mobilenet_v2_050": Trunk("mobilenetv2_050", True, "half the width"),
+    "mobilenet_v4_s": Trunk("mobilenetv4_conv_small", True, "fastest in int8"),
+    "mobilenet_v4_m": Trunk("mobilenetv4_conv_medium", True, "largest"),
+    "efficientnet_lite0": Trunk("efficientnet_lite0", True),
+    "mobilenet_v3": Trunk("mobilenetv3_large_100", False, "for float targets"),
+}
+
+
+def make_trunk(architecture: str) -> nn.Module:
+    """A timm feature extractor with random weights and TF-style SAME padding.
+
+    SAME padding puts no PAD operator before a stride-2 convolution in the exported graph.
+
+    Returns:
+        A module from (B, 3, H, W) to features at strides 8, 16 and 32, with `feature_info`.
+
+    Raises:
+        ShelfcountError: If the family has no such member.
+    """
+    if architecture not in FAMILY:
+        raise ShelfcountError(f"unknown model '{architecture}'. The family is: {', '.join([*FAMILY, 'resnet50'])}")
+    return timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4), pad_type="same")
+
+
+def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
+    """Give a trunk its pretrained weights.
+
+    Args:
+        trunk: From `make_trunk`; changed in place.
+        architecture: Its name.
+        source: 'network' for timm's own weights, or a safetensors file with torchvision's or
+            timm's key names.
+
+    Returns:
+        How the trunk was initialised, for the record.
+
+    Raises:
+        ShelfcountError: If the weights cannot be had or do not fit.
+    """
+    if source == "network":
+        state, note = _timm_weights(architecture), f"timm {FAMILY[architecture].timm_name}, ImageNet"
+    else:
+        state, note = read_safetensors(Path(source)), Path(source).name
+    mine = trunk.state_dict()
+    found = _in_order(mine, state, source)
+    trunk.load_state_dict(found)
+    fold_normalisation(trunk)
+    return note
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a file as float32; safetensors hold no code.
+
+    Raises:
+        ShelfcountError: If the file is missing or no safetensors file.
+    """
+    try:
+        return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise ShelfcountError(f"cannot read weights '{path}': {error}") from error
+
+
+def fold_normalisation(trunk: nn.Module) -> None:
+    """Let the first convolution expect ``p / 127.5 - 1`` where it was trained on ImageNet's mean and deviation.
+
+    With x = p/127.5 - 1 the old input is ((x + 1) / 2 - mean) / std, linear in x: the factor goes
+    into the weights, the constant into the mean of the normalisation behind them. Exact but for
+    the border, where zero padding means mid-grey instead of ImageNet's mean colour.
+    """
+    convolution = next(m for m in trunk.modules() if isinstance(m, nn.Conv2d))
+    norm = next(m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d))
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    with torch.no_grad():
+        if norm.running_mean is not None:
+            norm.running_mean -= (convolution.weight * ((0.5 - mean) / std)[None, :, None, None]).sum(dim=(1, 2, 3))
+        convolution.weight *= (0.5 / std)[None, :, None, None]
+
+
+def _in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+    # torchvision and timm name the same layers differently but list them in the same order; the
+    # shapes are checked one by one. Counters and what follows the trunk (classifier) are left out.
+    def floats(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+        return [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked")]
+
+    def natural(item: tuple[str, torch.Tensor]) -> list[Any]:
+        parts = item[0].split(".")
+        kind = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}.get(parts[-1], 4)
+        return [int(p) if p.isdigit() else p for p in parts[:-1]] + [kind]
+
+    if set(dict(floats(mine))) <= set(theirs):
+        found = {k: theirs[k] for k, _ in floats(mine)}
+    else:
+        # safetensors sorts keys as text ('features.10' before 'features.2'); torchvision's
+        # numbered names give the order back.
+        ordered = sorted(floats(theirs), key=natural)
+        found = dict(zip((k for k, _ in floats(mine)), (v for _, v in ordered), strict=False))
+    for key, tensor in floats(mine):
+        got = tuple(found[key].shape) if key in found else "nothing"
+        if got != tuple(tensor.shape):
+            raise ShelfcountError(f"weights '{source}' do not fit the model: '{key}' must have shape {tuple(tensor.shape)}, got {got}")
+    return {**mine, **found}
+
+
+def _timm_weights(architecture: str) -> dict[str, torch.Tensor]:
+    name = FAMILY[architecture].timm_name
+    try:
+        model = timm.create_model(name, pretrained=True, features_only=True, out_indices=(2, 3, 4))
+    except Exception as error:  # timm passes on whatever its hub client raises: a dozen types
+        raise ShelfcountError(
+            f"the weights of timm's '{name}' could not be fetched ({type(error).__name__}: {error}). They need the network once. "
+            "Without one, use --set model.weights=shipped, =none, or the path of a .safetensors file."
+        ) from error
+    return model.state_dict()

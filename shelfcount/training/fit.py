@@ -1,0 +1,349 @@
+"""Training on pytorch-lightning: the same loop for the phone model and the baseline."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from shelfcount.config import Config
+from shelfcount.data.augment import EpochSampler, Sample, TrainingPhotos, collate
+from shelfcount.data.formats import fingerprint
+from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
+from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
+from shelfcount.training.losses import LOSSES, Truth
+from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run, versions
+from shelfcount.vision import anchors
+from shelfcount.vision.images import read_photo, stretch, write_whole
+
+# Detections below it are not looked for while training; the operating point lies far above.
+LOW_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What validation says of one epoch: the best F1 over all score thresholds, and where it lies."""
+
+    f1: float
+    threshold: float
+
+
+Judge = Callable[[Dataset, Sequence[Detections]], Judgement]
+OnStep = Callable[[int, int, Mapping[str, float]], None]
+
+
+def fit(
+    train: Dataset,
+    val: Dataset,
+    run: Path,
+    config: Config,
+    judge: Judge,
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> TorchDetector:
+    """Train a detector and leave a run folder.
+
+    Args:
+        train, val: With the same classes.
+        run: Folder to write.
+        config: Of the whole run; written back resolved.
+        judge: Scores validation detections; passed in, as metrics lie above training.
+        resume: Go on from the last checkpoint of `run`.
+        on_step: Called after each step with steps done, steps in all and the latest figures.
+
+    Returns:
+        The averaged weights of the best validation epoch, with its threshold in the spec.
+
+    Raises:
+        ShelfcountError: If the data do not fit each other, or there is nothing to resume.
+    """
+    _check(train, val, run, config, resume)
+    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    spec = make_spec(train, config)
+    net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
+    start = net.load_start(spec.architecture, config.model.weights)  # type: ignore[operator]
+    provenance = {
+        "start": start,
+        "data": train.name,
+        "data_fingerprint": fingerprint(train),
+        "validation_fingerprint": fingerprint(val),
+        "photos": len(train),
+        "boxes": train.boxes,
+        "licence": train.licence,
+        "attribution": train.attribution,
+        "seed": config.train.seed,
+        "versions": versions(),
+    }
+    spec = replace(spec, provenance=provenance)
+    config.write(run / "config.toml")
+    frozen = net.early(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
+    module = _Module(net, spec, config, val, judge, frozen)
+    trainer, best = _trainer(run, config, on_step)
+    loader = _loader(train, config, module, trainer)
+    checkpoint = str(run / "checkpoints" / "last.ckpt") if resume else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    return _finish(module, best, run, config)
+
+
+def make_spec(train: Dataset, config: Config) -> ModelSpec:
+    """Classes, input and anchors of a model for this data."""
+    sizes = input_sizes(train, config.model.height, config.model.width)
+    baseline = config.model.architecture == BASELINE
+    levels = retinanet_levels() if baseline else anchors.fit(sizes, config.model.strides, config.model.anchors_per_place, config.train.seed)
+    reach = np.percentile(np.sqrt(sizes.prod(axis=1)), (10, 50, 90))
+    return ModelSpec(
+        name=f"{config.model.architecture}-{config.model.height}x{config.model.width}",
+        architecture=config.model.architecture,
+        classes=train.classes,
+        height=config.model.height,
+        width=config.model.width,
+        levels=levels,
+        nms_iou=config.export.nms_iou,
+        max_detections=config.export.max_detections,
+        product_px=tuple(round(float(v), 1) for v in reach),  # type: ignore[arg-type]
+    )
+
+
+def input_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
+    """(n, 2) float64 (height, width) of all boxes, in pixels of a network input of that size."""
+    parts = [
+        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64) * (height / p.height, width / p.width)
+        for p in data.photos
+        if len(p.truth)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, 2))
+
+
+def _check(train: Dataset, val: Dataset, run: Path, config: Config, resume: bool) -> None:
+    if not train.boxes or not val.boxes:
+        raise ShelfcountError(f"training and validation data must have boxes, got {train.boxes} and {val.boxes}")
+    if train.classes != val.classes:
+        only = sorted(set(train.classes) ^ set(val.classes))
+        raise ShelfcountError(f"training and validation data must list the same classes in the same order; they differ in {only[:10] or 'their order'}")
+    if resume:
+        if not (run / "checkpoints" / "last.ckpt").exists():
+            raise ShelfcountError(f"nothing to resume: '{run}' has no checkpoints/last.ckpt")
+        if read_config(run) != config:
+            raise ShelfcountError(f"the config differs from the one '{run}' was started with ('{run / 'config.toml'}'). A resumed run keeps its config.")
+
+
+def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trainer, ModelCheckpoint]:
+    options = config.train
+    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_f1", mode="max", save_last=True, enable_version_counter=False)
+    stop = EarlyStopping("val_f1", mode="max", patience=max(1, options.patience // options.validate_every))
+    parallel = options.devices * options.nodes > 1
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    trainer = pl.Trainer(
+        max_epochs=options.epochs,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        strategy="ddp" if parallel else "auto",
+        precision=options.precision,
+        gradient_clip_val=options.clip,
+        check_val_every_n_epoch=options.validate_every,
+        num_sanity_val_steps=0,
+        callbacks=[best, stop, _Reporter(run, on_step)],
+        logger=TensorBoardLogger(run, name="tensorboard", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=10,
+        deterministic="warn",
+    )
+    return trainer, best
+
+
+def _loader(train: Dataset, config: Config, module: _Module, trainer: pl.Trainer) -> DataLoader[Sample]:
+    photos = TrainingPhotos(train, config.model.height, config.model.width, config.augment, config.train.epochs, config.train.seed)
+    sampler = EpochSampler(len(photos), config.train.seed, lambda: module.current_epoch, trainer.global_rank, trainer.world_size)
+    return DataLoader(
+        photos,
+        batch_size=max(1, config.train.batch // trainer.world_size),
+        sampler=sampler,
+        num_workers=config.train.workers,
+        collate_fn=collate,
+        persistent_workers=config.train.workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    # A worker is one of many; OpenMP threads of its own would fight with the network's.
+    torch.set_num_threads(1)
+
+
+def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config) -> TorchDetector:
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"])
+    epoch, judgement = int(state["epoch"]), state["judgement"]
+    provenance = {**module.spec.provenance, "best_epoch": epoch + 1, "val_f1": round(judgement["f1"], 4)}
+    spec = replace(module.spec, score_threshold=round(judgement["threshold"], 4), provenance=provenance)
+    net = module.averaged.module.cpu()
+    if module.trainer.is_global_zero:
+        save_run(run, config, spec, net)
+    return TorchDetector(net, spec)
+
+
+class _Module(pl.LightningModule):
+    """Network, its running average, loss and validation."""
+
+    def __init__(self, net: nn.Module, spec: ModelSpec, config: Config, val: Dataset, judge: Judge, frozen: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.frozen = tuple(frozen)  # a tuple, so that they are not registered a second time
+        for part in self.frozen:
+            part.requires_grad_(False)
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.net = net.to(memory_format=layout)  # type: ignore[call-overload]
+        self.averaged = AveragedModel(self.net, multi_avg_fn=_ramped_average(config.train.ema), use_buffers=True)
+        self.averaged.requires_grad_(False)
+        self.spec, self.config, self.val, self.judge = spec, config, val, judge
+        self.loss = LOSSES["focal" if spec.architecture == BASELINE else config.train.loss]
+        ratios = anchors.layout(spec.levels, spec.height, spec.width)
+        pixels = ratios * np.array([spec.height, spec.width] * 2, np.float32)
+        self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
+        self.judgement = Judgement(0.0, spec.score_threshold)
+        self.latest: dict[str, float] = {}
+        self.val_pixels: list[np.ndarray] = []
+
+    def on_train_epoch_start(self) -> None:
+        # Lightning sets train mode; a frozen part keeps its statistics too.
+        for part in self.frozen:
+            part.eval()
+
+    def training_step(self, batch: tuple[torch.Tensor, list[Sample]], _: int) -> torch.Tensor:
+        images, labels = batch
+        x = normalise(images)
+        if self.config.train.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        location, logits = self.net(x)
+        truths = [Truth(s["boxes"], s["classes"], s["ignore"]) for s in labels]
+        parts = self.loss(location, logits, truths, self.anchors)
+        total = torch.stack(list(parts.values())).sum()
+        figures = {f"{name}_loss": value.detach() for name, value in parts.items()} | {"loss": total.detach()}
+        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return total
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.trainer.global_step > int(self.averaged.n_averaged):
+            self.averaged.update_parameters(self.net)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        # Validation is one pass over photos held in memory; the loader only gives it its place in the loop.
+        return DataLoader([0])  # type: ignore[arg-type]
+
+    def validation_step(self, *_: Any) -> None:
+        if not self.val_pixels:
+            self.val_pixels = [stretch(read_photo(p.path), self.spec.height, self.spec.width) for p in self.val.photos]
+        detector = TorchDetector(self.averaged.module, self.spec, LOW_SCORE)
+        found = []
+        for photo, pixels in zip(self.val.photos, self.val_pixels, strict=True):
+            boxes = detector.detect(pixels)
+            scale = np.array([photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32)
+            found.append(boxes.replace(boxes=boxes.boxes * scale))
+        self.judgement = self.judge(self.val, found)
+        self.log_dict({"val_f1": self.judgement.f1, "val_threshold": self.judgement.threshold}, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["judgement"] = {"f1": float(self.judgement.f1), "threshold": float(self.judgement.threshold)}
+
+    def configure_optimizers(self) -> Any:
+        options = self.config.train
+        groups = []
+        for trunk in (True, False):
+            named = [(n, p) for n, p in self.net.named_parameters() if n.startswith("trunk.") == trunk and p.requires_grad]
+            rate = options.lr * (options.trunk_lr if trunk else 1.0)
+            if rate == 0:
+                for _, p in named:
+                    p.requires_grad_(False)
+                continue
+            # Norms and biases are not decayed: shrinking them has no regularising meaning.
+            groups.append({"params": [p for _, p in named if p.ndim > 1], "lr": rate, "weight_decay": options.weight_decay})
+            groups.append({"params": [p for _, p in named if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if options.schedule == "one_cycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [g["lr"] for g in groups], total_steps=steps)  # type: ignore[misc]
+        else:
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(steps, options.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    rise = max(1, round(steps * warmup))
+
+    def share(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+    return share
+
+
+def _ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average that forgets the start: its decay rises from 0.1 to `decay` over the first steps."""
+
+    @torch.no_grad()
+    def update(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], n: torch.Tensor | int) -> None:
+        now = min(decay, (1 + int(n)) / (10 + int(n)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - now)
+            else:
+                mean.copy_(value)
+
+    return update
+
+
+class _Reporter(Callback):
+    """Figures of every epoch to history.csv, and of every step to whoever watches."""
+
+    def __init__(self, run: Path, on_step: OnStep | None) -> None:
+        self.path, self.on_step = run / "history.csv", on_step
+        self.rows: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.on_step and trainer.is_global_zero:
+            self.on_step(trainer.global_step, int(trainer.estimated_stepping_batches), _plain(trainer.callback_metrics))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        figures = _plain(trainer.callback_metrics)
+        if trainer.current_epoch % trainer.check_val_every_n_epoch != trainer.check_val_every_n_epoch - 1:  # type: ignore[operator]
+            figures = {k: v for k, v in figures.items() if not k.startswith("val_")}
+        self.rows.append({"epoch": trainer.current_epoch + 1, **{k: round(v, 6) for k, v in figures.items()}})
+        if trainer.is_global_zero:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, sorted({k for row in self.rows for k in row}, key=lambda k: (k != "epoch", k)))
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.path, text.getvalue())
+
+
+def _plain(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in metrics.items()}

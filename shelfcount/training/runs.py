@@ -1,0 +1,130 @@
+"""A run folder: what training leaves behind, and how it becomes a detector again.
+
+    RUN/config.toml         resolved config
+    RUN/spec.json           model spec: classes, anchors, threshold, provenance
+    RUN/model.safetensors   averaged weights of the best epoch
+    RUN/history.csv         losses and validation figures by epoch; tensorboard/ the same for TensorBoard
+    RUN/checkpoints/        for --resume
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from shelfcount import config as config_module
+from shelfcount.config import Config
+from shelfcount.records import Detections, ModelSpec, ShelfcountError
+from shelfcount.training.backbones import read_safetensors
+from shelfcount.training.detector import build
+from shelfcount.vision import anchors
+from shelfcount.vision.images import stretch, write_whole
+from shelfcount.vision.postprocess import detections_from_heads
+
+
+class TorchDetector:
+    """A network in PyTorch as a `Detector`: the reference that every exported file is held against.
+
+    Args:
+        net: Maps (1, 3, H, W) float32 in [-1, 1] to (location, logits).
+        spec: Of the model.
+        score_threshold: Other than the spec's; a low one for precision-recall curves.
+    """
+
+    def __init__(self, net: nn.Module, spec: ModelSpec, score_threshold: float | None = None) -> None:
+        self.net = net.eval()
+        self.spec = spec
+        self.score_threshold = spec.score_threshold if score_threshold is None else score_threshold
+        self.anchors = anchors.layout(spec.levels, spec.height, spec.width)
+
+    @torch.inference_mode()
+    def heads(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(h, w, 3) uint8 RGB to location (A, 4) and scores (A, C), sigmoid applied."""
+        pixels = torch.from_numpy(stretch(image, self.spec.height, self.spec.width)).permute(2, 0, 1)[None]
+        device = next(self.net.parameters()).device
+        location, logits = self.net(normalise(pixels.to(device)))
+        return location[0].float().cpu().numpy(), logits[0].float().sigmoid().cpu().numpy()
+
+    def detect(self, image: np.ndarray) -> Detections:
+        location, scores = self.heads(image)
+        return detections_from_heads(
+            location,
+            scores,
+            self.anchors,
+            score_threshold=self.score_threshold,
+            nms_iou=self.spec.nms_iou,
+            max_detections=self.spec.max_detections,
+            width=image.shape[1],
+            height=image.shape[0],
+        )
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels to [-1, 1]: mean and deviation 127.5, which a uint8 input tensor holds exactly."""
+    return pixels.float() / 127.5 - 1.0
+
+
+def save_run(run: Path, config: Config, spec: ModelSpec, net: nn.Module) -> None:
+    """Write config, spec and weights of a trained network, each whole."""
+    config.write(run / "config.toml")
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    write_whole(run / "model.safetensors", save(weights))
+    write_whole(run / "spec.json", json.dumps(spec.to_json(), indent=2))
+
+
+def load_run(run: Path, score_threshold: float | None = None) -> TorchDetector:
+    """The trained network of a run.
+
+    Raises:
+        ShelfcountError: If the folder is no finished run, or its parts do not fit each other.
+    """
+    config, spec = read_config(run), read_spec(run)
+    net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
+    try:
+        net.load_state_dict(read_safetensors(run / "model.safetensors"))
+    except RuntimeError as error:
+        raise ShelfcountError(f"the weights in '{run}' do not fit its spec.json: {error}") from error
+    return TorchDetector(net, spec, score_threshold)
+
+
+def read_config(run: Path) -> Config:
+    """The resolved config of a run."""
+    return config_module.load(run / "config.toml")
+
+
+def read_spec(run: Path) -> ModelSpec:
+    """The model spec of a run.
+
+    Raises:
+        ShelfcountError: If there is none, or it cannot be read.
+    """
+    try:
+        data = json.loads((run / "spec.json").read_text())
+    except FileNotFoundError as error:
+        raise ShelfcountError(f"'{run}' is not a finished run: it has no spec.json. Finish it with `shelfcount train ... --resume`.") from error
+    except (OSError, ValueError) as error:
+        raise ShelfcountError(f"cannot read '{run / 'spec.json'}': {error}") from error
+    if not isinstance(data, Mapping):
+        raise ShelfcountError(f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}")
+    return ModelSpec.from_json(data)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a trained or exported number depends on."""
+    names = ("shelfcount", "torch", "torchvision", "timm", "numpy", "opencv-python", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
