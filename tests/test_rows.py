@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from shelfcount.shelf.rows import Placement, rows
 from shelfcount.vision import boxes as box_math
 
-DRINKS = Path(__file__).parents[2] / "shared" / "data" / "drinks" / "train.json"
 WIDTH, HEIGHT = 1500, 2000  # pixels of the synthetic shelf
 
 
-def shelf(rng: np.random.Generator, n_rows: int = 5, stacks: float = 0.0, missing: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shelf(
+    rng: np.random.Generator, n_rows: int = 5, stacks: float = 0.0, missing: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Products on level shelves: (n, 4) xyxy boxes, (n,) rows, (n,) positions."""
     boxes, row, position = [], [], []
     pitch = HEIGHT / n_rows
@@ -68,3 +69,96 @@ def share_right(found: Placement, row: np.ndarray) -> float:
 
 TILTS = (-15.0, -7.0, 0.0, 7.0, 15.0)
 YAWS = (-30.0, -15.0, 0.0, 15.0, 30.0)
+
+
+@pytest.mark.parametrize("tilt", TILTS)
+@pytest.mark.parametrize("yaw", YAWS)
+def test_rows_hold_under_tilt_and_yaw(tilt: float, yaw: float) -> None:
+    right = []
+    for seed in range(100, 106):
+        rng = np.random.default_rng(seed)
+        boxes, row, _ = shelf(rng, int(rng.integers(3, 8)), missing=0.2)
+        seen = jittered(rng, seen_through(boxes, camera(tilt, yaw, rng.uniform(-10, 10))), 0.03)
+        right.append(share_right(rows(seen), row))
+    assert np.mean(right) >= 0.98
+
+
+@pytest.mark.parametrize(("tilt", "yaw"), [(0, 0), (15, 0), (-15, 0), (0, 15), (7, -15)])
+def test_stacked_products_belong_to_the_row_they_rest_on(tilt: float, yaw: float) -> None:
+    right, placed = [], []
+    for seed in range(200, 206):
+        rng = np.random.default_rng(seed)
+        boxes, row, position = shelf(rng, 5, stacks=0.8)
+        found = rows(jittered(rng, seen_through(boxes, camera(tilt, yaw)), 0.02))
+        right.append(share_right(found, row))
+        placed.append(((found.row == row) & (found.position == position)).mean())
+    assert np.mean(right) >= 0.98
+    assert np.mean(placed) >= 0.96
+
+
+def test_positions_run_left_to_right_and_stacks_bottom_to_top() -> None:
+    boxes = np.array([[100, 200, 150, 300], [0, 200, 50, 300], [102, 100, 152, 200], [200, 120, 260, 302], [0, 500, 60, 620]], float)
+    placement = rows(boxes)
+    assert placement.row.tolist() == [0, 0, 0, 0, 1]
+    assert placement.position.tolist() == [1, 0, 2, 3, 0]
+    assert placement.n_rows == 2
+
+
+def test_aligned_facings_on_two_shelves_are_two_rows() -> None:
+    """Same product above same product; a gap of a third of the height is a shelf, not a stack."""
+    boxes = np.array([[x, y, x + 60, y + 120] for y in (0, 160) for x in range(0, 700, 70)], float)
+    assert rows(boxes).row.tolist() == [0] * 10 + [1] * 10
+
+
+@pytest.mark.parametrize(("boxes", "n_rows"), [([], 0), ([[5, 5, 20, 40]], 1), ([[5, 5, 5, 5], [5, 5, 5, 5]], 1)])
+def test_none_one_and_sizeless_boxes(boxes: list[list[float]], n_rows: int) -> None:
+    placement = rows(np.array(boxes, float).reshape(-1, 4))
+    assert placement.n_rows == n_rows
+    assert sorted(placement.position) == list(range(len(boxes)))
+
+
+def test_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"boxes must have shape \(n, 4\), got \(3, 5\)"):
+        rows(np.zeros((3, 5)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 1000)] * 4), max_size=25))
+def test_any_boxes_get_rows_and_unique_positions(corners: list[tuple[int, int, int, int]]) -> None:
+    boxes = np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners], float).reshape(-1, 4)
+    placement = rows(boxes)
+    assert set(placement.row) == set(range(placement.n_rows))
+    for number in range(placement.n_rows):
+        assert sorted(placement.position[placement.row == number]) == list(range((placement.row == number).sum()))
+
+
+def test_the_order_and_the_scale_of_boxes_change_nothing() -> None:
+    rng = np.random.default_rng(1)
+    boxes = shelf(rng)[0]
+    order = rng.permutation(len(boxes))
+    assert (rows(boxes[order]).row == rows(boxes).row[order]).all()
+    assert (rows(boxes * 0.25).row == rows(boxes).row).all()
+    assert (rows(boxes + 5000).position == rows(boxes).position).all()
+
+
+def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
+    """No labelled rows here, so: bottoms scatter little around the row's line, and boxes stand side by side."""
+    content = json.loads((drinks / "train.json").read_text())
+    level, crowded = [], 0
+    for photo in content["images"]:
+        boxes = np.array([a["bbox"] for a in content["annotations"] if a["image_id"] == photo["id"]], float).reshape(-1, 4)
+        boxes = box_math.xywh_to_xyxy(boxes)
+        placement = rows(boxes)
+        height = np.median(boxes[:, 3] - boxes[:, 1])
+        for number in range(placement.n_rows):
+            own = boxes[placement.row == number]
+            x, bottom = (own[:, 0] + own[:, 2]) / 2, own[:, 3]
+            line = np.polyfit(x, bottom, 1) if len(own) > 2 else [0, np.median(bottom)]
+            level.append(np.abs(bottom - np.polyval(line, x)).max() < 0.35 * height)
+            common = np.minimum(own[:, None, 2], own[None, :, 2]) - np.maximum(own[:, None, 0], own[None, :, 0])
+            width = own[:, 2] - own[:, 0]
+            beside = np.abs(bottom[:, None] - bottom[None]) < 0.5 * height
+            crowded += int(np.triu((common > 0.7 * np.minimum(width[:, None], width[None])) & beside, 1).sum())
+    # The rows that are not level are stacks, about one in seventeen photos.
+    assert np.mean(level) > 0.97
+    assert crowded < 0.002 * len(content["annotations"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.data import parsers, yolo
-from shelfcount.data.labels import StatedLabels, checked, read_json, read_text, short
+from shelfcount.data.labels import StatedLabels, checked, read_json, read_rows, read_text, short
 from shelfcount.records import Dataset, Photo, ShelfcountError
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import write_whole
@@ -48,16 +47,13 @@ def read(
 
     Raises:
         ShelfcountError: If the path is missing, of no known form, or leaves no photo.
-
-    Example:
-        >>> dataset = read("shelf/data.yaml#val")  # doctest: +SKIP
-        >>> print(*describe_dropped(dataset), sep="\\n")  # doctest: +SKIP
     """
-    path, split = _without_split(Path(path))
+    source = str(path)
+    # Absolute, so that what a label file names can be told to lie inside or outside.
+    path, split = _without_split(Path(os.path.abspath(path)))
+    images = images and Path(os.path.abspath(images))
     if not path.exists():
-        raise ShelfcountError(
-            f"there is no '{path}'; a COCO .json, a YOLO folder or data.yaml, a Pascal VOC folder or a SKU-110K .csv is read"
-        )
+        raise ShelfcountError(f"there is no '{path}'; it must be a COCO .json, YOLO folder or data.yaml, VOC folder or SKU-110K .csv")
     if format is None:
         format = _detected(path)
     elif format not in PARSERS:
@@ -67,10 +63,8 @@ def read(
     stated = PARSERS[format](path, images, split)
     table = read_class_names(class_names) if isinstance(class_names, Path) else class_names
     if format == "yolo" and stated.names is None and table is None:
-        raise ShelfcountError(
-            f"the class numbers in '{path}' must have names: put one a line into {yolo.CLASS_FILES[0]}, or give `class_names`"
-        )
-    return checked(stated, f"{path}#{split}" if split else str(path), table)
+        raise ShelfcountError(f"class numbers in '{path}' must have names: write one a line into classes.txt or give `class_names`")
+    return checked(stated, source, table)
 
 
 def _without_split(path: Path) -> tuple[Path, str]:
@@ -113,12 +107,12 @@ def read_class_names(path: Path) -> dict[str, str]:
     """
     if path.suffix.lower() == ".json":
         data = read_json(path)
-        rows = [[str(key), value] for key, value in (enumerate(data) if isinstance(data, list) else getattr(data, "items", dict)())]
+        pairs = enumerate(data) if isinstance(data, list) else data.items() if isinstance(data, dict) else ()
+        rows = [[str(number), name] for number, name in pairs]
     else:
-        lines = read_text(path).splitlines()
-        rows = list(csv.reader(lines, delimiter=";" if lines and "," not in lines[0] else ","))
-    if rows and rows[0] and not any(letter.isdigit() for letter in rows[0][0]):
-        rows = rows[1:]
+        rows = list(read_rows(path, "," if "," in read_text(path) else ";"))
+        if rows and rows[0] and not any(letter.isdigit() for letter in rows[0][0]):
+            rows = rows[1:]
     table: dict[str, str] = {}
     for row, columns in enumerate(rows, 1):
         if not columns:
@@ -161,7 +155,8 @@ def write_coco(dataset: Dataset, path: Path | str) -> None:
         path: Of the JSON file, written whole or not at all.
     """
     path = Path(path)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for photo_id, photo in enumerate(dataset.photos, 1):
         name = Path(os.path.relpath(photo.path, path.parent))
         if name.parts[0] == ".." and name.parts[:2] != ("..", "images"):

@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 
 from shelfcount.records import Dataset, Detections, Dropped, Photo, ShelfcountError
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import MOST_PIXELS, PHOTO_SUFFIXES, jpeg_is_whole
+from shelfcount.vision.images import MOST_PIXELS, PHOTO_SUFFIXES, jpeg_is_whole, read_photo
 
 # YOLO's six decimals, and tools that round to whole pixels, move an edge by up to half a pixel.
 ROUNDING_PX = 0.5
@@ -28,8 +28,8 @@ ROUNDING_PX = 0.5
 LEAST_SIDE_PX = 1.0
 # Tools let a box run over the border. One of which most lies outside belongs to another frame.
 LEAST_SHARE_INSIDE = 0.25
-# EXIF 2.32, tag 0x0112: from 5 on the stored picture lies on its side.
-FIRST_SIDEWAYS = 5
+# EXIF 2.32, tag 0x0112: the orientations whose stored picture lies on its side.
+SIDEWAYS = (5, 6, 7, 8)
 
 Corners = tuple[float, float, float, float]
 
@@ -209,17 +209,21 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
         try:
             if photo.path in first:
                 raise ShelfcountError(f"photo '{photo.path.name}' must be listed once; {first[photo.path]} has it already")
-            upright, orientation, stored = _sizes(photo)
+            stored, upright, orientation = _sizes(photo)
         except ShelfcountError as error:
             dropped.append(Dropped(photo.where, f"{error}. The photo and its {len(photo.boxes)} boxes are left out."))
             continue
         first[photo.path] = photo.where
         known = [box for box in photo.boxes if box.label in index]
         unknown = [box for box in photo.boxes if box.label not in index]
-        dropped += [Dropped(box.where, f"class {short(box.label)} is not one of the {len(index)} known") for box in unknown]
+        for box in unknown:
+            # What the user knows is the number in the table, not the file's own id of it.
+            given = (stated.names or {}).get(box.label, box.label)
+            dropped.append(Dropped(box.where, f"class {short(given)} is not one of the {len(classes)} known"))
         corners = np.array([box.corners for box in known], np.float64).reshape(-1, 4)
         if photo.ratios:
-            corners = corners * (upright * 2)
+            with np.errstate(over="ignore"):  # into inf, which `_fitted` refuses
+                corners = corners * (upright * 2)
         elif photo.size is not None and photo.size != upright:
             corners = _turned(corners, orientation, *stored)
             turned.append(photo.where)
@@ -252,34 +256,34 @@ def _stem_group(path: Path) -> str:
     return path.stem.split(".rf.")[0]
 
 
-def _sizes(photo: StatedPhoto) -> tuple[tuple[int, int], int, tuple[int, int]]:
-    """(width, height) upright, the EXIF orientation and (width, height) as stored; one of the two is the stated one."""
-    stored, orientation = _header(photo.path)
-    upright = stored[::-1] if orientation >= FIRST_SIDEWAYS else stored
+def _sizes(photo: StatedPhoto) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """(width, height) as stored and upright, and the EXIF orientation between; one of the sizes is the stated one."""
+    stored, upright, orientation = _header(photo.path)
     if photo.size is not None and photo.size not in (stored, upright):
         stated, got = "{} x {}".format(*photo.size), "{} x {}".format(*upright)
-        raise ShelfcountError(f"photo '{photo.path.name}' must be of the stated size {stated}, got {got}; label the photo that is read")
-    return upright, orientation, stored
+        raise ShelfcountError(f"photo '{photo.path.name}' must be of the stated size {stated}, got {got}")
+    return stored, upright, orientation
 
 
-def _header(path: Path) -> tuple[tuple[int, int], int]:
-    """(width, height) as stored and the EXIF orientation `images.read_photo` will apply, without decoding a JPEG."""
+def _header(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """As `_sizes`, of a whole photo whose upright size is that of `read_photo`; a JPEG is not decoded for it."""
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            size, orientation = image.size, 1
+            stored = image.size
             if image.width * image.height > MOST_PIXELS:
                 raise ShelfcountError(f"photo '{path.name}' has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are read")
-            if data[:2] != b"\xff\xd8":
-                # Decoding tells whether the file is whole. OpenCV turns no other format upright.
-                image.load()
-            elif jpeg_is_whole(data):
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            else:
-                raise ShelfcountError(f"photo '{path.name}' is cut short: its JPEG data has no end ({len(data)} bytes)")
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if data[:2] == b"\xff\xd8":
+                if not jpeg_is_whole(data):
+                    raise ShelfcountError(f"photo '{path.name}' is cut short: its JPEG data has no end ({len(data)} bytes)")
+                return stored, stored[::-1] if orientation in SIDEWAYS else stored, orientation
+            # Only decoding tells whether such a file is whole, and whether OpenCV turns this format upright.
+            image.load()
+            height, width = read_photo(path).shape[:2]
+            return stored, (width, height), orientation
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ShelfcountError(f"photo '{path.name}' cannot be read: {error}") from error
-    return size, orientation if orientation in range(1, 9) else 1
 
 
 def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.ndarray:

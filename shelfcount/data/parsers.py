@@ -5,16 +5,15 @@ A parser knows the form of its files and nothing of what makes a box usable; `la
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from xml.etree import ElementTree
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from shelfcount.data.labels import Corners, StatedBox, StatedLabels, StatedPhoto, around, find_photo, read_json, read_text, short
+from shelfcount.data.labels import Corners, StatedBox, StatedLabels, StatedPhoto, around, find_photo, read_json, read_rows, read_text, short
 from shelfcount.records import Dropped, ShelfcountError
 
 
@@ -51,6 +50,7 @@ class _Annotation(_Record):
     iscrowd: int | bool | None = None
 
 
+POLYGONS = TypeAdapter(list[list[float]])
 _R = TypeVar("_R", bound=_Record)
 
 
@@ -125,10 +125,11 @@ def _used_categories(
         if category.supercategory == "none" and category.name in parents and category.id not in used:
             dropped.append(Dropped(where, f"'{category.name}' has no boxes and stands above the other categories; it is no class"))
         elif names.get(str(category.id), category.name) != category.name:
-            raise ShelfcountError(
-                f"{where}: category id {category.id!r} must have one name, got '{names[str(category.id)]}', '{category.name}'"
-            )
+            both = f"'{names[str(category.id)]}' and '{category.name}'"
+            raise ShelfcountError(f"{where}: category id {category.id!r} must have one name, got {both}")
         else:
+            if category.name in names.values():
+                dropped.append(Dropped(where, f"'{category.name}' is there under another id already; the boxes of both count as one class"))
             names[str(category.id)] = category.name
     return names
 
@@ -140,9 +141,9 @@ def _coco_corners(annotation: _Annotation) -> Corners:
         x, y, width, height = annotation.bbox
         return x, y, x + width, y + height
     try:
-        points = [float(value) for polygon in annotation.segmentation for value in polygon if not isinstance(value, str)]
-        return around(points[0::2], points[1::2])
-    except (TypeError, ValueError, OverflowError):
+        polygons = POLYGONS.validate_python(annotation.segmentation, strict=True)
+        return around([x for polygon in polygons for x in polygon[0::2]], [y for polygon in polygons for y in polygon[1::2]])
+    except ValueError:
         got = "RLE" if isinstance(annotation.segmentation, dict) else short(annotation.segmentation)
         raise ValueError(f"an annotation needs a bbox, or a polygon to take it from, got segmentation {got}") from None
 
@@ -180,14 +181,16 @@ def voc(path: Path, images: Path | None, split: str) -> StatedLabels:
         ShelfcountError: If there is no XML file, or no such list.
     """
     folder = path.parent if path.is_file() else path / "Annotations" if (path / "Annotations").is_dir() else path
+    dropped: list[Dropped] = []
     files = [path] if path.is_file() else sorted(folder.rglob("*.xml"))
     if split:
         listed = folder.parent / "ImageSets" / "Main" / f"{split}.txt"
         stems = {line.split()[0] for line in read_text(listed).splitlines() if line.strip()}
-        files = [file for file in files if file.relative_to(folder).with_suffix("").as_posix() in stems]
+        by_stem = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+        files = [file for stem, file in by_stem.items() if stem in stems]
+        dropped += [Dropped(listed.name, f"there is no '{stem}.xml'") for stem in sorted(stems - by_stem.keys())]
     if not files:
         raise ShelfcountError(f"there must be Pascal VOC .xml files in '{folder}', found none" + (f" of split '{split}'" if split else ""))
-    dropped: list[Dropped] = []
     photos = []
     for file in files:
         try:
@@ -230,7 +233,7 @@ def sku110k(path: Path, images: Path | None, split: str) -> StatedLabels:
     dropped: list[Dropped] = []
     boxes: dict[str, list[StatedBox]] = defaultdict(list)
     sizes: dict[str, tuple[int, int]] = {}
-    for row, columns in enumerate(csv.reader(read_text(path).splitlines()), 1):
+    for row, columns in enumerate(read_rows(path), 1):
         where = f"{path.name}, row {row}"
         if not columns or (row == 1 and columns[0].strip() == "image_name"):
             continue

@@ -20,7 +20,7 @@ from shelfcount.records import ShelfcountError
 Colour = tuple[int, int, int]
 MOST_CLASSES = 200
 # So many ways to put one product on the shelf: turned label, tilt.
-VARIANTS = 8
+VARIANTS = 6
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Shape:
         gloss: Strength of the highlights: 0 cardboard, 1 polished metal.
         is_round: Wrapped around a cylinder, or flat.
         is_clear: Shows its content outside the label.
-        stacks: Is found standing on its own kind.
     """
 
     height: float
@@ -46,7 +45,6 @@ class Shape:
     gloss: float = 0.5
     is_round: bool = True
     is_clear: bool = False
-    stacks: bool = False
 
 
 _CAN = ((0, 0.8), (0.03, 0.82), (0.11, 1), (0.93, 1), (0.985, 0.86), (1, 0.8))
@@ -63,16 +61,16 @@ _PUMP = (
 )  # fmt: skip
 
 SHAPES: dict[str, Shape] = {
-    "can": Shape(12.2, 6.6, _CAN, (0.04, 0.975), gloss=0.9, stacks=True),
+    "can": Shape(12.2, 6.6, _CAN, (0.04, 0.975), gloss=0.9),
     "bottle": Shape(21.5, 6.8, _PET, (0.4, 0.69), (0, 0.085), 0.7, is_clear=True),
     "glass-bottle": Shape(23.0, 6.2, _LONG_NECK, (0.56, 0.86), (0, 0.055), 0.9, is_clear=True),
     "big-bottle": Shape(31.0, 9.0, _PET, (0.42, 0.66), (0, 0.06), 0.7, is_clear=True),
     "bag": Shape(23.0, 16.0, ((0, 0.97), (0.05, 0.96), (0.3, 1), (0.7, 1), (0.95, 0.96), (1, 0.97)), gloss=0.6, is_round=False),
     "canister": Shape(23.0, 7.6, ((0, 0.97), (0.045, 1), (0.05, 0.96), (0.985, 0.96), (1, 1)), (0.05, 0.98), (0, 0.05), 0.4),
-    "box": Shape(20.0, 13.0, ((0, 1), (1, 1)), gloss=0.1, is_round=False, stacks=True),
+    "box": Shape(20.0, 13.0, ((0, 1), (1, 1)), gloss=0.1, is_round=False),
     "carton": Shape(20.5, 7.4, ((0, 0.96), (0.06, 0.96), (0.07, 0.98), (0.16, 1), (1, 1)), gloss=0.2, is_round=False),
-    "jar": Shape(11.0, 7.6, _JAR, (0.34, 0.86), (0, 0.175), 0.8, is_clear=True, stacks=True),
-    "tub": Shape(6.2, 7.4, ((0, 1), (0.35, 1), (0.36, 0.95), (0.97, 0.9), (1, 0.86)), (0.38, 0.98), (0, 0.35), 0.5, stacks=True),
+    "jar": Shape(11.0, 7.6, _JAR, (0.34, 0.86), (0, 0.175), 0.8, is_clear=True),
+    "tub": Shape(6.2, 7.4, ((0, 1), (0.35, 1), (0.36, 0.95), (0.97, 0.9), (1, 0.86)), (0.38, 0.98), (0, 0.35), 0.5),
     "tube": Shape(16.5, 6.0, _TUBE, (0.06, 0.86), (0.865, 1), 0.4),
     "pump-bottle": Shape(20.0, 7.0, _PUMP, (0.32, 0.97), (0, 0.21), 0.5),
 }
@@ -172,6 +170,11 @@ class Product:
     def shape(self) -> Shape:
         return SHAPES[self.kind]
 
+    @property
+    def stacks(self) -> bool:
+        """Whether it is found standing on its own kind."""
+        return self.height < 14 and self.kind in ("can", "box", "jar", "tub")
+
 
 def products(n: int, seed: int = 0) -> tuple[Product, ...]:
     """A catalogue: the first n of up to `MOST_CLASSES` distinct products in an order given by the seed.
@@ -214,29 +217,36 @@ def _family(
                 yield Product(name, kind, thing, brands[series], colours, shape.height * size, shape.width * size)
 
 
-@lru_cache(maxsize=1024)
-def sprite(product: Product, px_per_cm: int, variant: int, light: int) -> np.ndarray:
+def sprite(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
     """One product seen from the front, ready to be scaled down and pasted.
 
     Args:
         product: Of a catalogue.
         px_per_cm: Resolution. Draw at about twice the final size, so that scaling down smooths edges.
         variant: 0 to `VARIANTS` - 1: how far the label is turned and how the product leans.
-        light: -1 or 1, lit from the left or the right.
 
     Returns:
         (h, w, 4) uint8 RGBA, read-only; alpha is the silhouette. A few empty columns may lie at the sides.
     """
+    return (_small_sprite if px_per_cm <= 24 else _large_sprite)(product, px_per_cm, variant)
+
+
+def _draw(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
     rng = np.random.default_rng([variant, *product.name.encode()])
     skin = _skin(product, px_per_cm)
-    draw = _wrap if product.shape.is_round else _fold
-    # Staff turn most labels to the front; the last variants were put back by a customer.
-    turn = rng.normal(0, 0.04) if variant < VARIANTS - 3 else rng.uniform(-0.5, 0.5)
-    image = draw(product, skin, px_per_cm, turn, light, rng)
+    # Staff turn most labels to the front; the last ones were put back by a customer.
+    turn = rng.normal(0, 0.04) if variant < VARIANTS - 2 else rng.uniform(-0.5, 0.5)
+    image = _wrap(product, skin, px_per_cm, turn) if product.shape.is_round else _fold(product, skin, px_per_cm, turn, rng)
     if variant == VARIANTS - 1:
         image = _lean(image, rng.choice((-1, 1)) * rng.uniform(1.5, 4))
     image.setflags(write=False)
     return image
+
+
+# Every sprite of the largest catalogue at the size of usual photos, about 150 KB each; few of those for
+# photos of many megapixels, which take up to 6 MB.
+_small_sprite = lru_cache(maxsize=MOST_CLASSES * VARIANTS)(_draw)
+_large_sprite = lru_cache(maxsize=96)(_draw)
 
 
 def _size(product: Product, px_per_cm: int) -> tuple[int, int]:
@@ -250,7 +260,7 @@ def _half_widths(product: Product, height: int, width: int) -> np.ndarray:
     return cv2.blur(line[:, None], (1, max(1, height // 45)))[:, 0] * width / 2
 
 
-def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, light: int, rng: np.random.Generator) -> np.ndarray:
+def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np.ndarray:
     """Wrap the skin around the body of revolution that the profile describes."""
     height, width = _size(product, px_per_cm)
     bow = 0.035 * width  # a camera a little above sees circles as flat ellipses
@@ -267,26 +277,27 @@ def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, light
     u = ((angle / math.pi + 0.5 + turn) % 1) * (skin.shape[1] - 1)
     image = cv2.remap(skin, u.astype(np.float32), np.clip(v, 0, height - 1).astype(np.float32), cv2.INTER_LINEAR).astype(np.float32)
     gloss = product.shape.gloss
-    shade = 0.42 + 0.62 * np.cos(np.clip(angle + 0.35 * light, -1.5, 1.5)) ** (0.6 + 0.4 * gloss)
-    shine = gloss * (105 * np.exp(-(((across + 0.5 * light) / 0.1) ** 2)) + 60 * np.exp(-(((across - 0.7 * light) / 0.06) ** 2)))
+    shade = 0.42 + 0.62 * np.cos(np.clip(angle + 0.35, -1.5, 1.5)) ** (0.6 + 0.4 * gloss)
+    shine = gloss * (105 * np.exp(-(((across + 0.5) / 0.1) ** 2)) + 60 * np.exp(-(((across - 0.7) / 0.06) ** 2)))
     # Highlights break where the surface bends.
     shine *= np.clip(1.1 - 2.5 * np.abs(np.gradient(half))[np.clip(v, 0, height - 1).astype(int)], 0.25, 1)
     image = image * shade[..., None] + shine[..., None]
     return np.dstack([np.clip(image, 0, 255), inside * 255.0]).astype(np.uint8)
 
 
-def _fold(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, light: int, rng: np.random.Generator) -> np.ndarray:
+def _fold(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, rng: np.random.Generator) -> np.ndarray:
     """Boxes, cartons and bags: flat fronts, with a side that comes into view or with creases."""
     height, width = _size(product, px_per_cm)
-    half = _half_widths(product, height, width)
+    half: np.ndarray = _half_widths(product, height, width)
     columns = np.arange(width, dtype=np.float32)[None] + 0.5
-    image = skin.astype(np.float32)
+    image: np.ndarray = skin.astype(np.float32)
     if product.kind == "bag":
         relief = cv2.resize(rng.normal(0, 1, (13, 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         slope = cv2.Sobel(relief, cv2.CV_32F, 1, 1, ksize=3) * width * height / 900 + cv2.Sobel(relief, cv2.CV_32F, 1, 0) * width / 90
-        bulge = np.cos((columns / width - 0.5 + 0.12 * light) * 2.5)
-        image = image * (0.5 + 0.5 * bulge + 0.1 * np.clip(slope, -2, 2))[..., None] + 30 * np.clip(slope - 1.1, 0, 2)[..., None]
-        half = half * (1 + 0.02 * cv2.resize(rng.normal(0, 1, (8, 1)).astype(np.float32), (1, height))[:, 0]) - 0.02 * width
+        bulge = np.cos((columns / width - 0.38) * 2.5)
+        image = image * (0.5 + 0.5 * bulge + 0.06 * np.clip(slope, -2, 2))[..., None] + 16 * np.clip(slope - 1.1, 0, 2)[..., None]
+        wobble = cv2.resize(rng.normal(0, 1, (8, 1)).astype(np.float32), (1, height))[:, 0]
+        half = half * (1 + 0.02 * wobble) - 0.02 * width
         for edge in (slice(0, round(0.045 * height)), slice(height - round(0.045 * height), height)):
             image[edge] = image[edge] * 0.82 + 22 * np.sin(np.arange(edge.stop - edge.start) * 2.2)[:, None, None]
     else:
@@ -294,7 +305,7 @@ def _fold(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, light
         front = cv2.resize(skin, (width - side, height), interpolation=cv2.INTER_AREA)
         face = np.repeat(front[:, -1:] // 2 + skin[:, :1] // 8, side, axis=1)
         image = np.hstack([front, face] if turn > 0 else [face[:, ::-1], front]).astype(np.float32)
-        image *= np.linspace(1.0 + 0.07 * light, 1.0 - 0.07 * light, width)[None, :, None] * np.linspace(1.03, 0.9, height)[:, None, None]
+        image *= np.linspace(1.07, 0.93, width)[None, :, None] * np.linspace(1.03, 0.9, height)[:, None, None]
         image[: max(1, height // 90)] += 35
     inside = np.abs(columns - width / 2) < half[:, None]
     return np.dstack([np.clip(image, 0, 255), inside * 255.0]).astype(np.uint8)
@@ -302,7 +313,7 @@ def _fold(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, light
 
 def _lean(image: np.ndarray, degrees: float) -> np.ndarray:
     height, width = image.shape[:2]
-    pad = math.ceil(height * math.sin(math.radians(abs(degrees))) / 2) + 1
+    pad = math.ceil(height * math.sin(math.radians(abs(degrees)))) + 1
     padded = cv2.copyMakeBorder(image, 0, 0, pad, pad, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
     turn = cv2.getRotationMatrix2D((width / 2 + pad, float(height)), degrees, 1)
     return cv2.warpAffine(padded, turn, (width + 2 * pad, height))
@@ -324,7 +335,7 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
         level = round(height * (shape.cap[1] + (0.11 if product.kind == "bottle" else 0.06)))
         skin[:level] = skin[:level] // 3 + 130
     top, bottom = (round(v * height) for v in shape.label)
-    skin[top:bottom] = label(product, bottom - top, width)
+    skin[top:bottom] = _label(product, bottom - top, width)
     top, bottom = (round(v * height) for v in shape.cap)
     if bottom > top:
         ridges = 1 + 0.12 * np.sign(np.sin(np.arange(width) * 2 * math.pi / max(3, px_per_cm * 0.3)))
@@ -333,19 +344,11 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
     return skin
 
 
-def label(product: Product, height: int, width: int) -> np.ndarray:
-    """The printed part: ground, emblem, pictured content, brand and small print.
-
-    Args:
-        product: Its brand chooses the layout, its thing the colours.
-        height, width: In pixels.
-
-    Returns:
-        (height, width, 3) uint8 RGB.
-    """
+def _label(product: Product, height: int, width: int) -> np.ndarray:
+    """The printed part, (height, width, 3) uint8 RGB: the brand gives the layout, the thing the colours."""
     style = np.random.default_rng([2, *product.brand.encode()])
     main, second, content = product.colours
-    art = _ground(style.integers(4), main, second, height, width)
+    art = _ground(int(style.integers(4)), main, second, height, width)
     size = min(height, width)
     # A tall label carries its picture below the name, a wide one beside it.
     is_tall = height > 0.75 * width

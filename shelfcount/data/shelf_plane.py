@@ -44,7 +44,7 @@ class ShelfParams:
     width: int = 1024
     height: int = 768
     rows: tuple[int, int] = (3, 5)
-    facings: tuple[int, int] = (9, 16)
+    facings: tuple[int, int] = (12, 20)
     run: tuple[int, int] = (1, 6)
     gap: float = 0.08
     occlusion: float = 0.1
@@ -60,15 +60,16 @@ class ShelfParams:
     jpeg: int = 60
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {"width": (64, 8192), "height": (64, 8192), "jpeg": (20, 100)}
-        limits |= {"rows": (1, 12), "facings": (1, 80), "run": (1, 80), "yaw": (0, 45), "pitch": (0, 30), "tilt": (0, 30)}
-        limits |= dict.fromkeys(("gap", "occlusion", "back_row", "stacked", "light", "blur", "noise"), (0.0, 1.0))
-        for name, (low, high) in limits.items():
+        whole = {"width": (64, 8192), "height": (64, 8192), "jpeg": (20, 100), "rows": (1, 12), "facings": (1, 80), "run": (1, 80)}
+        real: dict[str, tuple[int, int]] = {"yaw": (0, 45), "pitch": (0, 30), "tilt": (0, 30)}
+        real |= dict.fromkeys(("gap", "occlusion", "back_row", "stacked", "light", "blur", "noise"), (0, 1))
+        for name, (low, high) in (whole | real).items():
             value = getattr(self, name)
-            numbers = value if name in ("rows", "facings", "run") else (value,)
-            if not all(low <= v <= high for v in numbers):
-                raise ShelfcountError(f"synthetic shelves need {name} from {low} to {high}, got {value}")
-            if len(numbers) > 1 and (len(numbers) != 2 or numbers[0] > numbers[1]):
+            numbers = value if isinstance(value, (tuple, list)) else (value,)
+            if not all(isinstance(v, int if name in whole else (int, float)) and low <= v <= high for v in numbers):
+                kind = "whole numbers" if name in whole else "numbers"
+                raise ShelfcountError(f"synthetic shelves need {name} in {kind} from {low} to {high}, got {value!r}")
+            if name in ("rows", "facings", "run") and (len(numbers) != 2 or numbers[0] > numbers[1]):
                 raise ShelfcountError(f"synthetic shelves need {name} as (fewest, most), got {value}")
         if self.background is not None and self.background not in BACKGROUNDS:
             raise ShelfcountError(f"synthetic shelves need background from {', '.join(BACKGROUNDS)}, got '{self.background}'")
@@ -98,6 +99,9 @@ class Item:
 
 # Layer: (size, brightness) as seen from the front.
 _LAYERS = {-1: (0.93, 0.6), 0: (1.0, 1.0), 1: (1.04, 1.03)}
+# Largest side that cv2.warpPerspective reads from (SHRT_MAX - 1), and most items that int16 can number.
+_LARGEST_PLANE = 32766
+_KINDS_IN_COOLERS = ("can", "bottle", "glass-bottle", "big-bottle", "carton")
 # Height of the front of a shelf board with its price rail, in cm.
 _RAIL = 3.5
 
@@ -107,12 +111,14 @@ class Layout:
     """A whole shelf in cm.
 
     Attributes:
+        background: One of `BACKGROUNDS`.
         width, height: Of the bay.
         floors: Height that the products of each row stand on, from the top.
         items: In the order they are painted, row by row and from the back to the front.
         tags: (row, left) of each price tag.
     """
 
+    background: str
     width: float
     height: float
     floors: tuple[float, ...]
@@ -142,7 +148,12 @@ class Plane:
 def lay_out(catalogue: Sequence[Product], params: ShelfParams, width: float, rng: np.random.Generator) -> Layout:
     """Decide which product stands where on a shelf `width` cm wide."""
     n_rows = int(rng.integers(params.rows[0], params.rows[1] + 1))
-    pool = rng.permutation(len(catalogue))[: max(3, 4 * n_rows)]
+    background = params.background or str(rng.choice(BACKGROUNDS))
+    pool = rng.permutation(len(catalogue))
+    if _LOOKS[background].is_cooler:
+        drinks = pool[[catalogue[i].kind in _KINDS_IN_COOLERS for i in pool]]
+        pool = drinks if len(drinks) >= 3 else pool
+    pool = pool[: max(3, 4 * n_rows)]
     # Shelves are set to what stands on them, so products of like height share one.
     pool = pool[np.argsort([catalogue[i].height + rng.normal(0, 3) for i in pool])]
     items: list[Item] = []
@@ -152,7 +163,7 @@ def lay_out(catalogue: Sequence[Product], params: ShelfParams, width: float, rng
     for row in range(n_rows):
         choice = pool[min(len(pool) * row // n_rows, len(pool) - 1) :][: max(2, math.ceil(len(pool) / n_rows))]
         stacks = rng.random() < 2 * params.stacked
-        floor += max(catalogue[i].height * (2 if stacks and catalogue[i].shape.stacks else 1) for i in choice) + rng.uniform(3, 6)
+        floor += max(catalogue[i].height * (2 if stacks and catalogue[i].stacks else 1) for i in choice) + rng.uniform(3, 6)
         floors.append(floor)
         for left, facings, index in _runs(catalogue, choice, params, width, rng):
             tags.append((row, left + rng.uniform(0, max(0.1, facings * catalogue[index].width - 6))))
@@ -160,7 +171,7 @@ def lay_out(catalogue: Sequence[Product], params: ShelfParams, width: float, rng
                 items.append(Item(index, row, x, floor - rise, layer, int(rng.integers(VARIANTS)), rng.uniform(0.94, 1.05)))
         floor += _RAIL
     items.sort(key=lambda item: (item.row, item.layer))
-    return Layout(width, floor, tuple(floors), tuple(items), tuple(tags))
+    return Layout(background, width, floor, tuple(floors), tuple(items), tuple(tags))
 
 
 def _runs(
@@ -169,11 +180,12 @@ def _runs(
     """(left, facings, product) of each run in a row."""
     left = rng.uniform(0, 1.5)
     while True:
-        product = int(rng.choice(choice))
+        fitting = [i for i in choice if catalogue[i].width * 1.02 <= width - left]
+        if not fitting:
+            return
+        product = int(rng.choice(fitting))
         step = catalogue[product].width * 1.02
         facings = min(int(rng.integers(params.run[0], params.run[1] + 1)), int((width - left) / step))
-        if facings < 1:
-            return
         yield left, facings, product
         left += facings * step + rng.uniform(0, 1.2)
 
@@ -191,7 +203,7 @@ def _places(
         x += rng.normal(0, 0.012) * step
         rise = rng.uniform(-0.3, 0.5)
         yield x, rise, 0
-        if stacks and product.shape.stacks and rng.random() < 0.7:
+        if stacks and product.stacks and rng.random() < 0.7:
             yield x + rng.normal(0, 0.02) * step, rise + 0.97 * product.height, 0
     if rng.random() < params.occlusion / 2:
         yield rng.uniform(left, left + (facings - 0.5) * step), -0.9, 1
@@ -226,6 +238,11 @@ class _Canvas:
         self.scale = px_per_cm
         self.origin = np.array(area[:2])
         height, width = math.ceil((area[3] - area[1]) * px_per_cm), math.ceil((area[2] - area[0]) * px_per_cm)
+        if max(height, width) > _LARGEST_PLANE:
+            raise ShelfcountError(
+                f"synthetic shelves need a plane of at most {_LARGEST_PLANE} pixels a side, got {width} x {height}: "
+                "ask for fewer views or smaller photos"
+            )
         self.image = np.zeros((height, width, 3), np.uint8)
         self.owner = np.zeros((height, width), np.int16)
 
@@ -256,9 +273,8 @@ class _Canvas:
         """Lighten and darken what is painted by smooth noise with `grid` (rows, columns) knots."""
         part = self.image[self.window(*rectangle)]
         if part.size:
-            noise = rng.normal(1, depth, grid).astype(np.float32)
-            noise = cv2.resize(noise, part.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-            cv2.multiply(part, cv2.merge([noise] * 3), part, dtype=cv2.CV_8U)
+            noise = rng.normal(1, depth, (*grid, 1)) + rng.normal(0, depth / 4, (*grid, 3))
+            cv2.multiply(part, cv2.resize(noise.astype(np.float32), part.shape[1::-1]), part, dtype=cv2.CV_8U)
 
     def text(self, text: str, x: float, y: float, width: float, ink: Colour) -> None:
         """Text of a width in cm, centred at x, y."""
@@ -278,24 +294,28 @@ def paint(
     Args:
         layout: Of `lay_out`.
         catalogue: The products that the layout's items number.
-        params: Background, and chance that a card hangs before a product.
+        params: Chance that a card hangs before a product.
         area: (left, top, right, bottom) in cm to be painted.
         px_per_cm: Resolution of the plane.
         rng: Same state, same picture.
+
+    Raises:
+        ShelfcountError: If the shelf is too long for one plane.
     """
-    look = _LOOKS[params.background or str(rng.choice(BACKGROUNDS))]
+    if len(layout.items) > _LARGEST_PLANE:
+        raise ShelfcountError(f"synthetic shelves need at most {_LARGEST_PLANE} products, got {len(layout.items)}: ask for fewer views")
+    look = _LOOKS[layout.background]
     canvas = _Canvas(area, px_per_cm)
     brand = catalogue[layout.items[0].product].brand if layout.items else ""
     _paint_furniture(canvas, layout, look, area, brand, rng)
     rail = look.rails[rng.integers(len(look.rails))]
     guard = look.is_cooler and rng.random() < 0.35
-    light = int(rng.choice((-1, 1)))
     hulls: list[np.ndarray] = []
     areas: list[int] = []
     top = 0.0
     for row, floor in enumerate(layout.floors):
         for item in (item for item in layout.items if item.row == row):
-            hull, pixels = _stamp(canvas, catalogue[item.product], item, len(hulls) + 1, light)
+            hull, pixels = _stamp(canvas, catalogue[item.product], item, len(hulls) + 1)
             hulls.append(hull)
             areas.append(pixels)
         canvas.shade((0, top, layout.width, floor), look.inside[0], look.inside[1], 0.5)
@@ -305,43 +325,46 @@ def paint(
     return Plane(canvas.image, canvas.owner, tuple(hulls), np.array(areas, np.int64), from_cm)
 
 
-def _stamp(canvas: _Canvas, product: Product, item: Item, number: int, light: int) -> tuple[np.ndarray, int]:
+def _stamp(canvas: _Canvas, product: Product, item: Item, number: int) -> tuple[np.ndarray, int]:
     """Paste a product with its shadow; returns its hull in plane pixels and its area."""
     size, gain = _LAYERS[item.layer]
     scale = canvas.scale * size
     # A ladder of resolutions keeps the cache of sprites useful from photo to photo.
-    master = 16 * 2 ** max(0, math.ceil(math.log2(scale * 1.5 / 16)))
-    drawn = sprite(product, master, item.variant, light)
+    master = round(16 * 2 ** (max(0, math.ceil(2 * math.log2(scale * 1.25 / 16))) / 2))
+    drawn = sprite(product, master, item.variant)
     width, height = (max(2, round(n * scale / master)) for n in drawn.shape[1::-1])
-    small = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_LINEAR)
     # The sprite may be wider than the product, where it leans.
     middle, bottom = canvas.pixel(item.left + product.width / 2, item.bottom)
     pad = max(2, round(0.8 * scale))
     left, top = middle - width // 2, bottom - height
-    points = np.argwhere(small[..., 3] > 127)[:, ::-1]
-    extremes = cv2.convexHull(points.astype(np.int32))[:, 0] + (left, top)
-    hull = cv2.convexHull(np.concatenate([extremes + corner for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]).astype(np.int32))
+    inside = small[..., 3] > 127
+    y = np.flatnonzero(inside.any(axis=1))
+    first, last = inside[y].argmax(axis=1), width - inside[y, ::-1].argmax(axis=1)
+    corners = np.concatenate([np.stack((x, edge), axis=1) for x in (first, last) for edge in (y, y + 1)]) + np.array([left, top])
+    hull = cv2.convexHull(corners.astype(np.int32))
 
     alpha = cv2.copyMakeBorder(small[..., 3], pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     shadow = cv2.blur(cv2.blur(alpha, (pad | 1, pad | 1)), (pad | 1, pad | 1))
     through = cv2.multiply(255 - shadow // 2, 255 - alpha, scale=1 / 255)
-    y, x = max(0, top - pad), max(0, left - pad)
-    window = (slice(y, max(0, bottom + pad)), slice(x, max(0, left + width + pad)))
+    upper, outer = max(0, top - pad), max(0, left - pad)
+    window = (slice(upper, max(0, bottom + pad)), slice(outer, max(0, left + width + pad)))
     ground = canvas.image[window]
     if ground.size:
-        cut = (slice(y - top + pad, y - top + pad + ground.shape[0]), slice(x - left + pad, x - left + pad + ground.shape[1]))
+        row, column = upper - top + pad, outer - left + pad
+        cut = (slice(row, row + ground.shape[0]), slice(column, column + ground.shape[1]))
         colour = cv2.copyMakeBorder(small[..., :3], pad, pad, pad, pad, cv2.BORDER_CONSTANT)[cut]
         own = cv2.multiply(colour, cv2.merge([alpha[cut]] * 3), scale=gain * item.gain / 255)
         canvas.image[window] = cv2.add(cv2.multiply(ground, cv2.merge([through[cut]] * 3), scale=1 / 255), own)
         canvas.owner[window][alpha[cut] > 127] = number
-    return hull[:, 0].astype(np.float64), len(points)
+    return hull[:, 0].astype(np.float64), int(inside.sum())
 
 
 def _paint_furniture(
     canvas: _Canvas, layout: Layout, look: _Look, area: tuple[float, float, float, float], brand: str, rng: np.random.Generator
 ) -> None:
     """The shop around, the frame and the inside of the shelf before any product stands in it."""
-    left, top, right, bottom = area
+    left, _, right, bottom = area
     frame = look.frames[rng.integers(len(look.frames))]
     side, head, base = (5.0, rng.uniform(10, 24), rng.uniform(6, 14)) if look.is_cooler else (2.5, rng.uniform(2, 8), rng.uniform(4, 9))
     wall = int(rng.integers(60, 215))
@@ -373,7 +396,7 @@ def _paint_furniture(
     elif look.back == _LOOKS["metal"].back:
         for y in np.arange(2, layout.height, 2.5):
             for x in np.arange(2, layout.width, 5.0):
-                canvas.fill((x, y, x + 0.5, y + 0.9), _BLACK)
+                canvas.image[canvas.window(x, y, x + 0.5, y + 0.9)] = 40
     for floor in layout.floors:
         # The upper side of the board that the products stand on, and the shadow at its far end.
         canvas.fill((0, floor - 2.6, layout.width, floor + 1), look.board, 0.55, 1.0)
@@ -411,7 +434,9 @@ def _paint_rail(
             canvas.fill((left, floor + 0.5, left + 5.4, floor + 3.0), paper, 1.0, 0.93)
             canvas.text(price, left + 3.5, floor + 1.8, 3.0, _BLACK)
             for line in range(3):
-                canvas.fill((left + 0.3, floor + 0.9 + 0.6 * line, left + 1.7 - 0.3 * (line % 2), floor + 1.1 + 0.6 * line), (120, 120, 120))
+                canvas.fill(
+                    (left + 0.3, floor + 0.9 + 0.6 * line, left + 1.7 - 0.3 * (line % 2), floor + 1.1 + 0.6 * line), (120, 120, 120)
+                )
         if rng.random() < params.occlusion / 2:
             size, rise = rng.uniform(5, 9), rng.uniform(0.3, 0.8)
             card = (left, floor + 1 - rise * size, left + size, floor + 1 + (1 - rise) * size)

@@ -15,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 
 from shelfcount.records import Dataset, ShelfcountError
 
-# Of the 64 bits of the hash. Among 244 photos of drink coolers, pictures of one cooler from one place
-# differ in 4 to 8 bits, and those of different coolers in 14 and more.
+# Of the 64 bits of the hash. Among the 244 drinks photos, three pairs differ in 8 bits or fewer, each of them one
+# cooler; the next nine differ in 14, and eight of those are different coolers, so a wider net ties strangers together.
 NEAR_BITS = 10
 
 
@@ -56,6 +56,9 @@ def split(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str,
 
 def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> np.ndarray:
     """Which photos belong together: by their group, by near-equal pictures, and by any chain of these.
+
+    The hash finds the same view taken again, resized, recoloured or compressed. A shelf seen from another
+    place mostly looks different to it: such photos need a common `Photo.group`.
 
     Args:
         dataset: The photos; one with an empty group is alone in it.

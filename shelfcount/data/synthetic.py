@@ -29,12 +29,11 @@ from shelfcount.vision import images
 
 # A product of which less can be seen is marked `ignore`; below the second share it is not labelled.
 LEAST_VISIBLE = 0.3
-LEAST_IGNORED = 0.05
+LEAST_IGNORED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-
     """A synthetic photo and all that is known about it.
 
     Coordinates are continuous: pixel i covers [i, i + 1), for boxes and the homography alike.
@@ -85,7 +84,8 @@ def views(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Gene
         overlap: Share of a photo's width that the next one sees too.
 
     Raises:
-        ShelfcountError: If the catalogue is empty, n below 1 or the overlap outside 0 to 0.9.
+        ShelfcountError: If the catalogue is empty, n below 1, the overlap outside 0 to 0.9, or the shelf too
+            long to be painted in one piece.
     """
     if not catalogue:
         raise ShelfcountError("synthetic shelves need a catalogue of at least 1 product, got 0")
@@ -94,17 +94,22 @@ def views(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Gene
     if not 0 <= overlap <= 0.9:
         raise ShelfcountError(f"synthetic shelves need overlap from 0 to 0.9, got {overlap}")
     seen = int(rng.integers(params.facings[0], params.facings[1] + 1)) * CM_PER_FACING
+    seen = max(seen, 1.5 + 1.02 * max(p.width for p in catalogue))
     step = seen * (1 - overlap)
     layout = lay_out(catalogue, params, seen + step * (n - 1), rng)
-    cameras = [_camera((step * i, step * i + seen), layout.height, params, rng) for i in range(n)]
+    cameras = [_camera((step * i, step * i + seen), layout.height, params, 0.5 if n == 1 else 0.0, rng) for i in range(n)]
     # Painted a little finer than the photo shows it, so that the warp does not blur.
     px_per_cm = 1.1 * max(_magnification(camera, step * i + seen / 2, layout.height / 2) for i, camera in enumerate(cameras))
     plane = paint(layout, catalogue, params, _seen_area(cameras, layout, params), px_per_cm, rng)
     return [_photograph(plane, camera @ np.linalg.inv(plane.from_cm), layout, params, rng) for camera in cameras]
 
 
-def _camera(span: tuple[float, float], height: float, params: ShelfParams, rng: np.random.Generator) -> np.ndarray:
-    """(3, 3) from cm on the shelf to the photo: frames the shelf between two x and 0 to `height`."""
+def _camera(span: tuple[float, float], height: float, params: ShelfParams, crop: float, rng: np.random.Generator) -> np.ndarray:
+    """(3, 3) from cm on the shelf to the photo.
+
+    Frames the shelf between the two x of `span` and 0 to `height`. With `crop` above 0 the camera may come
+    so much closer: 1 fills the photo with shelf and cuts what does not fit.
+    """
     yaw, pitch, tilt = (math.radians(rng.uniform(-a, a)) for a in (params.yaw, params.pitch, params.tilt))
     turn = cv2.Rodrigues(np.array([0, 0, tilt]))[0] @ cv2.Rodrigues(np.array([pitch, 0, 0]))[0] @ cv2.Rodrigues(np.array([0, yaw, 0]))[0]
     x, y = (span[0] + span[1]) / 2, height / 2
@@ -113,7 +118,8 @@ def _camera(span: tuple[float, float], height: float, params: ShelfParams, rng: 
     view = np.column_stack([turn[:, 0], turn[:, 1], (0, 0, distance)]) @ np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1.0]])
     corners = _map([(span[0], 0), (span[1], 0), (span[1], height), (span[0], height)], view)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    zoom = min((params.width, params.height) / (high - low)) * rng.uniform(0.88, 1.04)
+    fit = np.sort((params.width, params.height) / (high - low))
+    zoom = fit[0] * (fit[1] / fit[0]) ** (crop * rng.random()) * rng.uniform(0.9, 1.04)
     shift = (np.array([params.width, params.height]) - zoom * (low + high)) / 2 + rng.normal(0, 0.015, 2) * params.width
     return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]], [0, 0, 1]]) @ view
 
@@ -131,11 +137,14 @@ def _magnification(camera: np.ndarray, x: float, y: float) -> float:
 def _seen_area(cameras: Sequence[np.ndarray], layout: Layout, params: ShelfParams) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in cm that the photos show, at most 80 cm or a shelf's height beyond the shelf."""
     frame = [(0, 0), (params.width, 0), (params.width, params.height), (0, params.height)]
-    corners = np.concatenate([_map(frame, np.linalg.inv(camera)) for camera in cameras])
     beyond = max(80.0, layout.height)
-    low = np.maximum(corners.min(axis=0) - 1, -beyond)
-    high = np.minimum(corners.max(axis=0) + 1, (layout.width + beyond, layout.height + beyond))
-    return (*map(float, low), *map(float, high))  # type: ignore[return-value]
+    limit = (-beyond, -beyond, layout.width + beyond, layout.height + beyond)
+    rays = np.concatenate([np.array([(*corner, 1.0) for corner in frame]) @ np.linalg.inv(camera).T for camera in cameras])
+    # A corner above the horizon looks past the plane.
+    if np.ptp(np.sign(rays[:, 2])) > 0:
+        return limit
+    x, y = (rays[:, :2] / rays[:, 2:]).T
+    return max(limit[0], x.min() - 1), max(limit[1], y.min() - 1), min(limit[2], x.max() + 1), min(limit[3], y.max() + 1)
 
 
 def _photograph(plane: Plane, homography: np.ndarray, layout: Layout, params: ShelfParams, rng: np.random.Generator) -> Scene:
@@ -200,8 +209,10 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
     length = round(0.008 * side * params.blur * rng.random() ** 2)
     if length > 1:
         kernel = np.zeros((length * 2 + 1, length * 2 + 1), np.float32)
-        reach = length / 2 * np.array([math.cos(angle := rng.uniform(0, math.pi)), math.sin(angle)])
-        cv2.line(kernel, (length - reach).round().astype(int).tolist(), (length + reach).round().astype(int).tolist(), 1.0)
+        angle = rng.uniform(0, math.pi)
+        reach = length / 2 * np.array([math.cos(angle), math.sin(angle)])
+        start, end = ((length + sign * reach).round().astype(int).tolist() for sign in (-1, 1))
+        cv2.line(kernel, start, end, 1.0)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
 
     gain, glare = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in _light(params.light, rng))
@@ -217,8 +228,9 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
         cv2.add(picture, cv2.resize(coarse, (width, height)), picture)
     developed = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
     quality = int(rng.integers(params.jpeg, 101))
-    _, packed = cv2.imencode(".jpg", developed, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    # JPEG weighs the channels, so they have to be in OpenCV's order for it.
+    _, packed = cv2.imencode(".jpg", cv2.cvtColor(developed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
 
 
 def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +291,7 @@ def generate(
         params: What the photos show.
         views: Overlapping photos of each shelf; those of one shelf share a group.
         catalogue_seed: Of the products. Two data sets of one catalogue have the same classes.
-        workers: Processes.
+        workers: Processes. More than 1 in a script of one's own needs the usual ``if __name__ == "__main__"``.
         force: Write although `out` is not empty. Files of other names are left alone.
         progress: Called with (shelves done, shelves in all).
 

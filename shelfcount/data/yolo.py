@@ -43,9 +43,8 @@ def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
     splits = _splits(folder, config)
     if (split and split not in splits) or (not split and len(splits) > 1):
         named = f"'{split}' is not one of them" if split else "one of them has to be named"
-        raise ShelfcountError(
-            f"'{path}' has the splits {', '.join(splits) or '(none)'}; {named}, as in '{path}#{next(iter(splits), 'train')}'"
-        )
+        example = f"'{path.name}#{next(iter(splits), 'train')}'"
+        raise ShelfcountError(f"'{path}' has the splits {', '.join(splits) or '(none)'}; {named}, as in {example}")
     entries = (splits[split] if split else next(iter(splits.values()), None)) or ["."]
     dropped: list[Dropped] = []
     found: dict[Path, Path] = {}
@@ -127,9 +126,7 @@ def _claims(folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]) ->
             places.append(photo.parent.parent / "labels" / photo.name)
         label = next((file for file in (place.with_suffix(".txt") for place in places) if file.is_file()), None)
         if label is None:
-            dropped.append(
-                Dropped(str(relative), f"there is no '{photo.stem}.txt' with its labels; an empty one says that it shows no product")
-            )
+            dropped.append(Dropped(str(relative), f"there is no label file '{photo.stem}.txt'; an empty one says that no product is on it"))
         else:
             claims[label].append(photo)
     return claims
@@ -141,9 +138,8 @@ def _photos_with_boxes(folder: Path, claims: Mapping[Path, Sequence[Path]], drop
         where = os.path.relpath(label, folder)
         try:
             if len(owners) > 1:
-                raise ShelfcountError(
-                    f"whose labels these are cannot be told: {', '.join(map(str, owners))} have one name. All are left out."
-                )
+                names = " and ".join(f"'{os.path.relpath(owner, folder)}'" for owner in owners)
+                raise ShelfcountError(f"whose labels these are cannot be told: {names} have one name. They are left out.")
             text = read_text(label)
         except ShelfcountError as error:
             dropped.append(Dropped(where, str(error)))

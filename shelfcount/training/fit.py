@@ -27,7 +27,8 @@ from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
 from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
 from shelfcount.training.losses import LOSSES, Truth
-from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run, versions
+from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
+from shelfcount.stamp import versions
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch, write_whole
 

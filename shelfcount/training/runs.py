@@ -9,12 +9,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,15 +113,3 @@ def read_spec(run: Path) -> ModelSpec:
     if not isinstance(data, Mapping):
         raise ShelfcountError(f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}")
     return ModelSpec.from_json(data)
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that a trained or exported number depends on."""
-    names = ("shelfcount", "torch", "torchvision", "timm", "numpy", "opencv-python", "litert-torch", "ai-edge-quantizer", "ai-edge-litert")
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

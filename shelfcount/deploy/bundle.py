@@ -1,0 +1,90 @@
+"""Writing a bundle: the folder that leaves the building."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shelfcount.deploy import convert, flatbuffer
+from shelfcount.records import Dataset, ModelSpec, ShelfcountError
+from shelfcount.runtime.bundle import FORMAT, LOWEST_SCORE, Bundle, LiteRTDetector, read_bundle
+from shelfcount.stamp import versions
+from shelfcount.training.runs import TorchDetector
+from shelfcount.vision.images import read_photo, stretch
+
+
+def artifact(model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[np.ndarray]) -> bytes:
+    """A converted network as the main artifact: quantized, uint8 in, post-processing inside.
+
+    Args:
+        model: From `convert.to_litert`.
+        spec: Of the model.
+        recipe: One of `convert.RECIPES`.
+        calibration: (H, W, 3) uint8 training photos; used for int8.
+    """
+    return flatbuffer.finish(convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE)
+
+
+def calibration_photos(train: Dataset, spec: ModelSpec, most: int, seed: int = 0) -> list[np.ndarray]:
+    """Training photos as the network sees them at test time, (H, W, 3) uint8, chosen by seed."""
+    chosen = np.random.default_rng(seed).permutation(len(train))[:most]
+    return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
+
+
+def to_detector(model: bytes, spec: ModelSpec, threads: int = 1, score_threshold: float | None = None) -> LiteRTDetector:
+    """A finished artifact that is still in memory."""
+    return LiteRTDetector(model, spec, threads, score_threshold)
+
+
+def write_bundle(
+    out: Path,
+    detector: TorchDetector,
+    model: bytes,
+    recipe: str,
+    measured: Mapping[str, Any],
+    *,
+    force: bool = False,
+) -> Bundle:
+    """Write a bundle whole or not at all.
+
+    Args:
+        out: Folder to make.
+        detector: The trained network that `model` was made from.
+        model: From `artifact`.
+        recipe: How it was quantized.
+        measured: Figures to keep with it.
+        force: Replace what stands at `out`.
+
+    Raises:
+        ShelfcountError: If `out` exists and `force` is not given.
+    """
+    if out.exists() and not force:
+        raise ShelfcountError(f"'{out}' exists already. Choose another --out, or replace it with --force.")
+    if out.exists() and not (out / "model.json").exists() and any(out.iterdir()):
+        raise ShelfcountError(f"'{out}' is not a bundle; --force replaces bundles only")
+    spec = replace(detector.spec, provenance={**detector.spec.provenance, "export_versions": versions()})
+    draft = out.with_name(f".{out.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    contents = {"model.tflite": model, "labels.txt": "".join(f"{c}\n" for c in spec.classes).encode()}
+    for name, data in contents.items():
+        (draft / name).write_bytes(data)
+    head = {
+        "format": FORMAT,
+        "recipe": recipe,
+        "spec": spec.to_json(),
+        "measured": dict(measured),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
+    (draft / "model.json").write_text(json.dumps(head, indent=2))
+    if out.exists():
+        shutil.rmtree(out)
+    draft.rename(out)
+    return read_bundle(out)

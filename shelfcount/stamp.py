@@ -1,0 +1,64 @@
+"""What a number was made with: commit, versions, device, threads and seed, kept beside every result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "shelfcount",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "opencv-python",
+    "litert-torch",
+    "ai-edge-quantizer",
+    "ai-edge-litert",
+)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and those packages that a trained, exported or measured number depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stamp(*, seed: int | None = None, threads: int | None = None) -> dict[str, Any]:
+    """As plain data for a JSON file. `commit` ends in ``+changes`` where the work tree differs from it."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "versions": versions(),
+        "device": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "threads": threads,
+        "seed": seed,
+    }
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not a checkout"
+    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
