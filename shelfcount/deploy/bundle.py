@@ -65,10 +65,7 @@ def write_bundle(
     Raises:
         ShelfcountError: If `out` exists and `force` is not given.
     """
-    if out.exists() and not force:
-        raise ShelfcountError(f"'{out}' exists already. Choose another --out, or replace it with --force.")
-    if out.exists() and not (out / "model.json").exists() and any(out.iterdir()):
-        raise ShelfcountError(f"'{out}' is not a bundle; --force replaces bundles only")
+    check_free(out, force)
     spec = replace(detector.spec, provenance={**detector.spec.provenance, "export_versions": versions()})
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -88,3 +85,15 @@ def write_bundle(
         shutil.rmtree(out)
     draft.rename(out)
     return read_bundle(out)
+
+
+def check_free(out: Path, force: bool) -> None:
+    """Refuse to write over what must be kept.
+
+    Raises:
+        ShelfcountError: If `out` exists and `force` is not given, or it is no bundle.
+    """
+    if out.exists() and not force:
+        raise ShelfcountError(f"'{out}' exists already. Choose another --out, or replace it with --force.")
+    if out.exists() and not (out / "model.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ShelfcountError(f"'{out}' is not a bundle; --force replaces bundles only")

@@ -81,7 +81,7 @@ def fit(
     start = net.load_start(spec.architecture, config.model.weights)  # type: ignore[operator]
     provenance = {
         "start": start,
-        "data": train.name,
+        "data": Path(train.name).name,
         "data_fingerprint": fingerprint(train),
         "validation_fingerprint": fingerprint(val),
         "photos": len(train),
@@ -218,7 +218,7 @@ class _Module(pl.LightningModule):
         self.averaged = AveragedModel(self.net, multi_avg_fn=_ramped_average(config.train.ema), use_buffers=True)
         self.averaged.requires_grad_(False)
         self.spec, self.config, self.val, self.judge = spec, config, val, judge
-        self.loss = LOSSES["focal" if spec.architecture == BASELINE else config.train.loss]
+        self.loss = LOSSES[config.train.loss]
         ratios = anchors.layout(spec.levels, spec.height, spec.width)
         pixels = ratios * np.array([spec.height, spec.width] * 2, np.float32)
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)

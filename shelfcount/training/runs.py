@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,7 @@ class TorchDetector:
 
     def __init__(self, net: nn.Module, spec: ModelSpec, score_threshold: float | None = None) -> None:
         self.net = net.eval()
-        self.spec = spec
-        self.score_threshold = spec.score_threshold if score_threshold is None else score_threshold
+        self.spec = spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
         self.anchors = anchors.layout(spec.levels, spec.height, spec.width)
 
     @torch.inference_mode()
@@ -57,7 +57,7 @@ class TorchDetector:
             location,
             scores,
             self.anchors,
-            score_threshold=self.score_threshold,
+            score_threshold=self.spec.score_threshold,
             nms_iou=self.spec.nms_iou,
             max_detections=self.spec.max_detections,
             width=image.shape[1],
@@ -113,3 +113,18 @@ def read_spec(run: Path) -> ModelSpec:
     if not isinstance(data, Mapping):
         raise ShelfcountError(f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}")
     return ModelSpec.from_json(data)
+
+
+def write_sources(run: Path, sources: Mapping[str, str | None]) -> None:
+    """Keep where the photos lay, so that export finds them: keys 'train', 'val' and 'class_names'."""
+    absolute = {k: v and str(Path(v).resolve()) for k, v in sources.items()}
+    write_whole(run / "data.json", json.dumps(absolute, indent=2))
+
+
+def read_sources(run: Path) -> dict[str, str | None]:
+    """The inverse of `write_sources`."""
+    try:
+        data = json.loads((run / "data.json").read_text())
+        return {k: data[k] for k in ("train", "val", "class_names")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShelfcountError(f"'{run}' does not say where its photos lie ({error}). Give --data and --val.") from error

@@ -1,0 +1,462 @@
+"""The verbs. The only file that prints or exits: results on stdout, progress on stderr.
+
+Exit codes: 0 good, 1 a negative verdict, 2 misuse or input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shelfcount import config as config_module
+from shelfcount.records import Dataset, Dropped, ShelfcountError
+from shelfcount.vision.images import write_photo, write_whole
+
+app = typer.Typer(
+    help="Count products on shop shelves with a detector that fits a phone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Names = Annotated[Path | None, typer.Option("--class-names", help="CSV (number,name) or JSON for labels with numbered classes.")]
+Threads = Annotated[int, typer.Option(min=1, help="Of the LiteRT interpreter.")]
+
+
+def main() -> None:
+    """Entry point: turns errors meant for the user into one message and exit code 2."""
+    try:
+        app()
+    except ShelfcountError as error:
+        err.print(f"[red]error:[/red] {_plain(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+# ---------------------------------------------------------------- data
+
+
+@app.command()
+def synth(
+    output: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    photos: Annotated[int, typer.Option(min=1, help="Shelves to photograph.")] = 100,
+    classes: Annotated[int, typer.Option(min=1, help="Product classes.")] = 12,
+    seed: int = 0,
+    catalogue_seed: Annotated[int, typer.Option(help="Of the products; data sets of one catalogue share their classes.")] = 0,
+    size: Annotated[str, typer.Option(help="Width x height of a photo.")] = "1024x768",
+    facings: Annotated[str, typer.Option(help="Fewest-most products side by side.")] = "",
+    views: Annotated[int, typer.Option(min=1, help="Overlapping photos of each shelf, with their homographies.")] = 1,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    force: Force = False,
+) -> None:
+    """Render synthetic shelf photos with exact labels."""
+    from shelfcount.data.shelf_plane import ShelfParams
+    from shelfcount.data.synthetic import generate
+
+    width, height = _pair(size, "x", "--size")
+    options: dict[str, Any] = {"width": width, "height": height}
+    if facings:
+        options["facings"] = _pair(facings, "-", "--facings")
+    with _bar("rendering shelves") as advance:
+        data = generate(
+            output,
+            photos=photos,
+            classes=classes,
+            seed=seed,
+            catalogue_seed=catalogue_seed,
+            params=ShelfParams(**options),
+            views=views,
+            workers=workers,
+            force=force,
+            progress=advance,
+        )
+    out.print(f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {output / 'labels.json'}")
+
+
+# ---------------------------------------------------------------- training and export
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option(help="Labelled photos: COCO .json, YOLO data.yaml, VOC folder or SKU-110K .csv.")],
+    output: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
+    val: Annotated[str | None, typer.Option(help="Validation photos; without it, a seventh of the groups in --data.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="Such as train.epochs=30; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of the family, or resnet50 for the baseline.")] = None,
+    class_names: Names = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run stopped.")] = False,
+    force: Force = False,
+) -> None:
+    """Train a detector on labelled photos."""
+    settings = config_module.load(config, changes or (), model)
+    if not resume and not force and (output / "config.toml").exists():
+        raise ShelfcountError(f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out.")
+    training, validation = _training_data(data, val, class_names, settings.train.seed)
+    from shelfcount.training import runs
+    from shelfcount.training.fit import fit
+
+    sources = {"train": data, "val": val, "class_names": class_names and str(class_names)}
+    begin = time.monotonic()
+    err.print(
+        f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
+        f"for up to {settings.train.epochs} epochs; log in {output / 'history.csv'}"
+    )
+    with _bar("training") as advance:
+
+        def step(done: int, total: int, figures: Mapping[str, float]) -> None:
+            shown = [f"{key.replace('val_f1', 'val F1')} {figures[key]:.3f}" for key in ("loss", "val_f1") if key in figures]
+            advance(done, total, " ".join(["training", *shown]))
+
+        detector = fit(training, validation, output, settings, _judge, resume=resume, on_step=step)
+    runs.write_sources(output, sources)
+    facts = detector.spec.provenance
+    out.print(
+        f"best epoch {facts['best_epoch']}: F1 {facts['val_f1']:.3f} on {len(validation)} validation photos at score "
+        f"{detector.spec.score_threshold:.2f}; {_duration(time.monotonic() - begin)}"
+    )
+    out.print(f"run: {output}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    output: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
+    recipe: Annotated[str, typer.Option(help="float32, float16, dynamic or int8.")] = "int8",
+    data: Annotated[str | None, typer.Option(help="Training photos for int8 calibration, where they moved.")] = None,
+    val: Annotated[str | None, typer.Option(help="Validation photos for the drop in F1, where they moved.")] = None,
+    force: Force = False,
+) -> None:
+    """Quantize a trained model and write the bundle that goes onto the phone."""
+    from shelfcount.deploy import bundle as bundles
+    from shelfcount.deploy import convert
+    from shelfcount.evaluation.metrics import evaluate
+    from shelfcount.training import runs
+
+    if recipe not in convert.RECIPES:
+        raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(convert.RECIPES)}")
+    bundles.check_free(output, force)
+    detector, settings = runs.load_run(run), runs.read_config(run)
+    sources = runs.read_sources(run)
+    training, validation = _training_data(
+        data or sources["train"], val or sources["val"], sources["class_names"], settings.train.seed, sources_of=str(run)
+    )
+    with _steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after") as step:
+        step()
+        model = convert.to_litert(detector.net, detector.spec)
+        step()
+        photos = bundles.calibration_photos(training, detector.spec, settings.export.calibration_photos) if recipe == "int8" else []
+        artifact = bundles.artifact(model, detector.spec, recipe, photos)
+        step()
+        before = evaluate(detector, validation)
+        after = evaluate(bundles.to_detector(artifact, detector.spec), validation)
+    measured = {
+        "validation_photos": len(validation),
+        "f1_pytorch": round(before.micro.f1, 4),
+        "f1": round(after.micro.f1, 4),
+        "count_error": after.count_by_class.relative,
+        "calibration_photos": len(photos),
+    }
+    bundle = bundles.write_bundle(output, detector, artifact, recipe, measured, force=force)
+    drop = before.micro.f1 - after.micro.f1
+    out.print(
+        f"F1 on {len(validation)} validation photos: PyTorch {before.micro.f1:.4f}, {recipe} {after.micro.f1:.4f} (drop {100 * drop:+.2f} points)"
+    )
+    out.print(f"bundle: {output} ({bundle.model_bytes / 1e6:.2f} MB, sha256 {bundle.sha256[:12]})")
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")]) -> None:
+    """Check every file of a bundle against its sha256, and that LiteRT loads the model."""
+    from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+
+    try:
+        found = read_bundle(bundle)
+        LiteRTDetector.open(found)
+    except ShelfcountError as error:
+        out.print(f"FAILED {_plain(str(error))}")
+        raise typer.Exit(1) from error
+    out.print(f"good: {bundle}, {len(found.files)} files, {found.recipe}, {len(found.spec.classes)} classes, sha256 {found.sha256[:12]}")
+
+
+# ---------------------------------------------------------------- counting and evaluation
+
+
+@app.command()
+def count(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos to count.")],
+    json_file: JsonFile = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line a product.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
+    threads: Threads = 2,
+    force: Force = False,
+) -> None:
+    """Count the products on photos: class, box, row and position of each."""
+    from shelfcount.report.pictures import annotate
+    from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+    from shelfcount.shelf import count as counting
+    from shelfcount.vision.images import read_photo
+
+    for file in (json_file, csv_file):
+        _check_free(file, force)
+    opened = read_bundle(bundle)
+    detector = LiteRTDetector.open(opened, threads)
+    pictures = _picture_names(photos, picture)
+    for target in pictures.values():
+        _check_free(target, force)
+    counted: list[counting.CountedPhoto] = []
+    failed: list[Dropped] = []
+    with _bar("counting") as advance:
+        for i, path in enumerate(photos, start=1):
+            good, bad = counting.count(detector, [path], on_error=lambda d: err.print(f"[red]not counted:[/red] {_plain(d.reason)}"))
+            counted, failed = counted + good, failed + bad
+            if good and picture:
+                placement = list(zip(good[0].placement.row.tolist(), good[0].placement.position.tolist(), strict=True))
+                write_photo(pictures[path], annotate(read_photo(path), good[0].detections, good[0].classes, rows=placement))
+            advance(i, len(photos))
+    if json_file:
+        _write_json(json_file, counting.report(counted, opened.name, opened.sha256))
+    if csv_file:
+        counting.write_csv(csv_file, counted)
+    table = Table("class", "products", "photos", box=None, header_style="bold")
+    for name, products, shown in counting.summary_rows(counted):
+        table.add_row(_plain(name), str(products), str(shown))
+    out.print(table)
+    out.print(f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos" + (f"; {len(failed)} not counted" if failed else ""))
+    if failed:
+        raise typer.Exit(1 if counted else 2)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Bundle or run folder.")],
+    data: Annotated[str, typer.Option(help="Labelled test photos.")],
+    json_file: JsonFile = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the confusion matrix here (.png).")] = None,
+    class_names: Names = None,
+    threads: Threads = 2,
+    force: Force = False,
+) -> None:
+    """Precision, recall, F1, mAP and count error on labelled photos."""
+    from shelfcount.data.formats import fingerprint
+    from shelfcount.evaluation import metrics
+    from shelfcount.report.figures import confusion_matrix
+    from shelfcount.stamp import stamp
+
+    for file in (json_file, picture):
+        _check_free(file, force)
+    dataset = _read(data, class_names)
+    detector, threshold, facts = _open_low(model, threads)
+    with _bar("evaluating") as advance:
+        result = metrics.evaluate(detector, dataset, threshold=threshold, progress=advance)
+    if json_file:
+        head = {"model": facts, "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(threads=threads)}
+        _write_json(json_file, {**head, **result.to_json()})
+    if picture:
+        write_whole(picture, confusion_matrix(result.confusion, result.classes))
+    _print_evaluation(result)
+
+
+def _print_evaluation(result: Any) -> None:
+    table = Table("class", "labelled", "found", "precision", "recall", "F1", box=None, header_style="bold")
+    for row in sorted(result.per_class, key=lambda r: -r.score.truth):
+        table.add_row(
+            _plain(row.name), str(row.score.truth), str(row.score.found), *(f"{v:.3f}" for v in (row.score.precision, row.score.recall, row.score.f1))
+        )
+    out.print(table)
+    shown = [
+        ("F1 at IoU 0.5", result.micro.f1),
+        ("precision", result.micro.precision),
+        ("recall", result.micro.recall),
+        ("macro F1", result.macro_f1),
+        ("F1, class ignored", result.any_class.f1),
+        ("mAP 0.5:0.95", result.map),
+        ("mAP 0.5", result.map50),
+        ("count error, relative", result.count_by_class.relative),
+        ("count error, MAE a photo", result.count_by_class.mae),
+        ("count error, RMSE a photo", result.count_by_class.rmse),
+    ]
+    for name, value in shown:
+        out.print(f"{name:26} {'not measured' if value is None else f'{value:.4f}'}")
+    out.print(f"{'at score':26} {result.threshold:.4f} on {len(result.photos)} photos, {result.micro.truth} products")
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    baseline: Annotated[str, typer.Option(help="Run or bundle of the baseline; 'resnet50' takes an untrained one, for size and latency alone.")],
+    data: Annotated[str, typer.Option(help="Labelled test photos.")],
+    output: Annotated[Path, typer.Option("--out", help="Report folder.")],
+    runs: Annotated[int, typer.Option(min=1, help="Counted runs of the phone model.")] = 50,
+    baseline_runs: Annotated[int, typer.Option(min=1, help="Counted runs of the baseline.")] = 5,
+    photo: Annotated[Path | None, typer.Option(help="Photo to show counted; the first test photo by default.")] = None,
+    class_names: Names = None,
+    threads: Threads = 1,
+    force: Force = False,
+) -> None:
+    """Measure a bundle against the ResNet-50 baseline and write a report."""
+    from shelfcount.report import bench as bench_report
+
+    _check_free(output / "report.html", force)
+    dataset = _read(data, class_names)
+    with _steps("preparing the baseline", "measuring F1", "measuring latency, both models in turn", "writing the report") as step:
+        result = bench_report.measure(
+            bundle, baseline, dataset, runs=runs, baseline_runs=baseline_runs, photo=photo, threads=threads, on_stage=step
+        )
+        bench_report.write(output, result)
+    for line in result.verdict:
+        out.print(line)
+    out.print(f"report: {(output / 'report.html').resolve()}")
+
+
+# ---------------------------------------------------------------- shared by the verbs
+
+
+def _read(source: str, class_names: Path | None) -> Dataset:
+    from shelfcount.data.formats import describe_dropped, read
+
+    dataset = read(source, class_names=class_names)
+    for line in describe_dropped(dataset):
+        err.print(f"[yellow]warning:[/yellow] {_plain(line)}")
+    return dataset
+
+
+def _training_data(data: str, val: str | None, class_names: Path | str | None, seed: int, sources_of: str = "") -> tuple[Dataset, Dataset]:
+    names = Path(class_names) if class_names else None
+    try:
+        training = _read(data, names)
+        if val:
+            return training, _read(val, names)
+    except ShelfcountError as error:
+        if sources_of:
+            raise ShelfcountError(f"the data of '{sources_of}' cannot be read: {error} Give their new place with --data and --val.") from error
+        raise
+    from shelfcount.data.splits import split
+
+    parts = split(training, {"train": 6 / 7, "val": 1 / 7}, seed)
+    err.print(f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation")
+    return parts["train"], parts["val"]
+
+
+def _judge(dataset: Dataset, found: Any) -> Any:
+    from shelfcount.evaluation.metrics import best_threshold
+    from shelfcount.training.fit import LOW_SCORE, Judgement
+
+    threshold, curve = best_threshold(dataset, found, floor=LOW_SCORE)
+    return Judgement(float(curve.f1.max()), threshold)
+
+
+def _open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:
+    """A detector that reports low scores too, for mAP; the threshold to judge it at; and what it is."""
+    from shelfcount.runtime.bundle import LOWEST_SCORE
+
+    if (model / "model.json").exists():
+        from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+
+        bundle = read_bundle(model)
+        facts = {"name": bundle.name, "sha256": bundle.sha256, "recipe": bundle.recipe, **dict(bundle.spec.provenance)}
+        return LiteRTDetector.open(bundle, threads, LOWEST_SCORE), bundle.spec.score_threshold, facts
+    from shelfcount.training.runs import load_run, read_spec
+
+    detector = load_run(model, LOWEST_SCORE)
+    facts = {"name": model.name, "recipe": "PyTorch float32", **dict(detector.spec.provenance)}
+    return detector, read_spec(model).score_threshold, facts
+
+
+def _picture_names(photos: list[Path], folder: Path | None) -> dict[Path, Path]:
+    """One picture a photo; photos of one name from several folders get numbers."""
+    names: dict[Path, Path] = {}
+    for path in photos:
+        target = (folder or Path()) / f"{path.stem}.jpg"
+        number = 2
+        while target in names.values():
+            target = target.with_name(f"{path.stem}-{number}.jpg")
+            number += 1
+        names[path] = target
+    return names if folder else {}
+
+
+def _check_free(path: Path | None, force: bool) -> None:
+    if path is not None and path.exists() and not force:
+        raise ShelfcountError(f"'{path}' exists already. Choose another name, or overwrite it with --force.")
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(data, indent=1))
+
+
+def _pair(text: str, separator: str, option: str) -> tuple[int, int]:
+    left, found, right = text.lower().partition(separator)
+    if not (found and left.strip().isdigit() and right.strip().isdigit()):
+        raise ShelfcountError(f"{option} wants two whole numbers such as 640{separator}480, got '{text}'")
+    return int(left), int(right)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+@contextlib.contextmanager
+def _bar(title: str) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr with the time left; where stderr is no terminal, a line every tenth of the way."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        begin, told = time.monotonic(), 0
+
+        def advance(done: int, total: int, description: str = title) -> None:
+            nonlocal told
+            progress.update(task, completed=done, total=total, description=_plain(description))
+            if not err.is_terminal and done * 10 // total > told:
+                told = done * 10 // total
+                spent = time.monotonic() - begin
+                err.print(f"{_plain(description)}: {done} of {total}, {_duration(spent)}, about {_duration(spent / done * (total - done))} left")
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _steps(*titles: str) -> Iterator[Callable[[], None]]:
+    """Stages of unknown length on stderr, each with the time it takes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(titles[0], total=len(titles))
+        started = 0
+
+        def step() -> None:
+            nonlocal started
+            progress.update(task, completed=started, description=titles[started])
+            if not err.is_terminal:
+                err.print(f"{started + 1} of {len(titles)}: {titles[started]}")
+            started += 1
+
+        yield step
+        progress.update(task, completed=len(titles))
+
+
+if __name__ == "__main__":
+    main()
