@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,10 @@ def main() -> None:
     try:
         app()
     except ShelfcountError as error:
+        err.print(f"[red]error:[/red] {_plain(str(error))}")
+        sys.exit(2)
+    except OSError as error:
+        # No room, no permission: nothing that a traceback would explain better.
         err.print(f"[red]error:[/red] {_plain(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
@@ -107,18 +112,20 @@ def train(
 ) -> None:
     """Train a detector on labelled photos."""
     settings = config_module.load(config, changes or (), model)
-    if not resume and not force and (output / "config.toml").exists():
+    leads = _leads()
+    if leads and not resume and not force and (output / "config.toml").exists():
         raise ShelfcountError(f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out.")
     training, validation = _training_data(data, val, class_names, settings.train.seed)
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
 
-    sources = {"train": data, "val": val, "class_names": class_names and str(class_names)}
+    sources = {"train": data, "val": val, "class_names": str(class_names) if class_names else None}
     begin = time.monotonic()
-    err.print(
-        f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
-        f"for up to {settings.train.epochs} epochs; log in {output / 'history.csv'}"
-    )
+    if leads:
+        err.print(
+            f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
+            f"for up to {settings.train.epochs} epochs; log in {output / 'history.csv'}"
+        )
     with _bar("training") as advance:
 
         def step(done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -126,6 +133,8 @@ def train(
             advance(done, total, " ".join(["training", *shown]))
 
         detector = fit(training, validation, output, settings, _judge, resume=resume, on_step=step)
+    if not leads:
+        return
     runs.write_sources(output, sources)
     facts = detector.spec.provenance
     out.print(
@@ -156,7 +165,7 @@ def export(
     detector, settings = runs.load_run(run), runs.read_config(run)
     sources = runs.read_sources(run)
     training, validation = _training_data(
-        data or sources["train"], val or sources["val"], sources["class_names"], settings.train.seed, sources_of=str(run)
+        data or sources["train"] or "", val or sources["val"], sources["class_names"], settings.train.seed, sources_of=str(run)
     )
     with _steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after") as step:
         step()
@@ -177,7 +186,8 @@ def export(
     bundle = bundles.write_bundle(output, detector, artifact, recipe, measured, force=force)
     drop = before.micro.f1 - after.micro.f1
     out.print(
-        f"F1 on {len(validation)} validation photos: PyTorch {before.micro.f1:.4f}, {recipe} {after.micro.f1:.4f} (drop {100 * drop:+.2f} points)"
+        f"F1 on {len(validation)} validation photos: PyTorch {before.micro.f1:.4f}, "
+        f"{recipe} {after.micro.f1:.4f} (drop {100 * drop:+.2f} points)"
     )
     out.print(f"bundle: {output} ({bundle.model_bytes / 1e6:.2f} MB, sha256 {bundle.sha256[:12]})")
 
@@ -240,7 +250,9 @@ def count(
     for name, products, shown in counting.summary_rows(counted):
         table.add_row(_plain(name), str(products), str(shown))
     out.print(table)
-    out.print(f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos" + (f"; {len(failed)} not counted" if failed else ""))
+    out.print(
+        f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos" + (f"; {len(failed)} not counted" if failed else "")
+    )
     if failed:
         raise typer.Exit(1 if counted else 2)
 
@@ -279,7 +291,10 @@ def _print_evaluation(result: Any) -> None:
     table = Table("class", "labelled", "found", "precision", "recall", "F1", box=None, header_style="bold")
     for row in sorted(result.per_class, key=lambda r: -r.score.truth):
         table.add_row(
-            _plain(row.name), str(row.score.truth), str(row.score.found), *(f"{v:.3f}" for v in (row.score.precision, row.score.recall, row.score.f1))
+            _plain(row.name),
+            str(row.score.truth),
+            str(row.score.found),
+            *(f"{v:.3f}" for v in (row.score.precision, row.score.recall, row.score.f1)),
         )
     out.print(table)
     shown = [
@@ -302,7 +317,7 @@ def _print_evaluation(result: Any) -> None:
 @app.command()
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    baseline: Annotated[str, typer.Option(help="Run or bundle of the baseline; 'resnet50' takes an untrained one, for size and latency alone.")],
+    baseline: Annotated[str, typer.Option(help="Run or bundle; 'resnet50' takes an untrained one, for size and latency.")],
     data: Annotated[str, typer.Option(help="Labelled test photos.")],
     output: Annotated[Path, typer.Option("--out", help="Report folder.")],
     runs: Annotated[int, typer.Option(min=1, help="Counted runs of the phone model.")] = 50,
@@ -340,20 +355,29 @@ def _read(source: str, class_names: Path | None) -> Dataset:
 
 
 def _training_data(data: str, val: str | None, class_names: Path | str | None, seed: int, sources_of: str = "") -> tuple[Dataset, Dataset]:
+    from shelfcount.data.formats import aligned
+
     names = Path(class_names) if class_names else None
     try:
         training = _read(data, names)
         if val:
-            return training, _read(val, names)
+            return aligned(training, _read(val, names))
     except ShelfcountError as error:
         if sources_of:
-            raise ShelfcountError(f"the data of '{sources_of}' cannot be read: {error} Give their new place with --data and --val.") from error
+            raise ShelfcountError(
+                f"the data of '{sources_of}' cannot be read: {error} Give their new place with --data and --val."
+            ) from error
         raise
     from shelfcount.data.splits import split
 
     parts = split(training, {"train": 6 / 7, "val": 1 / 7}, seed)
     err.print(f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation")
     return parts["train"], parts["val"]
+
+
+def _leads() -> bool:
+    """Whether this process is the one that speaks and writes, not a helper that Lightning started for another device or node."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def _judge(dataset: Dataset, found: Any) -> Any:
@@ -423,7 +447,14 @@ def _duration(seconds: float) -> str:
 @contextlib.contextmanager
 def _bar(title: str) -> Iterator[Callable[..., None]]:
     """A progress bar on stderr with the time left; where stderr is no terminal, a line every tenth of the way."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(title, total=None)
         begin, told = time.monotonic(), 0
@@ -434,7 +465,9 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
             if not err.is_terminal and done * 10 // total > told:
                 told = done * 10 // total
                 spent = time.monotonic() - begin
-                err.print(f"{_plain(description)}: {done} of {total}, {_duration(spent)}, about {_duration(spent / done * (total - done))} left")
+                err.print(
+                    f"{_plain(description)}: {done} of {total}, {_duration(spent)}, about {_duration(spent / done * (total - done))} left"
+                )
 
         yield advance
 

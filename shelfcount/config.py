@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.images import write_whole
+
+# Of the coarsest feature that every trunk of the family, and the baseline's, gives.
+TRUNK_STRIDE = 32
 
 
 class _Section(BaseModel):
@@ -22,72 +26,94 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The network and its input."""
 
-    architecture: str = Field("mobilenet_v2", description="Key of the model family; `shelfcount train --help` lists them.")
-    height: int = Field(416, ge=64, le=2048, description="Input pixels; a multiple of the coarsest stride.")
-    width: int = Field(416, ge=64, le=2048)
-    neck: int = Field(96, ge=16, le=512, description="Channels of the pyramid and the heads.")
-    strides: tuple[int, ...] = Field((8, 16, 32), description="Pyramid levels on offer; those that no product needs are left out.")
-    anchors_per_place: int = Field(1, ge=1, le=9)
-    weights: str = Field("shipped", description="'shipped' (in the package), 'network' (timm or torchvision), 'none', or a .safetensors file.")
+    architecture: str = Field(default="mobilenet_v2", description="Key of the model family; `shelfcount train --help` lists them.")
+    height: int = Field(default=416, ge=64, le=2048, description="Input pixels; a multiple of 32 and of the coarsest stride.")
+    width: int = Field(default=416, ge=64, le=2048)
+    neck: int = Field(default=96, ge=16, le=512, description="Channels of the pyramid and the heads.")
+    strides: tuple[PositiveInt, ...] = Field(
+        default=(8, 16, 32), min_length=1, description="Pyramid levels on offer, finest first; those that no product needs are left out."
+    )
+    anchors_per_place: int = Field(default=1, ge=1, le=9)
+    weights: str = Field(
+        default="shipped", description="'shipped' (in the package), 'network' (timm or torchvision), 'none', or a .safetensors file."
+    )
+
+    @field_validator("strides")
+    @classmethod
+    def _finest_first(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
+        if list(strides) != sorted(set(strides)):
+            raise ValueError("must rise from the finest to the coarsest")
+        return strides
 
     @model_validator(mode="after")
     def _multiple(self) -> ModelConfig:
+        # The pyramid is built down from the trunk's stride 32, whichever levels are kept.
+        step = math.lcm(TRUNK_STRIDE, *self.strides)
         for name in ("height", "width"):
-            if getattr(self, name) % max(self.strides):
-                raise ValueError(f"{name} must be a multiple of the coarsest stride {max(self.strides)}, got {getattr(self, name)}")
+            if getattr(self, name) % step:
+                raise ValueError(f"{name} must be a multiple of {step}, got {getattr(self, name)}")
         return self
 
 
 class TrainConfig(_Section):
     """How the network learns."""
 
-    epochs: int = Field(100, ge=1)
-    batch: int = Field(8, ge=1, description="Photos a step, over all devices.")
-    lr: float = Field(2e-3, gt=0, description="Peak learning rate of AdamW for neck and heads.")
-    trunk_lr: float = Field(0.25, ge=0, description="Learning rate of the backbone as a share of `lr`; 0 freezes it.")
-    freeze: int = Field(2, ge=0, le=7, description="First stages of a pretrained backbone that stay as they are; half the time of a step is theirs.")
-    weight_decay: float = Field(0.05, ge=0)
-    clip: float = Field(10.0, gt=0, description="Largest norm of the gradient.")
+    epochs: int = Field(default=100, ge=1)
+    batch: int = Field(default=8, ge=1, description="Photos a step, over all devices.")
+    lr: float = Field(default=2e-3, gt=0, description="Peak learning rate of AdamW for neck and heads.")
+    trunk_lr: float = Field(default=0.25, ge=0, description="Learning rate of the backbone as a share of `lr`; 0 freezes it.")
+    freeze: int = Field(
+        default=2, ge=0, le=7, description="First stages of a pretrained backbone that stay as they are; half the time of a step is theirs."
+    )
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip: float = Field(default=10.0, gt=0, description="Largest norm of the gradient.")
     schedule: Literal["cosine", "one_cycle"] = "cosine"
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
-    ema: float = Field(0.998, ge=0, lt=1, description="Decay of the averaged weights, a step.")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
+    ema: float = Field(default=0.998, ge=0, lt=1, description="Decay of the averaged weights, a step.")
     loss: Literal["task_aligned", "focal"] = "task_aligned"
-    patience: int = Field(40, ge=1, description="Epochs without a better validation F1 before stopping.")
-    validate_every: int = Field(2, ge=1, description="Epochs.")
+    patience: int = Field(default=40, ge=1, description="Epochs without a better validation F1 before stopping.")
+    validate_every: int = Field(default=2, ge=1, description="Epochs.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     channels_last: bool = True
-    workers: int = Field(2, ge=0, description="Processes that decode and augment.")
+    workers: int = Field(default=2, ge=0, description="Processes that decode and augment.")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(1, ge=1, description="Devices of one node; on CPU, processes.")
-    nodes: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
+    devices: int = Field(default=1, ge=1, description="Devices of one node; on CPU, processes.")
+    nodes: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class AugmentConfig(_Section):
     """What phones and people do to a photo, in training only. Probabilities and ranges."""
 
-    mosaic: float = Field(0.5, ge=0, le=1)
-    mosaic_until: float = Field(0.85, ge=0, le=1, description="Share of the epochs with mosaic; the last ones see whole photos.")
-    flip: float = Field(0.5, ge=0, le=1)
-    scale: tuple[float, float] = (0.7, 1.5)
-    aspect: float = Field(0.15, ge=0, lt=1, description="Width changes against height by up to this share.")
-    rotate: float = Field(3.0, ge=0, le=45, description="Degrees, either way.")
-    perspective: float = Field(0.3, ge=0, le=1, description="Probability of a change of view.")
-    brightness: float = Field(0.3, ge=0)
-    contrast: float = Field(0.25, ge=0)
-    saturation: float = Field(0.3, ge=0)
-    hue: float = Field(0.02, ge=0, le=0.5)
-    blur: float = Field(0.15, ge=0, le=1)
-    noise: float = Field(0.15, ge=0, le=1)
-    jpeg: float = Field(0.25, ge=0, le=1)
+    mosaic: float = Field(default=0.5, ge=0, le=1)
+    mosaic_until: float = Field(default=0.85, ge=0, le=1, description="Share of the epochs with mosaic; the last ones see whole photos.")
+    flip: float = Field(default=0.5, ge=0, le=1)
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.7, 1.5), description="Smallest and largest enlargement.")
+    aspect: float = Field(default=0.15, ge=0, lt=1, description="Width changes against height by up to this share.")
+    rotate: float = Field(default=3.0, ge=0, le=45, description="Degrees, either way.")
+    perspective: float = Field(default=0.3, ge=0, le=1, description="Probability of a change of view.")
+    brightness: float = Field(default=0.3, ge=0)
+    contrast: float = Field(default=0.25, ge=0)
+    saturation: float = Field(default=0.3, ge=0)
+    hue: float = Field(default=0.02, ge=0, le=0.5)
+    blur: float = Field(default=0.15, ge=0, le=1)
+    noise: float = Field(default=0.15, ge=0, le=1)
+    jpeg: float = Field(default=0.25, ge=0, le=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("must be (smallest, largest)")
+        return scale
 
 
 class ExportConfig(_Section):
     """From weights to a bundle."""
 
-    calibration_photos: int = Field(64, ge=1, description="Training photos that set the int8 ranges.")
-    max_detections: int = Field(300, ge=1, le=1000)
-    nms_iou: float = Field(0.5, gt=0, le=1)
+    calibration_photos: int = Field(default=64, ge=1, description="Training photos that set the int8 ranges.")
+    max_detections: int = Field(default=300, ge=1, le=1000)
+    nms_iou: float = Field(default=0.5, gt=0, le=1)
 
 
 class Config(_Section):
@@ -128,13 +154,15 @@ def load(path: Path | None = None, changes: Sequence[str] = (), architecture: st
     data: dict[str, Any] = {}
     if path is not None:
         try:
-            data = tomllib.loads(Path(path).read_text())
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ShelfcountError(f"cannot read config '{path}': {error}") from error
     for change in [*([f'model.architecture="{architecture}"'] if architecture else []), *changes]:
         _apply(data, change)
-    if data.get("model", {}).get("architecture") == "resnet50":
-        data = {**data, **{section: {**values, **data.get(section, {})} for section, values in BASELINE_DEFAULTS.items()}}
+    if _section(data, "model").get("architecture") == "resnet50":
+        for section, values in BASELINE_DEFAULTS.items():
+            if isinstance(data.setdefault(section, {}), dict):
+                data[section] = {**values, **data[section]}
     return parse(data, str(path or "--set"))
 
 
@@ -149,6 +177,12 @@ def parse(data: dict[str, Any], where: str) -> Config:
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise ShelfcountError(f"the config in {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    # A value where a section belongs is reported by the validation, with all other errors.
+    section = data.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _apply(data: dict[str, Any], change: str) -> None:
@@ -176,6 +210,9 @@ def _known_keys() -> list[str]:
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, _known_keys(), n=1)
+        alike = [known for known in _known_keys() if known.count(".") == key.count(".")]
+        near = difflib.get_close_matches(key, alike, n=1)
         return f"Unknown config key '{key}'." + (f" Did you mean '{near[0]}'?" if near else "")
-    return f"{key}: {problem['msg']}, got {problem['input']!r}" if not isinstance(problem["input"], dict) else f"{key}: {problem['msg']}"
+    rule = problem["msg"].removeprefix("Value error, ")
+    # A rule on a whole section states the value itself.
+    return f"{key}: {rule}" if isinstance(problem["input"], dict) else f"{key}: {rule}, got {problem['input']!r}"

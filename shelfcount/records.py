@@ -19,6 +19,12 @@ class ShelfcountError(Exception):
     """What the user has to hear: the command line prints it and exits with 2."""
 
 
+def _require(good: np.ndarray, rule: str, rows: np.ndarray) -> None:
+    if not good.all():
+        first = int(np.argmin(good))
+        raise ValueError(f"{rule}, got {rows[first].tolist()} in row {first} of {len(rows)}")
+
+
 def _frozen(array: np.ndarray) -> np.ndarray:
     array = np.ascontiguousarray(array)
     if array.base is not None or array.flags.writeable:
@@ -39,7 +45,9 @@ class Detections:
             ``difficult``). It neither has to be found nor counts against who finds it.
 
     Raises:
-        ValueError: If a shape is wrong or a number is not finite.
+        ValueError: If a shape is wrong, a number is not finite, a box ends before it begins or a
+            score is outside [0, 1]. A box of no size is allowed: it is what the photo's border
+            leaves of a box beyond it.
     """
 
     boxes: np.ndarray
@@ -60,7 +68,7 @@ class Detections:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"boxes must have shape (n, 4), got {boxes.shape}")
         n = len(boxes)
-        columns = {
+        columns: dict[str, np.ndarray] = {
             "classes": np.asarray(classes, np.int64),
             "scores": np.ones(n, np.float32) if scores is None else np.asarray(scores, np.float32),
             "ignore": np.zeros(n, bool) if ignore is None else np.asarray(ignore, bool),
@@ -69,8 +77,11 @@ class Detections:
             if column.shape != (n,) and not (n == 0 and column.size == 0):
                 raise ValueError(f"{name} must have shape ({n},) as there are {n} boxes, got {column.shape}")
             object.__setattr__(self, name, _frozen(column.reshape(n)))
-        if not (np.isfinite(boxes).all() and np.isfinite(columns["scores"]).all()):
-            raise ValueError("boxes and scores must be finite")
+        _require(np.isfinite(boxes).all(axis=1), "boxes must be finite", boxes)
+        upright = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+        _require(upright, "boxes must be (left, top, right, bottom) with right >= left and bottom >= top", boxes)
+        # Written so that NaN fails it too.
+        _require((self.scores >= 0) & (self.scores <= 1), "scores must be in [0, 1]", self.scores)
         object.__setattr__(self, "boxes", _frozen(boxes))
 
     def __len__(self) -> int:
@@ -168,8 +179,9 @@ class Dataset:
             double = sorted({c for c in self.classes if self.classes.count(c) > 1})
             raise ValueError(f"class names must differ, got {double} more than once in {self.name or 'the data'}")
         for photo in self.photos:
-            if len(photo.truth) and not (0 <= photo.truth.classes.min() and photo.truth.classes.max() < len(self.classes)):
-                raise ValueError(f"class indices must be below {len(self.classes)}, got {photo.truth.classes.max()} on '{photo.path}'")
+            wrong = photo.truth.classes[(photo.truth.classes < 0) | (photo.truth.classes >= len(self.classes))]
+            if len(wrong):
+                raise ValueError(f"class indices must be at least 0 and below {len(self.classes)}, got {wrong[0]} on '{photo.path}'")
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -237,7 +249,8 @@ class ModelSpec:
             raise ValueError(f"score_threshold and nms_iou must be in [0, 1], got {self.score_threshold} and {self.nms_iou}")
         for level in self.levels:
             if self.height % level.stride or self.width % level.stride:
-                raise ValueError(f"the input must be a multiple of every stride, got {self.height} x {self.width} and stride {level.stride}")
+                size = f"{self.height} x {self.width}"
+                raise ValueError(f"the input must be a multiple of every stride, got {size} and stride {level.stride}")
 
     def to_json(self) -> dict[str, Any]:
         """As plain lists, numbers and strings."""

@@ -1,8 +1,14 @@
 """What several test files share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from shelfcount.records import Dataset
 
 
 @pytest.fixture(scope="session")
@@ -11,4 +17,128 @@ def drinks() -> Path:
     folder = Path(__file__).parents[2] / "shared" / "data" / "drinks"
     if not (folder / "train.json").is_file():
         pytest.skip(f"the drinks photos are not at {folder}")
+    return folder
+
+
+# What follows serves the tests of training, export and the command line: one tiny data set, one
+# tiny detector that has learnt four photos by heart, converted once. torch is imported where it is used.
+
+# 96 pixels, half-width trunk, no pretrained weights: 0.1 s a step of 4 photos on one core.
+TINY = (
+    "model.architecture=mobilenet_v2_050",
+    "model.weights=none",
+    "model.neck=32",
+    "model.height=96",
+    "model.width=96",
+    "train.batch=4",
+    "train.workers=0",
+    "train.precision=32-true",
+    "train.accelerator=cpu",
+    "train.validate_every=1",
+    "train.lr=1e-2",
+    "train.trunk_lr=1.0",
+    "train.ema=0.9",
+)
+# Photos as they are, for learning them by heart.
+STILL = (
+    *(f"augment.{name}=0" for name in ("mosaic", "flip", "aspect", "rotate", "perspective", "brightness", "contrast")),
+    *(f"augment.{name}=0" for name in ("saturation", "hue", "blur", "noise", "jpeg")),
+    "augment.scale=[1, 1]",
+)
+
+
+@dataclass(frozen=True)
+class Shelves:
+    """Synthetic photos of 3 classes: 8 to train on, 4 for validation, of one catalogue."""
+
+    train_json: Path
+    val_json: Path
+    train: Dataset
+    val: Dataset
+
+
+@dataclass(frozen=True)
+class Overfit:
+    """A run that learnt four photos by heart."""
+
+    run: Path
+    labels: Path
+    photos: Dataset
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> None:
+    """Two threads of tiny convolutions spend their time waiting for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Config changes, as for `--set`, of the smallest detector."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> Shelves:
+    from shelfcount.data.shelf_plane import ShelfParams
+    from shelfcount.data.synthetic import generate
+
+    folder = tmp_path_factory.mktemp("shelves")
+    plain = ShelfParams(
+        width=256, height=192, rows=(2, 2), facings=(4, 5), gap=0, occlusion=0, back_row=0, yaw=3, pitch=2, tilt=1, light=0.2, blur=0, noise=0
+    )
+    sets = [generate(folder / name, photos=n, classes=3, seed=seed, params=plain) for seed, (name, n) in enumerate((("train", 8), ("val", 4)))]
+    return Shelves(folder / "train" / "labels.json", folder / "val" / "labels.json", *sets)
+
+
+@pytest.fixture(scope="session")
+def overfit(tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thread: None) -> Overfit:
+    from shelfcount import config
+    from shelfcount.cli import _judge
+    from shelfcount.data import formats
+    from shelfcount.training import runs
+    from shelfcount.training.fit import fit
+
+    run, labels = tmp_path_factory.mktemp("overfit") / "run", shelves.train_json.with_name("few.json")
+    formats.write_coco(shelves.train.subset(range(4)), labels)
+    photos = formats.read(labels)
+    settings = config.load(None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"])
+    fit(photos, photos, run, settings, _judge)
+    runs.write_sources(run, {"train": str(labels), "val": str(labels), "class_names": None})
+    return Overfit(run, labels, photos)
+
+
+@pytest.fixture(scope="session")
+def converted(overfit: Overfit) -> bytes:
+    """The overfit network as a float32 file with raw heads; converting is what takes time, so it is done once."""
+    from shelfcount.deploy import convert
+    from shelfcount.training.runs import load_run
+
+    detector = load_run(overfit.run)
+    return convert.to_litert(detector.net, detector.spec)
+
+
+@pytest.fixture(scope="session")
+def artifact(overfit: Overfit, converted: bytes) -> Callable[[str], bytes]:
+    """The main artifact by recipe, each made once."""
+    from functools import cache
+
+    from shelfcount.deploy import bundle
+    from shelfcount.training.runs import read_spec
+
+    spec = read_spec(overfit.run)
+    photos = bundle.calibration_photos(overfit.photos, spec, 4)
+    return cache(lambda recipe: bundle.artifact(converted, spec, recipe, photos))
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, overfit: Overfit, artifact: Callable[[str], bytes]) -> Path:
+    """An int8 bundle of the overfit network; tests that change it copy it first."""
+    from shelfcount.deploy.bundle import write_bundle
+    from shelfcount.training.runs import load_run
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-int8"
+    write_bundle(folder, load_run(overfit.run), artifact("int8"), "int8", {"f1": 1.0})
     return folder

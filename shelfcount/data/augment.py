@@ -46,11 +46,12 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
             v2.RandomAffine(degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, shear=(*shear, *shear), fill=GREY),
         ]
     )
+    noise = [v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.03), v2.ToDtype(torch.uint8, scale=True)]
     look = v2.Compose(
         [
             v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
             v2.RandomApply([v2.GaussianBlur(5, sigma=(0.3, 1.6))], p=config.blur),
-            v2.RandomApply([v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.03), v2.ToDtype(torch.uint8, scale=True)], p=config.noise),
+            v2.RandomApply(noise, p=config.noise),
             v2.RandomApply([v2.JPEG((35, 95))], p=config.jpeg),
         ]
     )
@@ -120,9 +121,9 @@ class TrainingPhotos(TorchDataset[Sample]):
             y = int(rng.integers(0, self.height - (bottom - top) + 1))
             canvas[:, top:bottom, left:right] = image[:, y : y + bottom - top, x : x + right - left]
             moved = boxes + boxes.new_tensor([left - x, top - y] * 2)
-            kept, hidden = _cut(moved, left, top, right, bottom)
+            kept = _cut(moved, left, top, right, bottom)
             seen = (kept[:, 2:] > kept[:, :2]).all(dim=1)
-            parts.append((kept[seen], classes[seen], (ignore | hidden)[seen]))
+            parts.append((kept[seen], classes[seen], (ignore | _hidden(kept, moved))[seen]))
         boxes, classes, ignore = (torch.cat(column) for column in zip(*parts, strict=True))
         return canvas, boxes, classes, ignore
 
@@ -133,30 +134,43 @@ class TrainingPhotos(TorchDataset[Sample]):
         frame = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.height, self.width), clamping_mode=None)  # type: ignore[call-arg]
         picture, frame = self.geometry(tv_tensors.Image(image), frame)
         moved = frame.as_subclass(torch.Tensor)
+        # What left the frame here is lost: narrowing must not bring its box back onto grey.
+        kept = _cut(moved, 0, 0, self.width, self.height)
         stretch_x = 1 + rng.uniform(-self.config.aspect, self.config.aspect) if self.config else 1.0
         if abs(stretch_x - 1) > 0.02:
-            picture, moved = _widen(picture, moved, stretch_x)
-        kept, hidden = _cut(moved, 0, 0, self.width, self.height)
-        return picture, kept, ignore | hidden
+            picture = _widen(picture, stretch_x)
+            moved, kept = (_widen_boxes(b, stretch_x, self.width) for b in (moved, kept))
+            kept = _cut(kept, 0, 0, self.width, self.height)
+        return picture, kept, ignore | _hidden(kept, moved)
 
 
-def _widen(image: torch.Tensor, boxes: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _widen(image: torch.Tensor, share: float) -> torch.Tensor:
     """Stretch in x about the middle; the frame stays."""
     height, width = image.shape[-2:]
     wide = v2.functional.resize(image, [height, round(width * share)], antialias=False)
-    wide = v2.functional.center_crop(wide, [height, width])
+    # `center_crop` fills with black; padded before, it only cuts.
+    missing = max(width - wide.shape[-1], 0)
+    wide = v2.functional.pad(wide, [missing // 2, 0, missing - missing // 2, 0], fill=[GREY])
+    return v2.functional.center_crop(wide, [height, width])
+
+
+def _widen_boxes(boxes: torch.Tensor, share: float, width: int) -> torch.Tensor:
+    """The boxes of a picture that `_widen` stretched."""
     scaled = boxes.clone()
     scaled[:, [0, 2]] = (boxes[:, [0, 2]] - width / 2) * share + width / 2
-    return wide, scaled
+    return scaled
 
 
-def _cut(boxes: torch.Tensor, left: int, top: int, right: int, bottom: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Boxes cut at a window, and which of them show too little to be judged."""
-    low, high = boxes.new_tensor([left, top]), boxes.new_tensor([right, bottom])
-    kept = torch.cat([torch.minimum(torch.maximum(boxes[:, :2], low), high), torch.minimum(torch.maximum(boxes[:, 2:], low), high)], dim=1)
-    whole = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    left_over = (kept[:, 2:] - kept[:, :2]).prod(dim=1)
-    return kept, left_over < LEAST_VISIBLE * whole
+def _cut(boxes: torch.Tensor, left: int, top: int, right: int, bottom: int) -> torch.Tensor:
+    """Boxes cut at a window; of no size where they lie outside it."""
+    low, high = boxes.new_tensor([left, top] * 2), boxes.new_tensor([right, bottom] * 2)
+    return torch.minimum(torch.maximum(boxes, low), high)
+
+
+def _hidden(kept: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """Which boxes show too little of the whole to be judged."""
+    left_over, before = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (kept, whole))
+    return left_over < LEAST_VISIBLE * before
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -141,6 +142,23 @@ def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
     listed = [f"  {entry}" for entry in dataset.dropped[:most]]
     rest = [f"  and {dropped - most:,} more"] if dropped > most else []
     return [f"{head}; left out or corrected: {dropped:,}", *listed, *rest]
+
+
+def aligned(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
+    """Both with one list of classes: those of `train`, then those that only `val` has.
+
+    Formats without a class list give the classes of the boxes present, which differ between splits.
+    """
+    classes = train.classes + tuple(c for c in val.classes if c not in train.classes)
+    return _with_classes(train, classes), _with_classes(val, classes)
+
+
+def _with_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
+    if dataset.classes == classes:
+        return dataset
+    index = np.array([classes.index(c) for c in dataset.classes], np.int64)
+    photos = tuple(dataclasses.replace(p, truth=p.truth.replace(classes=index[p.truth.classes])) for p in dataset.photos)
+    return dataclasses.replace(dataset, classes=classes, photos=photos)
 
 
 def write_coco(dataset: Dataset, path: Path | str) -> None:

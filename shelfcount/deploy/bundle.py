@@ -14,7 +14,7 @@ import numpy as np
 
 from shelfcount.deploy import convert, flatbuffer
 from shelfcount.records import Dataset, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import FORMAT, LOWEST_SCORE, Bundle, LiteRTDetector, read_bundle
+from shelfcount.runtime.bundle import FORMAT, LOWEST_SCORE, Bundle, LiteRTDetector, digest, label_lines, read_bundle
 from shelfcount.stamp import versions
 from shelfcount.training.runs import TorchDetector
 from shelfcount.vision.images import read_photo, stretch
@@ -70,20 +70,24 @@ def write_bundle(
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    contents = {"model.tflite": model, "labels.txt": "".join(f"{c}\n" for c in spec.classes).encode()}
+    contents = {"model.tflite": model, "labels.txt": label_lines(spec.classes)}
     for name, data in contents.items():
         (draft / name).write_bytes(data)
-    head = {
+    head: dict[str, Any] = {
         "format": FORMAT,
         "recipe": recipe,
         "spec": spec.to_json(),
         "measured": dict(measured),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
-    (draft / "model.json").write_text(json.dumps(head, indent=2))
+    (draft / "model.json").write_text(json.dumps({**head, "digest": digest(head)}, indent=2))
+    # What goes wrong up to here leaves the old bundle as it was.
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if out.exists():
-        shutil.rmtree(out)
+        out.rename(old)
     draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
     return read_bundle(out)
 
 
@@ -95,5 +99,14 @@ def check_free(out: Path, force: bool) -> None:
     """
     if out.exists() and not force:
         raise ShelfcountError(f"'{out}' exists already. Choose another --out, or replace it with --force.")
-    if out.exists() and not (out / "model.json").exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not _is_bundle(out) and (not out.is_dir() or any(out.iterdir())):
         raise ShelfcountError(f"'{out}' is not a bundle; --force replaces bundles only")
+
+
+def _is_bundle(folder: Path) -> bool:
+    # Others call a file model.json too, TensorFlow.js for one; a damaged bundle may be replaced all the same.
+    try:
+        head = json.loads((folder / "model.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(head, dict) and {"format", "recipe", "files"} <= head.keys()

@@ -175,10 +175,18 @@ def verdict(phone: Row, baseline: Row, speed: Ratio) -> Sequence[str]:
         lines.append(f"{baseline.size / phone.size:.0f} times smaller ({phone.size / 1e6:.2f} MB against {baseline.size / 1e6:.1f} MB)")
     if speed.low <= 1 <= speed.high:
         lines.append(f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})")
+    elif speed.low > 1:
+        lines.append(f"{_factor(speed.median)} times faster ({_factor(speed.low)} to {_factor(speed.high)} over paired runs)")
     else:
-        lines.append(f"{speed.median:.0f} times faster ({speed.low:.0f} to {speed.high:.0f} over paired runs)")
+        slower = [_factor(1 / v) for v in (speed.median, speed.high, speed.low)]
+        lines.append(f"{slower[0]} times slower ({slower[1]} to {slower[2]} over paired runs)")
     if phone.f1 is None or baseline.f1 is None:
         lines.append("F1 against the baseline was not measured, as the baseline was not trained")
     else:
         lines.append(f"F1 {phone.f1:.3f} against {baseline.f1:.3f}")
     return lines
+
+
+def _factor(value: float) -> str:
+    # 80.2 pretends a precision that timings lack; 1.4 as "1" would say nothing.
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,12 @@ def read_bundle(path: Path | str) -> Bundle:
     try:
         spec, files = ModelSpec.from_json(data["spec"]), {str(k): str(v) for k, v in data["files"].items()}
         recipe, measured = str(data["recipe"]), dict(data["measured"])
+    except ShelfcountError as error:
+        raise ShelfcountError(f"'{path / 'model.json'}': {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ShelfcountError(f"'{path / 'model.json'}' lacks or mistypes {error!r}") from error
+    if data.get("digest") != digest(data):
+        raise ShelfcountError(f"'{path / 'model.json'}' was changed or damaged: what it holds does not fit its own digest. Export it again.")
     for wanted in ("model.tflite", "labels.txt"):
         if wanted not in files:
             raise ShelfcountError(f"'{path / 'model.json'}' must list {wanted}, got {sorted(files)}")
@@ -85,10 +89,22 @@ def read_bundle(path: Path | str) -> Bundle:
             raise ShelfcountError(f"bundle '{path}' lacks '{name}': {error.strerror}") from error
         if actual != expected:
             raise ShelfcountError(f"'{path / name}' was changed or damaged: its sha256 must be {expected[:12]}..., got {actual[:12]}... Export it again.")
-    labels = (path / "labels.txt").read_text().splitlines()
-    if labels != list(spec.classes):
-        raise ShelfcountError(f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json in their order, got {len(labels)} lines")
+    labels = (path / "labels.txt").read_bytes()
+    if labels != label_lines(spec.classes):
+        got = labels.count(b"\n")
+        raise ShelfcountError(f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json in their order, got {got} lines")
     return Bundle(path, spec, recipe, files, measured, hashlib.sha256(text).hexdigest())
+
+
+def digest(head: Mapping[str, Any]) -> str:
+    """sha256 over what model.json holds beside its key ``digest``, whatever its spacing and order."""
+    rest = {key: value for key, value in head.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def label_lines(classes: Sequence[str]) -> bytes:
+    """labels.txt for these classes: UTF-8, one a line."""
+    return "".join(f"{name}\n" for name in classes).encode()
 
 
 class LiteRTDetector:

@@ -23,6 +23,8 @@ from shelfcount.records import ShelfcountError
 # Of torchvision's and timm's ImageNet weights, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# How the keys of what comes behind a trunk begin in torchvision's and timm's classifiers.
+CLASSIFIER_KEYS = ("classifier.", "fc.", "head.")
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
@@ -121,12 +123,13 @@ def _in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tenso
     # torchvision and timm name the same layers differently but list them in the same order; the
     # shapes are checked one by one. Counters and what follows the trunk (classifier) are left out.
     def floats(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
-        return [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked")]
+        return [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked") and not k.startswith(CLASSIFIER_KEYS)]
 
     def natural(item: tuple[str, torch.Tensor]) -> list[Any]:
         parts = item[0].split(".")
         kind = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}.get(parts[-1], 4)
-        return [int(p) if p.isdigit() else p for p in parts[:-1]] + [kind]
+        # Numbers before names, so that a foreign file gets a message and not a TypeError.
+        return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts[:-1]] + [(0, kind, "")]
 
     if set(dict(floats(mine))) <= set(theirs):
         found = {k: theirs[k] for k, _ in floats(mine)}

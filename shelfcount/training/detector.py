@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -105,11 +106,11 @@ class ShelfDetector(nn.Module):
     def __init__(self, architecture: str, classes: int, levels: Sequence[AnchorLevel], neck: int) -> None:
         super().__init__()
         self.trunk = backbones.make_trunk(architecture)
-        info = self.trunk.feature_info
+        info: Any = self.trunk.feature_info
         strides = info.reduction()
         wanted = [level.stride for level in levels]
         if not set(wanted) <= set(strides):
-            raise ShelfcountError(f"'{architecture}' has features at strides {strides}, the anchors want {wanted}. Set model.strides to a part of them.")
+            raise ShelfcountError(f"'{architecture}' has strides {strides}, got anchors for {wanted}. Set model.strides to a part of them.")
         self.laterals = nn.ModuleList(_Conv(c, neck, active=False) for c in info.channels())
         self.smooth = nn.ModuleList(_Separable(neck) for _ in wanted)
         self.kept = [strides.index(s) for s in wanted]
@@ -120,8 +121,9 @@ class ShelfDetector(nn.Module):
         self.classify = _Head(neck, 2, classes, places)
         self.locate = _Head(neck, 1, 4, places)
         nn.init.normal_(self.classify.predict.weight, std=0.01)
-        nn.init.constant_(self.classify.predict.bias, -math.log((1 - PRIOR) / PRIOR))
-        nn.init.zeros_(self.locate.predict.bias)
+        with torch.no_grad():
+            self.classify.predict.bias.fill_(-math.log((1 - PRIOR) / PRIOR))  # type: ignore[union-attr]
+            self.locate.predict.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) in [-1, 1] to location (B, A, 4) and logits (B, A, C)."""
@@ -133,7 +135,8 @@ class ShelfDetector(nn.Module):
 
     def early(self, stages: int) -> list[nn.Module]:
         """Stem and first stages of the trunk: edges and colours, which ImageNet taught well enough."""
-        return [self.trunk.conv_stem, self.trunk.bn1, *list(self.trunk.blocks)[:stages]] if stages else []
+        trunk: Any = self.trunk
+        return [trunk.conv_stem, trunk.bn1, *list(trunk.blocks)[:stages]] if stages else []
 
     def load_start(self, architecture: str, source: str) -> str:
         """Pretrained weights from 'shipped', 'network', 'none' or a file; returns how, for the record."""
@@ -143,7 +146,8 @@ class ShelfDetector(nn.Module):
             path = backbones.SHIPPED / f"{architecture}.safetensors"
             if not path.exists():
                 raise ShelfcountError(
-                    f"the package ships no weights for '{architecture}'. Use --set model.weights=network (needs a network once), =none, or a .safetensors file."
+                    f"the package ships no weights for '{architecture}'. "
+                    "Use --set model.weights=network (needs a network once), =none, or a .safetensors file."
                 )
             source = str(path)
         if source != "network" and (state := _detector_weights(Path(source))):
@@ -214,7 +218,11 @@ def retinanet_levels() -> tuple[AnchorLevel, ...]:
     return tuple(
         AnchorLevel(
             stride,
-            tuple((4 * stride * scale * math.sqrt(r), 4 * stride * scale / math.sqrt(r)) for scale in (1, 2 ** (1 / 3), 2 ** (2 / 3)) for r in (0.5, 1, 2)),
+            tuple(
+                (4 * stride * scale * math.sqrt(aspect), 4 * stride * scale / math.sqrt(aspect))
+                for scale in (1, 2 ** (1 / 3), 2 ** (2 / 3))
+                for aspect in (0.5, 1, 2)
+            ),
         )
         for stride in (8, 16, 32, 64, 128)
     )
@@ -230,7 +238,8 @@ def _load_what_fits(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[i
     mine = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in mine and mine[k].shape == v.shape}
     if len(fitting) * 2 < len(mine):
-        raise ShelfcountError(f"these weights are of another model: {len(fitting)} of {len(mine)} tensors fit. Give the architecture and neck they were made with.")
+        fit = f"{len(fitting)} of {len(mine)} tensors fit"
+        raise ShelfcountError(f"these weights are of another model: {fit}. Give the architecture and neck they were made with.")
     model.load_state_dict(fitting, strict=False)
     counted = [k for k in mine if not k.endswith("num_batches_tracked")]
     return len([k for k in counted if k not in fitting]), len(counted)

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import math
+import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +26,10 @@ from shelfcount.config import Config
 from shelfcount.data.augment import EpochSampler, Sample, TrainingPhotos, collate
 from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
+from shelfcount.stamp import versions
 from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
 from shelfcount.training.losses import LOSSES, Truth
 from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
-from shelfcount.stamp import versions
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch, write_whole
 
@@ -92,11 +93,12 @@ def fit(
         "versions": versions(),
     }
     spec = replace(spec, provenance=provenance)
-    config.write(run / "config.toml")
     frozen = net.early(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
-    module = _Module(net, spec, config, val, judge, frozen)
     trainer, best = _trainer(run, config, on_step)
-    loader = _loader(train, config, module, trainer)
+    if trainer.is_global_zero:
+        config.write(run / "config.toml")
+    loader = _loader(train, config, trainer)
+    module = _Module(net, spec, config, val, judge, frozen, config.train.epochs * len(loader))
     checkpoint = str(run / "checkpoints" / "last.ckpt") if resume else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,18 +140,40 @@ def _check(train: Dataset, val: Dataset, run: Path, config: Config, resume: bool
         raise ShelfcountError(f"training and validation data must have boxes, got {train.boxes} and {val.boxes}")
     if train.classes != val.classes:
         only = sorted(set(train.classes) ^ set(val.classes))
-        raise ShelfcountError(f"training and validation data must list the same classes in the same order; they differ in {only[:10] or 'their order'}")
+        raise ShelfcountError(
+            f"training and validation data must list the same classes in the same order; they differ in {only[:10] or 'their order'}"
+        )
     if resume:
-        if not (run / "checkpoints" / "last.ckpt").exists():
+        last = run / "checkpoints" / "last.ckpt"
+        if not last.exists():
             raise ShelfcountError(f"nothing to resume: '{run}' has no checkpoints/last.ckpt")
+        _read_checkpoint(last)
         if read_config(run) != config:
-            raise ShelfcountError(f"the config differs from the one '{run}' was started with ('{run / 'config.toml'}'). A resumed run keeps its config.")
+            raise ShelfcountError(
+                f"the config differs from the one '{run}' was started with ('{run / 'config.toml'}'). A resumed run keeps its config."
+            )
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise ShelfcountError(
+            f"checkpoint '{path}' must hold tensors and plain values alone, as training writes it, and cannot be read: "
+            f"{str(error).splitlines()[0] if str(error) else error!r}. It is damaged or not from here; start over with --force."
+        ) from error
 
 
 def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trainer, ModelCheckpoint]:
     options = config.train
-    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_f1", mode="max", save_last=True, enable_version_counter=False)
-    stop = EarlyStopping("val_f1", mode="max", patience=max(1, options.patience // options.validate_every))
+    # A run shorter than the interval is judged at its end.
+    interval = min(options.validate_every, options.epochs)
+    # Written when the epoch's row of the history is there; `save_last` of Lightning would leave out
+    # the epochs that were not the best so far, and a resumed run would repeat them.
+    often: dict[str, Any] = {"every_n_epochs": interval, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_f1", mode="max", **often)
+    last = ModelCheckpoint(run / "checkpoints", filename="last", **often)
+    stop = EarlyStopping("val_f1", mode="max", patience=max(1, options.patience // interval))
     parallel = options.devices * options.nodes > 1
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -161,9 +185,9 @@ def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trai
         strategy="ddp" if parallel else "auto",
         precision=options.precision,
         gradient_clip_val=options.clip,
-        check_val_every_n_epoch=options.validate_every,
+        check_val_every_n_epoch=interval,
         num_sanity_val_steps=0,
-        callbacks=[best, stop, _Reporter(run, on_step)],
+        callbacks=[best, last, stop, _Reporter(run, on_step)],
         logger=TensorBoardLogger(run, name="tensorboard", version=""),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -174,9 +198,11 @@ def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trai
     return trainer, best
 
 
-def _loader(train: Dataset, config: Config, module: _Module, trainer: pl.Trainer) -> DataLoader[Sample]:
+def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[Sample]:
     photos = TrainingPhotos(train, config.model.height, config.model.width, config.augment, config.train.epochs, config.train.seed)
-    sampler = EpochSampler(len(photos), config.train.seed, lambda: module.current_epoch, trainer.global_rank, trainer.world_size)
+    # Not `current_epoch`: when a run is resumed, worker processes ask before Lightning has counted it up.
+    progress = trainer.fit_loop.epoch_progress.current
+    sampler = EpochSampler(len(photos), config.train.seed, lambda: progress.processed, trainer.global_rank, trainer.world_size)
     return DataLoader(
         photos,
         batch_size=max(1, config.train.batch // trainer.world_size),
@@ -194,7 +220,7 @@ def _one_thread(_: int) -> None:
 
 
 def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config) -> TorchDetector:
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    state = _read_checkpoint(Path(best.best_model_path))
     module.load_state_dict(state["state_dict"])
     epoch, judgement = int(state["epoch"]), state["judgement"]
     provenance = {**module.spec.provenance, "best_epoch": epoch + 1, "val_f1": round(judgement["f1"], 4)}
@@ -208,8 +234,11 @@ def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config) -
 class _Module(pl.LightningModule):
     """Network, its running average, loss and validation."""
 
-    def __init__(self, net: nn.Module, spec: ModelSpec, config: Config, val: Dataset, judge: Judge, frozen: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, net: nn.Module, spec: ModelSpec, config: Config, val: Dataset, judge: Judge, frozen: Sequence[nn.Module], steps: int
+    ) -> None:
         super().__init__()
+        self.steps = steps
         self.frozen = tuple(frozen)  # a tuple, so that they are not registered a second time
         for part in self.frozen:
             part.requires_grad_(False)
@@ -244,9 +273,8 @@ class _Module(pl.LightningModule):
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return total
 
-    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.trainer.global_step > int(self.averaged.n_averaged):
-            self.averaged.update_parameters(self.net)
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.averaged.update_parameters(self.net)
 
     def val_dataloader(self) -> DataLoader[Any]:
         # Validation is one pass over photos held in memory; the loader only gives it its place in the loop.
@@ -281,12 +309,12 @@ class _Module(pl.LightningModule):
             groups.append({"params": [p for _, p in named if p.ndim > 1], "lr": rate, "weight_decay": options.weight_decay})
             groups.append({"params": [p for _, p in named if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups)
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Not Lightning's `estimated_stepping_batches`: it starts the workers, before a checkpoint has said which epoch comes.
         schedule: torch.optim.lr_scheduler.LRScheduler
         if options.schedule == "one_cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [g["lr"] for g in groups], total_steps=steps)  # type: ignore[misc]
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [g["lr"] for g in groups], total_steps=self.steps)  # type: ignore[misc]
         else:
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(steps, options.warmup))
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(self.steps, options.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

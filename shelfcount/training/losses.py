@@ -11,6 +11,10 @@ from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_los
 
 from shelfcount.vision.anchors import CODER_SCALES
 
+# What a product's anchor is worth at least where none lies inside it: enough to pull a box near that
+# does not overlap it yet, little enough that the score stays low until it does.
+LEAST_QUALITY = 0.1
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -135,6 +139,8 @@ def _align(
     strength = alignment * own
     scale = (overlap * own).max(dim=1).values / strength.max(dim=1).values.clamp(min=1e-9)
     quality = (strength[product, positive] * scale[product]).clamp(0.0, 1.0)
+    # The alignment of a lonely product's anchor is 0, as it lies outside; its overlap has to serve.
+    quality = torch.where(lonely[product], overlap[product, positive].clamp(min=LEAST_QUALITY), quality)
     return positive, product, quality
 
 

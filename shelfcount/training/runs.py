@@ -112,7 +112,10 @@ def read_spec(run: Path) -> ModelSpec:
         raise ShelfcountError(f"cannot read '{run / 'spec.json'}': {error}") from error
     if not isinstance(data, Mapping):
         raise ShelfcountError(f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}")
-    return ModelSpec.from_json(data)
+    try:
+        return ModelSpec.from_json(data)
+    except ShelfcountError as error:
+        raise ShelfcountError(f"'{run / 'spec.json'}': {error}") from error
 
 
 def write_sources(run: Path, sources: Mapping[str, str | None]) -> None:

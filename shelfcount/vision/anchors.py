@@ -79,20 +79,26 @@ def fit(sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int
         seed: Of the start of the k-means.
 
     Returns:
-        Levels, finest first. Level i gets the i-th share of the sizes, ordered by area.
+        Levels, finest first, each with `per_level` sizes ordered by area: the heads share their
+        weights over the levels, so every level has as many. The products of a level set them, or,
+        where it has fewer than `per_level`, those nearest to it.
 
     Raises:
-        ValueError: If there are no boxes.
+        ValueError: If there are no boxes, or one without a size.
     """
     sizes = np.asarray(sizes, np.float64)
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not len(sizes):
         raise ValueError(f"anchors need box sizes of shape (n, 2) with n above 0, got {sizes.shape}")
+    sized = (np.isfinite(sizes) & (sizes > 0)).all(axis=1)
+    if not sized.all():
+        first = int(np.argmin(sized))
+        raise ValueError(f"anchors need box sizes above 0, got {sizes[first].tolist()} in row {first} of {len(sizes)}")
     # An anchor of a level stands 4 to 8 strides across in the middle of its range: below, few places
     # fall inside a product; above, one place cannot see the whole of it.
     reach = np.sqrt(sizes.prod(axis=1))
     upper = [8.0 * s for s in strides[:-1]] + [np.inf]
     lower = [0.0, *upper[:-1]]
-    levels = []
+    levels: list[AnchorLevel] = []
     for stride, low, high in zip(strides, lower, upper, strict=True):
         own = sizes[(reach > low) & (reach <= high)]
         # Fewer than 1 in 200 boxes do not pay for a level's anchors; the neighbour reaches them.
@@ -101,8 +107,17 @@ def fit(sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int
         if len(own) < per_level:
             own = sizes[np.argsort(np.abs(reach - 4 * stride))[: max(per_level, 8)]]
         centers = _k_means(own, min(per_level, len(np.unique(own, axis=0))), np.random.default_rng(seed))
-        levels.append(AnchorLevel(stride, tuple((float(h), float(w)) for h, w in centers.round(1))))
+        levels.append(AnchorLevel(stride, tuple((float(h), float(w)) for h, w in _fill_up(centers, per_level))))
     return tuple(levels)
+
+
+def _fill_up(centers: np.ndarray, count: int) -> np.ndarray:
+    # Products of fewer sizes than anchors: the further anchors are the same shapes a third of an
+    # octave larger each time, as RetinaNet spaces its scales (arXiv:1708.02002, section 4).
+    distinct = np.unique(centers.round(1).clip(min=0.1), axis=0)
+    rounds = np.arange(-(-count // len(distinct)))
+    grown = (distinct[None] * 2.0 ** (rounds / 3)[:, None, None]).reshape(-1, 2)[:count].round(1)
+    return grown[np.argsort(grown.prod(axis=1), kind="stable")]
 
 
 def recall(sizes: np.ndarray, levels: Sequence[AnchorLevel], least: float = 0.5) -> float:

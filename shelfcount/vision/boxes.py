@@ -60,16 +60,13 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int | 
     Returns:
         Indices of the kept boxes, best first.
     """
-    order = np.argsort(-scores, kind="stable")
-    overlaps = iou(boxes, boxes) > max_iou
-    alive = np.ones(len(boxes), bool)
-    kept = []
-    for i in order:
-        if most is not None and len(kept) >= most:
-            break
-        if alive[i]:
-            kept.append(i)
-            alive &= ~overlaps[i]
+    waiting = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    # One row of overlaps at a time: all pairs of an untrained network's boxes would fill the memory.
+    while len(waiting) and (most is None or len(kept) < most):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(int(best))
+        waiting = waiting[iou(boxes[best][None], boxes[waiting])[0] <= max_iou]
     return np.array(kept, np.int64)
 
 

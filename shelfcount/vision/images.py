@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import numpy as np
 from shelfcount.records import ShelfcountError
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# A photo of more pixels than any phone takes is refused before it fills the memory.
+# More pixels than any phone takes; later steps hold several copies. OpenCV itself refuses to decode 2^30.
 MOST_PIXELS = 250_000_000
+# A JPEG marker that begins a segment or ends the picture (ITU-T T.81, table B.1). Not so: stuffed
+# zeros and restarts within a scan, and markers that stand alone.
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xd9"
 
 
 def read_photo(path: Path | str) -> np.ndarray:
@@ -46,16 +51,39 @@ def read_photo(path: Path | str) -> np.ndarray:
 
 
 def jpeg_is_whole(data: bytes) -> bool:
-    """Whether a JPEG file, given as its bytes, was written to its end."""
-    # Decoders paint the missing part grey without a word. The last scan must be followed by an
-    # end marker; phones append their own data behind it, and a thumbnail has a pair before.
-    return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") >= 0
+    """Whether a JPEG file, given as its bytes, was written to its end.
+
+    Decoders paint a missing part grey without a word. What lies behind the end is not looked at:
+    phones append a film or a second picture.
+    """
+    # Segments are skipped by their length, since a thumbnail inside one has an end marker too.
+    at, scanned = 2, False
+    while marker := JPEG_MARKER.search(data, at):
+        if marker[1] == JPEG_END:
+            return scanned
+        scanned |= marker[1] == JPEG_START_OF_SCAN
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return False
 
 
 def write_photo(path: Path | str, image: np.ndarray, quality: int = 92) -> None:
-    """Write (height, width, 3) uint8 RGB whole or not at all; the suffix chooses the format."""
+    """Write (height, width, 3) uint8 RGB whole or not at all; the suffix chooses the format.
+
+    Args:
+        path: Without a suffix, JPEG is written.
+        image: The picture.
+        quality: Of a JPEG, 0 to 100; other formats have none.
+
+    Raises:
+        ShelfcountError: If OpenCV writes no such format.
+    """
     path = Path(path)
-    ok, data = cv2.imencode(path.suffix.lower() or ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    suffix = path.suffix.lower() or ".jpg"
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
+    try:
+        ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error as error:
+        raise ShelfcountError(f"cannot write '{path}' as a picture: {error.err}. Known formats: {', '.join(PHOTO_SUFFIXES)}") from error
     if not ok:
         raise ShelfcountError(f"cannot write '{path}' as a picture")
     write_whole(path, data.tobytes())

@@ -1,0 +1,49 @@
+# Two commands need nothing but Python and this file: `make demo` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick slow lint lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Its name holds the hash of what is to be installed, so that a changed lock is installed and an unchanged one is not again.
+INSTALLED := $(VENV)/installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+
+help:  ## Show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: $(INSTALLED)  ## Make the virtual environment in .venv
+
+demo: setup  ## Train, quantize, measure and count on synthetic shelves, up to an HTML report
+	@$(BIN)/python benchmarks/demo.py
+
+test: quick slow  ## Everything: lint, types, quick and slow tests
+
+quick: lint  ## Lint, types and the quick tests
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+slow: setup
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+lock: setup  ## Pin the versions that are installed now
+	@$(BIN)/python .ci/lock.py
+
+clean:  ## Remove the virtual environment, caches and the demo's folder
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	find shelfcount tests benchmarks export .ci -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED):
+	@.ci/debian $(PYTHON)
+	@echo "setup 1 of 3: virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup 2 of 3: $$(wc -l < requirements.lock) pinned packages, 6.8 GB once installed; this happens once and takes some minutes"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
+	@echo "setup 3 of 3: shelfcount itself"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/installed-*
+	@touch $@

@@ -1,0 +1,229 @@
+"""Augmentation: boxes stay on their products, and a sample depends on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shelfcount.config import AugmentConfig
+from shelfcount.data.augment import GREY, EpochSampler, TrainingPhotos, _widen, _widen_boxes, collate
+from shelfcount.records import Dataset, Detections, Photo
+from shelfcount.vision.images import write_photo
+
+HEIGHT, WIDTH = 96, 128
+# Red, green and blue products on grey: class c is bright in channel c alone.
+RED = {0: (230, 20, 20), 1: (20, 230, 20), 2: (20, 20, 230)}
+# Moves pixels, but leaves every colour as it is.
+GEOMETRY = AugmentConfig(mosaic=0, brightness=0, contrast=0, saturation=0, hue=0, blur=0, noise=0, jpeg=0, perspective=0.5, rotate=8)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Four photos of other sizes than the input: two, three, no and one (ignored) coloured products."""
+    folder = tmp_path_factory.mktemp("shelf")
+    layouts = [
+        ([[40, 60, 90, 120], [150, 30, 190, 140]], [0, 1], [False, False]),
+        ([[20, 20, 80, 70], [110, 90, 150, 170], [180, 40, 230, 100]], [2, 0, 1], [False] * 3),
+        ([], [], []),
+        ([[90, 50, 170, 130]], [2], [True]),
+    ]
+    photos = []
+    for i, (boxes, classes, ignore) in enumerate(layouts):
+        image = np.full((192, 256, 3), GREY, np.uint8)
+        for (left, top, right, bottom), c in zip(boxes, classes, strict=True):
+            image[top:bottom, left:right] = RED[c]
+        write_photo(folder / f"{i}.png", image)
+        photos.append(Photo(folder / f"{i}.png", 256, 192, Detections(boxes, classes, ignore=ignore)))
+    return Dataset(("red", "green", "blue"), tuple(photos))
+
+
+def _photos(shelf: Dataset, config: AugmentConfig | None, epochs: int = 100, seed: int = 0) -> TrainingPhotos:
+    return TrainingPhotos(shelf, HEIGHT, WIDTH, config, epochs, seed)
+
+
+def _product_pixels(image: torch.Tensor, c: int) -> np.ndarray:
+    """(H, W) where class c's colour dominates, more than half of what a blended edge shows."""
+    channels = image.numpy().astype(int)
+    return channels[c] - np.delete(channels, c, axis=0).max(axis=0) > 105
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_without_augmentation_photos_are_stretched_and_boxes_scaled(shelf: Dataset) -> None:
+    sample = _photos(shelf, None)[0, 0]
+    assert sample["image"].shape == (3, HEIGHT, WIDTH)
+    assert sample["image"].dtype == torch.uint8
+    # 256 x 192 to 128 x 96 halves everything.
+    assert sample["boxes"].tolist() == [[20, 30, 45, 60], [75, 15, 95, 70]]
+    assert sample["classes"].tolist() == [0, 1]
+    assert sample["image"][:, 45, 30].tolist() == list(RED[0])
+
+
+def test_sample_depends_on_seed_epoch_and_index_alone(shelf: Dataset) -> None:
+    photos = _photos(shelf, AugmentConfig())
+    first = {key: photos[key] for key in [(0, 0), (0, 1), (3, 1), (90, 3)]}
+    # In another order, in another object, with the global generators elsewhere.
+    again = _photos(shelf, AugmentConfig())
+    for key in reversed(first):
+        random.seed(123)
+        torch.manual_seed(456)
+        np.random.seed(789)  # noqa: NPY002
+        assert _same(again[key], first[key])
+    assert not torch.equal(photos[0, 1]["image"], photos[3, 1]["image"])
+    assert not torch.equal(_photos(shelf, AugmentConfig(), seed=1)[0, 1]["image"], first[0, 1]["image"])
+
+
+@pytest.mark.parametrize(
+    "config", [AugmentConfig(mosaic=1, mosaic_until=1), AugmentConfig(mosaic=0), GEOMETRY], ids=["mosaic", "plain", "geometry"]
+)
+def test_boxes_stay_inside_and_columns_belong_together(shelf: Dataset, config: AugmentConfig) -> None:
+    photos = _photos(shelf, config)
+    border = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    for epoch in range(25):
+        for index in range(len(shelf)):
+            sample = photos[epoch, index]
+            boxes = sample["boxes"]
+            assert type(sample["image"]) is torch.Tensor
+            assert sample["image"].shape == (3, HEIGHT, WIDTH)
+            assert boxes.shape == (len(sample["classes"]), 4)
+            assert sample["ignore"].shape == (len(boxes),)
+            assert ((boxes >= 0) & (boxes <= border)).all()
+            assert (boxes[:, 2:] - boxes[:, :2] > 1).all()
+
+
+@pytest.mark.parametrize(
+    ("perspective", "aspect", "tolerance"),
+    # A frame around a changed view, turned, has a wider frame around it: torchvision moves boxes step by step.
+    [(0.0, 0.0, 2.0), (0.0, 0.15, 2.0), (1.0, 0.15, 5.0)],
+)
+def test_boxes_follow_their_products(shelf: Dataset, perspective: float, aspect: float, tolerance: float) -> None:
+    photos = _photos(shelf, GEOMETRY.model_copy(update={"perspective": perspective, "aspect": aspect}))
+    checked = 0
+    for epoch in range(40):
+        sample = photos[epoch, 1]
+        # One product of each class here, so its pixels are found by colour.
+        for box, c in zip(sample["boxes"].numpy(), sample["classes"].tolist(), strict=True):
+            rows, columns = np.nonzero(_product_pixels(sample["image"], c))
+            if len(rows) < 30:
+                continue
+            seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            # A turned product cut at the border shows less than the cut of its frame.
+            margin = 2 + WIDTH * aspect / 2
+            if min(box[0] - margin, box[1] - 2, WIDTH - margin - box[2], HEIGHT - 2 - box[3]) > 0:
+                np.testing.assert_allclose(seen, box, atol=tolerance)
+                checked += 1
+    assert checked > 30
+
+
+def test_no_box_stands_on_the_grey_beside_a_narrowed_photo(shelf: Dataset) -> None:
+    # Enlarged, products leave the frame; narrowed after that, the frame reaches where they would be.
+    photos = _photos(shelf, GEOMETRY.model_copy(update={"perspective": 0, "rotate": 0, "scale": (1.3, 1.6), "aspect": 0.3}))
+    boxes = 0
+    for epoch in range(60):
+        sample = photos[epoch, 1]
+        for box, c in zip(sample["boxes"].numpy(), sample["classes"].tolist(), strict=True):
+            left, top, right, bottom = np.rint(box).astype(int)
+            if min(right - left, bottom - top) > 6:
+                assert _product_pixels(sample["image"], c)[top:bottom, left:right].mean() > 0.7
+                boxes += 1
+    assert boxes > 60
+
+
+def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> None:
+    still = {"rotate": 0, "perspective": 0, "flip": 0, "aspect": 0, "scale": (1.0, 1.0)}
+    photos = _photos(shelf, GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 1.0, **still}))
+    # Translation and a little shear remain.
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    products = 0
+    for epoch in range(25):
+        sample = photos[epoch, 0]
+        boxes, classes = sample["boxes"].numpy(), sample["classes"].numpy()
+        products += len(boxes)
+        for c in range(3):
+            pixels = _product_pixels(sample["image"], c)
+            covered = np.zeros_like(pixels)
+            for left, top, right, bottom in boxes[classes == c]:
+                covered |= (x > left - 1.5) & (x < right + 1.5) & (y > top - 1.5) & (y < bottom + 1.5)
+                window = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
+                # A sheared sliver fills little of its frame.
+                assert min(window.shape) < 8 or window.mean() > 0.6
+            # Slivers below a pixel lose their box.
+            assert (pixels & ~covered).sum() <= 2 * HEIGHT * 0.1
+    assert products > 60
+
+
+def test_mosaic_ends_before_the_last_epochs(shelf: Dataset) -> None:
+    config = GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 0.5})
+    photos = _photos(shelf, config, epochs=10)
+    # Photo 2 holds no product: what shows there comes from the mosaic's other three.
+    assert sum(len(photos[epoch, 2]["boxes"]) for epoch in range(5)) > 0
+    assert sum(len(photos[epoch, 2]["boxes"]) for epoch in range(5, 10)) == 0
+
+
+def test_a_product_cut_to_little_is_not_judged(shelf: Dataset) -> None:
+    photos = _photos(shelf, GEOMETRY.model_copy(update={"scale": (1.8, 2.2)}))
+    samples = [photos[epoch, 1] for epoch in range(30)]
+    assert any(s["ignore"].any() for s in samples)
+    # A box marked so touches the border; photo 3's stays marked wherever it is.
+    for s in samples:
+        for left, top, right, bottom in s["boxes"][s["ignore"]].tolist():
+            assert min(left, top, WIDTH - right, HEIGHT - bottom) == 0
+    assert all(photos[epoch, 3]["ignore"].all() for epoch in range(10))
+
+
+@pytest.mark.parametrize("share", [0.8, 0.93, 1.0, 1.2])
+def test_widening_keeps_the_frame_and_pads_with_grey(share: float) -> None:
+    image = torch.full((3, 40, 101), 255, dtype=torch.uint8)
+    image[:, 10:30, 30:60] = 0
+    wide, boxes = _widen(image, share), _widen_boxes(torch.tensor([[30.0, 10.0, 60.0, 30.0]]), share, 101)
+    assert wide.shape == image.shape
+    rows, columns = np.nonzero(wide[0].numpy() < 60)
+    np.testing.assert_allclose([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], boxes[0], atol=1.5)
+    # The first row shows the white background alone, with as much padding as the width lacks.
+    padding = (wide[0, 0] == GREY).sum()
+    assert padding == max(101 - round(101 * share), 0)
+    assert (wide[0, 0] == 255).sum() == 101 - padding
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(0, 5), st.integers(0, 5))
+def test_sampler_shares_out_without_loss(size: int, world: int, seed: int, epoch: int) -> None:
+    shares = [list(EpochSampler(size, seed, lambda: epoch, rank, world)) for rank in range(world)]
+    per_rank = -(-size // world)
+    assert [len(share) for share in shares] == [per_rank] * world
+    assert len(EpochSampler(size, seed, lambda: epoch, 0, world)) == per_rank
+    assert {e for share in shares for e, _ in share} == {epoch}
+    times = Counter(i for share in shares for _, i in share)
+    # Each photo once; where the ranks don't divide the photos, as many again as fill the last round.
+    assert set(times) == set(range(size))
+    assert sum(times.values()) == per_rank * world
+    assert max(times.values()) - min(times.values()) <= 1
+    if size % world == 0:
+        assert set(times.values()) == {1}
+
+
+def test_sampler_follows_the_epoch_and_the_seed() -> None:
+    epoch = 0
+    sampler = EpochSampler(20, 3, lambda: epoch)
+    first = list(sampler)
+    assert list(sampler) == first
+    epoch = 1
+    second = list(sampler)
+    assert [i for _, i in second] != [i for _, i in first]
+    assert [i for _, i in EpochSampler(20, 4, lambda: 0)] != [i for _, i in first]
+
+
+def test_collate_stacks_pictures_and_keeps_labels_apart(shelf: Dataset) -> None:
+    photos = _photos(shelf, None)
+    images, labels = collate([photos[0, i] for i in range(3)])
+    assert images.shape == (3, 3, HEIGHT, WIDTH)
+    assert [len(label["boxes"]) for label in labels] == [2, 3, 0]
+    assert set(labels[0]) == {"boxes", "classes", "ignore"}

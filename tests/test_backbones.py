@@ -1,0 +1,138 @@
+"""Trunks: weights from torchvision's and timm's files, the folded normalisation, messages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from shelfcount.records import ShelfcountError
+from shelfcount.training import backbones
+from shelfcount.training.backbones import FAMILY, IMAGENET_MEAN, IMAGENET_STD, load_trunk, make_trunk
+
+
+def _shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """Statistics and scales other than 0 and 1, so that a mix-up of tensors shows."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                    tensor.add_(torch.rand(tensor.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+def _save(state: dict[str, torch.Tensor], path: Path) -> str:
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+    return str(path)
+
+
+def _imagenet(pixels: torch.Tensor) -> torch.Tensor:
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    return (pixels / 255 - mean) / std
+
+
+def _stride_8(trunk: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        # The middle, whose view ends 20 pixels or more before the border: there zero padding means another colour.
+        return trunk(x)[0][..., 7:9, 7:9]
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.randint(0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)).float()
+
+
+def test_torchvisions_file_gives_torchvisions_features(tmp_path: Path, pixels: torch.Tensor) -> None:
+    theirs = _shaken(torchvision.models.mobilenet_v2(weights=None))
+    file = _save(theirs.state_dict(), tmp_path / "tv.safetensors")
+    # Padded like torchvision's; `make_trunk` pads for TFLite.
+    mine = timm.create_model("mobilenetv2_100", features_only=True, out_indices=(2, 3, 4)).eval()
+    assert load_trunk(mine, "mobilenet_v2", file) == "tv.safetensors"
+    with torch.no_grad():
+        expected = theirs.features[:7](_imagenet(pixels))[..., 7:9, 7:9]
+    got = _stride_8(mine, pixels / 127.5 - 1)
+    assert expected.abs().mean() > 0.01
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v4_s", "efficientnet_lite0"])
+def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(tmp_path: Path, pixels: torch.Tensor, architecture: str) -> None:
+    whole = _shaken(timm.create_model(FAMILY[architecture].timm_name))
+    file = _save(whole.state_dict(), tmp_path / "timm.safetensors")
+    plain = timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)).eval()
+    expected_state = {k: v for k, v in whole.state_dict().items() if k in plain.state_dict()}
+    folded = timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)).eval()
+    plain.load_state_dict(expected_state)
+    load_trunk(folded, architecture, file)
+    expected, got = _stride_8(plain, _imagenet(pixels)), _stride_8(folded, pixels / 127.5 - 1)
+    assert expected.abs().mean() > 0.01
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", FAMILY)
+def test_family_gives_features_at_strides_8_16_and_32(architecture: str) -> None:
+    trunk = make_trunk(architecture).eval()
+    assert trunk.feature_info.reduction() == [8, 16, 32]
+    with torch.no_grad():
+        features = trunk(torch.zeros(1, 3, 64, 96))
+    assert [tuple(f.shape[2:]) for f in features] == [(8, 12), (4, 6), (2, 3)]
+
+
+def test_unknown_member_lists_the_family() -> None:
+    with pytest.raises(ShelfcountError, match="unknown model 'mobilenet_v9'. The family is: mobilenet_v2, .*, mobilenet_v3, resnet50"):
+        make_trunk("mobilenet_v9")
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"conv.weight": torch.zeros(8, 3, 3, 3)}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got (8, 3, 3, 3)"),
+        ({"conv.weight": torch.zeros(32, 3, 3, 3)}, "'bn1.weight' must have shape (32,), got nothing"),
+        # Numbers and names at one place of the keys.
+        ({"a.0.x": torch.zeros(2), "a.b.x": torch.zeros(3)}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got (2,)"),
+        ({}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got nothing"),
+    ],
+)
+def test_weights_that_do_not_fit_name_tensor_and_shapes(tmp_path: Path, state: dict, message: str) -> None:
+    trunk = make_trunk("mobilenet_v2")
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    file = _save(state, tmp_path / "w.safetensors")
+    with pytest.raises(ShelfcountError, match=re.escape(f"weights '{file}' do not fit the model: {message}")):
+        load_trunk(trunk, "mobilenet_v2", file)
+    assert all(torch.equal(before[k], v) for k, v in trunk.state_dict().items())
+
+
+def test_weights_of_another_member_are_refused(tmp_path: Path) -> None:
+    file = _save(make_trunk("mobilenet_v2_050").state_dict(), tmp_path / "half.safetensors")
+    with pytest.raises(ShelfcountError, match=r"'conv_stem\.weight' must have shape \(32, 3, 3, 3\), got \(16, 3, 3, 3\)"):
+        load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", file)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle"])
+def test_file_that_is_missing_or_no_safetensors_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ShelfcountError, match=r"cannot read weights '.*w\.safetensors': "):
+        backbones.read_safetensors(path)
+
+
+def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
+    file = _save({"a": torch.ones(2, dtype=torch.float16), "n": torch.ones(1, dtype=torch.int64)}, tmp_path / "h.safetensors")
+    state = backbones.read_safetensors(Path(file))
+    assert (state["a"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
+
+
+def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What HF_HUB_OFFLINE=1 sets when the hub's client is first imported, and no cache to fall back on.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ShelfcountError, match=r"weights of timm's 'mobilenetv2_100' could not be fetched .* --set model\.weights=shipped"):
+        load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", "network")

@@ -1,0 +1,206 @@
+"""Export: the files run in LiteRT and see what the network in PyTorch sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from conftest import Overfit, Shelves
+from torch.utils.flop_counter import FlopCounterMode
+
+from shelfcount.deploy import bundle, convert, flatbuffer
+from shelfcount.evaluation.metrics import evaluate, match
+from shelfcount.records import Detections, ShelfcountError
+from shelfcount.runtime.bundle import LOWEST_SCORE
+from shelfcount.training.runs import load_run, read_spec
+from shelfcount.vision import anchors
+from shelfcount.vision.images import read_photo, stretch
+
+# One conversion of 15 to 50 s serves the whole file.
+pytestmark = pytest.mark.slow
+
+Artifact = Callable[[str], bytes]
+
+
+def opened(model: bytes) -> Interpreter:
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def photos_of(shelves: Shelves) -> list[np.ndarray]:
+    """12 photos: 4 that the network knows by heart, 8 that it never saw."""
+    return [read_photo(p.path) for p in (*shelves.train.photos, *shelves.val.photos)]
+
+
+# ---------------------------------------------------------------- what the network sees
+
+
+def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelves: Shelves) -> None:
+    detector, interpreter = load_run(overfit.run), opened(converted)
+    location_out, score_out = (o["index"] for o in interpreter.get_output_details())
+    worst = 0.0
+    for image in photos_of(shelves):
+        location, scores = detector.heads(image)
+        pixels = stretch(image, 96, 96).astype(np.float32)[None] / 127.5 - 1
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+        interpreter.invoke()
+        worst = max(worst, np.abs(interpreter.get_tensor(location_out)[0] - location).max())
+        np.testing.assert_allclose(interpreter.get_tensor(score_out)[0], scores, atol=1e-4)
+    # Deltas are divided by 10 and 5 and multiplied by anchors of some 30 pixels: 0.005 is 0.03 pixels at most.
+    assert worst < 5e-3
+
+
+def test_float32_artifact_gives_the_detections_of_pytorch(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
+    """Tolerance: a tenth of a photo pixel for a box, 0.001 for a score."""
+    reference = load_run(overfit.run)
+    exported = bundle.to_detector(artifact("float32"), reference.spec)
+    total = 0
+    for image in photos_of(shelves):
+        ours, theirs = reference.detect(image), exported.detect(image)
+        assert len(ours) == len(theirs)
+        np.testing.assert_array_equal(theirs.classes, ours.classes)
+        np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.1)
+        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-3)
+        total += len(ours)
+    assert total > 20
+
+
+def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
+    # Hundreds of candidates: here suppression in numpy and in the operator must decide alike. Two
+    # boxes in a thousand may go either way, where scores or overlaps lie within rounding of each other.
+    reference = load_run(overfit.run, 0.06)
+    exported = bundle.to_detector(artifact("float32"), reference.spec)
+    pairs = [(reference.detect(image), exported.detect(image)) for image in photos_of(shelves)]
+    count = sum(len(ours) for ours, _ in pairs)
+    missed = sum(int((~_hit(ours, theirs)).sum()) for ours, theirs in pairs)
+    assert count > 50
+    assert missed <= count * 0.002 + 1
+
+
+def _hit(truth: Detections, found: Detections) -> np.ndarray:
+    return ~match(truth, found, min_iou=0.98).missed
+
+
+@pytest.mark.parametrize(("recipe", "most"), [("float32", 0.0), ("float16", 0.01), ("dynamic", 0.1), ("int8", 0.1)])
+def test_drop_in_f1_is_small(overfit: Overfit, artifact: Artifact, recipe: str, most: float) -> None:
+    reference = load_run(overfit.run)
+    before = evaluate(reference, overfit.photos).micro.f1
+    after = evaluate(bundle.to_detector(artifact(recipe), reference.spec), overfit.photos).micro.f1
+    print(f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, {len(artifact(recipe)) / 1e6:.2f} MB")
+    assert before - after <= most
+
+
+def test_quantized_files_are_smaller(artifact: Artifact) -> None:
+    sizes = {recipe: len(artifact(recipe)) for recipe in convert.RECIPES}
+    # float16 halves the weights; int8 quarters them, with scales, anchors and the graph on top.
+    assert sizes["float16"] < 0.65 * sizes["float32"]
+    assert max(sizes["int8"], sizes["dynamic"]) < 0.45 * sizes["float32"]
+
+
+# ---------------------------------------------------------------- the contract of the file
+
+
+@pytest.mark.parametrize("recipe", convert.RECIPES)
+def test_pixels_are_the_input_and_four_floats_the_outputs(overfit: Overfit, artifact: Artifact, recipe: str) -> None:
+    spec, interpreter = read_spec(overfit.run), opened(artifact(recipe))
+    (pixels,) = interpreter.get_input_details()
+    assert pixels["dtype"] == np.uint8
+    assert pixels["shape"].tolist() == [1, 96, 96, 3]
+    scale, zero = pixels["quantization"]
+    assert scale == pytest.approx(2 / 255, rel=1e-4)
+    # 127.5 has no integer; either neighbour is within half a step.
+    assert zero in (127, 128)
+    outputs = interpreter.get_output_details()
+    n = spec.max_detections
+    assert [o["shape"].tolist() for o in outputs] == [[1, n, 4], [1, n], [1, n], [1]]
+    assert {o["dtype"] for o in outputs} == {np.float32}
+    names = [t.name.decode() for t in (flatbuffer.read(artifact(recipe)).subgraphs[0].tensors[i] for i in _outputs(artifact(recipe)))]
+    assert names == ["location", "category", "score", "number of detections"]
+
+
+def _outputs(model: bytes) -> list[int]:
+    return list(flatbuffer.read(model).subgraphs[0].outputs)
+
+
+def test_int8_graph_holds_no_operator_that_costs_and_does_nothing(artifact: Artifact) -> None:
+    names = flatbuffer.operator_names(artifact("int8"))
+    assert set(names) == {
+        "QUANTIZE",
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "ADD",
+        "RESIZE_BILINEAR",
+        "RESHAPE",
+        "CONCATENATION",
+        "LOGISTIC",
+        "DEQUANTIZE",
+        "TFLite_Detection_PostProcess",
+    } - ({"CONCATENATION"} if "CONCATENATION" not in names else set())
+    assert names[0] == "QUANTIZE"
+    assert names[-1] == "TFLite_Detection_PostProcess"
+
+
+@pytest.mark.parametrize("recipe", convert.RECIPES)
+def test_weights_lie_inside_the_flatbuffer_and_are_finite(artifact: Artifact, recipe: str) -> None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(artifact(recipe)), 0))
+    # 0 and 1 are the schema's ways of saying 'not outside'.
+    assert [b.offset for b in model.buffers if b.offset and b.offset > 1] == []
+    for tensor in model.subgraphs[0].tensors:
+        data = model.buffers[tensor.buffer].data
+        if data is not None and tensor.type == schema.TensorType.FLOAT32:
+            assert np.isfinite(np.frombuffer(bytes(data), np.float32)).all(), tensor.name
+
+
+@pytest.mark.parametrize("recipe", convert.RECIPES)
+def test_outputs_are_finite_sorted_and_as_many_as_counted(overfit: Overfit, artifact: Artifact, recipe: str) -> None:
+    detector = bundle.to_detector(artifact(recipe), read_spec(overfit.run))
+    rng = np.random.default_rng(0)
+    for image in (rng.integers(0, 256, (96, 96, 3), np.uint8), np.zeros((96, 96, 3), np.uint8), np.full((96, 96, 3), 255, np.uint8)):
+        boxes, classes, scores = detector.invoke(image)
+        assert len(boxes) == len(classes) == len(scores) <= detector.spec.max_detections
+        assert np.isfinite(boxes).all()
+        assert (np.diff(scores) <= 0).all()
+        assert ((scores >= LOWEST_SCORE) & (scores <= 1)).all()
+        assert set(classes) <= set(range(len(detector.spec.classes)))
+
+
+def test_at_most_so_many_detections_leave_the_file(overfit: Overfit, converted: bytes, shelves: Shelves) -> None:
+    spec = replace(read_spec(overfit.run), max_detections=2, score_threshold=LOWEST_SCORE)
+    detector = bundle.to_detector(bundle.artifact(converted, spec, "float32", []), spec)
+    all_of_them = load_run(overfit.run, LOWEST_SCORE).detect(photos_of(shelves)[0])
+    assert len(all_of_them) > 2
+    np.testing.assert_allclose(detector.detect(photos_of(shelves)[0]).scores, all_of_them.scores[:2], atol=1e-3)
+
+
+def test_macs_equal_those_that_torch_counts(overfit: Overfit, converted: bytes, artifact: Artifact) -> None:
+    detector = load_run(overfit.run)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        detector.net(torch.zeros(1, 3, 96, 96))
+    # FlopCounterMode counts a multiply-accumulate as two.
+    assert flatbuffer.count_macs(converted) * 2 == counter.get_total_flops()
+    assert flatbuffer.count_macs(artifact("int8")) == flatbuffer.count_macs(converted)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_unknown_recipe_and_missing_photos_are_refused(converted: bytes) -> None:
+    with pytest.raises(ShelfcountError, match="unknown recipe 'int4'. Recipes are: float32, float16, dynamic, int8"):
+        convert.quantize(converted, "int4", [])
+    with pytest.raises(ShelfcountError, match="int8 needs training photos to calibrate on, got none"):
+        convert.quantize(converted, "int8", [])
+
+
+def test_file_of_another_model_is_refused(overfit: Overfit, converted: bytes) -> None:
+    spec = read_spec(overfit.run)
+    count = len(anchors.layout(spec.levels, 96, 96))
+    other = replace(spec, classes=(*spec.classes, "chalk"))
+    with pytest.raises(ShelfcountError, match=rf"must have shapes \[\[1, {count}, 4\], \[1, {count}, 4\]\], got \[\[1, {count}, 4\], \[1, {count}, 3\]\]"):
+        flatbuffer.finish(converted, other, LOWEST_SCORE)

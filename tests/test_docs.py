@@ -1,0 +1,147 @@
+"""What README, CONTRIBUTING and the files around them promise must be so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import typer
+
+from shelfcount.cli import app
+from shelfcount.records import AnchorLevel, Detections, ModelSpec
+from shelfcount.runtime.bundle import LiteRTDetector
+
+ROOT = Path(__file__).parents[1]
+DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+README = (ROOT / "README.md").read_text()
+
+
+def code(document: str) -> list[str]:
+    """Lines of the code blocks of a document, continued ones joined, and what stands in backticks."""
+    text = (ROOT / document).read_text().replace("\\\n", " ")
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    return [*"\n".join(blocks).splitlines(), *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+
+
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme_tables", ROOT / "benchmarks" / "readme_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("document", DOCS)
+def test_commands_exist(document: str) -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    wrong = []
+    for line in code(document):
+        words = shlex.split(line, comments=True) if line.split()[:1] in (["shelfcount"], ["make"]) else []
+        if words[:1] == ["make"]:
+            wrong += [line for word in words[1:] if "=" not in word and word not in targets]
+        elif len(words) > 1 and not words[1].startswith("-"):
+            known = {option for p in verbs[words[1]].params for option in p.opts} | {"--help"} if words[1] in verbs else set()
+            wrong += [line] if words[1] not in verbs else [line for word in words[2:] if word.startswith("--") and word not in known]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("document", DOCS)
+def test_links_lead_somewhere(document: str) -> None:
+    folder = (ROOT / document).parent
+    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text())
+    assert [t for t in targets if not t.startswith(("http", "#")) and not (folder / t.split("#")[0]).exists()] == []
+
+
+def test_no_machine_or_index_is_named() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout, so what is tracked is not known")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    private = re.compile(
+        r"(?<![\w.~}])/(work|root|home|tmp)/|--(extra-)?index-url|--find-links|pypi\.org|pythonhosted\.org|download\.pytorch\.org"
+    )
+    wrong = []
+    # This file has to name what it looks for.
+    for name in set(tracked) - {"tests/test_docs.py"}:
+        path = ROOT / name
+        data = path.read_bytes() if path.exists() else b""
+        if b"\0" not in data:
+            lines = enumerate(data.decode(errors="replace").splitlines(), start=1)
+            wrong += [f"{name}:{number}: {line.strip()[:80]}" for number, line in lines if private.search(line)]
+    assert sorted(wrong) == []
+
+
+def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Finder:
+        spec = ModelSpec("m", "a", ("cola", "tea"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),))
+
+        def detect(self, image: np.ndarray) -> Detections:
+            return Detections([[5, 5, 15, 25], [30, 5, 40, 25], [52, 5, 62, 25]], [1, 0, 1], [0.9, 0.8, 0.7])
+
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (photo,) = re.findall(r'"([^"]+\.jpg)"', example)
+    cv2.imwrite(str(tmp_path / photo), np.full((64, 64, 3), 90, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    # The one thing a user has and this test has not is a trained bundle.
+    monkeypatch.setattr(LiteRTDetector, "open", staticmethod(lambda path: Finder()))
+    exec(compile(example, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "{'tea': 2, 'cola': 1}" in shown
+    assert len(example.strip().splitlines()) <= 10
+
+
+def test_figures_are_current() -> None:
+    module = tables()
+    assert module.replaced(README, module.figures(module.RESULTS)) == README, "run benchmarks/readme_tables.py"
+
+
+def test_figures_come_from_the_results(tmp_path: Path) -> None:
+    module = tables()
+    assert module.figures(tmp_path).count("not measured") == 2 * (len(module.HEADS) - 1) + 1
+    stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
+    scores = {"photos": 40, "boxes": 1234, "f1": 0.83149, "macro_f1": 0.7, "precision": 0.8, "recall": 0.9, "map": None}
+    result = {**scores, "count_error": {"by_class": {"relative": 0.125}}, "stamp": stamp}
+    (tmp_path / "drinks_int8.json").write_text(json.dumps(result))
+    shown = module.figures(tmp_path)
+    assert "| int8, LiteRT | 40 | 1,234 | 0.831 | 0.700 | 0.800 | 0.900 | not measured | 0.125 |" in shown
+    assert "at commit abc on a phone, threads: 2." in shown
+
+
+def test_figures_need_their_markers() -> None:
+    with pytest.raises(ValueError, match="'<!-- figures -->' and then '<!-- /figures -->', once each"):
+        tables().replaced("no markers here", "text")
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "benchmarks/demo.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_demo_leaves_a_folder_of_others_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = demo("--out", str(tmp_path))
+    assert result.returncode == 2
+    assert f"'{tmp_path}' exists and was not made by the demo" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+def test_demo_ends_with_a_report(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    result = demo("--short", "--out", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"report: {folder / 'report' / 'report.html'}"
+    assert (folder / "report" / "report.html").exists()
+    # Each stage says how long it took, and the whole is their sum.
+    durations = json.loads((folder / "durations.json").read_text())
+    assert len(durations["seconds"]) == 5
+    assert durations["total"] == pytest.approx(sum(durations["seconds"].values()), abs=0.1)

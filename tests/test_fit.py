@@ -1,0 +1,303 @@
+"""Training: repeatable, resumable, and able to learn. Everything runs at 96 pixels on synthetic photos."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Overfit, Shelves
+from safetensors.torch import load_file
+
+from shelfcount import config
+from shelfcount.evaluation.metrics import evaluate
+from shelfcount.records import Dataset, Detections, ShelfcountError
+from shelfcount.training.fit import Judgement, fit, input_sizes, make_spec
+from shelfcount.training.runs import TorchDetector, load_run, read_spec
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Train = Callable[..., TorchDetector]
+
+
+def no_judge(dataset: Dataset, found: Any) -> Judgement:
+    """All epochs alike, so the first stays the best and none is better than it."""
+    return Judgement(0.5, 0.25)
+
+
+def rising_judge() -> Callable[..., Judgement]:
+    """Each epoch better than the last, so that the last one's weights are what a run leaves."""
+    epochs = iter(range(1, 1000))
+    return lambda dataset, found: Judgement(next(epochs) / 1000, 0.25)
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def train(shelves: Shelves, tiny: tuple[str, ...]) -> Train:
+    def run(folder: Path, *changes: str, judge: Any = no_judge, **options: Any) -> TorchDetector:
+        return fit(shelves.train, shelves.val, folder, config.load(None, [*tiny, *changes]), judge, **options)
+
+    return run
+
+
+# ---------------------------------------------------------------- the same again
+
+
+# 8 photos in batches of 4 for 6 epochs: 12 steps. Augmentation is on, with all its chances.
+LONG = ("train.epochs=6",)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
+    folder = tmp_path_factory.mktemp("fit") / "uninterrupted"
+    train(folder, *LONG, judge=rising_judge())
+    return folder
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert (one / "history.csv").read_text() == (other / "history.csv").read_text()
+    assert read_spec(one) == read_spec(other)
+
+
+@pytest.mark.slow
+def test_one_seed_gives_one_set_of_weights_whatever_the_number_of_workers(tmp_path: Path, train: Train, uninterrupted: Path) -> None:
+    train(tmp_path / "again", *LONG, "train.workers=2", judge=rising_judge())
+    assert_same_run(uninterrupted, tmp_path / "again")
+    train(tmp_path / "other", "train.epochs=1", "train.seed=1")
+    assert history(tmp_path / "other")[0]["loss"] != history(uninterrupted)[0]["loss"]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int) -> Callable[..., None]:
+    def on_step(done: int, total: int, figures: Any) -> None:
+        if done == step:
+            raise Killed
+
+    return on_step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopped_run_goes_on_where_it_stopped(tmp_path: Path, train: Train, uninterrupted: Path, workers: int) -> None:
+    changes = (*LONG, f"train.workers={workers}")
+    judge = rising_judge()
+    # Step 7 is the first of epoch 4 of 6; three epochs are in the checkpoint.
+    with pytest.raises(Killed):
+        train(tmp_path, *changes, judge=judge, on_step=kill_at(7))
+    assert not (tmp_path / "model.safetensors").exists()
+    steps: list[int] = []
+    train(tmp_path, *changes, judge=judge, resume=True, on_step=lambda done, total, figures: steps.append(done))
+    assert steps == [7, 8, 9, 10, 11, 12]
+    assert_same_run(uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+def test_epochs_that_were_not_the_best_are_not_repeated(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, *LONG, on_step=kill_at(7))
+    steps: list[int] = []
+    detector = train(tmp_path, *LONG, resume=True, on_step=lambda done, total, figures: steps.append(done))
+    # `no_judge` finds no epoch better than the first.
+    assert steps[0] == 7
+    assert detector.spec.provenance["best_epoch"] == 1
+
+
+@pytest.mark.slow
+def test_process_killed_by_the_system_goes_on(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+    def command(run: Path, *more: str) -> list[str]:
+        sets = [part for change in (*tiny, *LONG) for part in ("--set", change)]
+        data = ["--data", str(shelves.train_json), "--val", str(shelves.val_json)]
+        return [sys.executable, "-m", "shelfcount.cli", "train", *data, "--out", str(run), *sets, *more]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.PIPE)
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    _, said = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, said.decode()
+    assert len(history(tmp_path / "killed")) < 6
+    for run, more in (("killed", ["--resume"]), ("whole", [])):
+        subprocess.run(command(tmp_path / run, *more), env=environment, check=True, capture_output=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_finished_run_resumed_stays_as_it_is(tmp_path: Path, train: Train) -> None:
+    judge = rising_judge()
+    train(tmp_path, "train.epochs=1", judge=judge)
+    before = (tmp_path / "model.safetensors").read_bytes(), (tmp_path / "history.csv").read_text(), read_spec(tmp_path)
+    train(tmp_path, "train.epochs=1", judge=judge, resume=True)
+    assert ((tmp_path / "model.safetensors").read_bytes(), (tmp_path / "history.csv").read_text(), read_spec(tmp_path)) == before
+
+
+# ---------------------------------------------------------------- learning
+
+
+@pytest.mark.slow
+def test_four_photos_are_learnt_by_heart(overfit: Overfit) -> None:
+    losses = [float(row["loss"]) for row in history(overfit.run)]
+    assert losses[-1] < 0.6 * losses[0], f"loss from {losses[0]:.3f} to {losses[-1]:.3f}"
+    assert evaluate(load_run(overfit.run), overfit.photos).micro.f1 > 0.9
+
+
+@pytest.mark.slow
+def test_two_processes_reach_the_loss_of_one(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], train: Train) -> None:
+    """Noise is what another seed does to one process: the range of the last epoch's loss over three seeds."""
+    changes = ("train.epochs=5",)
+    alone = []
+    for seed in range(3):
+        train(tmp_path / f"alone-{seed}", *changes, f"train.seed={seed}")
+        alone.append(float(history(tmp_path / f"alone-{seed}")[-1]["loss"]))
+    sets = [part for change in (*tiny, *changes, "train.devices=2") for part in ("--set", change)]
+    data = ["--data", str(shelves.train_json), "--val", str(shelves.val_json), "--out", str(tmp_path / "pair")]
+    entry = Path(sys.executable).with_name("shelfcount")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(entry), "train", *data, *sets], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    # One of the two speaks and writes.
+    assert done.stdout.count("run: ") == 1
+    pair = [float(row["loss"]) for row in history(tmp_path / "pair")]
+    assert len(pair) == 5
+    noise = max(alone) - min(alone)
+    print(f"last epoch's loss: one process {alone}, two processes {pair[-1]}")
+    assert min(alone) - noise < pair[-1] < max(alone) + noise
+    assert load_run(tmp_path / "pair").spec.classes == shelves.train.classes
+
+
+def test_no_better_epoch_stops_early(tmp_path: Path, train: Train) -> None:
+    train(tmp_path, "train.epochs=20", "train.patience=2")
+    # The first epoch is the best, two more are waited for.
+    assert [row["epoch"] for row in history(tmp_path)] == ["1", "2", "3"]
+
+
+def test_run_shorter_than_the_validation_interval_is_judged_at_its_end(tmp_path: Path, train: Train) -> None:
+    detector = train(tmp_path, "train.epochs=1", "train.validate_every=2")
+    assert detector.spec.provenance["best_epoch"] == 1
+    assert detector.spec.score_threshold == 0.25
+
+
+def test_weights_are_averaged_over_all_steps(tmp_path: Path, train: Train) -> None:
+    """Against the recursion worked out here from the weights after each step: mean += (1 - d) (w - mean)."""
+    after: list[dict[str, torch.Tensor]] = []
+
+    def keep(done: int, total: int, figures: Any) -> None:
+        # One step an epoch: when a step ends, the checkpoint is that of the step before.
+        if done > 1:
+            after.append(checkpoint(tmp_path))
+
+    train(tmp_path, "train.epochs=4", "train.batch=8", "train.ema=0.2", on_step=keep)
+    after.append(checkpoint(tmp_path))
+    for name in ("classify.predict.weight", "trunk.bn1.running_var"):
+        weights = [state[f"net.{name}"] for state in after]
+        mean = weights[0]
+        for n, weight in enumerate(weights[1:], start=1):
+            # The decay rises as (1 + n) / (10 + n): 2/11, 3/12, 4/13; `train.ema` cuts the last two to 0.2.
+            mean = mean + (1 - min(0.2, (1 + n) / (10 + n))) * (weight - mean)
+        assert len(weights) == 4
+        torch.testing.assert_close(after[-1][f"averaged.module.{name}"], mean)
+        assert not torch.equal(weights[0], weights[-1])
+
+
+def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path, train: Train) -> None:
+    train(tmp_path / "start", "train.epochs=1")
+    start = tmp_path / "start" / "model.safetensors"
+    before = load_file(start)
+    train(tmp_path / "run", "train.epochs=1", f'model.weights="{start}"', "train.freeze=2")
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    frozen = [k for k in before if k.startswith(("trunk.conv_stem.", "trunk.bn1.", "trunk.blocks.0.", "trunk.blocks.1."))]
+    assert any(k.endswith("running_mean") for k in frozen)
+    assert [k for k in frozen if not torch.equal(before[k], after[k])] == []
+    moved = [k for k in before if k.startswith("trunk.blocks.2.") and not torch.equal(before[k], after[k])]
+    assert any(k.endswith("running_mean") for k in moved)
+    assert any(k.endswith("conv_pw.weight") for k in moved)
+
+
+# ---------------------------------------------------------------- the model for the data
+
+
+def test_anchors_and_product_size_come_from_the_boxes_as_the_network_sees_them(shelves: Shelves, tiny: tuple[str, ...]) -> None:
+    spec = make_spec(shelves.train, config.load(None, tiny))
+    sizes = input_sizes(shelves.train, 96, 96)
+    # 256 x 192 photos become 96 x 96: widths times 0.375, heights times 0.5.
+    box = shelves.train.photos[0].truth.boxes[0]
+    np.testing.assert_allclose(sizes[0], [(box[3] - box[1]) * 0.5, (box[2] - box[0]) * 0.375], rtol=1e-5)
+    assert spec.product_px[1] == pytest.approx(np.median(np.sqrt(sizes.prod(axis=1))), abs=0.06)
+    assert spec.classes == shelves.train.classes
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_data_that_do_not_fit_are_refused(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+    settings = config.load(None, tiny)
+    bare = replace(shelves.val, photos=tuple(replace(p, truth=Detections.empty()) for p in shelves.val.photos))
+    with pytest.raises(ShelfcountError, match=rf"must have boxes, got {shelves.train.boxes} and 0"):
+        fit(shelves.train, bare, tmp_path, settings, no_judge)
+    renamed = replace(shelves.val, classes=(*shelves.val.classes[:-1], "chalk"))
+    with pytest.raises(ShelfcountError, match="same classes in the same order; they differ in .*chalk"):
+        fit(shelves.train, renamed, tmp_path, settings, no_judge)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_resume_is_refused(tmp_path: Path, train: Train) -> None:
+    with pytest.raises(ShelfcountError, match=r"nothing to resume: '.*nowhere' has no checkpoints/last\.ckpt"):
+        train(tmp_path / "nowhere", resume=True)
+
+
+def test_resume_with_another_config_is_refused(tmp_path: Path, train: Train) -> None:
+    train(tmp_path, "train.epochs=1")
+    with pytest.raises(ShelfcountError, match="config differs from the one '.*' was started with"):
+        train(tmp_path, "train.epochs=2", resume=True)
+
+
+class _Evil:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle", "cut short", "empty"])
+def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(tmp_path: Path, train: Train, form: str) -> None:
+    run, trace = tmp_path / "run", tmp_path / "trace"
+    last = run / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "epoch": _Evil(trace)}, last)
+    if form == "pickle":
+        last.write_bytes(pickle.dumps(_Evil(trace)))
+    elif form == "cut short":
+        last.write_bytes(last.read_bytes()[:-40])
+    elif form == "empty":
+        last.write_bytes(b"")
+    with pytest.raises(ShelfcountError, match=r"checkpoint '.*last\.ckpt' must hold tensors and plain values alone"):
+        train(run, resume=True)
+    assert not trace.exists()
+    # The trap is live: whoever unpickles it springs it.
+    pickle.loads(pickle.dumps(_Evil(trace)))
+    assert trace.exists()

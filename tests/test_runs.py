@@ -1,0 +1,124 @@
+"""Run folders: what is saved comes back, and what is damaged is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shelfcount import config
+from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
+from shelfcount.training import runs
+from shelfcount.training.detector import build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPEC = ModelSpec(
+    "tiny", "mobilenet_v2_050", ("cola", "water"), 64, 96, (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.5),))), 0.31, provenance={"seed": 3}
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    torch.manual_seed(0)
+    net = build(SPEC.architecture, 2, SPEC.levels, 16).eval()
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    runs.save_run(folder, config.load(None, ["model.neck=16", "model.height=64", "model.width=96"]), SPEC, net)
+    return folder, net
+
+
+@pytest.fixture
+def run(saved: tuple[Path, torch.nn.Module], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved[0], tmp_path / "run"))
+
+
+def test_saved_run_loads_as_the_same_network(saved: tuple[Path, torch.nn.Module]) -> None:
+    folder, net = saved
+    image = np.random.default_rng(0).integers(0, 256, (100, 50, 3), np.uint8)
+    loaded = runs.load_run(folder)
+    assert loaded.spec == SPEC
+    for ours, theirs in zip(runs.TorchDetector(net, SPEC).heads(image), loaded.heads(image), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_heads_have_a_row_an_anchor_and_a_column_a_class(saved: tuple[Path, torch.nn.Module]) -> None:
+    location, scores = runs.load_run(saved[0]).heads(np.zeros((64, 96, 3), np.uint8))
+    # 8 x 12 places at stride 8 and 4 x 6 at stride 16.
+    assert location.shape == (120, 4)
+    assert scores.shape == (120, 2)
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_pixels_span_minus_one_to_one() -> None:
+    torch.testing.assert_close(runs.normalise(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-1.0, 1.0]))
+
+
+def test_other_threshold_takes_the_place_of_the_specs(saved: tuple[Path, torch.nn.Module]) -> None:
+    assert runs.load_run(saved[0]).spec.score_threshold == 0.31
+    assert runs.load_run(saved[0], 0.05).spec.score_threshold == 0.05
+
+
+def test_sources_come_back_absolute(run: Path) -> None:
+    runs.write_sources(run, {"train": "here/train.json", "val": None, "class_names": None})
+    assert runs.read_sources(run) == {"train": str(Path("here/train.json").resolve()), "val": None, "class_names": None}
+
+
+def test_run_without_sources_says_which_options_to_give(run: Path) -> None:
+    with pytest.raises(ShelfcountError, match=r"'.*run' does not say where its photos lie .* Give --data and --val"):
+        runs.read_sources(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"height": "64"}, "TypeError"),
+        ({"height": 65}, "multiple of every stride, got 65 x 96 and stride 8"),
+        ({"levels": [{"stride": 8}]}, "KeyError.*sizes"),
+        ({"levels": [{"stride": 0, "sizes": [[1, 1]]}]}, "stride and sizes above 0, got 0"),
+        ({"classes": []}, "at least one class"),
+        ({"score_threshold": 2}, r"in \[0, 1\], got 2"),
+        ({"surprise": 1}, "surprise"),
+        ({"product_px": None}, "TypeError"),
+    ],
+)
+def test_spec_with_a_wrong_field_is_refused_by_name(run: Path, change: dict[str, Any], said: str) -> None:
+    data = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps({**data, **change}))
+    with pytest.raises(ShelfcountError, match=rf"spec\.json'.*{said}"):
+        runs.load_run(run)
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "cannot read"), ("[1]", "must hold an object, got list"), ("\udcff", "cannot read")])
+def test_spec_that_is_no_object_is_refused_by_name(run: Path, text: str, said: str) -> None:
+    (run / "spec.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ShelfcountError, match=rf"{said}|spec\.json"):
+        runs.load_run(run)
+
+
+def test_unfinished_run_says_how_to_finish_it(run: Path) -> None:
+    (run / "spec.json").unlink()
+    with pytest.raises(ShelfcountError, match=r"not a finished run: it has no spec\.json\. Finish it with `shelfcount train \.\.\. --resume`"):
+        runs.load_run(run)
+
+
+def test_garbage_for_weights_is_refused_by_name(run: Path) -> None:
+    weights = run / "model.safetensors"
+    for data in (b"", b"\xff" * 64, weights.read_bytes()[:-10]):
+        weights.write_bytes(data)
+        with pytest.raises(ShelfcountError, match=r"cannot read weights '.*model\.safetensors'"):
+            runs.load_run(run)
+    weights.unlink()
+    with pytest.raises(ShelfcountError, match=r"cannot read weights '.*model\.safetensors'"):
+        runs.load_run(run)
+
+
+def test_weights_of_another_model_are_refused(run: Path) -> None:
+    data = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps({**data, "classes": ["cola", "water", "juice"]}))
+    with pytest.raises(ShelfcountError, match=r"weights in '.*run' do not fit its spec\.json: (?s:.*)classify\.predict"):
+        runs.load_run(run)
