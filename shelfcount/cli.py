@@ -349,8 +349,10 @@ def _read(source: str, class_names: Path | None) -> Dataset:
     from shelfcount.data.formats import describe_dropped, read
 
     dataset = read(source, class_names=class_names)
-    for line in describe_dropped(dataset):
-        err.print(f"[yellow]warning:[/yellow] {_plain(line)}")
+    summary, *dropped = describe_dropped(dataset)
+    err.print(("[yellow]warning:[/yellow] " if dropped else "") + _plain(f"{source}: {summary}"))
+    for line in dropped:
+        err.print(_plain(line))
     return dataset
 
 

@@ -87,9 +87,23 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Shelves:
 
     folder = tmp_path_factory.mktemp("shelves")
     plain = ShelfParams(
-        width=256, height=192, rows=(2, 2), facings=(4, 5), gap=0, occlusion=0, back_row=0, yaw=3, pitch=2, tilt=1, light=0.2, blur=0, noise=0
+        width=256,
+        height=192,
+        rows=(2, 2),
+        facings=(4, 5),
+        gap=0,
+        occlusion=0,
+        back_row=0,
+        yaw=3,
+        pitch=2,
+        tilt=1,
+        light=0.2,
+        blur=0,
+        noise=0,
     )
-    sets = [generate(folder / name, photos=n, classes=3, seed=seed, params=plain) for seed, (name, n) in enumerate((("train", 8), ("val", 4)))]
+    sets = [
+        generate(folder / name, photos=n, classes=3, seed=seed, params=plain) for seed, (name, n) in enumerate((("train", 8), ("val", 4)))
+    ]
     return Shelves(folder / "train" / "labels.json", folder / "val" / "labels.json", *sets)
 
 

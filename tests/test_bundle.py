@@ -87,7 +87,9 @@ def test_any_changed_byte_is_refused_by_name(written: Path, tmp_path: Path, name
 @pytest.mark.parametrize("left", [0, 1, -1])
 def test_cut_file_is_refused_by_name(folder: Path, name: str, left: int) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:left])
-    with pytest.raises(ShelfcountError, match=r"shelf' is not a bundle" if name == "model.json" else rf"shelf/{name}' was changed or damaged"):
+    with pytest.raises(
+        ShelfcountError, match=r"shelf' is not a bundle" if name == "model.json" else rf"shelf/{name}' was changed or damaged"
+    ):
         read_bundle(folder)
 
 
@@ -123,7 +125,10 @@ def test_folder_without_model_json_says_how_to_make_a_bundle(tmp_path: Path) -> 
         (lambda head: head.update(files=["model.tflite"]), r"model\.json' lacks or mistypes"),
         (lambda head: head["files"].pop("labels.txt"), r"model\.json' must list labels\.txt, got \['model\.tflite'\]"),
         (lambda head: head["spec"].update(height="tall"), r"model\.json': this is not a model spec"),
-        (lambda head: head["spec"]["classes"].append("chalk"), r"labels\.txt' must list the 3 classes of model\.json in their order, got 2 lines"),
+        (
+            lambda head: head["spec"]["classes"].append("chalk"),
+            r"labels\.txt' must list the 3 classes of model\.json in their order, got 2 lines",
+        ),
         (lambda head: head["spec"]["classes"].reverse(), r"labels\.txt' must list the 2 classes"),
         (lambda head: head["files"].update({"../../secret": "0"}), r"lists '\.\./\.\./secret', which lies outside the bundle"),
         (lambda head: head["files"].update({"/etc/hostname": "0"}), "lists '/etc/hostname', which lies outside the bundle"),
@@ -196,7 +201,9 @@ def test_existing_is_kept_without_force(folder: Path, detector: TorchDetector) -
         write_bundle(folder, detector, MODEL, "int8", {})
 
 
-@pytest.mark.parametrize("content", [{"holiday.jpg": "x"}, {"model.json": '{"modelTopology": {}}', "weights.bin": "x"}, {"model.json": "{"}])
+@pytest.mark.parametrize(
+    "content", [{"holiday.jpg": "x"}, {"model.json": '{"modelTopology": {}}', "weights.bin": "x"}, {"model.json": "{"}]
+)
 def test_force_keeps_what_is_no_bundle(tmp_path: Path, content: dict[str, str]) -> None:
     for name, text in content.items():
         (tmp_path / name).write_text(text)

@@ -98,7 +98,11 @@ def test_no_permission_is_told_without_a_traceback(shelfcount: Shelfcount, tmp_p
         raise PermissionError(13, "Permission denied", str(tmp_path / "s"))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    refused(shelfcount("synth", "--out", tmp_path / "s", "--photos", 1, "--size", "64x64", "--workers", 1), "Permission denied", str(tmp_path / "s"))
+    refused(
+        shelfcount("synth", "--out", tmp_path / "s", "--photos", 1, "--size", "64x64", "--workers", 1),
+        "Permission denied",
+        str(tmp_path / "s"),
+    )
 
 
 # ---------------------------------------------------------------- synth

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shelfcount.deploy import bundle, convert, flatbuffer
 from shelfcount.evaluation.metrics import evaluate, match
-from shelfcount.records import Detections, ShelfcountError
+from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import LOWEST_SCORE
-from shelfcount.training.runs import load_run, read_spec
+from shelfcount.training.runs import TorchDetector, load_run, read_spec
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
 
@@ -56,34 +56,59 @@ def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelv
 
 
 def test_float32_artifact_gives_the_detections_of_pytorch(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
-    """Tolerance: a tenth of a photo pixel for a box, 0.001 for a score."""
+    """Tolerance: half a photo pixel for a box, 0.05 for a score; the next test says where it goes.
+
+    A product whose score lies within the tolerance of the threshold may be on one side of it only.
+    """
     reference = load_run(overfit.run)
     exported = bundle.to_detector(artifact("float32"), reference.spec)
+    sure = reference.spec.score_threshold + 0.05
     total = 0
     for image in photos_of(shelves):
         ours, theirs = reference.detect(image), exported.detect(image)
-        assert len(ours) == len(theirs)
+        for one, other in ((ours[ours.scores >= sure], theirs), (theirs[theirs.scores >= sure], ours)):
+            matches = match(one, other, min_iou=0.9)
+            assert not matches.missed.any()
+            paired = matches.partner >= 0
+            np.testing.assert_allclose(other.boxes[paired], one.boxes[matches.partner[paired]], atol=0.5)
+            np.testing.assert_allclose(other.scores[paired], one.scores[matches.partner[paired]], atol=0.05)
+            total += int(paired.sum())
+    assert total > 40
+
+
+class _Brighter(torch.nn.Module):
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.net(x + 1 / 255)
+
+
+def test_zero_point_is_all_that_differs(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
+    # Pixel 0 is -1 in training. A uint8 tensor has a whole zero point, 127 for 127.5, so the file
+    # sees all pixels half a step brighter; given the same, PyTorch finds the same to a hundredth of a pixel.
+    plain = load_run(overfit.run)
+    reference = TorchDetector(_Brighter(plain.net), plain.spec)
+    exported = bundle.to_detector(artifact("float32"), plain.spec)
+    for image in photos_of(shelves):
+        ours, theirs = reference.detect(image), exported.detect(image)
         np.testing.assert_array_equal(theirs.classes, ours.classes)
-        np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.1)
-        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-3)
-        total += len(ours)
-    assert total > 20
+        np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.01)
+        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
 
 
 def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
-    # Hundreds of candidates: here suppression in numpy and in the operator must decide alike. Two
-    # boxes in a thousand may go either way, where scores or overlaps lie within rounding of each other.
+    # Many more candidates: here suppression in numpy and in the operator must decide alike. One box in
+    # fifty may go either way, where scores or overlaps lie within that half step of each other.
     reference = load_run(overfit.run, 0.06)
     exported = bundle.to_detector(artifact("float32"), reference.spec)
     pairs = [(reference.detect(image), exported.detect(image)) for image in photos_of(shelves)]
     count = sum(len(ours) for ours, _ in pairs)
-    missed = sum(int((~_hit(ours, theirs)).sum()) for ours, theirs in pairs)
+    missed = sum(int(match(ours, theirs, min_iou=0.9).missed.sum()) for ours, theirs in pairs)
+    print(f"{missed} of {count} boxes of PyTorch are not in the file's")
     assert count > 50
-    assert missed <= count * 0.002 + 1
-
-
-def _hit(truth: Detections, found: Detections) -> np.ndarray:
-    return ~match(truth, found, min_iou=0.98).missed
+    assert missed <= count / 50
 
 
 @pytest.mark.parametrize(("recipe", "most"), [("float32", 0.0), ("float16", 0.01), ("dynamic", 0.1), ("int8", 0.1)])
@@ -127,7 +152,8 @@ def _outputs(model: bytes) -> list[int]:
     return list(flatbuffer.read(model).subgraphs[0].outputs)
 
 
-def test_int8_graph_holds_no_operator_that_costs_and_does_nothing(artifact: Artifact) -> None:
+def test_int8_graph_holds_no_pad_and_no_transpose(artifact: Artifact) -> None:
+    # All that is there. With more than one pyramid level CONCATENATION joins them; this model has one.
     names = flatbuffer.operator_names(artifact("int8"))
     assert set(names) == {
         "QUANTIZE",
@@ -136,11 +162,10 @@ def test_int8_graph_holds_no_operator_that_costs_and_does_nothing(artifact: Arti
         "ADD",
         "RESIZE_BILINEAR",
         "RESHAPE",
-        "CONCATENATION",
         "LOGISTIC",
         "DEQUANTIZE",
         "TFLite_Detection_PostProcess",
-    } - ({"CONCATENATION"} if "CONCATENATION" not in names else set())
+    }
     assert names[0] == "QUANTIZE"
     assert names[-1] == "TFLite_Detection_PostProcess"
 
@@ -176,7 +201,7 @@ def test_at_most_so_many_detections_leave_the_file(overfit: Overfit, converted: 
     detector = bundle.to_detector(bundle.artifact(converted, spec, "float32", []), spec)
     all_of_them = load_run(overfit.run, LOWEST_SCORE).detect(photos_of(shelves)[0])
     assert len(all_of_them) > 2
-    np.testing.assert_allclose(detector.detect(photos_of(shelves)[0]).scores, all_of_them.scores[:2], atol=1e-3)
+    np.testing.assert_allclose(detector.detect(photos_of(shelves)[0]).scores, all_of_them.scores[:2], atol=0.02)
 
 
 def test_macs_equal_those_that_torch_counts(overfit: Overfit, converted: bytes, artifact: Artifact) -> None:
@@ -192,7 +217,7 @@ def test_macs_equal_those_that_torch_counts(overfit: Overfit, converted: bytes, 
 
 
 def test_unknown_recipe_and_missing_photos_are_refused(converted: bytes) -> None:
-    with pytest.raises(ShelfcountError, match="unknown recipe 'int4'. Recipes are: float32, float16, dynamic, int8"):
+    with pytest.raises(ShelfcountError, match=r"unknown recipe 'int4'\. Recipes are: float32, float16, dynamic, int8"):
         convert.quantize(converted, "int4", [])
     with pytest.raises(ShelfcountError, match="int8 needs training photos to calibrate on, got none"):
         convert.quantize(converted, "int8", [])
@@ -202,5 +227,7 @@ def test_file_of_another_model_is_refused(overfit: Overfit, converted: bytes) ->
     spec = read_spec(overfit.run)
     count = len(anchors.layout(spec.levels, 96, 96))
     other = replace(spec, classes=(*spec.classes, "chalk"))
-    with pytest.raises(ShelfcountError, match=rf"must have shapes \[\[1, {count}, 4\], \[1, {count}, 4\]\], got \[\[1, {count}, 4\], \[1, {count}, 3\]\]"):
+    with pytest.raises(
+        ShelfcountError, match=rf"must have shapes \[\[1, {count}, 4\], \[1, {count}, 4\]\], got \[\[1, {count}, 4\], \[1, {count}, 3\]\]"
+    ):
         flatbuffer.finish(converted, other, LOWEST_SCORE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from pathlib import Path
@@ -60,6 +61,11 @@ def test_jpeg_cut_anywhere_is_not_whole(kind: str) -> None:
 @given(st.binary(max_size=300))
 def test_garbage_is_judged_and_never_loops(data: bytes) -> None:
     assert images.jpeg_is_whole(b"\xff\xd8" + data) in (True, False)
+
+
+def test_jpeg_without_a_picture_is_not_whole() -> None:
+    # An empty comment, then the end: no scan came before it.
+    assert not images.jpeg_is_whole(b"\xff\xd8\xff\xfe\0\x02\xff\xd9")
 
 
 def test_length_of_zero_does_not_hold_up_the_walk() -> None:
@@ -172,7 +178,7 @@ def test_tiles_cover_the_photo_and_keep_its_aspect(width: int, height: int, per_
         assert spans[0][0] == 0
         assert spans[-1][1] == end
         # One pixel of rounding where tiles only touch.
-        assert all(after[0] <= before[1] + (1 if overlap < 0.05 else 0) for before, after in zip(spans, spans[1:], strict=False))
+        assert all(after[0] <= before[1] + (1 if overlap < 0.05 else 0) for before, after in itertools.pairwise(spans))
 
 
 def test_one_tile_is_the_photo() -> None:

@@ -117,6 +117,28 @@ def test_a_product_smaller_than_a_stride_is_trained(loss: Callable, box: list[fl
     assert (location.grad[0, trained, 2:] > 0).all()  # Anchors are larger than it and have to shrink.
 
 
+def test_a_lonely_product_pulls_a_box_that_does_not_overlap_it() -> None:
+    # Every box stands two anchor sizes to the lower right of its place: 20 / 10 in y and x.
+    location = torch.tensor([20.0, 20.0, 0.0, 0.0]).expand(1, COUNT, 4).clone().requires_grad_()
+    logits = torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True)
+    _total(task_aligned(location, logits, [_truth([[25, 25, 27, 27]], [1])], ANCHORS)).backward()
+    trained = (logits.grad[0, :, 1] < 0).nonzero().flatten()
+    assert len(trained) == 1
+    assert (location.grad[0, trained, :2] > 0).all()
+
+
+def test_an_anchor_within_two_products_goes_to_the_one_its_box_fits() -> None:
+    first, second = [2.0, 2.0, 34.0, 34.0], [10.0, 10.0, 30.0, 38.0]
+    truth = _truth([first, second], [0, 2])
+    middle = int(torch.linalg.vector_norm(ANCHORS[:, :2] - 20, dim=1).argmin())
+    # All boxes are the second product's; both want the anchor between them.
+    yxyx = np.tile(np.array(second)[[1, 0, 3, 2]] / SIZE, (COUNT, 1))
+    location = torch.from_numpy(anchor_math.encode(yxyx, RATIOS).astype(np.float32))[None]
+    logits = torch.full((1, COUNT, CLASSES), -2.0, requires_grad=True)
+    _total(task_aligned(location, logits, [truth], ANCHORS)).backward()
+    assert logits.grad[0, middle, 2] < 0 < logits.grad[0, middle, 0]
+
+
 def test_a_lonely_product_is_learned_to_the_end() -> None:
     truth = _truth([[25.0, 25.0, 27.5, 27.5]], [1])
     location, logits = torch.zeros(1, COUNT, 4, requires_grad=True), torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True)

@@ -19,7 +19,14 @@ from shelfcount.training.detector import build
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SPEC = ModelSpec(
-    "tiny", "mobilenet_v2_050", ("cola", "water"), 64, 96, (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.5),))), 0.31, provenance={"seed": 3}
+    "tiny",
+    "mobilenet_v2_050",
+    ("cola", "water"),
+    64,
+    96,
+    (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.5),))),
+    0.31,
+    provenance={"seed": 3},
 )
 
 
@@ -102,7 +109,9 @@ def test_spec_that_is_no_object_is_refused_by_name(run: Path, text: str, said: s
 
 def test_unfinished_run_says_how_to_finish_it(run: Path) -> None:
     (run / "spec.json").unlink()
-    with pytest.raises(ShelfcountError, match=r"not a finished run: it has no spec\.json\. Finish it with `shelfcount train \.\.\. --resume`"):
+    with pytest.raises(
+        ShelfcountError, match=r"not a finished run: it has no spec\.json\. Finish it with `shelfcount train \.\.\. --resume`"
+    ):
         runs.load_run(run)
 
 

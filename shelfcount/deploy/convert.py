@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,11 +120,21 @@ def _signature(model: bytes, calibration: Iterable[np.ndarray]) -> dict[str, lis
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # The converter and the quantizer narrate on stdout and through the root logger.
+    # The converter and the quantizer narrate on stdout, on stderr and, from C++, on the file
+    # descriptors behind them. What they say of a failure comes with the exception.
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
+        with open(os.devnull, "w") as nowhere:
+            for number, _ in kept:
+                os.dup2(nowhere.fileno(), number)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                yield
     finally:
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
         logging.root.setLevel(level)

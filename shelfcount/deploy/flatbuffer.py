@@ -65,7 +65,7 @@ def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
     graph = model.subgraphs[0]
     count = len(anchors.layout(spec.levels, spec.height, spec.width))
     wanted = [[1, count, 4], [1, count, len(spec.classes)]]
-    shapes = [list(graph.tensors[i].shape) for i in graph.outputs]
+    shapes = [[int(side) for side in graph.tensors[i].shape] for i in graph.outputs]
     if shapes != wanted:
         raise ShelfcountError(f"the model's outputs must have shapes {wanted}, got {shapes}")
     _take_pixels(model, graph)

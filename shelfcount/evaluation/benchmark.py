@@ -132,11 +132,13 @@ def time_alternately(
             if progress:
                 progress(done, total)
     arrays = {name: np.array(values) for name, values in times.items()}
-    latencies = {
-        name: Latency(*(round(float(v), 3) for v in np.percentile(values, (50, 90, 99))), len(values), warmup, threads)
-        for name, values in arrays.items()
-    }
+    latencies = {name: _latency(values, warmup, threads) for name, values in arrays.items()}
     return latencies, arrays
+
+
+def _latency(times: np.ndarray, warmup: int, threads: int) -> Latency:
+    p50, p90, p99 = (round(float(v), 3) for v in np.percentile(times, (50, 90, 99)))
+    return Latency(p50, p90, p99, len(times), warmup, threads)
 
 
 def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:

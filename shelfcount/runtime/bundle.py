@@ -67,7 +67,9 @@ def read_bundle(path: Path | str) -> Bundle:
         raise ShelfcountError(f"'{path}' is not a bundle: {error}. `shelfcount export RUN --out BUNDLE` makes one.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise ShelfcountError(f"'{path / 'model.json'}' must have format {FORMAT}, got {got}. It was made by another version of shelfcount.")
+        raise ShelfcountError(
+            f"'{path / 'model.json'}' must have format {FORMAT}, got {got}. It was made by another version of shelfcount."
+        )
     try:
         spec, files = ModelSpec.from_json(data["spec"]), {str(k): str(v) for k, v in data["files"].items()}
         recipe, measured = str(data["recipe"]), dict(data["measured"])
@@ -76,7 +78,9 @@ def read_bundle(path: Path | str) -> Bundle:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ShelfcountError(f"'{path / 'model.json'}' lacks or mistypes {error!r}") from error
     if data.get("digest") != digest(data):
-        raise ShelfcountError(f"'{path / 'model.json'}' was changed or damaged: what it holds does not fit its own digest. Export it again.")
+        raise ShelfcountError(
+            f"'{path / 'model.json'}' was changed or damaged: what it holds does not fit its own digest. Export it again."
+        )
     for wanted in ("model.tflite", "labels.txt"):
         if wanted not in files:
             raise ShelfcountError(f"'{path / 'model.json'}' must list {wanted}, got {sorted(files)}")
@@ -88,11 +92,15 @@ def read_bundle(path: Path | str) -> Bundle:
         except OSError as error:
             raise ShelfcountError(f"bundle '{path}' lacks '{name}': {error.strerror}") from error
         if actual != expected:
-            raise ShelfcountError(f"'{path / name}' was changed or damaged: its sha256 must be {expected[:12]}..., got {actual[:12]}... Export it again.")
+            raise ShelfcountError(
+                f"'{path / name}' was changed or damaged: its sha256 must be {expected[:12]}..., got {actual[:12]}... Export it again."
+            )
     labels = (path / "labels.txt").read_bytes()
     if labels != label_lines(spec.classes):
         got = labels.count(b"\n")
-        raise ShelfcountError(f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json in their order, got {got} lines")
+        raise ShelfcountError(
+            f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json in their order, got {got} lines"
+        )
     return Bundle(path, spec, recipe, files, measured, hashlib.sha256(text).hexdigest())
 
 
@@ -130,7 +138,7 @@ class LiteRTDetector:
         self._outputs = [o["index"] for o in self.interpreter.get_output_details()]
         wanted = (1, spec.height, spec.width, 3)
         if tuple(self._input["shape"]) != wanted or self._input["dtype"] != np.uint8 or len(self._outputs) != 4:
-            got = f"{self._input['dtype'].__name__} {tuple(self._input['shape'])} and {len(self._outputs)} outputs"
+            got = f"{self._input['dtype'].__name__} {tuple(self._input['shape'].tolist())} and {len(self._outputs)} outputs"
             raise ShelfcountError(f"the model must take uint8 {wanted} and give 4 outputs, got {got}")
 
     @staticmethod

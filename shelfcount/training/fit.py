@@ -6,7 +6,9 @@ import csv
 import io
 import logging
 import math
+import os
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +28,7 @@ from shelfcount.config import Config
 from shelfcount.data.augment import EpochSampler, Sample, TrainingPhotos, collate
 from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
-from shelfcount.stamp import versions
+from shelfcount.stamp import stamp
 from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
 from shelfcount.training.losses import LOSSES, Truth
 from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
@@ -77,6 +79,9 @@ def fit(
     """
     _check(train, val, run, config, resume)
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    if config.train.accelerator == "cpu" and config.train.devices > 1:
+        # Each process has its share of the cores; more threads than cores wait for each other.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.train.devices))
     spec = make_spec(train, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
     start = net.load_start(spec.architecture, config.model.weights)  # type: ignore[operator]
@@ -90,11 +95,12 @@ def fit(
         "licence": train.licence,
         "attribution": train.attribution,
         "seed": config.train.seed,
-        "versions": versions(),
+        "trained": stamp(seed=config.train.seed, threads=torch.get_num_threads()),
     }
     spec = replace(spec, provenance=provenance)
     frozen = net.early(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
-    trainer, best = _trainer(run, config, on_step)
+    reporter = _Reporter(run, on_step)
+    trainer, best = _trainer(run, config, reporter)
     if trainer.is_global_zero:
         config.write(run / "config.toml")
     loader = _loader(train, config, trainer)
@@ -103,7 +109,7 @@ def fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
-    return _finish(module, best, run, config)
+    return _finish(module, best, run, config, reporter.seconds / 60)
 
 
 def make_spec(train: Dataset, config: Config) -> ModelSpec:
@@ -164,7 +170,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trainer, ModelCheckpoint]:
+def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer, ModelCheckpoint]:
     options = config.train
     # A run shorter than the interval is judged at its end.
     interval = min(options.validate_every, options.epochs)
@@ -187,7 +193,7 @@ def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trai
         gradient_clip_val=options.clip,
         check_val_every_n_epoch=interval,
         num_sanity_val_steps=0,
-        callbacks=[best, last, stop, _Reporter(run, on_step)],
+        callbacks=[best, last, stop, reporter],
         logger=TensorBoardLogger(run, name="tensorboard", version=""),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -201,7 +207,7 @@ def _trainer(run: Path, config: Config, on_step: OnStep | None) -> tuple[pl.Trai
 def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[Sample]:
     photos = TrainingPhotos(train, config.model.height, config.model.width, config.augment, config.train.epochs, config.train.seed)
     # Not `current_epoch`: when a run is resumed, worker processes ask before Lightning has counted it up.
-    progress = trainer.fit_loop.epoch_progress.current
+    progress: Any = trainer.fit_loop.epoch_progress.current
     sampler = EpochSampler(len(photos), config.train.seed, lambda: progress.processed, trainer.global_rank, trainer.world_size)
     return DataLoader(
         photos,
@@ -219,11 +225,12 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config) -> TorchDetector:
+def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config, minutes: float) -> TorchDetector:
     state = _read_checkpoint(Path(best.best_model_path))
     module.load_state_dict(state["state_dict"])
     epoch, judgement = int(state["epoch"]), state["judgement"]
-    provenance = {**module.spec.provenance, "best_epoch": epoch + 1, "val_f1": round(judgement["f1"], 4)}
+    result = {"best_epoch": epoch + 1, "val_f1": round(judgement["f1"], 4), "minutes": round(minutes, 1)}
+    provenance = {**module.spec.provenance, **result}
     spec = replace(module.spec, score_threshold=round(judgement["threshold"], 4), provenance=provenance)
     net = module.averaged.module.cpu()
     if module.trainer.is_global_zero:
@@ -350,12 +357,19 @@ class _Reporter(Callback):
     def __init__(self, run: Path, on_step: OnStep | None) -> None:
         self.path, self.on_step = run / "history.csv", on_step
         self.rows: list[dict[str, Any]] = []
+        self.begin = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, without the time that a killed run was away."""
+        return time.monotonic() - self.begin
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+        self.begin -= float(state_dict["seconds"])
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.on_step and trainer.is_global_zero:

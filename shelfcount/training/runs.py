@@ -1,10 +1,10 @@
 """A run folder: what training leaves behind, and how it becomes a detector again.
 
-    RUN/config.toml         resolved config
-    RUN/spec.json           model spec: classes, anchors, threshold, provenance
-    RUN/model.safetensors   averaged weights of the best epoch
-    RUN/history.csv         losses and validation figures by epoch; tensorboard/ the same for TensorBoard
-    RUN/checkpoints/        for --resume
+RUN/config.toml         resolved config
+RUN/spec.json           model spec: classes, anchors, threshold, provenance
+RUN/model.safetensors   averaged weights of the best epoch
+RUN/history.csv         losses and validation figures by epoch; tensorboard/ the same for TensorBoard
+RUN/checkpoints/        for --resume
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ def read_spec(run: Path) -> ModelSpec:
     try:
         data = json.loads((run / "spec.json").read_text())
     except FileNotFoundError as error:
-        raise ShelfcountError(f"'{run}' is not a finished run: it has no spec.json. Finish it with `shelfcount train ... --resume`.") from error
+        raise ShelfcountError(
+            f"'{run}' is not a finished run: it has no spec.json. Finish it with `shelfcount train ... --resume`."
+        ) from error
     except (OSError, ValueError) as error:
         raise ShelfcountError(f"cannot read '{run / 'spec.json'}': {error}") from error
     if not isinstance(data, Mapping):

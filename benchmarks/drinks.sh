@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The figures of the README: trains on the drinks photos, exports, evaluates on the test photos, and
+# leaves stamped results. Where a run or bundle is there already, it is used as it is.
+#
+#   benchmarks/drinks.sh DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
+set -euo pipefail
+cd "$(dirname "$0")/.."
+drinks=${1:?folder with train.json, val.json and test.json}
+weights=${2:?MobileNetV2 ImageNet weights, .safetensors with the key names of torchvision}
+results=benchmarks/results
+export PATH="$PWD/.venv/bin:$PATH"
+
+if [ ! -e runs/drinks/spec.json ]; then
+  shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out runs/drinks \
+    --config benchmarks/configs/drinks.toml --set model.weights="$weights"
+fi
+shelfcount evaluate runs/drinks --data "$drinks/test.json" --json "$results/drinks_float.json" --force
+for recipe in int8 float32; do
+  [ -e "runs/drinks-$recipe" ] || shelfcount export runs/drinks --out "runs/drinks-$recipe" --recipe "$recipe"
+  shelfcount evaluate "runs/drinks-$recipe" --data "$drinks/test.json" --json "$results/drinks_$recipe.json" \
+    --picture "$results/drinks_confusion_$recipe.png" --force
+done
+shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" --out runs/drinks-report --force
+cp runs/drinks-report/result.json "$results/drinks_bench.json"
+cp runs/drinks-report/counted.jpg "$results/counted.jpg"
+cp runs/drinks/history.csv "$results/drinks_history.csv"
+python benchmarks/readme_tables.py
