@@ -41,13 +41,12 @@ Threads = Annotated[int, typer.Option(min=1, help="Of the LiteRT interpreter.")]
 
 def main() -> None:
     """Entry point: turns errors meant for the user into one message and exit code 2."""
+    out.quiet = err.quiet = not _leads()
     try:
         app()
-    except ShelfcountError as error:
-        err.print(f"[red]error:[/red] {_plain(str(error))}")
-        sys.exit(2)
-    except OSError as error:
-        # No room, no permission: nothing that a traceback would explain better.
+    except (ShelfcountError, OSError) as error:
+        # OSError: no room, no permission; nothing that a traceback would explain better.
+        err.quiet = False
         err.print(f"[red]error:[/red] {_plain(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:

@@ -289,6 +289,7 @@ class _Evil:
         return Path.touch, (self.trace,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("form", ["torch", "pickle", "cut short", "empty"])
 def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(tmp_path: Path, train: Train, form: str) -> None:
     run, trace = tmp_path / "run", tmp_path / "trace"

