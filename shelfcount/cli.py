@@ -68,12 +68,14 @@ def synth(
     facings: Annotated[str, typer.Option(help="Fewest-most products side by side.")] = "",
     views: Annotated[int, typer.Option(min=1, help="Overlapping photos of each shelf, with their homographies.")] = 1,
     workers: Annotated[int, typer.Option(min=1)] = 2,
+    json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Render synthetic shelf photos with exact labels."""
     from shelfcount.data.shelf_plane import ShelfParams
     from shelfcount.data.synthetic import generate
 
+    _check_free(json_file, force)
     width, height = _pair(size, "x", "--size")
     options: dict[str, Any] = {"width": width, "height": height}
     if facings:
@@ -91,7 +93,10 @@ def synth(
             force=force,
             progress=advance,
         )
-    out.print(f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {output / 'labels.json'}")
+    labels = output / "labels.json"
+    if json_file:
+        _write_json(json_file, {"labels": str(labels), "photos": len(data), "boxes": data.boxes, "classes": list(data.classes)})
+    out.print(f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {labels}")
 
 
 # ---------------------------------------------------------------- training and export
@@ -107,6 +112,7 @@ def train(
     model: Annotated[str | None, typer.Option(help="Of the family, or resnet50 for the baseline.")] = None,
     class_names: Names = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run stopped.")] = False,
+    json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Train a detector on labelled photos."""
@@ -114,6 +120,7 @@ def train(
     leads = _leads()
     if leads and not resume and not force and (output / "config.toml").exists():
         raise ShelfcountError(f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out.")
+    _check_free(json_file, force or resume)
     training, validation = _training_data(data, val, class_names, settings.train.seed)
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
@@ -136,6 +143,8 @@ def train(
         return
     runs.write_sources(output, sources)
     facts = detector.spec.provenance
+    if json_file:
+        _write_json(json_file, {"run": str(output), "score_threshold": detector.spec.score_threshold, **facts})
     out.print(
         f"best epoch {facts['best_epoch']}: F1 {facts['val_f1']:.3f} on {len(validation)} validation photos at score "
         f"{detector.spec.score_threshold:.2f}; {_duration(time.monotonic() - begin)}"
@@ -150,6 +159,7 @@ def export(
     recipe: Annotated[str, typer.Option(help="float32, float16, dynamic or int8.")] = "int8",
     data: Annotated[str | None, typer.Option(help="Training photos for int8 calibration, where they moved.")] = None,
     val: Annotated[str | None, typer.Option(help="Validation photos for the drop in F1, where they moved.")] = None,
+    json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Quantize a trained model and write the bundle that goes onto the phone."""
@@ -161,6 +171,7 @@ def export(
     if recipe not in convert.RECIPES:
         raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(convert.RECIPES)}")
     bundles.check_free(output, force)
+    _check_free(json_file, force)
     detector, settings = runs.load_run(run), runs.read_config(run)
     sources = runs.read_sources(run)
     training, validation = _training_data(
@@ -183,6 +194,8 @@ def export(
         "calibration_photos": len(photos),
     }
     bundle = bundles.write_bundle(output, detector, artifact, recipe, measured, force=force)
+    if json_file:
+        _write_json(json_file, {"bundle": str(output), "sha256": bundle.sha256, "bytes": bundle.model_bytes, "recipe": recipe, **measured})
     drop = before.micro.f1 - after.micro.f1
     out.print(
         f"F1 on {len(validation)} validation photos: PyTorch {before.micro.f1:.4f}, "
@@ -192,16 +205,22 @@ def export(
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")]) -> None:
+def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_file: JsonFile = None, force: Force = False) -> None:
     """Check every file of a bundle against its sha256, and that LiteRT loads the model."""
     from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 
+    _check_free(json_file, force)
+    failure = None
     try:
         found = read_bundle(bundle)
         LiteRTDetector.open(found)
     except ShelfcountError as error:
-        out.print(f"FAILED {_plain(str(error))}")
-        raise typer.Exit(1) from error
+        failure = str(error)
+    if json_file:
+        _write_json(json_file, {"bundle": str(bundle), "good": failure is None, "failure": failure})
+    if failure:
+        out.print(f"FAILED {_plain(failure)}")
+        raise typer.Exit(1)
     out.print(f"good: {bundle}, {len(found.files)} files, {found.recipe}, {len(found.spec.classes)} classes, sha256 {found.sha256[:12]}")
 
 
@@ -322,6 +341,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=1, help="Counted runs of the phone model.")] = 50,
     baseline_runs: Annotated[int, typer.Option(min=1, help="Counted runs of the baseline.")] = 5,
     photo: Annotated[Path | None, typer.Option(help="Photo to show counted; the first test photo by default.")] = None,
+    json_file: JsonFile = None,
     class_names: Names = None,
     threads: Threads = 1,
     force: Force = False,
@@ -329,13 +349,16 @@ def bench(
     """Measure a bundle against the ResNet-50 baseline and write a report."""
     from shelfcount.report import bench as bench_report
 
-    _check_free(output / "report.html", force)
+    for file in (output / "report.html", json_file):
+        _check_free(file, force)
     dataset = _read(data, class_names)
     with _steps("preparing the baseline", "measuring F1", "measuring latency, both models in turn", "writing the report") as step:
         result = bench_report.measure(
             bundle, baseline, dataset, runs=runs, baseline_runs=baseline_runs, photo=photo, threads=threads, on_stage=step
         )
         bench_report.write(output, result)
+    if json_file:
+        _write_json(json_file, result.to_json())
     for line in result.verdict:
         out.print(line)
     out.print(f"report: {(output / 'report.html').resolve()}")

@@ -245,6 +245,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.classes:
             raise ValueError("a model needs at least one class")
+        if broken := [c for c in self.classes if c.splitlines() != [c]]:
+            raise ValueError(f"class names must be one line of text each, as labels.txt has one a line, got {broken}")
         if not (0 <= self.score_threshold <= 1 and 0 < self.nms_iou <= 1):
             raise ValueError(f"score_threshold and nms_iou must be in [0, 1], got {self.score_threshold} and {self.nms_iou}")
         for level in self.levels:
@@ -265,6 +267,11 @@ class ModelSpec:
         """
         try:
             fields = dict(data)
+            if not all(isinstance(fields[key], list | tuple) for key in ("classes", "product_px", "levels")):
+                raise TypeError("classes, product_px and levels must be lists")
+            for key, kind in (("name", str), ("architecture", str), ("height", int), ("width", int), ("max_detections", int)):
+                if not isinstance(fields[key], kind):
+                    raise TypeError(f"{key} must be {kind.__name__}, got {fields[key]!r}")
             fields["classes"] = tuple(str(c) for c in fields["classes"])
             fields["product_px"] = tuple(float(v) for v in fields["product_px"])
             fields["levels"] = tuple(

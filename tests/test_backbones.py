@@ -57,7 +57,7 @@ def test_torchvisions_file_gives_torchvisions_features(tmp_path: Path, pixels: t
     assert load_trunk(mine, "mobilenet_v2", file) == "tv.safetensors"
     with torch.no_grad():
         expected = theirs.features[:7](_imagenet(pixels))[..., 7:9, 7:9]
-    got = _stride_8(mine, pixels / 127.5 - 1)
+    got = _stride_8(mine, (pixels - 127) / 127.5)
     assert expected.abs().mean() > 0.01
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
@@ -71,7 +71,7 @@ def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(tmp_path
     folded = timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)).eval()
     plain.load_state_dict(expected_state)
     load_trunk(folded, architecture, file)
-    expected, got = _stride_8(plain, _imagenet(pixels)), _stride_8(folded, pixels / 127.5 - 1)
+    expected, got = _stride_8(plain, _imagenet(pixels)), _stride_8(folded, (pixels - 127) / 127.5)
     assert expected.abs().mean() > 0.01
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 

@@ -16,7 +16,7 @@ from shelfcount.deploy import bundle, convert, flatbuffer
 from shelfcount.evaluation.metrics import evaluate, match
 from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import LOWEST_SCORE
-from shelfcount.training.runs import TorchDetector, load_run, read_spec
+from shelfcount.training.runs import load_run, read_spec
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
 
@@ -46,7 +46,7 @@ def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelv
     worst = 0.0
     for image in photos_of(shelves):
         location, scores = detector.heads(image)
-        pixels = stretch(image, 96, 96).astype(np.float32)[None] / 127.5 - 1
+        pixels = (stretch(image, 96, 96).astype(np.float32)[None] - 127) / 127.5
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
         interpreter.invoke()
         worst = max(worst, np.abs(interpreter.get_tensor(location_out)[0] - location).max())
@@ -56,51 +56,22 @@ def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelv
 
 
 def test_float32_artifact_gives_the_detections_of_pytorch(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
-    """Tolerance: half a photo pixel for a box, 0.05 for a score; the next test says where it goes.
-
-    A product whose score lies within the tolerance of the threshold may be on one side of it only.
-    """
+    """Tolerance: a hundredth of a photo pixel for a box, 1e-4 for a score; two float32 runtimes add in another order."""
     reference = load_run(overfit.run)
     exported = bundle.to_detector(artifact("float32"), reference.spec)
-    sure = reference.spec.score_threshold + 0.05
     total = 0
-    for image in photos_of(shelves):
-        ours, theirs = reference.detect(image), exported.detect(image)
-        for one, other in ((ours[ours.scores >= sure], theirs), (theirs[theirs.scores >= sure], ours)):
-            matches = match(one, other, min_iou=0.9)
-            assert not matches.missed.any()
-            paired = matches.partner >= 0
-            np.testing.assert_allclose(other.boxes[paired], one.boxes[matches.partner[paired]], atol=0.5)
-            np.testing.assert_allclose(other.scores[paired], one.scores[matches.partner[paired]], atol=0.05)
-            total += int(paired.sum())
-    assert total > 40
-
-
-class _Brighter(torch.nn.Module):
-    def __init__(self, net: torch.nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.net(x + 1 / 255)
-
-
-def test_zero_point_is_all_that_differs(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
-    # Pixel 0 is -1 in training. A uint8 tensor has a whole zero point, 127 for 127.5, so the file
-    # sees all pixels half a step brighter; given the same, PyTorch finds the same to a hundredth of a pixel.
-    plain = load_run(overfit.run)
-    reference = TorchDetector(_Brighter(plain.net), plain.spec)
-    exported = bundle.to_detector(artifact("float32"), plain.spec)
     for image in photos_of(shelves):
         ours, theirs = reference.detect(image), exported.detect(image)
         np.testing.assert_array_equal(theirs.classes, ours.classes)
         np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.01)
         np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+        total += len(ours)
+    assert total > 20
 
 
 def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
     # Many more candidates: here suppression in numpy and in the operator must decide alike. One box in
-    # fifty may go either way, where scores or overlaps lie within that half step of each other.
+    # fifty may go either way, where scores or overlaps lie within rounding of each other.
     reference = load_run(overfit.run, 0.06)
     exported = bundle.to_detector(artifact("float32"), reference.spec)
     pairs = [(reference.detect(image), exported.detect(image)) for image in photos_of(shelves)]
@@ -138,8 +109,7 @@ def test_pixels_are_the_input_and_four_floats_the_outputs(overfit: Overfit, arti
     assert pixels["shape"].tolist() == [1, 96, 96, 3]
     scale, zero = pixels["quantization"]
     assert scale == pytest.approx(2 / 255, rel=1e-4)
-    # 127.5 has no integer; either neighbour is within half a step.
-    assert zero in (127, 128)
+    assert zero == 127
     outputs = interpreter.get_output_details()
     n = spec.max_detections
     assert [o["shape"].tolist() for o in outputs] == [[1, n, 4], [1, n], [1, n], [1]]

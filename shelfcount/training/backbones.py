@@ -1,7 +1,7 @@
 """The model family: timm trunks that give features at strides 8, 16 and 32, and where their weights come from.
 
-Every trunk sees pixels as ``p / 127.5 - 1``. That range is exactly a uint8 tensor with scale
-2/255, so on the phone the pixel bytes are the quantized input and normalising costs nothing.
+Every trunk sees pixels as ``(p - 127) / 127.5``. That is exactly a uint8 tensor with zero point 127
+and scale 2/255, so on the phone the pixel bytes are the quantized input and normalising costs nothing.
 Pretrained weights made for another mean and deviation are moved to it on loading.
 """
 
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from shelfcount.records import ShelfcountError
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 # Of torchvision's and timm's ImageNet weights, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -104,9 +105,9 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fold_normalisation(trunk: nn.Module) -> None:
-    """Let the first convolution expect ``p / 127.5 - 1`` where it was trained on ImageNet's mean and deviation.
+    """Let the first convolution expect ``(p - 127) / 127.5`` where it was trained on ImageNet's mean and deviation.
 
-    With x = p/127.5 - 1 the old input is ((x + 1) / 2 - mean) / std, linear in x: the factor goes
+    With x = (p - 127)/127.5 the old input is (x/2 + 127/255 - mean) / std, linear in x: the factor goes
     into the weights, the constant into the mean of the normalisation behind them. Exact but for
     the border, where zero padding means mid-grey instead of ImageNet's mean colour.
     """
@@ -115,8 +116,8 @@ def fold_normalisation(trunk: nn.Module) -> None:
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     with torch.no_grad():
         if norm.running_mean is not None:
-            norm.running_mean -= (convolution.weight * ((0.5 - mean) / std)[None, :, None, None]).sum(dim=(1, 2, 3))
-        convolution.weight *= (0.5 / std)[None, :, None, None]
+            norm.running_mean -= (convolution.weight * ((PIXEL_ZERO / 255 - mean) / std)[None, :, None, None]).sum(dim=(1, 2, 3))
+        convolution.weight *= (PIXEL_SCALE / 255 / std)[None, :, None, None]
 
 
 def _in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:

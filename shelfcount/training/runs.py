@@ -25,7 +25,7 @@ from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.training.backbones import read_safetensors
 from shelfcount.training.detector import build
 from shelfcount.vision import anchors
-from shelfcount.vision.images import stretch, write_whole
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, stretch, write_whole
 from shelfcount.vision.postprocess import detections_from_heads
 
 
@@ -66,8 +66,8 @@ class TorchDetector:
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels to [-1, 1]: mean and deviation 127.5, which a uint8 input tensor holds exactly."""
-    return pixels.float() / 127.5 - 1.0
+    """uint8 pixels to what a network sees: a uint8 tensor of zero point 127 and scale 2/255 means the same."""
+    return (pixels.float() - PIXEL_ZERO) / PIXEL_SCALE
 
 
 def save_run(run: Path, config: Config, spec: ModelSpec, net: nn.Module) -> None:

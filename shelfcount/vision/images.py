@@ -14,6 +14,10 @@ from shelfcount.records import ShelfcountError
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # More pixels than any phone takes; later steps hold several copies. OpenCV itself refuses to decode 2^30.
 MOST_PIXELS = 250_000_000
+# A network sees (pixel - PIXEL_ZERO) / PIXEL_SCALE, close to [-1, 1]. A quantized uint8 input has a whole
+# zero point, so 127 and not 127.5: then the pixel bytes are the input exactly, in every file format.
+PIXEL_ZERO = 127
+PIXEL_SCALE = 127.5
 # A JPEG marker that begins a segment or ends the picture (ITU-T T.81, table B.1). Not so: stuffed
 # zeros and restarts within a scan, and markers that stand alone.
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
