@@ -19,16 +19,18 @@ README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 # As `shelfcount evaluate --json` writes them.
-EVALUATED = {"float32, PyTorch": "drinks_float.json", "int8, LiteRT": "drinks_int8.json"}
+EVALUATED = {"float32, PyTorch": "drinks_float.json", "float32, LiteRT": "drinks_float32.json", "int8, LiteRT": "drinks_int8.json"}
 # As `shelfcount bench` writes it.
 COMPARED = "drinks_bench.json"
-HEADS = ("drinks, 33 classes", "photos", "products", "F1", "macro F1", "precision", "recall", "mAP", "count error")
+HEADS = ("drinks, 33 classes", "photos", "products", "F1", "macro F1", "precision", "recall", "F1, class ignored", "mAP", "count error")
 
 
 def figures(results: Path) -> str:
     """The Markdown between the markers; a result that is not there reads "not measured"."""
     evaluated = {form: _read(results / file) for form, file in EVALUATED.items()}
-    parts = [_table(evaluated), *(f"{form}: {_origin(result)}" for form, result in evaluated.items() if result)]
+    parts = [_table(evaluated)]
+    parts += [_training(result["model"]) for result in list(evaluated.values())[:1] if result]
+    parts += [_origin(result) for result in list(evaluated.values())[-1:] if result]
     compared = _read(results / COMPARED)
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
@@ -59,8 +61,17 @@ def _table(evaluated: dict[str, dict[str, Any] | None]) -> str:
 
 
 def _scores(result: dict[str, Any]) -> list[Any]:
-    keys = ("photos", "boxes", "f1", "macro_f1", "precision", "recall", "map")
-    return [*(result[key] for key in keys), result["count_error"]["by_class"]["relative"]]
+    keys = ("photos", "boxes", "f1", "macro_f1", "precision", "recall")
+    return [*(result[key] for key in keys), result["any_class"]["f1"], result["map"], result["count_error"]["by_class"]["relative"]]
+
+
+def _training(model: dict[str, Any]) -> str:
+    made = model["trained"]
+    return (
+        f"Trained for {model['minutes']:.0f} minutes on {model['photos']} photos with {model['boxes']:,} boxes, from {model['start']}, "
+        f"seed {model['seed']}, at commit {made['commit']} on {made['device']}; "
+        f"validation F1 {model['val_f1']:.3f} in epoch {model['best_epoch']}."
+    )
 
 
 def _origin(result: dict[str, Any]) -> str:

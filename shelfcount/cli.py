@@ -405,7 +405,7 @@ def _leads() -> bool:
 
 
 def _judge(dataset: Dataset, found: Any) -> Any:
-    from shelfcount.evaluation.metrics import best_threshold
+    from shelfcount.evaluation.threshold import best_threshold
     from shelfcount.training.fit import LOW_SCORE, Judgement
 
     threshold, curve = best_threshold(dataset, found, floor=LOW_SCORE)

@@ -172,6 +172,18 @@ def test_four_photos_are_learnt_by_heart(overfit: Overfit) -> None:
 
 
 @pytest.mark.slow
+def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> None:
+    changes = ("model.height=128", "model.width=128", "train.epochs=2", "train.batch=2", "train.workers=0", "train.accelerator=cpu")
+    settings = config.load(None, changes, "resnet50")
+    detector = fit(shelves.train.subset(range(4)), shelves.val.subset(range(1)), tmp_path / "run", settings, no_judge)
+    first, last = history(tmp_path / "run")
+    assert float(last["loss"]) < float(first["loss"])
+    assert detector.spec.provenance["start"] == "random"
+    image = np.zeros((128, 128, 3), np.uint8)
+    np.testing.assert_array_equal(load_run(tmp_path / "run").heads(image)[1], detector.heads(image)[1])
+
+
+@pytest.mark.slow
 def test_two_processes_reach_the_loss_of_one(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], train: Train) -> None:
     """Noise is what another seed does to one process: the range of the last epoch's loss over three seeds."""
     changes = ("train.epochs=5",)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shelfcount.evaluation.metrics import CountError, Score, best_threshold, evaluate, match, run, score
+from shelfcount.evaluation.metrics import CountError, Score, evaluate, match, run, score
+from shelfcount.evaluation.threshold import best_threshold
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.vision.images import write_photo
 

@@ -1,4 +1,4 @@
-"""Detection metrics: what was found against what stands on the shelf, and the threshold that follows.
+"""Detection metrics: what was found against what stands on the shelf.
 
 Running a detector (`run`) and scoring what it found (`score`) are apart, so that one pass over the
 photos serves every threshold. Conventions that hold for every number here:
@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def match(truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_c
 
     overlap = np.where(comparable & ~truth.ignore, iou(boxes, truth_boxes), 0.0)
     partner = np.full(len(found), -1, np.int64)
-    for i in _best_first(found):
+    for i in best_first(found):
         best = overlap[i].max(initial=0.0)
         if best >= min_iou:
             # COCO gives an equally good pair to the later truth box.
@@ -96,7 +96,8 @@ def match(truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_c
     return Matches(partner, absorbed, missed)
 
 
-def _best_first(found: Detections) -> np.ndarray:
+def best_first(found: Detections) -> np.ndarray:
+    """(n,) indices, best score first; equal scores by class and box, so that the order they came in changes nothing."""
     return np.lexsort((*found.boxes.T, found.classes, -found.scores))
 
 
@@ -116,21 +117,21 @@ class Score:
 
     @property
     def precision(self) -> float:
-        return float(_ratio(self.tp, self.found, self.truth))
+        return float(ratio(self.tp, self.found, self.truth))
 
     @property
     def recall(self) -> float:
-        return float(_ratio(self.tp, self.truth, self.found))
+        return float(ratio(self.tp, self.truth, self.found))
 
     @property
     def f1(self) -> float:
-        return float(_ratio(2 * self.tp, self.truth + self.found, 0))
+        return float(ratio(2 * self.tp, self.truth + self.found, 0))
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "precision": self.precision, "recall": self.recall, "f1": self.f1}
 
 
-def _ratio(part: Any, whole: Any, other: Any) -> np.ndarray:
+def ratio(part: Any, whole: Any, other: Any) -> np.ndarray:
     """part / whole; where whole is 0, 1 if `other`, the opposite side of the comparison, is 0 as well, else 0."""
     part, whole, other = np.broadcast_arrays(part, whole, other)
     return np.where(whole > 0, part / np.maximum(whole, 1), other == 0)
@@ -319,21 +320,21 @@ def score(dataset: Dataset, found: Sequence[Detections], threshold: float, *, av
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
-    _check(dataset, found)
+    check(dataset, found)
     classes = len(dataset.classes)
     truths, founds, hits = (np.zeros((len(dataset), classes), np.int64) for _ in range(3))
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
     for p, (photo, low) in enumerate(zip(dataset.photos, found, strict=True)):
         boxes = low[low.scores >= threshold]
         own = match(photo.truth, boxes)
-        truths[p] = _per_class(photo.truth, ~photo.truth.ignore, classes)
-        founds[p] = _per_class(boxes, ~own.absorbed, classes)
-        hits[p] = _per_class(boxes, own.hit, classes)
+        truths[p] = per_class_counts(photo.truth, ~photo.truth.ignore, classes)
+        founds[p] = per_class_counts(boxes, ~own.absorbed, classes)
+        hits[p] = per_class_counts(boxes, own.hit, classes)
 
         anyone = match(photo.truth, boxes, by_class=False)
         np.add.at(confusion, (photo.truth.classes[anyone.partner[anyone.hit]], boxes.classes[anyone.hit]), 1)
-        confusion[:-1, -1] += _per_class(photo.truth, anyone.missed, classes)
-        confusion[-1, :-1] += _per_class(boxes, ~anyone.hit & ~anyone.absorbed, classes)
+        confusion[:-1, -1] += per_class_counts(photo.truth, anyone.missed, classes)
+        confusion[-1, :-1] += per_class_counts(boxes, ~anyone.hit & ~anyone.absorbed, classes)
     confusion.setflags(write=False)
 
     off = founds - truths
@@ -361,7 +362,12 @@ def score(dataset: Dataset, found: Sequence[Detections], threshold: float, *, av
     )
 
 
-def _check(dataset: Dataset, found: Sequence[Detections]) -> None:
+def check(dataset: Dataset, found: Sequence[Detections]) -> None:
+    """Refuse what cannot be scored.
+
+    Raises:
+        ShelfcountError: As `score` does.
+    """
     name = dataset.name or "the data"
     if not len(dataset):
         raise ShelfcountError(f"an evaluation needs at least one photo, got none in {name}")
@@ -378,7 +384,8 @@ def _check(dataset: Dataset, found: Sequence[Detections]) -> None:
             )
 
 
-def _per_class(boxes: Detections, which: np.ndarray, classes: int) -> np.ndarray:
+def per_class_counts(boxes: Detections, which: np.ndarray, classes: int) -> np.ndarray:
+    """(classes,) int64, how many of the boxes that the (n,) bool mask `which` selects are of each class."""
     return np.bincount(boxes.classes[which], minlength=classes)
 
 
@@ -423,89 +430,3 @@ def _annotations(photos: Sequence[Detections]) -> list[dict[str, Any]]:
             row = {"id": len(rows) + 1, "image_id": p, "category_id": c, "bbox": box, "area": box[2] * box[3]}
             rows.append({**row, "score": confidence, "iscrowd": int(ignore)})
     return rows
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """What each score threshold gives on the same photos.
-
-    Attributes:
-        thresholds: (k,) float64, ascending. The values of entry i hold for any threshold above
-            entry i - 1 and up to entry i.
-        precision, recall, f1: (k,) float64, micro, at IoU 0.5.
-        count_error: (k,) int64; sum over photos and classes of |found - truth|, products.
-    """
-
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    count_error: np.ndarray
-
-
-def best_threshold(
-    dataset: Dataset, found: Sequence[Detections], by: Literal["f1", "count"] = "f1", *, floor: float = 0.0
-) -> tuple[float, Curve]:
-    """The score threshold that serves best; choose it on validation photos, never on the test.
-
-    Thresholds between two neighbouring scores give the same, and the best of them form a plateau:
-    its middle is taken, of several plateaus the widest's, as it stands new photos best.
-
-    Args:
-        dataset: Validation photos, at least one.
-        found: Detections on each of them, down to `floor`.
-        by: "f1", the highest micro F1; or "count", the lowest count error by class.
-        floor: The score at which the detector was cut, in [0, 1]. What lies below was never seen, so
-            no plateau reaches below it.
-
-    Returns:
-        The threshold and the curve it was read from.
-
-    Raises:
-        ValueError: If `by` is neither or `floor` is outside [0, 1].
-        ShelfcountError: As `score` does.
-    """
-    if by not in ("f1", "count"):
-        raise ValueError(f"by must be 'f1' or 'count', got '{by}'")
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor must be in [0, 1], got {floor}")
-    _check(dataset, found)
-    curve = _curve(dataset, found)
-    value = curve.f1 if by == "f1" else -curve.count_error
-    best = np.concatenate([[False], value == value.max(), [False]])
-    first, last = np.flatnonzero(best[1:] & ~best[:-1]), np.flatnonzero(best[:-1] & ~best[1:]) - 1
-    lowest = min(floor, curve.thresholds[0])
-    low, high = np.concatenate([[lowest], curve.thresholds])[first], curve.thresholds[last]
-    widest = np.argmax(high - low)
-    # Scores are float32: the middle of two neighbours may round to the lower one, which is outside.
-    middle = np.float32((low[widest] + high[widest]) / 2)
-    return float(middle if middle > low[widest] else high[widest]), curve
-
-
-def _curve(dataset: Dataset, found: Sequence[Detections]) -> Curve:
-    scores, hits, steps = [], [], []
-    truth = 0
-    for photo, low in zip(dataset.photos, found, strict=True):
-        matches = match(photo.truth, low)
-        order = _best_first(low)
-        order = order[~matches.absorbed[order]]
-        standing = _per_class(photo.truth, ~photo.truth.ignore, len(dataset.classes))
-        truth += int(standing.sum())
-        # The k-th best detection of a class mends the photo's count while k products stand there, then harms it.
-        classes = low.classes[order]
-        rank = np.tril(classes[:, None] == classes, -1).sum(axis=1)
-        scores.append(low.scores[order])
-        hits.append(matches.hit[order])
-        steps.append(np.where(rank < standing[classes], -1, 1))
-
-    confidence = np.concatenate(scores).astype(np.float64)
-    order = np.argsort(-confidence, kind="stable")
-    confidence = confidence[order]
-    # Index 0 stands for a threshold above every score; equal scores come and go together.
-    kept = np.concatenate([[0], np.flatnonzero(np.diff(confidence, append=-1.0)) + 1])
-    tp = np.concatenate([[0], np.cumsum(np.concatenate(hits)[order])])[kept]
-    error = truth + np.concatenate([[0], np.cumsum(np.concatenate(steps)[order])])[kept]
-    thresholds = np.concatenate([[1.0], confidence[kept[1:] - 1]])
-    above = slice(int(len(kept) > 1 and thresholds[1] >= 1.0), None)  # no threshold lies above a score of 1
-    columns = (thresholds, _ratio(tp, kept, truth), _ratio(tp, truth, kept), _ratio(2 * tp, truth + kept, 0), error)
-    return Curve(*(column[above][::-1] for column in columns))
