@@ -152,7 +152,7 @@ class ShelfDetector(nn.Module):
             source = str(path)
         if source != "network" and (state := _detector_weights(Path(source))):
             missing, total = _load_what_fits(self, state)
-            return f"{Path(source).name} ({total - missing} of {total} tensors)"
+            return f"{_shown(Path(source))} ({total - missing} of {total} tensors)"
         return backbones.load_trunk(self.trunk, architecture, source)
 
 
@@ -210,7 +210,7 @@ class RetinaNet(nn.Module):
             backbones.fold_normalisation(self.trunk)
             return "torchvision ResNet50_Weights.IMAGENET1K_V1"
         missing, total = _load_what_fits(self, backbones.read_safetensors(Path(source)))
-        return f"{Path(source).name} ({total - missing} of {total} tensors)"
+        return f"{_shown(Path(source))} ({total - missing} of {total} tensors)"
 
 
 def retinanet_levels() -> tuple[AnchorLevel, ...]:
@@ -226,6 +226,11 @@ def retinanet_levels() -> tuple[AnchorLevel, ...]:
         )
         for stride in (8, 16, 32, 64, 128)
     )
+
+
+def _shown(path: Path) -> str:
+    # Every run calls its weights model.safetensors; its folder tells them apart.
+    return f"{path.absolute().parent.name}/{path.name}"
 
 
 def _detector_weights(path: Path) -> dict[str, torch.Tensor] | None:
