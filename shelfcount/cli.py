@@ -405,11 +405,12 @@ def _leads() -> bool:
 
 
 def _judge(dataset: Dataset, found: Any) -> Any:
+    from shelfcount.evaluation.metrics import score
     from shelfcount.evaluation.threshold import best_threshold
     from shelfcount.training.fit import LOW_SCORE, Judgement
 
     threshold, curve = best_threshold(dataset, found, floor=LOW_SCORE)
-    return Judgement(float(curve.f1.max()), threshold)
+    return Judgement(float(curve.f1.max()), threshold, score(dataset, found, threshold).map)
 
 
 def _open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:

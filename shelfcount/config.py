@@ -71,7 +71,7 @@ class TrainConfig(_Section):
     warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
     ema: float = Field(default=0.998, ge=0, lt=1, description="Decay of the averaged weights, a step.")
     loss: Literal["task_aligned", "focal"] = "task_aligned"
-    patience: int = Field(default=40, ge=1, description="Epochs without a better validation F1 before stopping.")
+    patience: int = Field(default=40, ge=1, description="Epochs without a better validation mAP before stopping.")
     validate_every: int = Field(default=2, ge=1, description="Epochs.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     channels_last: bool = True

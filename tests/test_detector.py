@@ -130,7 +130,10 @@ def test_weights_of_a_run_come_back_whole(tmp_path: Path) -> None:
     torch.manual_seed(1)
     other = build("mobilenet_v2_050", CLASSES, LEVELS, 16).eval()
     total = sum(not k.endswith("num_batches_tracked") for k in net.state_dict())
-    assert other.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")) == f"{tmp_path.name}/w.safetensors ({total} of {total} tensors)"
+    assert (
+        other.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
+        == f"{tmp_path.name}/w.safetensors ({total} of {total} tensors)"
+    )
     x = torch.rand(1, 3, HEIGHT, WIDTH)
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(net(x), other(x), strict=True))
@@ -140,7 +143,10 @@ def test_other_classes_cost_only_the_last_convolution(tmp_path: Path) -> None:
     save_file(_small(classes=5).state_dict(), tmp_path / "w.safetensors")
     net = _small()
     total = sum(not k.endswith("num_batches_tracked") for k in net.state_dict())
-    assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")) == f"{tmp_path.name}/w.safetensors ({total - 2} of {total} tensors)"
+    assert (
+        net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
+        == f"{tmp_path.name}/w.safetensors ({total - 2} of {total} tensors)"
+    )
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:

@@ -41,10 +41,18 @@ LOW_SCORE = 0.05
 
 @dataclass(frozen=True)
 class Judgement:
-    """What validation says of one epoch: the best F1 over all score thresholds, and where it lies."""
+    """What validation says of one epoch.
+
+    Attributes:
+        f1: The best over all score thresholds.
+        threshold: Where it lies.
+        fitness: What epochs are compared by; F1 where None. mAP serves better: it weighs all scores,
+            while F1 at its best threshold hardly moves once few products are left to gain.
+    """
 
     f1: float
     threshold: float
+    fitness: float | None = None
 
 
 Judge = Callable[[Dataset, Sequence[Detections]], Judgement]
@@ -177,9 +185,9 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
     # Written when the epoch's row of the history is there; `save_last` of Lightning would leave out
     # the epochs that were not the best so far, and a resumed run would repeat them.
     often: dict[str, Any] = {"every_n_epochs": interval, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_f1", mode="max", **often)
+    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_fitness", mode="max", **often)
     last = ModelCheckpoint(run / "checkpoints", filename="last", **often)
-    stop = EarlyStopping("val_f1", mode="max", patience=max(1, options.patience // interval))
+    stop = EarlyStopping("val_fitness", mode="max", patience=max(1, options.patience // interval))
     parallel = options.devices * options.nodes > 1
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -297,7 +305,9 @@ class _Module(pl.LightningModule):
             scale = np.array([photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32)
             found.append(boxes.replace(boxes=boxes.boxes * scale))
         self.judgement = self.judge(self.val, found)
-        self.log_dict({"val_f1": self.judgement.f1, "val_threshold": self.judgement.threshold}, sync_dist=True)
+        judged = self.judgement
+        fitness = judged.f1 if judged.fitness is None else judged.fitness
+        self.log_dict({"val_f1": judged.f1, "val_threshold": judged.threshold, "val_fitness": fitness}, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["judgement"] = {"f1": float(self.judgement.f1), "threshold": float(self.judgement.threshold)}
