@@ -87,7 +87,7 @@ class AugmentConfig(_Section):
 
     mosaic: float = Field(default=0.5, ge=0, le=1)
     mosaic_until: float = Field(default=0.85, ge=0, le=1, description="Share of the epochs with mosaic; the last ones see whole photos.")
-    flip: float = Field(default=0.5, ge=0, le=1)
+    flip: float = Field(default=0.0, ge=0, le=1, description="Left for right; labels are never mirrored on a shelf.")
     scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.7, 1.5), description="Smallest and largest enlargement.")
     aspect: float = Field(default=0.15, ge=0, lt=1, description="Width changes against height by up to this share.")
     rotate: float = Field(default=3.0, ge=0, le=45, description="Degrees, either way.")

@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 
 def stamp(*, seed: int | None = None, threads: int | None = None) -> dict[str, Any]:
-    """As plain data for a JSON file. `commit` ends in ``+changes`` where the work tree differs from it."""
+    """As plain data for a JSON file. `commit` ends in ``+changes`` where code, settings or weights differ from it."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
@@ -50,7 +50,9 @@ def _commit() -> str:
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True)
+        # Results are written while others are still being measured; they change no number.
+        code = ["git", "status", "--porcelain", "-uno", "--", "*.py", "*.toml", "*.sh", "*.lock", "*.safetensors"]
+        dirty = subprocess.run(code, cwd=here.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "not a checkout"
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

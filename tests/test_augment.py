@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,16 @@ GEOMETRY = AugmentConfig(mosaic=0, brightness=0, contrast=0, saturation=0, hue=0
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Four photos of other sizes than the input: two, three, no and one (ignored) coloured products."""
-    folder = tmp_path_factory.mktemp("shelf")
+    return _draw(tmp_path_factory.mktemp("shelf"), round_=False)
+
+
+@pytest.fixture(scope="module")
+def round_shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same with ellipses, whose frame hardly grows when they turn; so it is with bottles and cans."""
+    return _draw(tmp_path_factory.mktemp("round"), round_=True)
+
+
+def _draw(folder: Path, round_: bool) -> Dataset:
     layouts = [
         ([[40, 60, 90, 120], [150, 30, 190, 140]], [0, 1], [False, False]),
         ([[20, 20, 80, 70], [110, 90, 150, 170], [180, 40, 230, 100]], [2, 0, 1], [False] * 3),
@@ -37,7 +47,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for i, (boxes, classes, ignore) in enumerate(layouts):
         image = np.full((192, 256, 3), GREY, np.uint8)
         for (left, top, right, bottom), c in zip(boxes, classes, strict=True):
-            image[top:bottom, left:right] = RED[c]
+            if round_:
+                center, half = ((left + right - 1) / 2, (top + bottom - 1) / 2), ((right - left) / 2, (bottom - top) / 2)
+                y, x = np.mgrid[:192, :256]
+                image[((x - center[0]) / half[0]) ** 2 + ((y - center[1]) / half[1]) ** 2 <= 1] = RED[c]
+            else:
+                image[top:bottom, left:right] = RED[c]
         write_photo(folder / f"{i}.png", image)
         photos.append(Photo(folder / f"{i}.png", 256, 192, Detections(boxes, classes, ignore=ignore)))
     return Dataset(("red", "green", "blue"), tuple(photos))
@@ -101,12 +116,11 @@ def test_boxes_stay_inside_and_columns_belong_together(shelf: Dataset, config: A
 
 @pytest.mark.parametrize(
     ("perspective", "aspect", "tolerance"),
-    # A frame around a changed view, turned, has a wider frame around it: torchvision moves boxes step by step.
-    [(0.0, 0.0, 2.0), (0.0, 0.15, 2.0), (1.0, 0.15, 5.0)],
+    [(0.0, 0.0, 2.0), (0.0, 0.15, 2.0), (1.0, 0.15, 2.5)],
 )
-def test_boxes_follow_their_products(shelf: Dataset, perspective: float, aspect: float, tolerance: float) -> None:
-    photos = _photos(shelf, GEOMETRY.model_copy(update={"perspective": perspective, "aspect": aspect}))
-    checked = 0
+def test_boxes_follow_their_products(round_shelf: Dataset, perspective: float, aspect: float, tolerance: float) -> None:
+    photos = _photos(round_shelf, GEOMETRY.model_copy(update={"perspective": perspective, "aspect": aspect}))
+    checked, off = 0, []
     for epoch in range(40):
         sample = photos[epoch, 1]
         # One product of each class here, so its pixels are found by colour.
@@ -119,8 +133,11 @@ def test_boxes_follow_their_products(shelf: Dataset, perspective: float, aspect:
             margin = 2 + WIDTH * aspect / 2
             if min(box[0] - margin, box[1] - 2, WIDTH - margin - box[2], HEIGHT - 2 - box[3]) > 0:
                 np.testing.assert_allclose(seen, box, atol=tolerance)
+                off.append(box - seen)
                 checked += 1
     assert checked > 30
+    # No edge is off to one side on the whole: a network learns such a bias to the fraction of a pixel.
+    assert np.abs(np.mean(off, axis=0)).max() < 0.5
 
 
 def test_no_box_stands_on_the_grey_beside_a_narrowed_photo(shelf: Dataset) -> None:
@@ -140,7 +157,7 @@ def test_no_box_stands_on_the_grey_beside_a_narrowed_photo(shelf: Dataset) -> No
 def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> None:
     still = {"rotate": 0, "perspective": 0, "flip": 0, "aspect": 0, "scale": (1.0, 1.0)}
     photos = _photos(shelf, GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 1.0, **still}))
-    # Translation and a little shear remain.
+    # Translation remains.
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     products = 0
     for epoch in range(25):
@@ -153,10 +170,10 @@ def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> Non
             for left, top, right, bottom in boxes[classes == c]:
                 covered |= (x > left - 1.5) & (x < right + 1.5) & (y > top - 1.5) & (y < bottom + 1.5)
                 window = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-                # A sheared sliver fills little of its frame.
+                # A sliver fills little of its frame.
                 assert min(window.shape) < 8 or window.mean() > 0.6
-            # Slivers below a pixel lose their box.
-            assert (pixels & ~covered).sum() <= 2 * HEIGHT * 0.1
+            # Slivers below a pixel lose their box: a column or two of pixels as long as a product.
+            assert (pixels & ~covered).sum() <= HEIGHT
     assert products > 60
 
 
@@ -169,7 +186,7 @@ def test_mosaic_ends_before_the_last_epochs(shelf: Dataset) -> None:
 
 
 def test_a_product_cut_to_little_is_not_judged(shelf: Dataset) -> None:
-    photos = _photos(shelf, GEOMETRY.model_copy(update={"scale": (1.8, 2.2)}))
+    photos = _photos(shelf, GEOMETRY.model_copy(update={"scale": (1.8, 2.2), "aspect": 0}))
     samples = [photos[epoch, 1] for epoch in range(30)]
     assert any(s["ignore"].any() for s in samples)
     # A box marked so touches the border; photo 3's stays marked wherever it is.

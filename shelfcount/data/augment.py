@@ -36,14 +36,13 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
         height, width: Of the network's input.
 
     Returns:
-        Two transforms of (image, boxes): the first moves boxes, the second leaves them.
+        The first moves an image and points on it alike, the second changes the look of an image alone.
     """
-    shear = (-2.0, 2.0)
     geometry = v2.Compose(
         [
             v2.RandomHorizontalFlip(config.flip),
             v2.RandomApply([v2.RandomPerspective(distortion_scale=0.15, p=1.0, fill=GREY)], p=config.perspective),
-            v2.RandomAffine(degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, shear=(*shear, *shear), fill=GREY),
+            v2.RandomAffine(degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, fill=GREY),
         ]
     )
     noise = [v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.03), v2.ToDtype(torch.uint8, scale=True)]
@@ -130,10 +129,14 @@ class TrainingPhotos(TorchDataset[Sample]):
     def _move(
         self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # Boxes keep their full extent on the way, so that one can tell how much of each is left.
-        frame = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(self.height, self.width), clamping_mode=None)  # type: ignore[call-arg]
+        # The middles of the edges go along, not the corners: around a rotated rectangle the box of the
+        # corners grows by some pixels, around a rotated bottle it does not. They travel as boxes of no
+        # size, which torchvision leaves unclamped on request, so that one can tell how much of each is left.
+        points = _edge_middles(boxes).reshape(-1, 2)
+        canvas = (self.height, self.width)
+        frame = tv_tensors.BoundingBoxes(points.repeat(1, 2), format="XYXY", canvas_size=canvas, clamping_mode=None)  # type: ignore[call-arg]
         picture, frame = self.geometry(tv_tensors.Image(image), frame)
-        moved = frame.as_subclass(torch.Tensor)
+        moved = _around(frame.as_subclass(torch.Tensor)[:, :2].reshape(-1, 4, 2))
         # What left the frame here is lost: narrowing must not bring its box back onto grey.
         kept = _cut(moved, 0, 0, self.width, self.height)
         stretch_x = 1 + rng.uniform(-self.config.aspect, self.config.aspect) if self.config else 1.0
@@ -142,6 +145,18 @@ class TrainingPhotos(TorchDataset[Sample]):
             moved, kept = (_widen_boxes(b, stretch_x, self.width) for b in (moved, kept))
             kept = _cut(kept, 0, 0, self.width, self.height)
         return picture, kept, ignore | _hidden(kept, moved)
+
+
+def _edge_middles(boxes: torch.Tensor) -> torch.Tensor:
+    """(n, 4) xyxy to (n, 4, 2), the middles (x, y) of left, top, right and bottom edge."""
+    left, top, right, bottom = boxes.unbind(dim=1)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return torch.stack([left, y, x, top, right, y, x, bottom], dim=1).reshape(-1, 4, 2)
+
+
+def _around(points: torch.Tensor) -> torch.Tensor:
+    """(n, k, 2) to the (n, 4) xyxy boxes around them."""
+    return torch.cat([points.amin(dim=1), points.amax(dim=1)], dim=1)
 
 
 def _widen(image: torch.Tensor, share: float) -> torch.Tensor:
