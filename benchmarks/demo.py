@@ -59,11 +59,11 @@ def stages(folder: Path, short: bool) -> list[Stage]:
     count = ("count", bundle, photo, "--json", f"{folder / 'counts.json'}", "--picture", f"{folder / 'counted'}")
     bench = ("bench", bundle, "--baseline", "resnet50", "--data", labels["test"], "--photo", photo, "--out", f"{folder / 'report'}", *few)
     return [
-        Stage("render shelf photos with exact labels", 1, tuple(synth)),
-        Stage("fine-tune the detector from the weights the package ships", 7, (train,)),
-        Stage("quantize to int8 and export for the phone", 1, (("export", f"{folder / 'run'}", "--out", bundle),)),
+        Stage("render shelf photos with exact labels", 0.3, tuple(synth)),
+        Stage("fine-tune the detector from the weights the package ships", 5, (train,)),
+        Stage("quantize to int8 and export for the phone", 0.7, (("export", f"{folder / 'run'}", "--out", bundle),)),
         Stage("count a photo that was never seen", 0.1, (count,)),
-        Stage("measure size, latency and F1 against ResNet-50, write the report", 2, (bench,)),
+        Stage("measure size, latency and F1 against ResNet-50, write the report", 0.8, (bench,)),
     ]
 
 
@@ -85,7 +85,7 @@ def announce(way: list[Stage], short: bool) -> None:
     """Say what will happen and for how long."""
     print(f"From nothing to a counted shelf in {len(way)} stages, about {sum(s.minutes for s in way):.0f} minutes on 2 cores:")
     for number, stage in enumerate(way, start=1):
-        print(f"  {number}. {stage.title}, {f'about {stage.minutes:.0f} min' if stage.minutes >= 1 else 'some seconds'}")
+        print(f"  {number}. {stage.title}, {f'about {stage.minutes:.0f} min' if stage.minutes >= 1 else 'under a minute'}")
     if short:
         print("This is the short form: a few photos and one epoch, a fraction of that time, and nothing learnt.")
 

@@ -181,10 +181,10 @@ def write(folder: Path, result: Comparison) -> None:
 
 def markdown(rows: tuple[Row, ...]) -> str:
     """The comparison as a Markdown table."""
-    heads = ("model", "form", "weights from", "MB", "GMAC", "p50 ms", "p90 ms", "threads", "F1", "mAP", "count error")
+    heads = ("model", "form", "MB", "GMAC", "p50 ms", "p90 ms", "threads", "F1", "mAP", "count error", "weights from")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        cells = [page.show(v, d) for v, d in zip(_cells(row), (0, 0, 0, 2, 2, 1, 1, 0, 3, 3, 3), strict=True)]
+        cells = [page.show(v, d) for v, d in zip(_cells(row), (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -192,7 +192,8 @@ def markdown(rows: tuple[Row, ...]) -> str:
 def _cells(row: Row) -> list[Any]:
     size, macs = row.size and row.size / 1e6, row.macs and row.macs / 1e9
     timing = row.latency
-    return [row.name, row.variant, row.start, size, macs, timing.p50, timing.p90, timing.threads, row.f1, row.map, row.count_error]
+    measured = [size, macs, timing.p50, timing.p90, timing.threads, row.f1, row.map, row.count_error]
+    return [row.name, row.variant, *measured, row.start]
 
 
 def _cards(result: Comparison) -> list[page.Card]:
@@ -229,7 +230,6 @@ def _comparison_blocks(result: Comparison) -> list[page.Block]:
     columns = [
         page.Column("model"),
         page.Column("form"),
-        page.Column("weights from"),
         page.Column("size", "MB", 2),
         page.Column("work", "GMAC", 2),
         page.Column("p50", "ms", 1),
@@ -238,6 +238,7 @@ def _comparison_blocks(result: Comparison) -> list[page.Block]:
         page.Column("F1"),
         page.Column("mAP"),
         page.Column("count error"),
+        page.Column("weights from"),
     ]
     caption = (
         f"Network and suppression on one photo, in turn on one machine: {phone.latency.runs} and {baseline.latency.runs} runs "
