@@ -245,7 +245,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if not self.classes:
             raise ValueError("a model needs at least one class")
-        if broken := [c for c in self.classes if c.splitlines() != [c]]:
+        if broken := [c for c in self.classes if not c or "\n" in c or "\r" in c]:
             raise ValueError(f"class names must be one line of text each, as labels.txt has one a line, got {broken}")
         if not (0 <= self.score_threshold <= 1 and 0 < self.nms_iou <= 1):
             raise ValueError(f"score_threshold and nms_iou must be in [0, 1], got {self.score_threshold} and {self.nms_iou}")
