@@ -11,6 +11,7 @@ photos serves every threshold. Conventions that hold for every number here:
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +219,11 @@ class Evaluation:
     photos: tuple[PhotoScore, ...]
     confusion: np.ndarray
 
+    def _names(self) -> list[str]:
+        """Photos relative to the folder they share: results travel, the machine's paths stay."""
+        folder = os.path.commonpath([row.path.absolute().parent for row in self.photos]) if self.photos else ""
+        return [os.path.relpath(row.path.absolute(), folder) for row in self.photos]
+
     def to_json(self) -> dict[str, Any]:
         """As plain lists, numbers and strings; what was not measured is null."""
         return {
@@ -236,7 +242,7 @@ class Evaluation:
                 "bias": self.count_bias,
             },
             "per_class": [row.to_json() for row in self.per_class],
-            "per_photo": [{"path": str(row.path), **row.score.to_json()} for row in self.photos],
+            "per_photo": [{"path": name, **row.score.to_json()} for name, row in zip(self._names(), self.photos, strict=True)],
             "confusion": {"classes": list(self.classes), "matrix": self.confusion.tolist()},
         }
 
