@@ -109,7 +109,16 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     module = tables()
     assert module.figures(tmp_path).count("not measured") == len(module.EVALUATED) * (len(module.HEADS) - 1) + 1
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
-    scores = {"photos": 40, "boxes": 1234, "f1": 0.83149, "macro_f1": 0.7, "precision": 0.8, "recall": 0.9, "any_class": {"f1": 0.95}, "map": None}
+    scores = {
+        "photos": 40,
+        "boxes": 1234,
+        "f1": 0.83149,
+        "macro_f1": 0.7,
+        "precision": 0.8,
+        "recall": 0.9,
+        "any_class": {"f1": 0.95},
+        "map": None,
+    }
     result = {**scores, "count_error": {"by_class": {"relative": 0.125}}, "stamp": stamp}
     (tmp_path / "drinks_int8.json").write_text(json.dumps(result))
     shown = module.figures(tmp_path)
