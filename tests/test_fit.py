@@ -180,7 +180,8 @@ def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> 
     assert float(last["loss"]) < float(first["loss"])
     assert detector.spec.provenance["start"] == "random"
     image = np.zeros((128, 128, 3), np.uint8)
-    np.testing.assert_array_equal(load_run(tmp_path / "run").heads(image)[1], detector.heads(image)[1])
+    # The network in memory lies channels last, the one read back does not: they add in another order.
+    np.testing.assert_allclose(load_run(tmp_path / "run").heads(image)[1], detector.heads(image)[1], atol=1e-5)
 
 
 @pytest.mark.slow
