@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of the README: trains on the drinks photos in two parts, exports, evaluates on the test
+# The figures of the README: trains on the drinks photos, exports, evaluates on the test
 # photos, and leaves stamped results. A run or bundle that is there already is used as it is.
 #
 #   benchmarks/drinks.sh DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
@@ -10,25 +10,19 @@ weights=${2:?MobileNetV2 ImageNet weights, .safetensors with the key names of to
 results=benchmarks/results
 export PATH="$PWD/.venv/bin:$PATH"
 
-train() { # run, config, weights
-  [ -e "runs/$1/spec.json" ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out "runs/$1" \
-    --config "benchmarks/configs/$2.toml" --set model.weights="$3"
-}
 judge() { # run or bundle, result
   shelfcount evaluate "runs/$1" --data "$drinks/test.json" --json "$results/$2.json" --force
 }
 
-train drinks drinks "$weights"
-train drinks-finish drinks_finish runs/drinks/model.safetensors
-judge drinks drinks_first_part
-judge drinks-finish drinks_float
+[ -e runs/drinks/spec.json ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out runs/drinks \
+  --config benchmarks/configs/drinks.toml --set model.weights="$weights"
+judge drinks drinks_float
 for recipe in int8 float32; do
-  [ -e "runs/drinks-$recipe" ] || shelfcount export runs/drinks-finish --out "runs/drinks-$recipe" --recipe "$recipe"
+  [ -e "runs/drinks-$recipe" ] || shelfcount export runs/drinks --out "runs/drinks-$recipe" --recipe "$recipe" --test "$drinks/test.json"
   judge "drinks-$recipe" "drinks_$recipe"
 done
 shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" --out runs/drinks-report --force
 cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/drinks/history.csv "$results/drinks_history.csv"
-cp runs/drinks-finish/history.csv "$results/drinks_finish_history.csv"
 python benchmarks/readme_tables.py

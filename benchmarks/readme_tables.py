@@ -19,7 +19,6 @@ README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 # As `shelfcount evaluate --json` writes them.
-FIRST_PART = "drinks_first_part.json"
 EVALUATED = {"float32, PyTorch": "drinks_float.json", "float32, LiteRT": "drinks_float32.json", "int8, LiteRT": "drinks_int8.json"}
 # As `shelfcount bench` writes it.
 COMPARED = "drinks_bench.json"
@@ -31,9 +30,8 @@ def figures(results: Path) -> str:
     evaluated = {form: _read(results / file) for form, file in EVALUATED.items()}
     parts = [_table(evaluated)]
     float_model = next(iter(evaluated.values()))
-    first = _read(results / FIRST_PART)
-    if float_model and first:
-        parts.append(_training(first, float_model))
+    if float_model:
+        parts.append(_training(float_model["model"]))
     parts += [_origin(result) for result in list(evaluated.values())[-1:] if result]
     compared = _read(results / COMPARED)
     if compared is None:
@@ -69,14 +67,11 @@ def _scores(result: dict[str, Any]) -> list[Any]:
     return [*(result[key] for key in keys), result["any_class"]["f1"], result["map"], result["count_error"]["by_class"]["relative"]]
 
 
-def _training(first: dict[str, Any], last: dict[str, Any]) -> str:
-    begin, end = first["model"], last["model"]
-    made = end["trained"]
+def _training(model: dict[str, Any]) -> str:
+    made = model["trained"]
     return (
-        f"Trained for {begin['minutes']:.1f} and {end['minutes']:.1f} minutes on {end['photos']} photos with {end['boxes']:,} boxes, "
-        f"from {begin['start']}, seed {end['seed']}, at commits {begin['trained']['commit']} and {made['commit']} on {made['device']}. "
-        f"F1 after the first part was {first['f1']:.3f} on test and {begin['val_f1']:.3f} on validation, at the end {last['f1']:.3f} "
-        f"and {end['val_f1']:.3f}."
+        f"Trained for {model['minutes']:.1f} minutes on {model['photos']} photos with {model['boxes']:,} boxes, from {model['start']}, "
+        f"seed {model['seed']}, at commit {made['commit']} on {made['device']}. F1 on validation was {model['val_f1']:.3f}."
     )
 
 

@@ -158,14 +158,18 @@ def export(
     output: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
     recipe: Annotated[str, typer.Option(help="float32, float16, dynamic or int8.")] = "int8",
     data: Annotated[str | None, typer.Option(help="Training photos for int8 calibration, where they moved.")] = None,
-    val: Annotated[str | None, typer.Option(help="Validation photos for the drop in F1, where they moved.")] = None,
+    val: Annotated[str | None, typer.Option(help="Validation photos for the drop in F1 and golden/, where they moved.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test photos, for the figures of the model card.")] = None,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Quantize a trained model and write the bundle that goes onto the phone."""
     from shelfcount.deploy import bundle as bundles
     from shelfcount.deploy import convert
+    from shelfcount.evaluation import golden
     from shelfcount.evaluation.metrics import evaluate
+    from shelfcount.report import card
+    from shelfcount.runtime.bundle import RAW_MODEL, LiteRTDetector
     from shelfcount.training import runs
 
     if recipe not in convert.RECIPES:
@@ -177,23 +181,32 @@ def export(
     training, validation = _training_data(
         data or sources["train"] or "", val or sources["val"], sources["class_names"], settings.train.seed, sources_of=str(run)
     )
-    with _steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after") as step:
+    tested = _read(test, Path(sources["class_names"]) if sources["class_names"] else None) if test else None
+    spec = detector.spec
+    with _steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after", "golden photos") as step:
         step()
-        model = convert.to_litert(detector.net, detector.spec)
+        model = convert.to_litert(detector.net, spec)
         step()
-        photos = bundles.calibration_photos(training, detector.spec, settings.export.calibration_photos) if recipe == "int8" else []
-        artifact = bundles.artifact(model, detector.spec, recipe, photos)
+        photos = bundles.calibration_photos(training, spec, settings.export.calibration_photos) if recipe == "int8" else []
+        main_model = bundles.artifact(model, spec, recipe, photos)
+        files = {"model.tflite": main_model, RAW_MODEL: bundles.raw_artifact(model, spec)}
         step()
         before = evaluate(detector, validation)
-        after = evaluate(bundles.to_detector(artifact, detector.spec), validation)
+        exported = LiteRTDetector(main_model, spec)
+        after = evaluate(exported, validation)
+        judged = [("validation", after), *([("test", evaluate(exported, tested))] if tested else [])]
+        step()
+        files |= golden.make(main_model, spec, validation)
     measured = {
         "validation_photos": len(validation),
         "f1_pytorch": round(before.micro.f1, 4),
         "f1": round(after.micro.f1, 4),
         "count_error": after.count_by_class.relative,
         "calibration_photos": len(photos),
+        **({"test_photos": len(tested), "test_f1": round(judged[-1][1].micro.f1, 4)} if tested else {}),
     }
-    bundle = bundles.write_bundle(output, detector, artifact, recipe, measured, force=force)
+    files["MODEL_CARD.md"] = card.write(spec, files, recipe, measured, golden.tolerance(files), judged)
+    bundle = bundles.write_bundle(output, spec, files, recipe, measured, force=force)
     if json_file:
         _write_json(json_file, {"bundle": str(output), "sha256": bundle.sha256, "bytes": bundle.model_bytes, "recipe": recipe, **measured})
     drop = before.micro.f1 - after.micro.f1
@@ -206,20 +219,25 @@ def export(
 
 @app.command()
 def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_file: JsonFile = None, force: Force = False) -> None:
-    """Check every file of a bundle against its sha256, and that LiteRT loads the model."""
-    from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+    """Check a bundle: every file against its sha256, what apps rely on, and the golden photos."""
+    from shelfcount.deploy import contract
+    from shelfcount.evaluation import golden
+    from shelfcount.runtime.bundle import read_bundle
 
     _check_free(json_file, force)
-    failure = None
+    failures = []
     try:
         found = read_bundle(bundle)
-        LiteRTDetector.open(found)
+        failures = contract.breaches(found)
+        # A model that breaks the contract may not even run.
+        failures = failures or [f"golden photo {failure}" for failure in golden.check(found).failures]
     except ShelfcountError as error:
-        failure = str(error)
+        failures = [str(error)]
     if json_file:
-        _write_json(json_file, {"bundle": str(bundle), "good": failure is None, "failure": failure})
-    if failure:
+        _write_json(json_file, {"bundle": str(bundle), "good": not failures, "failures": failures})
+    for failure in failures:
         out.print(f"FAILED {_plain(failure)}")
+    if failures:
         raise typer.Exit(1)
     out.print(f"good: {bundle}, {len(found.files)} files, {found.recipe}, {len(found.spec.classes)} classes, sha256 {found.sha256[:12]}")
 

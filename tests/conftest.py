@@ -148,11 +148,14 @@ def artifact(overfit: Overfit, converted: bytes) -> Callable[[str], bytes]:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, overfit: Overfit, artifact: Callable[[str], bytes]) -> Path:
+def bundle(tmp_path_factory: pytest.TempPathFactory, overfit: Overfit, converted: bytes, artifact: Callable[[str], bytes]) -> Path:
     """An int8 bundle of the overfit network; tests that change it copy it first."""
-    from shelfcount.deploy.bundle import write_bundle
-    from shelfcount.training.runs import load_run
+    from shelfcount.deploy.bundle import raw_artifact, write_bundle
+    from shelfcount.evaluation import golden
+    from shelfcount.runtime.bundle import RAW_MODEL
+    from shelfcount.training.runs import read_spec
 
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-int8"
-    write_bundle(folder, load_run(overfit.run), artifact("int8"), "int8", {"f1": 1.0})
+    folder, spec = tmp_path_factory.mktemp("bundles") / "tiny-int8", read_spec(overfit.run)
+    files = {"model.tflite": artifact("int8"), RAW_MODEL: raw_artifact(converted, spec)}
+    write_bundle(folder, spec, {**files, **golden.make(files["model.tflite"], spec, overfit.photos)}, "int8", {"f1": 1.0})
     return folder

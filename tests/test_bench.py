@@ -11,14 +11,15 @@ import pytest
 from shelfcount.deploy.bundle import write_bundle
 from shelfcount.records import ShelfcountError
 from shelfcount.report import bench
-from shelfcount.runtime.bundle import read_bundle
-from shelfcount.training.runs import load_run
+from shelfcount.runtime.bundle import RAW_MODEL, read_bundle
+from shelfcount.training.runs import read_spec
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_bundle_against_a_larger_one(overfit, artifact: Callable[[str], bytes], bundle: Path, tmp_path: Path) -> None:
-    larger = write_bundle(tmp_path / "larger", load_run(overfit.run), artifact("float32"), "float32", {})
+    files = {"model.tflite": artifact("float32"), RAW_MODEL: b"not used here"}
+    larger = write_bundle(tmp_path / "larger", read_spec(overfit.run), files, "float32", {})
     stages: list[int] = []
     result = bench.measure(bundle, str(larger.path), overfit.photos, runs=20, baseline_runs=10, on_stage=lambda: stages.append(len(stages)))
     bench.write(tmp_path / "report", result)

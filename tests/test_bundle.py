@@ -17,22 +17,17 @@ from hypothesis import strategies as st
 from shelfcount.deploy.bundle import check_free, write_bundle
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import LiteRTDetector, digest, read_bundle
-from shelfcount.training.detector import build
-from shelfcount.training.runs import TorchDetector
 
 SPEC = ModelSpec("tiny", "mobilenet_v2_050", ("cola", "Käse 1\u2028x"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), 0.31)
 MODEL = b"TFL3 not read by the reader" * 5
+FILES = {"model.tflite": MODEL, "model-raw.tflite": MODEL}
+OTHER = {**FILES, "model.tflite": MODEL[1:]}
 
 
 @pytest.fixture(scope="module")
-def detector() -> TorchDetector:
-    return TorchDetector(build(SPEC.architecture, 2, SPEC.levels, 16), SPEC)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, detector: TorchDetector) -> Path:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "shelf"
-    write_bundle(folder, detector, MODEL, "int8", {"f1": 0.5})
+    write_bundle(folder, SPEC, FILES, "int8", {"f1": 0.5})
     return folder
 
 
@@ -52,7 +47,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def test_bundle_comes_back_as_written(written: Path, detector: TorchDetector) -> None:
+def test_bundle_comes_back_as_written(written: Path) -> None:
     bundle = read_bundle(written)
     assert bundle.name == "shelf"
     assert bundle.recipe == "int8"
@@ -62,7 +57,7 @@ def test_bundle_comes_back_as_written(written: Path, detector: TorchDetector) ->
     assert (bundle.spec.classes, bundle.spec.levels, bundle.spec.score_threshold) == (SPEC.classes, SPEC.levels, 0.31)
     assert "torch" in bundle.spec.provenance["export_versions"]
     assert (written / "labels.txt").read_bytes() == "cola\nKäse 1\u2028x\n".encode()
-    assert sorted(p.name for p in written.iterdir()) == ["labels.txt", "model.json", "model.tflite"]
+    assert sorted(p.name for p in written.iterdir()) == ["labels.txt", "model-raw.tflite", "model.json", "model.tflite"]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -123,7 +118,7 @@ def test_folder_without_model_json_says_how_to_make_a_bundle(tmp_path: Path) -> 
         (lambda head: head.pop("format"), r"model\.json' must have format 1, got None"),
         (lambda head: head.pop("recipe"), r"model\.json' lacks or mistypes KeyError\('recipe'\)"),
         (lambda head: head.update(files=["model.tflite"]), r"model\.json' lacks or mistypes"),
-        (lambda head: head["files"].pop("labels.txt"), r"model\.json' must list labels\.txt, got \['model\.tflite'\]"),
+        (lambda head: head["files"].pop("labels.txt"), r"model\.json' must list labels\.txt, got \['model-raw\.tflite', 'model\.tflite'\]"),
         (lambda head: head["spec"].update(height="tall"), r"model\.json': this is not a model spec"),
         (
             lambda head: head["spec"]["classes"].append("chalk"),
@@ -173,10 +168,10 @@ def test_opened_bundle_detects_on_a_photo_of_any_size(bundle: Path) -> None:
 # ---------------------------------------------------------------- writing
 
 
-def test_failed_writing_leaves_nothing(tmp_path: Path, detector: TorchDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "write_text", _no_room)
     with pytest.raises(OSError, match="No space left"):
-        write_bundle(tmp_path / "new", detector, MODEL, "int8", {})
+        write_bundle(tmp_path / "new", SPEC, FILES, "int8", {})
     assert not (tmp_path / "new").exists()
 
 
@@ -184,21 +179,21 @@ def _no_room(*_: Any, **__: Any) -> int:
     raise OSError(28, "No space left on device")
 
 
-def test_failed_writing_leaves_the_old_bundle(folder: Path, detector: TorchDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writing_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_bundle(folder).sha256
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", _no_room)
         with pytest.raises(OSError, match="No space left"):
-            write_bundle(folder, detector, MODEL[1:], "int8", {}, force=True)
+            write_bundle(folder, SPEC, OTHER, "int8", {}, force=True)
     assert read_bundle(folder).sha256 == before
     # The next attempt clears away what the last one left.
-    assert write_bundle(folder, detector, MODEL[1:], "int8", {}, force=True).sha256 != before
+    assert write_bundle(folder, SPEC, OTHER, "int8", {}, force=True).sha256 != before
     assert [p.name for p in folder.parent.iterdir()] == ["shelf"]
 
 
-def test_existing_is_kept_without_force(folder: Path, detector: TorchDetector) -> None:
+def test_existing_is_kept_without_force(folder: Path) -> None:
     with pytest.raises(ShelfcountError, match=r"shelf' exists already\. Choose another --out, or replace it with --force"):
-        write_bundle(folder, detector, MODEL, "int8", {})
+        write_bundle(folder, SPEC, FILES, "int8", {})
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from ai_edge_litert.interpreter import Interpreter
 from conftest import Overfit, Shelves
 from torch.utils.flop_counter import FlopCounterMode
 
-from shelfcount.deploy import bundle, convert, flatbuffer
+from shelfcount.deploy import bundle, contract, convert, flatbuffer
 from shelfcount.evaluation.metrics import evaluate, match
-from shelfcount.records import ShelfcountError
-from shelfcount.runtime.bundle import LOWEST_SCORE
+from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
+from shelfcount.runtime.bundle import LOWEST_SCORE, LiteRTDetector
+from shelfcount.training.detector import build
 from shelfcount.training.runs import load_run, read_spec
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
@@ -58,7 +59,7 @@ def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelv
 def test_float32_artifact_gives_the_detections_of_pytorch(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
     """Tolerance: a hundredth of a photo pixel for a box, 1e-4 for a score; two float32 runtimes add in another order."""
     reference = load_run(overfit.run)
-    exported = bundle.to_detector(artifact("float32"), reference.spec)
+    exported = LiteRTDetector(artifact("float32"), reference.spec)
     total = 0
     for image in photos_of(shelves):
         ours, theirs = reference.detect(image), exported.detect(image)
@@ -73,7 +74,7 @@ def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: A
     # Many more candidates: here suppression in numpy and in the operator must decide alike. One box in
     # fifty may go either way, where scores or overlaps lie within rounding of each other.
     reference = load_run(overfit.run, 0.06)
-    exported = bundle.to_detector(artifact("float32"), reference.spec)
+    exported = LiteRTDetector(artifact("float32"), reference.spec)
     pairs = [(reference.detect(image), exported.detect(image)) for image in photos_of(shelves)]
     count = sum(len(ours) for ours, _ in pairs)
     missed = sum(int(match(ours, theirs, min_iou=0.9).missed.sum()) for ours, theirs in pairs)
@@ -86,7 +87,7 @@ def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: A
 def test_drop_in_f1_is_small(overfit: Overfit, artifact: Artifact, recipe: str, most: float) -> None:
     reference = load_run(overfit.run)
     before = evaluate(reference, overfit.photos).micro.f1
-    after = evaluate(bundle.to_detector(artifact(recipe), reference.spec), overfit.photos).micro.f1
+    after = evaluate(LiteRTDetector(artifact(recipe), reference.spec), overfit.photos).micro.f1
     print(f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, {len(artifact(recipe)) / 1e6:.2f} MB")
     assert before - after <= most
 
@@ -122,22 +123,33 @@ def _outputs(model: bytes) -> list[int]:
     return list(flatbuffer.read(model).subgraphs[0].outputs)
 
 
-def test_int8_graph_holds_no_pad_and_no_transpose(artifact: Artifact) -> None:
+def test_int8_graph_holds_no_operator_that_design_could_avoid(artifact: Artifact) -> None:
     # All that is there. With more than one pyramid level CONCATENATION joins them; this model has one.
     names = flatbuffer.operator_names(artifact("int8"))
-    assert set(names) == {
-        "QUANTIZE",
-        "CONV_2D",
-        "DEPTHWISE_CONV_2D",
-        "ADD",
-        "RESIZE_BILINEAR",
-        "RESHAPE",
-        "LOGISTIC",
-        "DEQUANTIZE",
-        "TFLite_Detection_PostProcess",
-    }
-    assert names[0] == "QUANTIZE"
+    expected = {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "RESIZE_BILINEAR", "RESHAPE", "LOGISTIC", "DEQUANTIZE", "QUANTIZE"}
+    assert set(names) == {*expected, "TFLite_Detection_PostProcess"}
+    # Pixels come in through DEQUANTIZE and QUANTIZE, location and scores leave through a DEQUANTIZE each.
+    assert names[:2] == ["DEQUANTIZE", "QUANTIZE"]
+    assert (names.count("QUANTIZE"), names.count("DEQUANTIZE")) == (1, 3)
     assert names[-1] == "TFLite_Detection_PostProcess"
+
+
+@pytest.mark.parametrize("recipe", convert.RECIPES)
+def test_everything_but_the_last_operator_runs_inside_xnnpack(artifact: Artifact, recipe: str) -> None:
+    assert contract.stray_operators(artifact(recipe)) == ["TFLite_Detection_PostProcess"]
+    assert contract.partitions(artifact(recipe)) == 1
+
+
+def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
+    # Two levels of one scale each meet in a concatenation of a third: where the quantizer puts a QUANTIZE for each.
+    levels = (AnchorLevel(8, ((40.0, 20.0),)), AnchorLevel(16, ((60.0, 30.0),)))
+    spec = ModelSpec("two", "mobilenet_v2_050", ("a", "b"), 96, 96, levels)
+    model = convert.to_litert(build(spec.architecture, 2, levels, 16).eval(), spec)
+    quantized = convert.quantize(model, "int8", [stretch(image, 96, 96) for image in photos_of(shelves)[:2]])
+    assert flatbuffer.operator_names(quantized).count("QUANTIZE") > 1
+    finished = flatbuffer.finish(quantized, spec, LOWEST_SCORE)
+    assert flatbuffer.operator_names(finished).count("QUANTIZE") == 1
+    assert contract.stray_operators(finished) == ["TFLite_Detection_PostProcess"]
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
@@ -155,7 +167,7 @@ def test_weights_lie_inside_the_flatbuffer_and_are_finite(artifact: Artifact, re
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
 def test_outputs_are_finite_sorted_and_as_many_as_counted(overfit: Overfit, artifact: Artifact, recipe: str) -> None:
-    detector = bundle.to_detector(artifact(recipe), read_spec(overfit.run))
+    detector = LiteRTDetector(artifact(recipe), read_spec(overfit.run))
     rng = np.random.default_rng(0)
     for image in (rng.integers(0, 256, (96, 96, 3), np.uint8), np.zeros((96, 96, 3), np.uint8), np.full((96, 96, 3), 255, np.uint8)):
         boxes, classes, scores = detector.invoke(image)
@@ -168,7 +180,7 @@ def test_outputs_are_finite_sorted_and_as_many_as_counted(overfit: Overfit, arti
 
 def test_at_most_so_many_detections_leave_the_file(overfit: Overfit, converted: bytes, shelves: Shelves) -> None:
     spec = replace(read_spec(overfit.run), max_detections=2, score_threshold=LOWEST_SCORE)
-    detector = bundle.to_detector(bundle.artifact(converted, spec, "float32", []), spec)
+    detector = LiteRTDetector(bundle.artifact(converted, spec, "float32", []), spec)
     all_of_them = load_run(overfit.run, LOWEST_SCORE).detect(photos_of(shelves)[0])
     assert len(all_of_them) > 2
     np.testing.assert_allclose(detector.detect(photos_of(shelves)[0]).scores, all_of_them.scores[:2], atol=0.02)

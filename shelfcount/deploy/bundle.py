@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.deploy import convert, flatbuffer
+from shelfcount.deploy import convert, flatbuffer, metadata
 from shelfcount.records import Dataset, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import FORMAT, LOWEST_SCORE, Bundle, LiteRTDetector, digest, label_lines, read_bundle
+from shelfcount.runtime.bundle import FORMAT, LOWEST_SCORE, Bundle, digest, label_lines, read_bundle
 from shelfcount.stamp import versions
-from shelfcount.training.runs import TorchDetector
 from shelfcount.vision.images import read_photo, stretch
 
 
 def artifact(model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[np.ndarray]) -> bytes:
-    """A converted network as the main artifact: quantized, uint8 in, post-processing inside.
+    """A converted network as the main artifact: quantized, uint8 in, post-processing inside, described.
 
     Args:
         model: From `convert.to_litert`.
@@ -29,7 +28,12 @@ def artifact(model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[n
         recipe: One of `convert.RECIPES`.
         calibration: (H, W, 3) uint8 training photos; used for int8.
     """
-    return flatbuffer.finish(convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE)
+    return metadata.describe(flatbuffer.finish(convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE), spec)
+
+
+def raw_artifact(model: bytes, spec: ModelSpec) -> bytes:
+    """A converted network as the artifact for delegates: float16 weights, the heads as they are, described."""
+    return metadata.raw_artifact(convert.quantize(model, "float16", []), spec)
 
 
 def calibration_photos(train: Dataset, spec: ModelSpec, most: int, seed: int = 0) -> list[np.ndarray]:
@@ -38,15 +42,10 @@ def calibration_photos(train: Dataset, spec: ModelSpec, most: int, seed: int = 0
     return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
 
 
-def to_detector(model: bytes, spec: ModelSpec, threads: int = 1, score_threshold: float | None = None) -> LiteRTDetector:
-    """A finished artifact that is still in memory."""
-    return LiteRTDetector(model, spec, threads, score_threshold)
-
-
 def write_bundle(
     out: Path,
-    detector: TorchDetector,
-    model: bytes,
+    spec: ModelSpec,
+    files: Mapping[str, bytes],
     recipe: str,
     measured: Mapping[str, Any],
     *,
@@ -56,8 +55,9 @@ def write_bundle(
 
     Args:
         out: Folder to make.
-        detector: The trained network that `model` was made from.
-        model: From `artifact`.
+        spec: Of the model.
+        files: Name in the bundle to content: model.tflite (from `artifact`), model-raw.tflite (from
+            `raw_artifact`), and what goes along with them. labels.txt and model.json are written here.
         recipe: How it was quantized.
         measured: Figures to keep with it.
         force: Replace what stands at `out`.
@@ -66,12 +66,13 @@ def write_bundle(
         ShelfcountError: If `out` exists and `force` is not given.
     """
     check_free(out, force)
-    spec = replace(detector.spec, provenance={**detector.spec.provenance, "export_versions": versions()})
+    spec = replace(spec, provenance={**spec.provenance, "export_versions": versions()})
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    contents = {"model.tflite": model, "labels.txt": label_lines(spec.classes)}
+    contents = {**files, "labels.txt": label_lines(spec.classes)}
     for name, data in contents.items():
+        (draft / name).parent.mkdir(exist_ok=True)
         (draft / name).write_bytes(data)
     head: dict[str, Any] = {
         "format": FORMAT,

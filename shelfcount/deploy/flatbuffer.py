@@ -6,6 +6,7 @@ touches a weight.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from shelfcount.vision.anchors import CODER_SCALES
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
+INPUT_NAME = "image"
 # Names by which the op's outputs can be told apart in any tool, in the op's order.
 OUTPUT_NAMES = ("location", "category", "score", "number of detections")
 
@@ -39,11 +41,63 @@ def read(data: bytes) -> Any:
     return model
 
 
+class _Builder(flatbuffers.Builder):
+    """Puts constants on 16 bytes, as the schema's ``force_align`` asks and the generated Python does not."""
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+        self.Prep(16, x.nbytes)
+        return super().CreateNumpyVector(x)
+
+
 def write(model: Any) -> bytes:
     """The inverse of `read`."""
-    builder = flatbuffers.Builder(1 << 22)
+    builder = _Builder(1 << 22)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def set_metadata(model: Any, name: str, data: bytes) -> None:
+    """Keep `data` in the model under a name; what stood there under it goes."""
+    model.metadata = model.metadata or []
+    entry = next((entry for entry in model.metadata if entry.name == name.encode()), None)
+    if entry is None:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name.encode(), len(model.buffers)
+        model.metadata.append(entry)
+        model.buffers.append(schema.BufferT())
+    model.buffers[entry.buffer].data = np.frombuffer(data, np.uint8)
+
+
+def read_heads(data: bytes, spec: ModelSpec) -> Any:
+    """As `read`, for a file that ends in the heads.
+
+    Raises:
+        ShelfcountError: If it has more than one subgraph, or outputs other than location (1, A, 4) and
+            scores (1, A, C) for the spec's anchors and classes.
+    """
+    model = read(data)
+    if len(model.subgraphs) != 1:
+        raise ShelfcountError(f"the model must have one subgraph, got {len(model.subgraphs)}")
+    graph = model.subgraphs[0]
+    count = len(anchors.layout(spec.levels, spec.height, spec.width))
+    wanted = [[1, count, 4], [1, count, len(spec.classes)]]
+    shapes = [[int(side) for side in graph.tensors[i].shape] for i in graph.outputs]
+    if shapes != wanted:
+        raise ShelfcountError(f"the model's outputs must have shapes {wanted}, got {shapes}")
+    return model
+
+
+def sign(model: Any) -> None:
+    """Let the signature call inputs and outputs as their tensors are called, for runtimes that go by it."""
+    graph = model.subgraphs[0]
+    for signature in model.signatureDefs or []:
+        signature.inputs, signature.outputs = ([_entry(graph, i) for i in ends] for ends in (graph.inputs, graph.outputs))
+
+
+def _entry(graph: Any, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = graph.tensors[index].name, index
+    return entry
 
 
 def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
@@ -60,19 +114,12 @@ def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
     Raises:
         ShelfcountError: If the file is not of that form.
     """
-    model = read(data)
-    if len(model.subgraphs) != 1:
-        raise ShelfcountError(f"the model must have one subgraph, got {len(model.subgraphs)}")
+    model = read_heads(data, spec)
     graph = model.subgraphs[0]
-    count = len(anchors.layout(spec.levels, spec.height, spec.width))
-    wanted = [[1, count, 4], [1, count, len(spec.classes)]]
-    shapes = [[int(side) for side in graph.tensors[i].shape] for i in graph.outputs]
-    if shapes != wanted:
-        raise ShelfcountError(f"the model's outputs must have shapes {wanted}, got {shapes}")
+    _drop_requantize(model, graph)
     _take_pixels(model, graph)
     _append_postprocess(model, graph, spec, score_threshold)
-    # The signature named the tensors that are now inside the graph.
-    model.signatureDefs = []
+    sign(model)
     return write(model)
 
 
@@ -85,28 +132,20 @@ def operator_names(data: bytes) -> list[str]:
 
 
 def _take_pixels(model: Any, graph: Any) -> None:
-    """Make the float input a uint8 one.
+    """Make the float input a uint8 one, with a DEQUANTIZE behind it.
 
-    In an int8 file the QUANTIZE behind the input becomes uint8 to int8, the same scale and the
-    zero point moved by 128. In a float file a DEQUANTIZE takes its place.
+    In an int8 file a QUANTIZE follows. One operator from uint8 to int8 would do, but XNNPACK has none;
+    the two it has, and the pixel bytes come through them unchanged.
     """
     (index,) = graph.inputs
     tensor = graph.tensors[index]
-    readers = [op for op in graph.operators if index in list(op.inputs)]
-    tensor.type = schema.TensorType.UINT8
-    first = graph.tensors[readers[0].outputs[0]]
-    if len(readers) == 1 and first.type == schema.TensorType.INT8 and first.quantization is not None and _is_quantize(model, readers[0]):
-        scale, zero = float(first.quantization.scale[0]), int(first.quantization.zeroPoint[0])
-        if abs(scale * 255 - 2) > 1e-3:
-            raise ShelfcountError(f"the int8 input must span [-1, 1], got a scale of {scale} instead of {2 / 255:.6f}")
-        tensor.quantization = _quantization(scale, zero + 128)
-        return
+    tensor.name, tensor.type = INPUT_NAME.encode(), schema.TensorType.UINT8
     tensor.quantization = _quantization(1 / PIXEL_SCALE, PIXEL_ZERO)
     floats = schema.TensorT()
     floats.name, floats.shape, floats.type, floats.buffer = b"pixels", tensor.shape, schema.TensorType.FLOAT32, 0
     graph.tensors.append(floats)
     inside = len(graph.tensors) - 1
-    for op in readers:
+    for op in graph.operators:
         op.inputs = [inside if i == index else i for i in op.inputs]
     operator = schema.OperatorT()
     operator.opcodeIndex = _opcode(model, schema.BuiltinOperator.DEQUANTIZE)
@@ -114,9 +153,32 @@ def _take_pixels(model: Any, graph: Any) -> None:
     graph.operators.insert(0, operator)
 
 
-def _is_quantize(model: Any, operator: Any) -> bool:
+def _drop_requantize(model: Any, graph: Any) -> None:
+    """Let each operator write the scale that its reader wants, instead of a QUANTIZE from int8 to int8 between them.
+
+    The quantizer puts one before a concatenation wherever the joined scales differ.
+    """
+    made_by = {index: op for op in graph.operators for index in op.outputs}
+    readers = Counter(index for op in graph.operators for index in op.inputs)
+    for op in [op for op in graph.operators if _builtin(model, op) == schema.BuiltinOperator.QUANTIZE]:
+        (source,), (target,) = op.inputs, op.outputs
+        if graph.tensors[source].type != schema.TensorType.INT8:
+            continue
+        chain = [source]
+        while _builtin(model, made_by[chain[-1]]) == schema.BuiltinOperator.RESHAPE:
+            chain.append(made_by[chain[-1]].inputs[0])
+        if _builtin(model, made_by[chain[-1]]) != schema.BuiltinOperator.CONV_2D or any(readers[i] > 1 for i in chain):
+            continue
+        for index in chain:
+            graph.tensors[index].quantization = graph.tensors[target].quantization
+        for reader in graph.operators:
+            reader.inputs = [source if i == target else i for i in reader.inputs]
+        graph.operators.remove(op)
+
+
+def _builtin(model: Any, operator: Any) -> int:
     code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode) == schema.BuiltinOperator.QUANTIZE
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def _append_postprocess(model: Any, graph: Any, spec: ModelSpec, score_threshold: float) -> None:

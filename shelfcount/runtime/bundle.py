@@ -17,6 +17,8 @@ from shelfcount.vision.postprocess import ratios_to_pixels
 
 # Of model.json; raised when a reader of the old form would go wrong.
 FORMAT = 1
+# Float16 heads without post-processing, for GPU and Core ML delegates.
+RAW_MODEL = "model-raw.tflite"
 # Below it the file itself does not look: low enough for precision-recall curves.
 LOWEST_SCORE = 0.05
 
@@ -81,7 +83,7 @@ def read_bundle(path: Path | str) -> Bundle:
         raise ShelfcountError(
             f"'{path / 'model.json'}' was changed or damaged: what it holds does not fit its own digest. Export it again."
         )
-    for wanted in ("model.tflite", "labels.txt"):
+    for wanted in ("model.tflite", RAW_MODEL, "labels.txt"):
         if wanted not in files:
             raise ShelfcountError(f"'{path / 'model.json'}' must list {wanted}, got {sorted(files)}")
     for name, expected in files.items():
@@ -164,6 +166,10 @@ class LiteRTDetector:
         return boxes[0, :n], classes[0, :n], scores[0, :n]
 
     def detect(self, image: np.ndarray) -> Detections:
-        boxes, classes, scores = self.invoke(stretch(image, self.spec.height, self.spec.width))
+        return self.detect_stretched(stretch(image, self.spec.height, self.spec.width), image.shape[1], image.shape[0])
+
+    def detect_stretched(self, pixels: np.ndarray, width: int, height: int) -> Detections:
+        """As `detect`, for a photo of `width` x `height` pixels that was stretched to (H, W, 3) elsewhere."""
+        boxes, classes, scores = self.invoke(pixels)
         kept = scores >= self.spec.score_threshold
-        return Detections(ratios_to_pixels(boxes[kept], image.shape[1], image.shape[0]), classes[kept], scores[kept])
+        return Detections(ratios_to_pixels(boxes[kept], width, height), classes[kept], scores[kept])

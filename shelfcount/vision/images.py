@@ -41,6 +41,11 @@ def read_photo(path: Path | str) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise ShelfcountError(f"cannot read photo '{path}': {error.strerror or error}") from error
+    return decode_photo(data, path)
+
+
+def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
+    """`read_photo` for bytes already read; `path` is for messages."""
     if data[:2] == b"\xff\xd8" and not jpeg_is_whole(data):
         raise ShelfcountError(f"photo '{path}' is cut short: its JPEG data has no end ({len(data)} bytes). Copy it again from the phone.")
     try:
@@ -82,15 +87,26 @@ def write_photo(path: Path | str, image: np.ndarray, quality: int = 92) -> None:
         ShelfcountError: If OpenCV writes no such format.
     """
     path = Path(path)
-    suffix = path.suffix.lower() or ".jpg"
+    try:
+        write_whole(path, encode_photo(image, path.suffix.lower() or ".jpg", quality))
+    except ShelfcountError as error:
+        raise ShelfcountError(f"cannot write '{path}' as a picture: {error}") from error
+
+
+def encode_photo(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> bytes:
+    """(height, width, 3) uint8 RGB as the bytes of a picture file.
+
+    Raises:
+        ShelfcountError: If OpenCV writes no format of this suffix.
+    """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
     try:
         ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     except cv2.error as error:
-        raise ShelfcountError(f"cannot write '{path}' as a picture: {error.err}. Known formats: {', '.join(PHOTO_SUFFIXES)}") from error
+        raise ShelfcountError(f"{error.err}. Known formats: {', '.join(PHOTO_SUFFIXES)}") from error
     if not ok:
-        raise ShelfcountError(f"cannot write '{path}' as a picture")
-    write_whole(path, data.tobytes())
+        raise ShelfcountError(f"the picture of shape {image.shape} cannot be encoded as '{suffix}'")
+    return data.tobytes()
 
 
 def write_whole(path: Path | str, data: bytes | str) -> None:

@@ -1,0 +1,321 @@
+"""TFLite Model Metadata: what an app's library must know of a model, in the model's own file.
+
+MediaPipe Tasks and the TFLite Task Library refuse a detector without it. Two public schemas say
+what it holds (github.com/google-ai-edge/mediapipe, mediapipe/tasks/metadata): metadata_schema.fbs
+1.5.0 and object_detector_metadata_schema.fbs 1.0.0. Python classes for them come with MediaPipe
+only, so a table is written here by the order of its fields. What the values must be is read from the
+consumer, mediapipe/tasks/cc/components/processors/detection_postprocessing_graph.cc, and from its
+own writer, mediapipe/tasks/python/metadata/metadata_writers/object_detector.py (1.2.2).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from flatbuffers import number_types
+
+from shelfcount.deploy import flatbuffer
+from shelfcount.records import ModelSpec, ShelfcountError
+from shelfcount.runtime.bundle import label_lines
+from shelfcount.vision import anchors
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
+
+LABELS_FILE = "labels.txt"
+# The schema's history tells with which version the youngest table in use came; older parsers refuse the file.
+_SINCE_TENSOR_GROUPS, _SINCE_CUSTOM_METADATA = "1.2.0", "1.5.0"
+
+# Fields of each table in the schema's order: a field's place is its slot. What follows the last field
+# written here is left out.
+_FIELDS = {
+    "ModelMetadata": ("name", "description", "version", "subgraph_metadata", "author", "license", "associated_files", "min_parser_version"),
+    "SubGraphMetadata": (
+        *("name", "description", "input_tensor_metadata", "output_tensor_metadata", "associated_files"),
+        *("input_process_units", "output_process_units", "input_tensor_groups", "output_tensor_groups", "custom_metadata"),
+    ),
+    "TensorMetadata": ("name", "description", "dimension_names", "content", "process_units", "stats", "associated_files"),
+    "TensorGroup": ("name", "tensor_names"),
+    "CustomMetadata": ("name", "data"),
+    "AssociatedFile": ("name", "description", "type"),
+    "Content": ("content_properties_type", "content_properties", "range"),
+    "FeatureProperties": (),
+    "ImageProperties": ("color_space",),
+    "BoundingBoxProperties": ("index", "type", "coordinate_type"),
+    "ValueRange": ("min", "max"),
+    "ProcessUnit": ("options_type", "options"),
+    "NormalizationOptions": ("mean", "std"),
+    "ScoreThresholdingOptions": ("global_score_threshold",),
+    "Stats": ("max", "min"),
+    # object_detector_metadata_schema.fbs
+    "ObjectDetectorOptions": ("min_parser_version", "ssd_anchors_options", "tensors_decoding_options"),
+    "SsdAnchorsOptions": ("fixed_anchors_schema",),
+    "FixedAnchorsSchema": ("anchors",),
+    "FixedAnchor": ("x_center", "y_center", "width", "height"),
+    "TensorsDecodingOptions": (
+        *("num_classes", "num_boxes", "num_coords", "keypoint_coord_offset", "num_keypoints", "num_values_per_keypoint"),
+        *("x_scale", "y_scale", "w_scale", "h_scale", "apply_exponential_on_box_size", "sigmoid_score"),
+    ),
+}
+# Which member of its union (ContentProperties or ProcessUnitOptions) a table is.
+_MEMBER = {
+    "FeatureProperties": np.uint8(1),
+    "ImageProperties": np.uint8(2),
+    "BoundingBoxProperties": np.uint8(3),
+    "NormalizationOptions": np.uint8(1),
+    "ScoreThresholdingOptions": np.uint8(3),
+}
+# Enumerations of metadata_schema.fbs.
+_RGB, _BOUNDARIES, _RATIO = np.int8(1), np.int8(1), np.int8(0)
+_TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = np.int8(2), np.int8(3)
+
+_SCALARS = {
+    "bool": number_types.BoolFlags,
+    "int8": number_types.Int8Flags,
+    "uint8": number_types.Uint8Flags,
+    "int32": number_types.Int32Flags,
+    "float32": number_types.Float32Flags,
+}
+
+
+def describe(model: bytes, spec: ModelSpec) -> bytes:
+    """Embed metadata in the main artifact and append labels.txt.
+
+    Args:
+        model: From `flatbuffer.finish`: uint8 pixels in, four outputs of the post-processing out.
+        spec: Of the model; `provenance` names the licence and whom to attribute the photos to.
+
+    Returns:
+        The file with metadata, the same bytes for the same arguments. Metadata that was there is replaced.
+
+    Raises:
+        ShelfcountError: If the outputs are not those of the post-processing.
+    """
+    edited = flatbuffer.read(model)
+    graph = edited.subgraphs[0]
+    names = tuple(graph.tensors[i].name.decode() for i in graph.outputs)
+    if names != flatbuffer.OUTPUT_NAMES:
+        raise ShelfcountError(f"the main artifact's outputs must be {flatbuffer.OUTPUT_NAMES}, got {names}")
+    # Dimension 2 of a tensor is one detection's share of it, says the schema's comment on Content.range.
+    each = _Table("ValueRange", min=np.int32(2), max=np.int32(2))
+    subgraph = _Table(
+        "SubGraphMetadata",
+        input_tensor_metadata=[_image(0, 255)],
+        output_tensor_metadata=[
+            _tensor("location", "Boxes, best score first: top, left, bottom, right as ratios of the photo.", _boxes(), range=each),
+            _tensor("category", "Class index of each box.", range=each, associated_files=[_labels(spec, _TENSOR_VALUE_LABELS)]),
+            _tensor("score", "Score of each box.", range=each, process_units=[_threshold(spec)]),
+            _tensor("number of detections", "How many of the boxes were found; what follows them was never written."),
+        ],
+        output_tensor_groups=[_Table("TensorGroup", name="detection_result", tensor_names=list(flatbuffer.OUTPUT_NAMES[:3]))],
+    )
+    return _embed(edited, spec, subgraph, _SINCE_TENSOR_GROUPS)
+
+
+def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
+    """The artifact for GPU and Core ML delegates: no custom operator, and metadata from which MediaPipe decodes it.
+
+    Args:
+        half: From `convert.quantize` with the recipe float16: one float32 input (1, H, W, 3) in [-1, 1] and
+            float32 outputs location and scores.
+        spec: Of the model.
+
+    Returns:
+        The file with all weights inside, its input named image, its outputs named location and score, with
+        metadata, and labels.txt appended; the same bytes for the same arguments.
+
+    Raises:
+        ShelfcountError: If the outputs are not (1, A, 4) and (1, A, C) for the spec's anchors and classes.
+    """
+    edited = flatbuffer.read_heads(half, spec)
+    graph = edited.subgraphs[0]
+    for index, name in zip([*graph.inputs, *graph.outputs], (flatbuffer.INPUT_NAME, "location", "score"), strict=True):
+        graph.tensors[index].name = name.encode()
+    flatbuffer.sign(edited)
+    subgraph = _Table(
+        "SubGraphMetadata",
+        input_tensor_metadata=[_image((0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE)],
+        output_tensor_metadata=[
+            _tensor("location", "Offsets y, x, h, w of a box from each anchor, as DETECTOR_METADATA decodes them.", _boxes()),
+            _tensor(
+                "score",
+                "Score of each class at each anchor, in [0, 1].",
+                process_units=[_threshold(spec)],
+                associated_files=[_labels(spec, _TENSOR_AXIS_LABELS)],
+            ),
+        ],
+        custom_metadata=[_Table("CustomMetadata", name="DETECTOR_METADATA", data=_pack(_decoding(spec), b"V001"))],
+    )
+    return _embed(edited, spec, subgraph, _SINCE_CUSTOM_METADATA)
+
+
+def _embed(model: Any, spec: ModelSpec, subgraph: _Table, min_parser_version: str) -> bytes:
+    trained = spec.provenance.get("trained", {})
+    table = _Table(
+        "ModelMetadata",
+        name=spec.name,
+        description=(
+            f"Finds {len(spec.classes)} kinds of products on photos of shop shelves. Stretch the whole upright photo to "
+            f"{spec.width} x {spec.height} pixels; boxes with a score of {spec.score_threshold:g} or more count."
+        ),
+        version=f"trained {trained.get('date', 'at an unknown time')}",
+        subgraph_metadata=[subgraph],
+        author=f"shelfcount {trained.get('versions', {}).get('shelfcount', '')}".strip(),
+        license=_source(spec),
+        min_parser_version=min_parser_version,
+    )
+    flatbuffer.set_metadata(model, "TFLITE_METADATA", _pack(table, b"M001"))
+    return _append(flatbuffer.write(model), LABELS_FILE, label_lines(spec.classes))
+
+
+def _append(model: bytes, name: str, content: bytes) -> bytes:
+    """A file behind the flatbuffer, as a zip: readers of the one and of the other see a whole file."""
+    file = io.BytesIO()
+    file.write(model)
+    # MediaPipe reads stored entries only. Nothing of the clock or the machine goes in.
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.create_system, entry.external_attr = 3, 0o644 << 16
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(entry, content)
+    return file.getvalue()
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def _source(spec: ModelSpec) -> str:
+    """Whose photos the model learnt from: licences such as CC BY ask that this goes along with it."""
+    facts = spec.provenance
+    return f"Training photos: {facts.get('attribution') or 'source not stated'}. Licence: {facts.get('licence') or 'not stated'}."
+
+
+def _labels(spec: ModelSpec, kind: np.int8) -> _Table:
+    description = f"Class names, one a line, in the order of the class indices. {_source(spec)}"
+    return _Table("AssociatedFile", name=LABELS_FILE, description=description, type=kind)
+
+
+def _image(low: float, high: float) -> _Table:
+    """The input; a black pixel becomes `low` in the tensor and a white one `high`."""
+    return _tensor(
+        flatbuffer.INPUT_NAME,
+        "The whole upright photo, stretched to the input.",
+        _Table("ImageProperties", color_space=_RGB),
+        process_units=[_unit(_Table("NormalizationOptions", mean=_floats(PIXEL_ZERO), std=_floats(PIXEL_SCALE)))],
+        stats=_Table("Stats", max=_floats(high), min=_floats(low)),
+    )
+
+
+def _boxes() -> _Table:
+    # Where left, top, right and bottom stand among the four.
+    index = np.array([1, 0, 3, 2], np.uint32)
+    return _Table("BoundingBoxProperties", index=index, type=_BOUNDARIES, coordinate_type=_RATIO)
+
+
+def _threshold(spec: ModelSpec) -> _Table:
+    """The threshold chosen on validation photos, for apps that set none.
+
+    MediaPipe takes an app's own before it, and its Python API always sends one: 0.
+    """
+    return _unit(_Table("ScoreThresholdingOptions", global_score_threshold=np.float32(spec.score_threshold)))
+
+
+def _decoding(spec: ModelSpec) -> _Table:
+    """Anchors and box coder, for MediaPipe to do what the post-processing operator does in the main artifact."""
+    table = anchors.layout(spec.levels, spec.height, spec.width)
+    fixed = [_Table("FixedAnchor", x_center=x, y_center=y, width=w, height=h) for y, x, h, w in table]
+    y_scale, x_scale, h_scale, w_scale = (np.float32(scale) for scale in anchors.CODER_SCALES)
+    options = _Table(
+        "TensorsDecodingOptions",
+        num_classes=np.int32(len(spec.classes)),
+        num_boxes=np.int32(len(table)),
+        num_coords=np.int32(4),
+        # No keypoints behind the four; MediaPipe itself takes the order to be y, x, h, w.
+        keypoint_coord_offset=np.int32(0),
+        num_keypoints=np.int32(0),
+        num_values_per_keypoint=np.int32(2),
+        x_scale=x_scale,
+        y_scale=y_scale,
+        w_scale=w_scale,
+        h_scale=h_scale,
+        apply_exponential_on_box_size=np.bool_(True),
+        # The file ends in the sigmoid.
+        sigmoid_score=np.bool_(False),
+    )
+    return _Table(
+        "ObjectDetectorOptions",
+        min_parser_version="1.0.0",
+        ssd_anchors_options=_Table("SsdAnchorsOptions", fixed_anchors_schema=_Table("FixedAnchorsSchema", anchors=fixed)),
+        tensors_decoding_options=options,
+    )
+
+
+# ---------------------------------------------------------------- how it is written
+
+
+class _Table:
+    """A table before it is written.
+
+    Fields are str, bytes, flat arrays, lists of tables or strings, tables, and NumPy scalars of the
+    type that the schema names.
+    """
+
+    def __init__(self, kind: str, **fields: Any) -> None:
+        self.kind, self.fields = kind, fields
+
+
+def _tensor(name: str, description: str, properties: _Table | None = None, range: _Table | None = None, **fields: Any) -> _Table:
+    properties = properties or _Table("FeatureProperties")
+    content = _Table("Content", content_properties_type=_MEMBER[properties.kind], content_properties=properties)
+    if range is not None:
+        content.fields["range"] = range
+    return _Table("TensorMetadata", name=name, description=description, content=content, **fields)
+
+
+def _unit(options: _Table) -> _Table:
+    return _Table("ProcessUnit", options_type=_MEMBER[options.kind], options=options)
+
+
+def _floats(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def _pack(table: _Table, identifier: bytes) -> bytes:
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(_write(builder, table), identifier)
+    return bytes(builder.Output())
+
+
+def _write(builder: Any, value: Any) -> int:
+    """Write a value that lies outside its table, parts before the whole; returns its offset."""
+    match value:
+        case str():
+            return builder.CreateString(value)
+        case bytes():
+            # CustomMetadata.data has force_align 16: it is a flatbuffer of its own.
+            builder.Prep(16, len(value))
+            return builder.CreateByteVector(value)
+        case np.ndarray():
+            return builder.CreateNumpyVector(value)
+        case list():
+            offsets = [_write(builder, part) for part in value]
+            builder.StartVector(4, len(offsets), 4)
+            for offset in reversed(offsets):
+                builder.PrependUOffsetTRelative(offset)
+            return builder.EndVector()
+        case _:
+            return _write_table(builder, value)
+
+
+def _write_table(builder: Any, table: _Table) -> int:
+    slots = _FIELDS[table.kind]
+    offsets = {name: _write(builder, value) for name, value in table.fields.items() if not isinstance(value, np.generic)}
+    builder.StartObject(len(slots))
+    for name, value in table.fields.items():
+        slot = slots.index(name)
+        if name in offsets:
+            builder.PrependUOffsetTRelativeSlot(slot, offsets[name], 0)
+        else:
+            builder.PrependSlot(_SCALARS[value.dtype.name], slot, value.item(), 0)
+    return builder.EndObject()
