@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick slow lint lock clean
+.PHONY: help setup demo test quick slow consumers lint lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,8 +24,11 @@ test: quick slow  ## Everything: lint, types, quick and slow tests
 quick: lint  ## Lint, types and the quick tests
 	@$(BIN)/python -m pytest -q -m "not slow"
 
-slow: setup
+slow: setup consumers
 	@$(BIN)/python -m pytest -q -m slow
+
+consumers: setup  ## Make the environments of the runtimes that must load a bundle
+	@.ci/consumers tflite_runtime mediapipe web arm tensorflow gpu_analyzer
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -34,7 +37,7 @@ lock: setup  ## Pin the versions that are installed now
 	@$(BIN)/python .ci/lock.py
 
 clean:  ## Remove the virtual environment, caches and the demo's folder
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) .consumers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
 	find shelfcount tests benchmarks export .ci -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED):

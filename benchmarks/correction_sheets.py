@@ -76,7 +76,7 @@ def class_sheet(dataset: Dataset, per_class: int, rng: np.random.Generator) -> n
     """
     rows = []
     for index, name in enumerate(dataset.classes):
-        crops = []
+        crops: list[Image.Image] = []
         for p in rng.permutation(len(dataset)):
             photo = dataset.photos[p]
             which = np.flatnonzero((photo.truth.classes == index) & ~photo.truth.ignore)
@@ -116,7 +116,7 @@ def _draw_labels(picture: Image.Image, truth: Detections, classes: Sequence[str]
 
 def _draw_hints(picture: Image.Image, hints: Detections, truth: Detections, classes: Sequence[str], scale: float) -> None:
     for number, (box, class_, score) in enumerate(zip(hints.boxes, hints.classes, hints.scores, strict=True)):
-        same = truth.boxes[(truth.classes == class_)]
+        same = truth.boxes[truth.classes == class_]
         if (iou(box[None], same) < AGREES).all():
             _draw(picture, box * scale, f"m{number} {classes[class_]} {score:.2f}", HINT, below=True)
 

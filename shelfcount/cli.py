@@ -427,8 +427,9 @@ def _judge(dataset: Dataset, found: Any) -> Any:
     from shelfcount.evaluation.threshold import best_threshold
     from shelfcount.training.fit import LOW_SCORE, Judgement
 
-    threshold, curve = best_threshold(dataset, found, floor=LOW_SCORE)
-    return Judgement(float(curve.f1.max()), threshold, score(dataset, found, threshold).map)
+    threshold, _ = best_threshold(dataset, found, floor=LOW_SCORE)
+    scored = score(dataset, found, threshold)
+    return Judgement(scored.micro.f1, threshold, scored.map)
 
 
 def _open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:

@@ -102,7 +102,9 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 def test_figures_are_current() -> None:
     module = tables()
-    assert module.replaced(README, module.figures(module.RESULTS)) == README, "run benchmarks/readme_tables.py"
+    for (file, name), make in module.TABLES.items():
+        readme = (ROOT / file).read_text()
+        assert module.replaced(readme, name, make(module.RESULTS)) == readme, "run benchmarks/readme_tables.py"
 
 
 def test_figures_come_from_the_results(tmp_path: Path) -> None:
@@ -126,9 +128,23 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     assert "at commit abc on a phone, threads: 2." in shown
 
 
+def test_consumers_leave_no_row_without_figures_or_reason(tmp_path: Path) -> None:
+    web, arm = "MediaPipe Tasks, web", "LiteRT on Arm"
+    met = {"consumer": web, "form": "model.tflite", "version": "1.1.0", "f1": 0.83149, "largest_box_px": 1.5, "largest_score": 0.03125}
+    unmade = {"consumer": arm, "form": "model.tflite", "reason": "not run: These are missing: debootstrap"}
+    stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a server", "threads": 1}
+    about = {"name": "drinks", "sha256": "0123456789abcdef", "photos": 4, "products": 130, "f1": 0.85, "stamp": stamp}
+    result = {**about, "arm_bits": {"reason": "not run: no network"}, "rows": [unmade, met]}
+    (tmp_path / "consumers.json").write_text(json.dumps(result))
+    shown = tables().consumers(tmp_path).splitlines()
+    assert shown[2] == "| MediaPipe Tasks, web | 1.1.0 | `model.tflite` | yes | 0.831 | 1.500 | 0.031 |"
+    assert shown[3] == "| LiteRT on Arm | - | `model.tflite` | - | not run: These are missing: debootstrap | - | - |"
+    assert shown[-1].startswith("Bundle drinks (sha256 0123456789ab...) on 4 golden photos with 130 products")
+
+
 def test_figures_need_their_markers() -> None:
     with pytest.raises(ValueError, match="'<!-- figures -->' and then '<!-- /figures -->', once each"):
-        tables().replaced("no markers here", "text")
+        tables().replaced("no markers here", "figures", "text")
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shelfcount.evaluation import threshold as threshold_module
 from shelfcount.evaluation.metrics import CountError, Score, evaluate, match, run, score
 from shelfcount.evaluation.threshold import best_threshold
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
@@ -349,7 +350,44 @@ def test_one_matching_serves_every_threshold(seed):
         result = score(data, found, curve.thresholds[i], average_precision=False)
         assert result.micro.f1 == pytest.approx(curve.f1[i])
         assert result.count_by_class.mae * len(data) == pytest.approx(curve.count_error[i])
-    assert score(data, found, threshold, average_precision=False).micro.f1 == pytest.approx(curve.f1.max())
+    chosen = score(data, found, threshold, average_precision=False).micro.f1
+    assert chosen == pytest.approx(curve.f1[np.searchsorted(curve.thresholds, threshold)])
+
+
+def test_thresholds_that_photos_cannot_tell_apart_are_one_plateau():
+    # Eight photos where any threshold up to 0.8 is right, one with a product at 0.3, one with two false alarms there.
+    truth, found = [at(0)] * 8 + [at(0, 200), at(0)], [at(0, scores=[0.8])] * 8
+    found += [at(0, 200, scores=[0.8, 0.3]), at(0, 400, 600, scores=[0.8, 0.3, 0.3])]
+    threshold, curve = best_threshold(dataset(*truth), found)
+    # What one photo gains by a low threshold another loses: below 0.3 F1 is lower, but by chance.
+    assert curve.f1.tolist() == pytest.approx([22 / 24, 20 / 21, 0.0])
+    assert threshold == pytest.approx(0.4)
+    # Where every photo has the false alarms, it is more than chance.
+    assert best_threshold(dataset(*[at(0)] * 10), [found[-1]] * 10)[0] == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("by", ["f1", "count"])
+def test_standard_error_is_that_of_drawing_photos_anew(by):
+    data, found = random_photos(5, photos=40)
+    photos = [threshold_module._matched(p.truth, f, len(data.classes)) for p, f in zip(data.photos, found, strict=True)]
+    curve = threshold_module._curve(photos)
+    value = curve.f1 if by == "f1" else -curve.count_error
+    top = int(value.argmax())
+    influence = threshold_module._f1_influence if by == "f1" else threshold_module._count_influence
+    ours = threshold_module._standard_error(influence(photos, curve), top)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(400):
+        drawn = [photos[i] for i in rng.integers(0, 40, 40)]
+        parts = [threshold_module._at(curve.thresholds, photo) for photo in drawn]
+        n, hits, steps = (sum(part[i] for part in parts) for i in range(3))
+        whole = sum(photo.truth for photo in drawn)
+        redrawn = 2 * hits / (whole + n) if by == "f1" else -(whole + steps)
+        draws.append(redrawn - redrawn[top])
+    # 400 draws know a standard deviation to some 4 %; the linear estimate adds its own error.
+    bootstrap = np.std(draws, axis=0)
+    large = bootstrap > 0.5 * bootstrap.max()
+    np.testing.assert_allclose(ours[large], bootstrap[large], rtol=0.25)
 
 
 class Fixed:

@@ -44,8 +44,8 @@ class Judgement:
     """What validation says of one epoch.
 
     Attributes:
-        f1: The best over all score thresholds.
-        threshold: Where it lies.
+        f1: At `threshold`.
+        threshold: The score threshold that serves best.
         fitness: What epochs are compared by; F1 where None. mAP serves better: it weighs all scores,
             while F1 at its best threshold hardly moves once few products are left to gain.
     """

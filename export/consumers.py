@@ -1,0 +1,50 @@
+"""Run the released bundle in every runtime that apps use, and put what was seen into export/README.md.
+
+    python export/consumers.py
+
+The result is benchmarks/results/consumers.json; benchmarks/readme_tables.py makes the table of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from shelfcount.stamp import stamp
+from shelfcount.vision.images import write_whole
+
+ROOT = Path(__file__).parents[1]
+
+
+def measure() -> dict[str, Any]:
+    """Run the tests and gather what they left.
+
+    Raises:
+        subprocess.CalledProcessError: If one of them failed; pytest has said which.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "SHELFCOUNT_CONSUMERS_OUT": folder}
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "tests/integration/test_consumers.py"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        found = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
+    return {**found.pop("bundle"), "arm_bits": found.pop("arm-bits"), "rows": list(found.values()), "stamp": stamp(threads=1)}
+
+
+def main() -> int:
+    """0 where the table was written; 1 where a consumer fails."""
+    try:
+        result = measure()
+    except subprocess.CalledProcessError:
+        return 1
+    write_whole(ROOT / "benchmarks" / "results" / "consumers.json", json.dumps(result, indent=2) + "\n")
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "readme_tables.py"], check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
