@@ -1,4 +1,4 @@
-"""The verbs. The only file that prints or exits: results on stdout, progress on stderr.
+"""The verbs. The only file that says or ends anything: results on stdout, progress on stderr.
 
 Exit codes: 0 good, 1 a negative verdict, 2 misuse or input that cannot be used.
 """
@@ -6,20 +6,17 @@ Exit codes: 0 good, 1 a negative verdict, 2 misuse or input that cannot be used.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from shelfcount import config as config_module
+from shelfcount.console import bar, check_free, duration, err, leads, out, pair, plain, steps, write_json
 from shelfcount.records import Dataset, Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo, write_whole
 
@@ -30,8 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
@@ -41,13 +36,13 @@ Threads = Annotated[int, typer.Option(min=1, help="Of the LiteRT interpreter.")]
 
 def main() -> None:
     """Entry point: turns errors meant for the user into one message and exit code 2."""
-    out.quiet = err.quiet = not _leads()
+    out.quiet = err.quiet = not leads()
     try:
         app()
     except (ShelfcountError, OSError) as error:
         # OSError: no room, no permission; nothing that a traceback would explain better.
         err.quiet = False
-        err.print(f"[red]error:[/red] {_plain(str(error))}")
+        err.print(f"[red]error:[/red] {plain(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("interrupted")
@@ -75,12 +70,12 @@ def synth(
     from shelfcount.data.shelf_plane import ShelfParams
     from shelfcount.data.synthetic import generate
 
-    _check_free(json_file, force)
-    width, height = _pair(size, "x", "--size")
+    check_free(json_file, force)
+    width, height = pair(size, "x", "--size")
     options: dict[str, Any] = {"width": width, "height": height}
     if facings:
-        options["facings"] = _pair(facings, "-", "--facings")
-    with _bar("rendering shelves") as advance:
+        options["facings"] = pair(facings, "-", "--facings")
+    with bar("rendering shelves") as advance:
         data = generate(
             output,
             photos=photos,
@@ -95,7 +90,7 @@ def synth(
         )
     labels = output / "labels.json"
     if json_file:
-        _write_json(json_file, {"labels": str(labels), "photos": len(data), "boxes": data.boxes, "classes": list(data.classes)})
+        write_json(json_file, {"labels": str(labels), "photos": len(data), "boxes": data.boxes, "classes": list(data.classes)})
     out.print(f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {labels}")
 
 
@@ -117,37 +112,37 @@ def train(
 ) -> None:
     """Train a detector on labelled photos."""
     settings = config_module.load(config, changes or (), model)
-    leads = _leads()
-    if leads and not resume and not force and (output / "config.toml").exists():
+    speaks = leads()
+    if speaks and not resume and not force and (output / "config.toml").exists():
         raise ShelfcountError(f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out.")
-    _check_free(json_file, force or resume)
+    check_free(json_file, force or resume)
     training, validation = _training_data(data, val, class_names, settings.train.seed)
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
 
     sources = {"train": data, "val": val, "class_names": str(class_names) if class_names else None}
     begin = time.monotonic()
-    if leads:
+    if speaks:
         err.print(
             f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
             f"for up to {settings.train.epochs} epochs; log in {output / 'history.csv'}"
         )
-    with _bar("training") as advance:
+    with bar("training") as advance:
 
         def step(done: int, total: int, figures: Mapping[str, float]) -> None:
             shown = [f"{key.replace('val_f1', 'val F1')} {figures[key]:.3f}" for key in ("loss", "val_f1") if key in figures]
             advance(done, total, " ".join(["training", *shown]))
 
         detector = fit(training, validation, output, settings, _judge, resume=resume, on_step=step)
-    if not leads:
+    if not speaks:
         return
     runs.write_sources(output, sources)
     facts = detector.spec.provenance
     if json_file:
-        _write_json(json_file, {"run": str(output), "score_threshold": detector.spec.score_threshold, **facts})
+        write_json(json_file, {"run": str(output), "score_threshold": detector.spec.score_threshold, **facts})
     out.print(
         f"best epoch {facts['best_epoch']}: F1 {facts['val_f1']:.3f} on {len(validation)} validation photos at score "
-        f"{detector.spec.score_threshold:.2f}; {_duration(time.monotonic() - begin)}"
+        f"{detector.spec.score_threshold:.2f}; {duration(time.monotonic() - begin)}"
     )
     out.print(f"run: {output}")
 
@@ -175,7 +170,7 @@ def export(
     if recipe not in convert.RECIPES:
         raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(convert.RECIPES)}")
     bundles.check_free(output, force)
-    _check_free(json_file, force)
+    check_free(json_file, force)
     detector, settings = runs.load_run(run), runs.read_config(run)
     sources = runs.read_sources(run)
     training, validation = _training_data(
@@ -183,7 +178,7 @@ def export(
     )
     tested = _read(test, Path(sources["class_names"]) if sources["class_names"] else None) if test else None
     spec = detector.spec
-    with _steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after", "golden photos") as step:
+    with steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after", "golden photos") as step:
         step()
         model = convert.to_litert(detector.net, spec)
         step()
@@ -208,7 +203,7 @@ def export(
     files["MODEL_CARD.md"] = card.write(spec, files, recipe, measured, golden.tolerance(files), judged)
     bundle = bundles.write_bundle(output, spec, files, recipe, measured, force=force)
     if json_file:
-        _write_json(json_file, {"bundle": str(output), "sha256": bundle.sha256, "bytes": bundle.model_bytes, "recipe": recipe, **measured})
+        write_json(json_file, {"bundle": str(output), "sha256": bundle.sha256, "bytes": bundle.model_bytes, "recipe": recipe, **measured})
     drop = before.micro.f1 - after.micro.f1
     out.print(
         f"F1 on {len(validation)} validation photos: PyTorch {before.micro.f1:.4f}, "
@@ -224,7 +219,7 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_
     from shelfcount.evaluation import golden
     from shelfcount.runtime.bundle import read_bundle
 
-    _check_free(json_file, force)
+    check_free(json_file, force)
     failures = []
     try:
         found = read_bundle(bundle)
@@ -234,12 +229,26 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_
     except ShelfcountError as error:
         failures = [str(error)]
     if json_file:
-        _write_json(json_file, {"bundle": str(bundle), "good": not failures, "failures": failures})
+        write_json(json_file, {"bundle": str(bundle), "good": not failures, "failures": failures})
     for failure in failures:
-        out.print(f"FAILED {_plain(failure)}")
+        out.print(f"FAILED {plain(failure)}")
     if failures:
         raise typer.Exit(1)
     out.print(f"good: {bundle}, {len(found.files)} files, {found.recipe}, {len(found.spec.classes)} classes, sha256 {found.sha256[:12]}")
+
+
+@app.command()
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets phones of the same network in.")] = "127.0.0.1",
+) -> None:
+    """Serve the page that counts with a bundle in the browser; photos stay on the phone."""
+    from shelfcount.deploy.serve import open_server, page_folder
+
+    with open_server(bundle, page_folder(), host, port) as server, contextlib.suppress(KeyboardInterrupt):
+        out.print(f"http://{host}:{server.server_port}/ counts with {bundle}; Ctrl+C ends it")
+        server.serve_forever()
 
 
 # ---------------------------------------------------------------- counting and evaluation
@@ -262,29 +271,29 @@ def count(
     from shelfcount.vision.images import read_photo
 
     for file in (json_file, csv_file):
-        _check_free(file, force)
+        check_free(file, force)
     opened = read_bundle(bundle)
     detector = LiteRTDetector.open(opened, threads)
     pictures = _picture_names(photos, picture)
     for target in pictures.values():
-        _check_free(target, force)
+        check_free(target, force)
     counted: list[counting.CountedPhoto] = []
     failed: list[Dropped] = []
-    with _bar("counting") as advance:
+    with bar("counting") as advance:
         for i, path in enumerate(photos, start=1):
-            good, bad = counting.count(detector, [path], on_error=lambda d: err.print(f"[red]not counted:[/red] {_plain(d.reason)}"))
+            good, bad = counting.count(detector, [path], on_error=lambda d: err.print(f"[red]not counted:[/red] {plain(d.reason)}"))
             counted, failed = counted + good, failed + bad
             if good and picture:
                 placement = list(zip(good[0].placement.row.tolist(), good[0].placement.position.tolist(), strict=True))
                 write_photo(pictures[path], annotate(read_photo(path), good[0].detections, good[0].classes, rows=placement))
             advance(i, len(photos))
     if json_file:
-        _write_json(json_file, counting.report(counted, opened.name, opened.sha256))
+        write_json(json_file, counting.report(counted, opened.name, opened.sha256))
     if csv_file:
         counting.write_csv(csv_file, counted)
     table = Table("class", "products", "photos", box=None, header_style="bold")
     for name, products, shown in counting.summary_rows(counted):
-        table.add_row(_plain(name), str(products), str(shown))
+        table.add_row(plain(name), str(products), str(shown))
     out.print(table)
     out.print(
         f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos" + (f"; {len(failed)} not counted" if failed else "")
@@ -310,14 +319,14 @@ def evaluate(
     from shelfcount.stamp import stamp
 
     for file in (json_file, picture):
-        _check_free(file, force)
+        check_free(file, force)
     dataset = _read(data, class_names)
     detector, threshold, facts = _open_low(model, threads)
-    with _bar("evaluating") as advance:
+    with bar("evaluating") as advance:
         result = metrics.evaluate(detector, dataset, threshold=threshold, progress=advance)
     if json_file:
         head = {"model": facts, "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(threads=threads)}
-        _write_json(json_file, {**head, **result.to_json()})
+        write_json(json_file, {**head, **result.to_json()})
     if picture:
         write_whole(picture, confusion_matrix(result.confusion, result.classes))
     _print_evaluation(result)
@@ -327,7 +336,7 @@ def _print_evaluation(result: Any) -> None:
     table = Table("class", "labelled", "found", "precision", "recall", "F1", box=None, header_style="bold")
     for row in sorted(result.per_class, key=lambda r: -r.score.truth):
         table.add_row(
-            _plain(row.name),
+            plain(row.name),
             str(row.score.truth),
             str(row.score.found),
             *(f"{v:.3f}" for v in (row.score.precision, row.score.recall, row.score.f1)),
@@ -368,15 +377,15 @@ def bench(
     from shelfcount.report import bench as bench_report
 
     for file in (output / "report.html", json_file):
-        _check_free(file, force)
+        check_free(file, force)
     dataset = _read(data, class_names)
-    with _steps("preparing the baseline", "measuring F1", "measuring latency, both models in turn", "writing the report") as step:
+    with steps("preparing the baseline", "measuring F1", "measuring latency, both models in turn", "writing the report") as step:
         result = bench_report.measure(
             bundle, baseline, dataset, runs=runs, baseline_runs=baseline_runs, photo=photo, threads=threads, on_stage=step
         )
         bench_report.write(output, result)
     if json_file:
-        _write_json(json_file, result.to_json())
+        write_json(json_file, result.to_json())
     for line in result.verdict:
         out.print(line)
     out.print(f"report: {(output / 'report.html').resolve()}")
@@ -390,9 +399,9 @@ def _read(source: str, class_names: Path | None) -> Dataset:
 
     dataset = read(source, class_names=class_names)
     summary, *dropped = describe_dropped(dataset)
-    err.print(("[yellow]warning:[/yellow] " if dropped else "") + _plain(f"{source}: {summary}"))
+    err.print(("[yellow]warning:[/yellow] " if dropped else "") + plain(f"{source}: {summary}"))
     for line in dropped:
-        err.print(_plain(line))
+        err.print(plain(line))
     return dataset
 
 
@@ -415,11 +424,6 @@ def _training_data(data: str, val: str | None, class_names: Path | str | None, s
     parts = split(training, {"train": 6 / 7, "val": 1 / 7}, seed)
     err.print(f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation")
     return parts["train"], parts["val"]
-
-
-def _leads() -> bool:
-    """Whether this process is the one that speaks and writes, not a helper that Lightning started for another device or node."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def _judge(dataset: Dataset, found: Any) -> Any:
@@ -460,79 +464,6 @@ def _picture_names(photos: list[Path], folder: Path | None) -> dict[Path, Path]:
             number += 1
         names[path] = target
     return names if folder else {}
-
-
-def _check_free(path: Path | None, force: bool) -> None:
-    if path is not None and path.exists() and not force:
-        raise ShelfcountError(f"'{path}' exists already. Choose another name, or overwrite it with --force.")
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write_whole(path, json.dumps(data, indent=1))
-
-
-def _pair(text: str, separator: str, option: str) -> tuple[int, int]:
-    left, found, right = text.lower().partition(separator)
-    if not (found and left.strip().isdigit() and right.strip().isdigit()):
-        raise ShelfcountError(f"{option} wants two whole numbers such as 640{separator}480, got '{text}'")
-    return int(left), int(right)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
-
-
-@contextlib.contextmanager
-def _bar(title: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr with the time left; where stderr is no terminal, a line every tenth of the way."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        begin, told = time.monotonic(), 0
-
-        def advance(done: int, total: int, description: str = title) -> None:
-            nonlocal told
-            progress.update(task, completed=done, total=total, description=_plain(description))
-            if not err.is_terminal and done * 10 // total > told:
-                told = done * 10 // total
-                spent = time.monotonic() - begin
-                err.print(
-                    f"{_plain(description)}: {done} of {total}, {_duration(spent)}, about {_duration(spent / done * (total - done))} left"
-                )
-
-        yield advance
-
-
-@contextlib.contextmanager
-def _steps(*titles: str) -> Iterator[Callable[[], None]]:
-    """Stages of unknown length on stderr, each with the time it takes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(titles[0], total=len(titles))
-        started = 0
-
-        def step() -> None:
-            nonlocal started
-            progress.update(task, completed=started, description=titles[started])
-            if not err.is_terminal:
-                err.print(f"{started + 1} of {len(titles)}: {titles[started]}")
-            started += 1
-
-        yield step
-        progress.update(task, completed=len(titles))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "shelfcount"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part may import those before it. A part is a folder of the package or a module beside them.
-ORDER = ("records", "stamp", "vision", "config", "data", "training", "runtime", "deploy", "evaluation", "shelf", "report", "cli")
+ORDER = ("records", "stamp", "vision", "config", "data", "training", "runtime", "deploy", "evaluation", "shelf", "report", "console", "cli")
 # What goes onto a phone or a small server reaches less than the order allows.
 ONLY = {"runtime": {"records", "stamp", "vision"}}
 WITHOUT_TORCH = ("records", "vision", "runtime", "shelf")
@@ -109,6 +109,12 @@ def test_the_package_is_the_only_one() -> None:
     # A wheel that installs a top-level `tests` or `export` harms its users.
     assert [p.parent.name for p in ROOT.glob("[!.]*/__init__.py")] == ["shelfcount"]
     assert all((p.parent / "__init__.py").exists() for p in MODULES)
+
+
+def test_every_folder_of_the_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in PACKAGE.rglob("__init__.py")}
+    assert sorted(listed) == sorted({*folders, "shelfcount.web"})
 
 
 def test_public_names_have_docstrings() -> None:

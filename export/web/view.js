@@ -1,0 +1,204 @@
+/**
+ * What is seen: a card for each photo with its boxes and rows, the summary, notices.
+ */
+
+import { shelfRows, summaryRows } from "./count.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+// Successive hues this far apart stay as different as they can, however many there are.
+const GOLDEN_ANGLE = 137.508;
+
+// So many a phone shows before the photos; the same number stands in style.css.
+const FEW_CLASSES = 6;
+
+const page = (id) => document.getElementById(id);
+const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+const colours = new Map();
+
+/** The same colour for a class on every photo, in the order in which classes appear. */
+function colourOf(name) {
+  if (!colours.has(name)) {
+    const hue = (205 + colours.size * GOLDEN_ANGLE) % 360;
+    colours.set(name, `hsl(${hue.toFixed(0)} 90% ${colours.size % 2 ? 72 : 54}%)`);
+  }
+  return colours.get(name);
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function drawn(tag, attributes) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+function swatch(name) {
+  const made = element("span", { className: "swatch" });
+  made.style.background = colourOf(name);
+  return made;
+}
+
+/** Tell the person something, as "info" or as "error". */
+export function notice(text, kind = "info") {
+  page("notices").append(element("p", { className: kind, role: kind === "error" ? "alert" : "status", textContent: text }));
+}
+
+/** Which model counts, and whose data it learnt from. */
+export function showAbout(list, about) {
+  const facts = {
+    Model: `${about.name}, ${about.recipe}, ${(about.bytes / 1e6).toFixed(1)} MB`,
+    Products: `${plural(about.classes.length, "class", "classes")}: ${about.classes.join(", ")}`,
+    "Training photos": [about.provenance.photos, about.provenance.licence, about.provenance.attribution].filter(Boolean).join("; "),
+    Bundle: about.checked ? `sha256 ${about.sha256}` : "not verified, as the page came without https",
+  };
+  list.replaceChildren(
+    ...Object.entries(facts).flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]),
+  );
+}
+
+/** The total and a button for each class. */
+export function showSummary(photos, highlighted, onHighlight) {
+  const rows = summaryRows(photos);
+  const total = rows.reduce((sum, row) => sum + row.products, 0);
+  page("total").textContent = total;
+  page("total-of").innerText =
+    `${total === 1 ? "product" : "products"}\n${plural(rows.length, "class", "classes")}, ${plural(photos.length, "photo", "photos")}`;
+  page("all").textContent = `Show all ${rows.length} classes`;
+  page("all").hidden = rows.length <= FEW_CLASSES;
+  page("download").disabled = total === 0;
+  const focused = document.activeElement.dataset.name;
+  const items = rows.map(({ name, products }) => {
+    const button = element(
+      "button",
+      { type: "button" },
+      swatch(name),
+      element("span", { textContent: name }),
+      element("b", { textContent: products }),
+    );
+    button.dataset.name = name;
+    button.setAttribute("aria-pressed", name === highlighted);
+    button.addEventListener("click", () => onHighlight(name));
+    return element("li", {}, button);
+  });
+  page("classes").replaceChildren(...items);
+  // Who works with the keyboard stays where they were.
+  if (focused)
+    page("classes")
+      .querySelector(`[data-name="${CSS.escape(focused)}"]`)
+      ?.focus({ preventScroll: true });
+}
+
+/** One photo on the page. */
+export class PhotoCard {
+  /**
+   * @param {File} file
+   * @param {string} name Of the photo, for people and for the CSV file.
+   * @param {{onRemove: function(PhotoCard), onHighlight: function(string)}} handlers
+   */
+  constructor(file, name, { onRemove, onHighlight }) {
+    this.file = file;
+    this.name = name;
+    this.state = "waiting";
+    this.counted = null;
+    this.onHighlight = onHighlight;
+    this.marks = [];
+    this.address = URL.createObjectURL(file);
+
+    this.headline = element("p", { className: "headline", textContent: "Waiting …" });
+    this.bar = element("progress", { hidden: true });
+    this.bar.setAttribute("aria-label", `Counting ${name}`);
+    this.frame = element("div", { className: "frame" }, element("img", { src: this.address, alt: `Photo ${name}` }));
+    this.shelf = element("div", { className: "shelf" });
+    const close = element("button", { type: "button", className: "close", textContent: "×" });
+    close.setAttribute("aria-label", `Remove ${name}`);
+    close.addEventListener("click", () => onRemove(this));
+    const title = element("h2", { textContent: name });
+    this.element = element("article", {}, element("header", {}, title, close), this.frame, this.headline, this.bar, this.shelf);
+  }
+
+  progress(tile, tiles) {
+    this.state = "counting";
+    this.headline.textContent = tiles > 1 ? `Looking at part ${tile + 1} of ${tiles} …` : "Counting …";
+    this.bar.hidden = false;
+    if (tiles > 1) Object.assign(this.bar, { value: tile, max: tiles });
+  }
+
+  fail(why) {
+    this.state = "failed";
+    this.bar.hidden = true;
+    this.frame.hidden = true;
+    this.headline.classList.add("error");
+    this.headline.textContent = `Not counted. ${why}`;
+  }
+
+  show(counted) {
+    this.state = "counted";
+    this.counted = counted;
+    this.bar.hidden = true;
+    const rows = shelfRows(counted.products);
+    this.finding = counted.products.length
+      ? `${plural(counted.products.length, "product", "products")} in ${plural(rows.length, "row", "rows")}`
+      : "No product that the model knows was found.";
+    this.frame.append(this.boxes(counted));
+    this.shelf.replaceChildren(...rows.map((row, i) => this.shelfRow(row, i + 1)));
+  }
+
+  boxes({ width, height, products }) {
+    const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": true });
+    for (const item of products) {
+      const [x, y, w, h] = item.box;
+      const group = drawn("g", {});
+      group.append(drawn("rect", { x, y, width: w, height: h, class: "edge" }), drawn("rect", { x, y, width: w, height: h, class: "box" }));
+      group.style.setProperty("--colour", colourOf(item.class));
+      group.append(drawn("title", {}));
+      group.lastChild.textContent = `${item.class}, ${Math.round(100 * item.score)} %, row ${item.row + 1}, position ${item.position + 1}`;
+      this.mark(group, item.class);
+      picture.append(group);
+    }
+    return picture;
+  }
+
+  /** One shelf row: its products from left to right, neighbours of one class together. */
+  shelfRow(row, number) {
+    const runs = [];
+    for (const item of row) {
+      if (runs.at(-1)?.name === item.class) runs.at(-1).length += 1;
+      else runs.push({ name: item.class, length: 1 });
+    }
+    const chips = runs.map(({ name, length }) => {
+      const chip = element("button", { type: "button", className: "chip" }, swatch(name), name);
+      if (length > 1) chip.append(element("b", { textContent: `× ${length}` }));
+      this.mark(chip, name);
+      return element("li", {}, chip);
+    });
+    const heading = element("h3", { textContent: `Row ${number}` }, element("span", { textContent: row.length }));
+    return element("div", { className: "row" }, heading, element("ol", {}, ...chips));
+  }
+
+  mark(node, name) {
+    node.addEventListener("click", () => this.onHighlight(name));
+    this.marks.push({ node, name });
+  }
+
+  highlight(highlighted) {
+    if (!this.counted) return;
+    const { products } = this.counted;
+    const of = products.filter((item) => item.class === highlighted).length;
+    this.headline.textContent =
+      highlighted === null ? this.finding : `${highlighted}: ${of} of ${plural(products.length, "product", "products")}`;
+    for (const { node, name } of this.marks) {
+      node.classList.toggle("dim", highlighted !== null && name !== highlighted);
+      node.classList.toggle("lit", name === highlighted);
+      node.setAttribute("aria-pressed", name === highlighted);
+    }
+  }
+
+  close() {
+    URL.revokeObjectURL(this.address);
+    this.element.remove();
+  }
+}

@@ -1,0 +1,348 @@
+"""The web page counts what `shelfcount count` counts; its modules give what their Python models give.
+
+The page runs in Debian's Chromium, driven from the environment that ``.ci/consumers web`` makes. There JPEG
+decoding, resizing, the int8 network, merging and rows give the same numbers as in Python: on 487 drinks the
+CSV files were equal to the byte. Only exp() and the like are another library's, so that the last digit of a
+score or a box may differ.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from shelfcount.deploy.serve import open_server, page_folder
+from shelfcount.records import AnchorLevel, Detections, ModelSpec
+from shelfcount.runtime.bundle import digest, read_bundle
+from shelfcount.runtime.tiling import detect_tiled, tiles_per_side
+from shelfcount.shelf.count import CountedPhoto, summary_rows, write_csv
+from shelfcount.shelf.rows import rows
+from shelfcount.vision.images import jpeg_is_whole, read_photo, stretch, tiles, write_photo
+
+# Node, too, comes with the environment.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("browser")]
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "tests" / "web"
+ENVIRONMENT = ROOT / ".consumers" / "web"
+EXIF_ORIENTATION = 0x0112
+# Of score, x, y, w and h in the CSV file.
+LAST_DIGIT = np.array([0.0001, 0.01, 0.01, 0.01, 0.01])
+
+
+def node(*arguments: object) -> Any:
+    """The JSON that a script prints on its last line; it must end well."""
+    done = subprocess.run(["node", *map(str, arguments)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------- the page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Path:
+    """The environment with the browser's driver; where it cannot be made tests are skipped, and in CI they fail."""
+    done = subprocess.run([ROOT / ".ci" / "consumers", "web"], capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f".ci/consumers web: {done.stderr.strip()[-400:]}")
+    return ENVIRONMENT
+
+
+@pytest.fixture(scope="module")
+def shipped(request: pytest.FixtureRequest) -> Path:
+    """The released bundle, one named by SHELFCOUNT_CONSUMERS_BUNDLE, or one trained on synthetic shelves."""
+    named = os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE")
+    released = [Path(named)] if named else sorted(path.parent for path in (ROOT / "export" / "release").glob("*/model.json"))
+    return released[0] if released else request.getfixturevalue("bundle")
+
+
+@pytest.fixture(scope="module")
+def photos(request: pytest.FixtureRequest, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos that the bundle knows products on: plain, turned by EXIF, PNG, an empty one and a large one."""
+    golden = sorted((shipped / "golden").glob("*.jpg"))
+    known = golden or [photo.path for photo in request.getfixturevalue("overfit").photos.photos]
+    images = [read_photo(path) for path in islice(cycle(known), 6)]
+    folder = tmp_path_factory.mktemp("photos")
+    write_photo(folder / "plain.jpg", images[0])
+    # As a phone stores it that is held upright: on its side, with a note of how to turn it.
+    turned = Image.fromarray(np.rot90(images[1]))
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    write_photo(folder / "lossless.png", images[2])
+    write_photo(folder / "=empty, grey.png", np.full((300, 500, 3), 128, np.uint8))
+    cells = [cv2.resize(image, (800, 900), interpolation=cv2.INTER_CUBIC) for image in images]
+    write_photo(folder / "large.jpg", np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])]))
+    return folder
+
+
+@contextmanager
+def running(server: http.server.HTTPServer) -> Iterator[http.server.HTTPServer]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_page_counts_what_the_command_line_counts_also_offline(browser: Path, shipped: Path, photos: Path, tmp_path: Path) -> None:
+    names = ["plain.jpg", "turned.jpg", "lossless.png", "=empty, grey.png", "large.jpg"]
+    spec = read_bundle(shipped).spec
+    assert tiles_per_side(spec, 2400, 1800) > 1, "the large photo must be tiled"
+    wanted = command_line(shipped, photos, names, tmp_path)
+
+    reached: list[str] = []
+    with running(elsewhere(reached)) as other:
+        arguments = (f"http://127.0.0.1:{other.server_port}/", *(photos / name for name in names))
+        with running(open_server(shipped, page_folder(), port=0)) as server:
+            port = server.server_port
+            address = f"http://127.0.0.1:{port}/"
+            seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
+        check(seen, wanted, address)
+        assert seen["about"][-1] == f"sha256 {read_bundle(shipped).sha256}"
+
+        # Nothing answers at the address any more.
+        offline = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
+        check(offline, wanted, address)
+
+        # Another bundle at the same address is seen at once, though the first one is stored.
+        stricter = with_threshold(shipped, spec.score_threshold + 0.1, tmp_path / "stricter")
+        with running(open_server(stricter, page_folder(), port=port)):
+            seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
+        check(seen, command_line(stricter, photos, names, tmp_path), address)
+    assert reached == []
+
+
+def test_damaged_and_missing_models_are_said(browser: Path, shipped: Path, tmp_path: Path) -> None:
+    copy = with_threshold(shipped, 0.5, tmp_path / "copy")
+    model = copy / "model.tflite"
+    with running(open_server(copy, page_folder(), port=0)) as server:
+        arguments = (f"http://127.0.0.1:{server.server_port}/", "http://127.0.0.1:1/")
+        model.write_bytes(model.read_bytes()[:-1] + b"x")
+        damaged = node(SCRIPTS / "page.mjs", browser, tmp_path / "one", *arguments)["notices"]
+        model.unlink()
+        missing = node(SCRIPTS / "page.mjs", browser, tmp_path / "two", *arguments)["notices"]
+    wanted = read_bundle(shipped).files["model.tflite"][:12]
+    assert re.match(rf"model\.tflite does not belong to model\.json: its sha256 must be {wanted}, got [0-9a-f]{{12}}\.", damaged[0])
+    assert missing[0] == "The bundle must lie beside the page, but /bundle/model.tflite is not there (404)."
+
+
+def command_line(bundle: Path, photos: Path, names: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
+    """What `shelfcount count` writes as CSV and as JSON."""
+    out = [folder / f"{bundle.name}.csv", folder / f"{bundle.name}.json"]
+    command = [Path(sys.executable).with_name("shelfcount"), "count", bundle, *names, "--csv", out[0], "--json", out[1], "--threads", 1]
+    done = subprocess.run([str(word) for word in command], cwd=photos, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return out[0].read_bytes().decode(), json.loads(out[1].read_text())
+
+
+def check(seen: dict[str, Any], wanted: tuple[str, dict[str, Any]], address: str) -> None:
+    """What was seen on the page and saved from it against what the command line wrote."""
+    table, report = wanted
+    (got_text, got_numbers), (text, numbers) = split(seen["csv"]), split(table)
+    assert got_text == text
+    # One step of the last digit that is written.
+    assert (np.abs(got_numbers - numbers) < LAST_DIGIT * 1.5).all()
+    counted = report["photos"]
+    products = [item for photo in counted for item in photo["detections"]]
+    assert seen["total"] == seen["boxes"] == len(products) > 10, "too few products to tell anything"
+    assert dict(seen["classes"]) == {name: sum(p["counts"].get(name, 0) for p in counted) for name, _ in seen["classes"]}
+    assert sum(n for _, n in seen["classes"]) == len(products)
+    assert seen["highlighted"] == seen["classes"][0][1]
+    of_rows = [[item["row"] for item in photo["detections"]] for photo in counted]
+    assert [int(text.split()[0]) if text[0].isdigit() else 0 for text in seen["headlines"]] == [len(numbers) for numbers in of_rows]
+    assert seen["rows"] == [f"Row {row + 1}{numbers.count(row)}" for numbers in of_rows for row in range(max(numbers, default=-1) + 1)]
+    assert (seen["notices"], seen["errors"], seen["overflow"]) == ([], [], 0)
+    # Nothing leaves the phone: not asked for, and refused where it is tried.
+    assert {url for url in seen["asked"] if not url.removeprefix("blob:").startswith(address)} == set()
+    assert seen["leaks"] == ["refused", "refused"]
+
+
+def split(table: str) -> tuple[list[list[str]], np.ndarray]:
+    """A CSV file's texts, rows and positions, which must be equal, and its scores and boxes."""
+    head, *lines = csv.reader(table.splitlines())
+    return [head, *(line[:2] + line[7:] for line in lines)], np.array([line[2:7] for line in lines], float)
+
+
+def elsewhere(reached: list[str]) -> http.server.HTTPServer:
+    """A server of another origin that notes what reaches it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            reached.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    return http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+def with_threshold(bundle: Path, threshold: float, folder: Path) -> Path:
+    """A copy of a bundle that counts from another score on."""
+    head = json.loads((bundle / "model.json").read_text())
+    head["spec"]["score_threshold"] = threshold
+    head["digest"] = digest(head)
+    for name in head["files"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((bundle / name).read_bytes())
+    (folder / "model.json").write_text(json.dumps(head))
+    return folder
+
+
+# ---------------------------------------------------------------- its modules without a browser
+
+
+def answers(folder: Path, **cases: list[Any]) -> Any:
+    (folder / "cases.json").write_text(json.dumps(cases))
+    return node(SCRIPTS / "modules.mjs", page_folder(), folder / "cases.json")
+
+
+def encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+# Height and width, from and to: whole blocks, odd shares, one side shrunk and the other enlarged, both enlarged, single pixels.
+SIZES = [(8, 8, 4, 4), (12, 9, 4, 3), (9, 8, 3, 4), (60, 80, 41, 42), (42, 90, 41, 42), (41, 90, 41, 42)]
+SIZES += [(30, 80, 41, 42), (80, 30, 41, 42), (10, 13, 41, 42), (41, 42, 41, 42), (1, 1, 5, 6), (1, 20, 5, 6), (200, 1, 5, 6)]
+
+
+def test_stretch_gives_the_same_bytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [*SIZES, *rng.integers(1, 200, (40, 4)).tolist()]
+    cases, wanted = [], []
+    for height, width, to_height, to_width in sizes:
+        photo = rng.integers(0, 256, (height + 5, width + 7, 3), dtype=np.uint8)
+        left, top = int(rng.integers(0, 8)), int(rng.integers(0, 6))
+        window = [left, top, left + width, top + height]
+        source = {"width": width + 7, "height": height + 5, "data": encoded(photo.tobytes())}
+        cases.append({"photo": source, "window": window, "height": to_height, "width": to_width})
+        cut = np.ascontiguousarray(photo[top : top + height, left : left + width])
+        wanted.append(encoded(stretch(cut, to_height, to_width).tobytes()))
+    got = answers(tmp_path, stretch=cases)["stretch"]
+    assert [size for size, a, b in zip(sizes, got, wanted, strict=True) if a != b] == []
+
+
+def test_tiles_are_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    cases = [[*rng.integers(1, 5000, 2).tolist(), int(rng.integers(1, 9)), 0.25] for _ in range(100)]
+    assert answers(tmp_path, tiles=cases)["tiles"] == [[list(tile) for tile in tiles(*case)] for case in cases]
+
+
+def test_cut_short_jpegs_are_seen(photos: Path, tmp_path: Path) -> None:
+    whole = [(photos / name).read_bytes() for name in ("plain.jpg", "turned.jpg")]
+    cases = [data[:end] for data in whole for end in (len(data), len(data) - 2, len(data) // 2, 300, 2)]
+    cases.append(whole[0] + b"a second picture behind the end")
+    got = answers(tmp_path, whole=[encoded(data) for data in cases])["whole"]
+    assert got == [jpeg_is_whole(data) for data in cases]
+    assert sum(got) == 3
+
+
+def shelves(rng: np.random.Generator) -> np.ndarray:
+    """(n, 4) boxes of rows on a tilted or turned shelf, some of them stacked, with a detector's scatter."""
+    boxes = []
+    tilt, fan = rng.uniform(-0.2, 0.2), rng.uniform(-0.3, 0.3)
+    for row in range(rng.integers(1, 6)):
+        height = rng.uniform(40, 90)
+        for x in 60 * np.arange(rng.integers(1, 18)):
+            size = 1 + fan * (x - 600) / 600
+            bottom = 300 + (130 * row - 170) * size + tilt * (x - 600)
+            boxes += [[x, bottom - height * size * (k + 1), x + 50 * size, bottom - height * size * k] for k in range(rng.integers(1, 3))]
+    found = np.array(boxes) + rng.normal(0, 2, (len(boxes), 4))
+    return np.sort(found.reshape(-1, 2, 2), axis=1).reshape(-1, 4).astype(np.float32)
+
+
+def test_rows_are_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    scattered = [np.sort(rng.uniform(0, 900, (int(n), 2, 2)), axis=1).reshape(-1, 4) for n in rng.integers(0, 60, 20)]
+    cases = [boxes.astype(np.float32) for boxes in (*scattered, *(shelves(rng) for _ in range(40)))]
+    placed = [rows(boxes) for boxes in cases]
+    wanted = [[{"row": r, "position": p} for r, p in zip(q.row.tolist(), q.position.tolist(), strict=True)] for q in placed]
+    assert answers(tmp_path, rows=[boxes.tolist() for boxes in cases])["rows"] == wanted
+
+
+class Noisy:
+    """A detector that sees each true product of a photo with an error of its own in every tile, and notes what it saw."""
+
+    def __init__(self, spec: ModelSpec, width: int, height: int, rng: np.random.Generator) -> None:
+        self.spec, self.rng = spec, rng
+        size = rng.uniform(40, 600, (int(rng.integers(5, 120)), 1)) * [1, 1.5]
+        corner = rng.uniform(0, 1, (len(size), 2)) * [width, height]
+        self.truth = np.concatenate([corner, corner + size], axis=1)
+        self.windows = [tile for n in self.levels(tiles_per_side(spec, width, height)) for tile in tiles(width, height, n)]
+        self.looks: list[list[dict[str, Any]]] = []
+
+    @staticmethod
+    def levels(per_side: int) -> Iterator[int]:
+        while per_side:
+            yield per_side
+            per_side //= 2
+
+    def detect(self, image: np.ndarray) -> Detections:
+        left, top, right, bottom = self.windows[len(self.looks)]
+        assert image.shape[:2] == (bottom - top, right - left)
+        size = np.tile(self.truth[:, 2:] - self.truth[:, :2], 2)
+        seen = np.clip(self.truth + self.rng.normal(0, 0.03, size.shape) * size, [left, top] * 2, [right, bottom] * 2) - [left, top] * 2
+        seen = seen[((seen[:, 2:] - seen[:, :2]) > 8).all(axis=1) & (self.rng.random(len(seen)) < 0.9)]
+        # Coarse scores, so that ties are met too.
+        scores = -np.sort(-self.rng.uniform(0.3, 1, len(seen)).round(2))
+        found = Detections(seen, self.rng.integers(0, 2, len(seen)), scores)
+        self.looks.append(as_json(found))
+        return found
+
+
+def as_json(found: Detections) -> list[dict[str, Any]]:
+    columns = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    return [{"class": number, "score": score, "box": box} for number, score, box in columns]
+
+
+@pytest.mark.parametrize("nms_iou", [0.5, 0.45])
+def test_merging_is_the_same(tmp_path: Path, nms_iou: float) -> None:
+    rng = np.random.default_rng(3)
+    spec = ModelSpec("m", "a", ("x", "y"), 416, 320, (AnchorLevel(8, ((20.0, 20.0),)),), nms_iou=nms_iou, product_px=(30, 42, 58))
+    cases, wanted = [], []
+    for width, height in rng.integers(300, 4200, (25, 2)).tolist():
+        detector = Noisy(spec, width, height, rng)
+        wanted.append(as_json(detect_tiled(detector, np.zeros((height, width, 3), np.uint8))))
+        facts = {"width": spec.width, "height": spec.height, "nms_iou": nms_iou, "product_px": spec.product_px}
+        cases.append({"spec": facts, "photo": {"width": width, "height": height}, "looks": detector.looks})
+    assert answers(tmp_path, tiling=cases)["tiling"] == wanted
+
+
+def test_photos_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    cases = [("image.jpg", []), ("image.jpg", ["image.jpg"]), ("image.jpg", ["image.jpg", "image (2).jpg"]), ("a.b.png", ["a.b.png"])]
+    cases += [("photo", ["photo"]), (".jpg", [".jpg"])]
+    wanted = ["image.jpg", "image (2).jpg", "image (3).jpg", "a.b (2).png", "photo (2)", " (2).jpg"]
+    assert answers(tmp_path, name=cases)["name"] == wanted
+
+
+def test_csv_is_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    classes = ("cola", '=cmd|"x"', "Käse, jung", "\tTee")
+    counted = []
+    for path in ("shelf, left.jpg", "-2.png", "leer.jpg"):
+        boxes = np.sort(rng.integers(0, 40000, (30 if path != "leer.jpg" else 0, 2, 2)) / 16, axis=1).reshape(-1, 4)
+        found = Detections(boxes, rng.integers(0, 4, len(boxes)), rng.integers(0, 64, len(boxes)) / 64)
+        counted.append(CountedPhoto(path, 2500, 2500, found, rows(found.boxes), classes, {}))
+    write_csv(tmp_path / "counts.csv", counted)
+    cases = [{"name": photo.path, "products": photo.products()} for photo in counted]
+    got = answers(tmp_path, csv=[cases], summary=[cases])
+    assert got["csv"] == [(tmp_path / "counts.csv").read_bytes().decode()]
+    assert [tuple(row.values()) for row in got["summary"][0]] == summary_rows(counted)

@@ -1,0 +1,214 @@
+"""Corrections: what each action does to the labels, and that a file made for other labels is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shelfcount.data.corrections import Box, Correction, Corrections, apply, read_corrections, write_corrections
+from shelfcount.data.formats import fingerprint, read, write_coco
+from shelfcount.evaluation.metrics import match
+from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
+
+DRINKS_TEST = Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_test_corrections.json"
+COLA, TEA = 0, 1
+# left, top, width, height of the two products on a.jpg; b.jpg has none.
+FIRST, SECOND, FREE = (10.0, 10.0, 20.0, 40.0), (40.0, 10.0, 20.0, 40.0), (70.0, 10.0, 20.0, 40.0)
+
+
+@pytest.fixture
+def labels(tmp_path) -> Dataset:
+    """Two photos; a.jpg holds a cola and a tea."""
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (100, 60)).save(tmp_path / name)
+    truth = Detections([[10, 10, 30, 50], [40, 10, 60, 50]], [COLA, TEA])
+    photos = (Photo(tmp_path / "a.jpg", 100, 60, truth), Photo(tmp_path / "b.jpg", 100, 60, Detections.empty()))
+    return Dataset(("cola", "tea"), photos, name="shelf")
+
+
+def correction(action: str, box: Box = FIRST, class_: str | None = "cola", **changes) -> Correction:
+    return Correction("a.jpg", action, box, "seen so", class_, **changes)
+
+
+def corrected(labels: Dataset, *corrections: Correction) -> Dataset:
+    return apply(labels, Corrections("shelf.json", fingerprint(labels), corrections))
+
+
+def products(dataset: Dataset) -> list[tuple[str, list[float]]]:
+    """Class and xyxy box of what has to be found on a.jpg."""
+    truth = dataset.photos[0].truth
+    return [(dataset.classes[c], box) for c, box, i in zip(truth.classes, truth.boxes.tolist(), truth.ignore, strict=True) if not i]
+
+
+# --- what each action does
+
+
+def test_without_corrections_the_labels_stay(labels):
+    assert fingerprint(corrected(labels)) == fingerprint(labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (correction("add", FREE, "tea"), [("cola", [10, 10, 30, 50]), ("tea", [40, 10, 60, 50]), ("tea", [70, 10, 90, 50])]),
+        (correction("move", to_box=(12, 8, 16, 30)), [("tea", [40, 10, 60, 50]), ("cola", [12, 8, 28, 38])]),
+        (correction("rename", to_class="tea"), [("tea", [40, 10, 60, 50]), ("tea", [10, 10, 30, 50])]),
+        (correction("remove"), [("tea", [40, 10, 60, 50])]),
+        (correction("ignore"), [("tea", [40, 10, 60, 50])]),
+        (correction("ignore", FREE, None), [("cola", [10, 10, 30, 50]), ("tea", [40, 10, 60, 50])]),
+    ],
+    ids=lambda value: value.action if isinstance(value, Correction) else "",
+)
+def test_action_changes_what_has_to_be_found(labels, change, expected):
+    before = fingerprint(labels)
+    assert products(corrected(labels, change)) == expected
+    assert fingerprint(labels) == before
+
+
+def test_ignored_area_forgives_every_class_and_its_neighbour_none(labels):
+    truth = corrected(labels, correction("ignore", FREE, None)).photos[0].truth
+    found = Detections([[71, 11, 89, 49], [71, 11, 89, 49], [40, 10, 60, 50]], [COLA, TEA, COLA])
+    assert match(truth, found).absorbed.tolist() == [True, True, False]
+
+
+def test_box_in_the_file_may_be_rounded(labels):
+    # A tenth of a pixel off on each side of a 20 x 40 box: IoU 19.8 * 39.8 / 800 = 0.985.
+    assert products(corrected(labels, correction("remove", (10.1, 10.1, 19.8, 39.8)))) == [("tea", [40, 10, 60, 50])]
+
+
+def test_of_two_labels_alike_each_correction_takes_one(labels):
+    double = Detections([[10, 10, 30, 50], [10, 10, 30, 50]], [COLA, COLA])
+    labels = labels.subset([0])
+    labels = dataclasses.replace(labels, photos=(dataclasses.replace(labels.photos[0], truth=double),))
+    assert products(corrected(labels, correction("remove"))) == [("cola", [10, 10, 30, 50])]
+    assert products(corrected(labels, correction("remove"), correction("remove"))) == []
+
+
+def test_order_of_corrections_does_not_matter(labels):
+    changes = [correction("rename", to_class="tea"), correction("add", FREE), correction("ignore", SECOND, "tea")]
+    assert fingerprint(corrected(labels, *changes)) == fingerprint(corrected(labels, *changes[::-1]))
+
+
+def test_corrected_labels_survive_coco(labels, tmp_path):
+    result = corrected(labels, correction("ignore"), correction("add", FREE, "tea"))
+    write_coco(result, tmp_path / "corrected.json")
+    assert fingerprint(read(tmp_path / "corrected.json")) == fingerprint(result)
+
+
+# --- what is refused
+
+
+def test_other_labels_are_refused(labels):
+    made_for = fingerprint(labels.subset([0]))
+    with pytest.raises(ShelfcountError, match=f"of 'shelf.json' are for labels of fingerprint {made_for}, shelf has {fingerprint(labels)}"):
+        apply(labels, Corrections("shelf.json", made_for))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # The cola moved by a quarter of its width: IoU 15 * 40 / (25 * 40) = 0.6.
+        (
+            [correction("remove", (15.0, 10.0, 20.0, 40.0))],
+            r"remove 'cola' at \[15.0, .*'a.jpg': no such label; .* IoU 0.9 .* 0.60",
+        ),
+        ([correction("remove", class_="tea")], "remove 'tea' at .*: no such label; .* nearest by 0.00"),
+        ([correction("remove", class_="beer")], "remove 'beer' .*: 'beer' is none of the 2 classes"),
+        ([correction("rename", to_class="beer")], "rename 'cola' .*: 'beer' is none of the 2 classes"),
+        ([correction("remove"), correction("ignore")], "ignore 'cola' .*: another correction has changed this label already"),
+        ([correction("add", class_="tea")], "add 'tea' .*: one label must stand there, got 2"),
+        ([correction("add", FREE), correction("add", FREE)], r"add 'cola' at \[70.0, .*: one label must stand there, got 2"),
+        ([correction("add", (90.0, 10.0, 20.0, 40.0))], "add 'cola' .*: the new box must lie inside the photo of 100 x 60"),
+        ([dataclasses.replace(correction("remove"), photo="c.jpg")], "remove 'cola' .* on 'c.jpg': shelf has no such photo"),
+    ],
+)
+def test_correction_that_does_not_fit_is_named(labels, changes, message):
+    with pytest.raises(ShelfcountError, match=message):
+        corrected(labels, *changes)
+
+
+def test_photos_of_one_name_are_refused(labels, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "a.jpg"
+    Image.new("RGB", (100, 60)).save(other)
+    double = dataclasses.replace(labels, photos=(*labels.photos, dataclasses.replace(labels.photos[0], path=other)))
+    with pytest.raises(ShelfcountError, match="photos must differ in file name to be corrected; 1 of shelf do not"):
+        corrected(double)
+
+
+# --- the file
+
+
+def test_file_round_trip(tmp_path):
+    changes = (
+        correction("add", FREE, "tea"),
+        correction("move", to_box=(12.5, 8.0, 16.0, 30.0)),
+        correction("rename", to_class="trà ô long"),
+        correction("remove"),
+        correction("ignore", FREE, None),
+    )
+    written = Corrections("shelf.json", "f" * 64, changes, ("a.jpg", "b.jpg"))
+    write_corrections(written, tmp_path / "c.json")
+    assert read_corrections(tmp_path / "c.json") == written
+    # One correction a line, so that a change of the file can be read as such.
+    assert len((tmp_path / "c.json").read_text().splitlines()) == len(changes) + 2
+
+
+def test_file_without_corrections_round_trips(tmp_path):
+    write_corrections(Corrections("shelf.json", "f"), tmp_path / "c.json")
+    assert read_corrections(tmp_path / "c.json") == Corrections("shelf.json", "f")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action": "delete"}, "correction 1: it must be an object whose action is one of add, move, rename, remove, ignore, got .*delete"),
+        ({"action": ["add"]}, r"correction 1: it must be an object whose action is one of .*\['add'\]"),
+        ({"reason": None}, "correction 1: reason must be a text, got None"),
+        ({"reason": " "}, "correction 1: reason must be a text, got ' '"),
+        ({"box": [1, 2, 3]}, r"correction 1: box must be left, top, width and height .*, got \[1, 2, 3\]"),
+        ({"box": [1, 2, 3, 0]}, r"correction 1: box must be .*, the sides above 0, got \[1, 2, 3, 0\]"),
+        ({"box": [1, 2, 3, float("nan")]}, r"correction 1: box must be .*nan"),
+        ({"box": [1, 2, 3, 10**400]}, "correction 1: box must be .*1000"),
+        ({"box": [1, 2, 3, "4"]}, "correction 1: box must be .*'4'"),
+        ({"action": "rename"}, "correction 1: it must be an object with .*to_class; to_class is missing"),
+        ({"to_class": "tea"}, r"correction 1: it must have no keys but .*, got \['to_class'\]"),
+    ],
+)
+def test_malformed_entry_is_named(tmp_path, changes, message):
+    entry = {"photo": "a.jpg", "action": "remove", "box": [10, 10, 20, 40], "class": "cola", "reason": "a shadow", **changes}
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"data": "shelf.json", "fingerprint": "f", "reviewed": [], "corrections": [entry]}))
+    with pytest.raises(ShelfcountError, match=message):
+        read_corrections(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "it must be an object with data, fingerprint, reviewed, corrections; data, fingerprint, reviewed, corrections is missing"),
+        ({"data": "x", "fingerprint": 1, "reviewed": [], "corrections": []}, "fingerprint must be a str, got 1"),
+        ({"data": "x", "fingerprint": "f", "reviewed": [], "corrections": {}}, "corrections must be a list, got {}"),
+        ({"data": "x", "fingerprint": "f", "reviewed": [3], "corrections": []}, "reviewed must be a text, got 3"),
+        ({"data": "x", "fingerprint": "f", "reviewed": [], "corrections": [], "note": ""}, r"no keys but .*, got \['note'\]"),
+    ],
+)
+def test_malformed_file_is_named(tmp_path, content, message):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ShelfcountError, match=message):
+        read_corrections(path)
+
+
+def test_corrections_of_the_drinks_fit_their_photos(drinks):
+    labels, corrections = read(drinks / "test.json"), read_corrections(DRINKS_TEST)
+    result = apply(labels, corrections)
+    assert {c.photo for c in corrections.corrections} <= set(corrections.reviewed) <= {p.path.name for p in labels.photos}
+    change = {action: sum(c.action == action for c in corrections.corrections) for action in ("add", "remove")}
+    ignored = sum(c.action == "ignore" and c.class_ is not None for c in corrections.corrections)
+    to_find = sum(int((~p.truth.ignore).sum()) for p in result.photos)
+    assert to_find == labels.boxes + change["add"] - change["remove"] - ignored
+    assert all(np.isfinite(p.truth.boxes).all() for p in result.photos)
