@@ -10,8 +10,10 @@ weights=${2:?MobileNetV2 ImageNet weights, .safetensors with the key names of to
 results=benchmarks/results
 export PATH="$PWD/.venv/bin:$PATH"
 
-judge() { # run or bundle, result
+judge() { # run or bundle, result: on the labels as published, and as corrected
   shelfcount evaluate "runs/$1" --data "$drinks/test.json" --json "$results/$2.json" --force
+  shelfcount evaluate "runs/$1" --data "$drinks/test.json" --json "$results/$2_corrected.json" --force \
+    --corrections benchmarks/data/drinks_test_corrections.json
 }
 
 [ -e runs/drinks/spec.json ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out runs/drinks \

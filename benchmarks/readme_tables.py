@@ -19,7 +19,13 @@ from shelfcount.vision.images import write_whole
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 # As `shelfcount evaluate --json` writes them.
-EVALUATED = {"float32, PyTorch": "drinks_float.json", "float32, LiteRT": "drinks_float32.json", "int8, LiteRT": "drinks_int8.json"}
+EVALUATED = {
+    "float32, PyTorch": "drinks_float.json",
+    "float32, LiteRT": "drinks_float32.json",
+    "int8, LiteRT": "drinks_int8.json",
+    "float32, PyTorch; corrected labels": "drinks_float_corrected.json",
+    "int8, LiteRT; corrected labels": "drinks_int8_corrected.json",
+}
 # As `shelfcount bench` writes it.
 COMPARED = "drinks_bench.json"
 # As `export/consumers.py` writes it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Names = Annotated[Path | None, typer.Option("--class-names", help="CSV (number,name) or JSON for labels with numbered classes.")]
+Corrections = Annotated[list[Path] | None, typer.Option("--corrections", help="Corrections to the labels they name; may be repeated.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of the LiteRT interpreter.")]
 
 
@@ -106,6 +107,7 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", help="Such as train.epochs=30; may be repeated.")] = None,
     model: Annotated[str | None, typer.Option(help="Of the family, or resnet50 for the baseline.")] = None,
     class_names: Names = None,
+    corrections: Corrections = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run stopped.")] = False,
     json_file: JsonFile = None,
     force: Force = False,
@@ -116,11 +118,11 @@ def train(
     if speaks and not resume and not force and (output / "config.toml").exists():
         raise ShelfcountError(f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out.")
     check_free(json_file, force or resume)
-    training, validation = _training_data(data, val, class_names, settings.train.seed)
+    training, validation = _training_data(data, val, class_names, settings.train.seed, corrections or ())
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
 
-    sources = {"train": data, "val": val, "class_names": str(class_names) if class_names else None}
+    sources = runs.Sources(data, val, class_names, tuple(corrections or ()))
     begin = time.monotonic()
     if speaks:
         err.print(
@@ -174,9 +176,9 @@ def export(
     detector, settings = runs.load_run(run), runs.read_config(run)
     sources = runs.read_sources(run)
     training, validation = _training_data(
-        data or sources["train"] or "", val or sources["val"], sources["class_names"], settings.train.seed, sources_of=str(run)
+        data or sources.train, val or sources.val, sources.class_names, settings.train.seed, sources.corrections, sources_of=str(run)
     )
-    tested = _read(test, Path(sources["class_names"]) if sources["class_names"] else None) if test else None
+    tested = _read(test, sources.class_names) if test else None
     spec = detector.spec
     with steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after", "golden photos") as step:
         step()
@@ -309,6 +311,7 @@ def evaluate(
     json_file: JsonFile = None,
     picture: Annotated[Path | None, typer.Option(help="Write the confusion matrix here (.png).")] = None,
     class_names: Names = None,
+    corrections: Corrections = None,
     threads: Threads = 2,
     force: Force = False,
 ) -> None:
@@ -320,7 +323,7 @@ def evaluate(
 
     for file in (json_file, picture):
         check_free(file, force)
-    dataset = _read(data, class_names)
+    dataset = _read(data, class_names, corrections or ())
     detector, threshold, facts = _open_low(model, threads)
     with bar("evaluating") as advance:
         result = metrics.evaluate(detector, dataset, threshold=threshold, progress=advance)
@@ -394,7 +397,9 @@ def bench(
 # ---------------------------------------------------------------- shared by the verbs
 
 
-def _read(source: str, class_names: Path | None) -> Dataset:
+def _read(source: str, class_names: Path | None, corrections: Sequence[Path] = (), others: Sequence[str] = ()) -> Dataset:
+    """Labelled photos with those corrections applied that name this file; each must name it or one of `others`."""
+    from shelfcount.data.corrections import apply, read_corrections
     from shelfcount.data.formats import describe_dropped, read
 
     dataset = read(source, class_names=class_names)
@@ -402,17 +407,26 @@ def _read(source: str, class_names: Path | None) -> Dataset:
     err.print(("[yellow]warning:[/yellow] " if dropped else "") + plain(f"{source}: {summary}"))
     for line in dropped:
         err.print(plain(line))
+    for path in corrections:
+        entries = read_corrections(path)
+        if entries.data == Path(source).name:
+            dataset = apply(dataset, entries)
+            err.print(plain(f"{path}: {len(entries.corrections)} corrections applied"))
+        elif entries.data not in [Path(other).name for other in others]:
+            given = ", ".join(Path(name).name for name in (source, *others))
+            raise ShelfcountError(f"'{path}' corrects the labels of '{entries.data}', got {given}. Leave it out, or give those labels.")
     return dataset
 
 
-def _training_data(data: str, val: str | None, class_names: Path | str | None, seed: int, sources_of: str = "") -> tuple[Dataset, Dataset]:
+def _training_data(
+    data: str, val: str | None, class_names: Path | None, seed: int, corrections: Sequence[Path], sources_of: str = ""
+) -> tuple[Dataset, Dataset]:
     from shelfcount.data.formats import aligned
 
-    names = Path(class_names) if class_names else None
     try:
-        training = _read(data, names)
+        training = _read(data, class_names, corrections, [val] if val else [])
         if val:
-            return aligned(training, _read(val, names))
+            return aligned(training, _read(val, class_names, corrections, [data]))
     except ShelfcountError as error:
         if sources_of:
             raise ShelfcountError(

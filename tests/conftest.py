@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ def drinks() -> Path:
     if not (folder / "train.json").is_file():
         pytest.skip(f"the drinks photos are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def released() -> Path:
+    """The bundle whose consumers are tested: the released one, or one named by SHELFCOUNT_CONSUMERS_BUNDLE."""
+    return Path(os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE") or Path(__file__).parents[1] / "export" / "release" / "drinks-int8")
 
 
 # What follows serves the tests of training, export and the command line: one tiny data set, one
@@ -120,7 +127,7 @@ def overfit(tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thre
     photos = formats.read(labels)
     settings = config.load(None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"])
     fit(photos, photos, run, settings, _judge)
-    runs.write_sources(run, {"train": str(labels), "val": str(labels), "class_names": None})
+    runs.write_sources(run, runs.Sources(str(labels), str(labels)))
     return Overfit(run, labels, photos)
 
 

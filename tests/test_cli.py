@@ -6,8 +6,10 @@ import csv
 import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +20,10 @@ import pytest
 from conftest import Overfit, Shelves
 
 from shelfcount import cli
+from shelfcount.data.corrections import Correction, Corrections, write_corrections
+from shelfcount.data.formats import fingerprint
 from shelfcount.deploy import convert
-from shelfcount.runtime.bundle import read_bundle
+from shelfcount.runtime.bundle import digest, read_bundle
 from shelfcount.shelf.count import CSV_COLUMNS
 from shelfcount.vision.images import read_photo
 
@@ -135,6 +139,28 @@ def test_train_writes_a_run_and_keeps_an_old_one(shelfcount: Shelfcount, tmp_pat
     refused(shelfcount(*arguments), "holds a run already. Go on with --resume, start over with --force")
 
 
+def test_corrections_must_name_the_labels_given(shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves) -> None:
+    empty = Corrections("other.json", "0" * 64, (), ())
+    write_corrections(empty, tmp_path / "c.json")
+    said = shelfcount("train", "--data", shelves.train_json, "--out", tmp_path / "run", "--corrections", tmp_path / "c.json")
+    refused(said, "c.json' corrects the labels of 'other.json', got labels.json. Leave it out, or give those labels.")
+
+
+@pytest.mark.slow
+def test_evaluate_on_corrected_labels(shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit) -> None:
+    # One label taken away: one product less to be found.
+    first = overfit.photos.photos[0]
+    x0, y0, x1, y1 = first.truth.boxes[0].tolist()
+    gone = Correction(first.path.name, "remove", (x0, y0, x1 - x0, y1 - y0), "for the test", overfit.photos.classes[first.truth.classes[0]])
+    write_corrections(Corrections(overfit.labels.name, fingerprint(overfit.photos), (gone,), ()), tmp_path / "c.json")
+    for name, extra in (("plain", ()), ("corrected", ("--corrections", tmp_path / "c.json"))):
+        said = shelfcount("evaluate", bundle, "--data", overfit.labels, "--json", tmp_path / f"{name}.json", *extra)
+        assert said.code == 0, said
+    plain, corrected = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "corrected"))
+    assert corrected["boxes"] == plain["boxes"] - 1
+    assert corrected["data"]["fingerprint"] != plain["data"]["fingerprint"]
+
+
 @pytest.mark.slow
 def test_export_writes_a_bundle_that_verifies(
     shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, converted: bytes, monkeypatch: pytest.MonkeyPatch
@@ -177,6 +203,34 @@ def test_damaged_bundle_is_a_negative_verdict(shelfcount: Shelfcount, tmp_path: 
     assert said.out.startswith("FAILED")
     assert "model.tflite' was changed or damaged" in said.out
     refused(shelfcount("count", copy, "photo.jpg"), "was changed or damaged")
+
+
+@pytest.mark.slow
+def test_bundle_that_breaks_the_contract_is_a_negative_verdict(shelfcount: Shelfcount, tmp_path: Path, bundle: Path) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "b"))
+    # Somebody swaps the two models and mends the checksums.
+    (copy / "model.tflite").write_bytes((bundle / "model-raw.tflite").read_bytes())
+    head = json.loads((copy / "model.json").read_text())
+    head["files"]["model.tflite"] = head["files"]["model-raw.tflite"]
+    (copy / "model.json").write_text(json.dumps({**head, "digest": digest(head)}))
+    said = shelfcount("verify", copy, "--json", tmp_path / "verdict.json")
+    assert said.code == 1
+    assert "FAILED model.tflite: the inputs must be image UINT8 [1, 96, 96, 3], got image FLOAT32 [1, 96, 96, 3]" in said.out
+    assert json.loads((tmp_path / "verdict.json").read_text())["good"] is False
+
+
+@pytest.mark.slow
+def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
+    command = [sys.executable, "-m", "shelfcount.cli", "serve", str(bundle), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        try:
+            with urllib.request.urlopen(f"{address}bundle/labels.txt", timeout=10) as answer:
+                assert answer.read() == (bundle / "labels.txt").read_bytes()
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=10) == 0
 
 
 # ---------------------------------------------------------------- count

@@ -21,7 +21,7 @@ from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "export/README.md", "export/web/README.md")
 README = (ROOT / "README.md").read_text()
 
 

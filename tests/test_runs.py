@@ -71,8 +71,8 @@ def test_other_threshold_takes_the_place_of_the_specs(saved: tuple[Path, torch.n
 
 
 def test_sources_come_back_absolute(run: Path) -> None:
-    runs.write_sources(run, {"train": "here/train.json", "val": None, "class_names": None})
-    assert runs.read_sources(run) == {"train": str(Path("here/train.json").resolve()), "val": None, "class_names": None}
+    runs.write_sources(run, runs.Sources("here/train.json", corrections=(Path("c.json"),)))
+    assert runs.read_sources(run) == runs.Sources(str(Path("here/train.json").resolve()), corrections=(Path("c.json").resolve(),))
 
 
 def test_run_without_sources_says_which_options_to_give(run: Path) -> None:

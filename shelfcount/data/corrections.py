@@ -186,7 +186,7 @@ def apply(dataset: Dataset, corrections: Corrections) -> Dataset:
             raise ShelfcountError(f"{correction}: {dataset.name or 'the data'} has no such photo")
         by_photo[correction.photo].append(correction)
     photos = tuple(_corrected(photo, by_photo[photo.path.name], dataset.classes) for photo in dataset.photos)
-    return dataclasses.replace(dataset, photos=photos)
+    return dataclasses.replace(dataset, photos=photos, name=f"{dataset.name}, corrected")
 
 
 def _corrected(photo: Photo, corrections: Sequence[Correction], classes: tuple[str, ...]) -> Photo:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -120,16 +120,39 @@ def read_spec(run: Path) -> ModelSpec:
         raise ShelfcountError(f"'{run / 'spec.json'}': {error}") from error
 
 
-def write_sources(run: Path, sources: Mapping[str, str | None]) -> None:
-    """Keep where the photos lay, so that export finds them: keys 'train', 'val' and 'class_names'."""
-    absolute = {k: v and str(Path(v).resolve()) for k, v in sources.items()}
-    write_whole(run / "data.json", json.dumps(absolute, indent=2))
+@dataclass(frozen=True)
+class Sources:
+    """Where the photos of a run lay, so that export finds them.
+
+    Attributes:
+        train: As `data.formats.read` takes it.
+        val: The same, or None where validation photos were held back from `train`.
+        class_names: Lookup table of numbered classes.
+        corrections: Files of corrections to the labels.
+    """
+
+    train: str
+    val: str | None = None
+    class_names: Path | None = None
+    corrections: tuple[Path, ...] = ()
 
 
-def read_sources(run: Path) -> dict[str, str | None]:
+def write_sources(run: Path, sources: Sources) -> None:
+    """Keep them in the run's folder, as absolute paths."""
+    data = {
+        "train": str(Path(sources.train).resolve()),
+        "val": sources.val and str(Path(sources.val).resolve()),
+        "class_names": sources.class_names and str(sources.class_names.resolve()),
+        "corrections": [str(path.resolve()) for path in sources.corrections],
+    }
+    write_whole(run / "data.json", json.dumps(data, indent=2))
+
+
+def read_sources(run: Path) -> Sources:
     """The inverse of `write_sources`."""
     try:
         data = json.loads((run / "data.json").read_text())
-        return {k: data[k] for k in ("train", "val", "class_names")}
+        names = data["class_names"]
+        return Sources(data["train"], data["val"], names and Path(names), tuple(map(Path, data.get("corrections", []))))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ShelfcountError(f"'{run}' does not say where its photos lie ({error}). Give --data and --val.") from error

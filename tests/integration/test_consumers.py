@@ -1,9 +1,8 @@
 """A bundle in the runtimes that apps use it in: the real ones, each in an environment of its own.
 
 ``.ci/consumers`` makes the environments in .consumers; the scripts that run inside them are in
-tests/consumers. The bundle is the released one, another one named by SHELFCOUNT_CONSUMERS_BUNDLE, or,
-where there is none, one trained on synthetic shelves. What was found is left as one JSON file for each
-consumer in the folder SHELFCOUNT_CONSUMERS_OUT; `export/consumers.py` gathers them.
+tests/consumers. The bundle is the released one, or another named by SHELFCOUNT_CONSUMERS_BUNDLE. What was
+found is left as one JSON file for each consumer in the folder SHELFCOUNT_CONSUMERS_OUT; `export/consumers.py` gathers them.
 """
 
 from __future__ import annotations
@@ -50,11 +49,9 @@ MEDIAPIPE_NMS_IOU = 0.3
 
 
 @pytest.fixture(scope="module")
-def shipped(request: pytest.FixtureRequest) -> Bundle:
-    """The bundle whose consumers are tested."""
-    named = os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE")
-    released = [Path(named)] if named else sorted(path.parent for path in (ROOT / "export" / "release").glob("*/model.json"))
-    return read_bundle(released[0] if released else request.getfixturevalue("bundle"))
+def shipped(released: Path) -> Bundle:
+    """The bundle, opened."""
+    return read_bundle(released)
 
 
 @pytest.fixture(scope="module")

@@ -67,17 +67,9 @@ def browser() -> Path:
 
 
 @pytest.fixture(scope="module")
-def shipped(request: pytest.FixtureRequest) -> Path:
-    """The released bundle, one named by SHELFCOUNT_CONSUMERS_BUNDLE, or one trained on synthetic shelves."""
-    named = os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE")
-    released = [Path(named)] if named else sorted(path.parent for path in (ROOT / "export" / "release").glob("*/model.json"))
-    return released[0] if released else request.getfixturevalue("bundle")
-
-
-@pytest.fixture(scope="module")
-def photos(request: pytest.FixtureRequest, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(request: pytest.FixtureRequest, released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of photos that the bundle knows products on: plain, turned by EXIF, PNG, an empty one and a large one."""
-    golden = sorted((shipped / "golden").glob("*.jpg"))
+    golden = sorted((released / "golden").glob("*.jpg"))
     known = golden or [photo.path for photo in request.getfixturevalue("overfit").photos.photos]
     images = [read_photo(path) for path in islice(cycle(known), 6)]
     folder = tmp_path_factory.mktemp("photos")
@@ -104,36 +96,36 @@ def running(server: http.server.HTTPServer) -> Iterator[http.server.HTTPServer]:
         thread.join()
 
 
-def test_page_counts_what_the_command_line_counts_also_offline(browser: Path, shipped: Path, photos: Path, tmp_path: Path) -> None:
+def test_page_counts_what_the_command_line_counts_also_offline(browser: Path, released: Path, photos: Path, tmp_path: Path) -> None:
     names = ["plain.jpg", "turned.jpg", "lossless.png", "=empty, grey.png", "large.jpg"]
-    spec = read_bundle(shipped).spec
+    spec = read_bundle(released).spec
     assert tiles_per_side(spec, 2400, 1800) > 1, "the large photo must be tiled"
-    wanted = command_line(shipped, photos, names, tmp_path)
+    wanted = command_line(released, photos, names, tmp_path)
 
     reached: list[str] = []
     with running(elsewhere(reached)) as other:
         arguments = (f"http://127.0.0.1:{other.server_port}/", *(photos / name for name in names))
-        with running(open_server(shipped, page_folder(), port=0)) as server:
+        with running(open_server(released, page_folder(), port=0)) as server:
             port = server.server_port
             address = f"http://127.0.0.1:{port}/"
             seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
         check(seen, wanted, address)
-        assert seen["about"][-1] == f"sha256 {read_bundle(shipped).sha256}"
+        assert seen["about"][-1] == f"sha256 {read_bundle(released).sha256}"
 
         # Nothing answers at the address any more.
         offline = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
         check(offline, wanted, address)
 
         # Another bundle at the same address is seen at once, though the first one is stored.
-        stricter = with_threshold(shipped, spec.score_threshold + 0.1, tmp_path / "stricter")
+        stricter = with_threshold(released, spec.score_threshold + 0.1, tmp_path / "stricter")
         with running(open_server(stricter, page_folder(), port=port)):
             seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
         check(seen, command_line(stricter, photos, names, tmp_path), address)
     assert reached == []
 
 
-def test_damaged_and_missing_models_are_said(browser: Path, shipped: Path, tmp_path: Path) -> None:
-    copy = with_threshold(shipped, 0.5, tmp_path / "copy")
+def test_damaged_and_missing_models_are_said(browser: Path, released: Path, tmp_path: Path) -> None:
+    copy = with_threshold(released, 0.5, tmp_path / "copy")
     model = copy / "model.tflite"
     with running(open_server(copy, page_folder(), port=0)) as server:
         arguments = (f"http://127.0.0.1:{server.server_port}/", "http://127.0.0.1:1/")
@@ -141,7 +133,7 @@ def test_damaged_and_missing_models_are_said(browser: Path, shipped: Path, tmp_p
         damaged = node(SCRIPTS / "page.mjs", browser, tmp_path / "one", *arguments)["notices"]
         model.unlink()
         missing = node(SCRIPTS / "page.mjs", browser, tmp_path / "two", *arguments)["notices"]
-    wanted = read_bundle(shipped).files["model.tflite"][:12]
+    wanted = read_bundle(released).files["model.tflite"][:12]
     assert re.match(rf"model\.tflite does not belong to model\.json: its sha256 must be {wanted}, got [0-9a-f]{{12}}\.", damaged[0])
     assert missing[0] == "The bundle must lie beside the page, but /bundle/model.tflite is not there (404)."
 
