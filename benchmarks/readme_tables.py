@@ -50,7 +50,7 @@ def figures(results: Path) -> str:
     float_model = next(iter(evaluated.values()))
     if float_model:
         parts.append(_training(float_model["model"]))
-    parts += [_origin(result) for result in list(evaluated.values())[-1:] if result]
+    parts += [_origin(result) for result in [r for r in evaluated.values() if r][-1:]]
     compared = _read(results / COMPARED)
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")

@@ -95,6 +95,40 @@ def synth(
     out.print(f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {labels}")
 
 
+@app.command()
+def check(
+    data: Annotated[str, typer.Option(help="Labelled photos.")],
+    against: Annotated[str | None, typer.Option(help="Photos that must not be among them, such as the test photos.")] = None,
+    class_names: Names = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures here.")] = None,
+    json_file: JsonFile = None,
+    force: Force = False,
+) -> None:
+    """Look for what is wrong with labelled photos before training on them."""
+    from shelfcount.data import checks
+    from shelfcount.report import check_page
+
+    for file in (json_file, html):
+        check_free(file, force)
+    dataset = _read(data, class_names)
+    other = _read(against, class_names) if against else None
+    with bar("looking at photos") as advance:
+        report = checks.check(dataset, other, progress=advance)
+    if json_file:
+        write_json(json_file, report.to_json())
+    if html:
+        check_page.write_page(report, html)
+    table = Table("severity", "kind", "findings", "for example", box=None, header_style="bold")
+    for kind in dict.fromkeys(finding.kind for finding in report.findings):
+        of_kind = [finding for finding in report.findings if finding.kind == kind]
+        table.add_row(of_kind[0].severity, kind, str(len(of_kind)), plain(of_kind[0].message))
+    out.print(table)
+    counts = ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for severity, n in report.counts().items())
+    out.print(f"{counts}. " + ("Training may go on." if report.passed else "Training should not go on before the errors are settled."))
+    if not report.passed:
+        raise typer.Exit(1)
+
+
 # ---------------------------------------------------------------- training and export
 
 
@@ -302,6 +336,100 @@ def count(
     )
     if failed:
         raise typer.Exit(1 if counted else 2)
+
+
+@app.command()
+def merge(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos of one shelf that overlap by a fifth or more, in any order.")],
+    json_file: JsonFile = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the whole shelf with its boxes here (.jpg).")] = None,
+    threads: Threads = 2,
+    force: Force = False,
+) -> None:
+    """Count several photos of one shelf as one: each product once."""
+    from shelfcount.report.pictures import annotate
+    from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+    from shelfcount.shelf import merge as merging
+    from shelfcount.shelf.panorama import panorama
+
+    for file in (json_file, picture):
+        check_free(file, force)
+    opened = read_bundle(bundle)
+    with bar("counting") as advance:
+        merged = merging.merge_photos(
+            LiteRTDetector.open(opened, threads),
+            photos,
+            on_error=lambda d: err.print(f"[red]not counted:[/red] {plain(d.reason)}"),
+            progress=advance,
+        )
+    shelf, *others = merged.shelves
+    if json_file:
+        write_json(json_file, merging.report(merged, opened.name, opened.sha256))
+    if picture:
+        image, products = panorama(shelf)
+        placement = list(zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True))
+        write_photo(picture, annotate(image, products, opened.spec.classes, rows=placement))
+    table = Table("class", "products", box=None, header_style="bold")
+    for name, products_of_class in shelf.counts.items():
+        table.add_row(plain(name), str(products_of_class))
+    out.print(table)
+    out.print(f"{len(shelf.products)} products in {shelf.placement.n_rows} rows on {len(shelf.photos)} photos of one shelf")
+    for other in others:
+        names = ", ".join(photo.path for photo in other.photos)
+        out.print(plain(f"counted apart: {names}, {len(other.products)} products. {other.reason}"))
+    if others or merged.unread:
+        raise typer.Exit(1)
+
+
+@app.command()
+def planogram(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos, each of the whole shelf.")],
+    plan: Annotated[Path, typer.Option(help="JSON: rows from the top, products from the left, facings of each.")],
+    learn: Annotated[bool, typer.Option("--learn", help="Write the plan from one photo of a shelf that is right.")] = False,
+    json_file: JsonFile = None,
+    picture: Annotated[Path | None, typer.Option(help="Folder for pictures with the deviations.")] = None,
+    threads: Threads = 2,
+    force: Force = False,
+) -> None:
+    """Compare shelves with their plan: what is missing, extra, misplaced."""
+    from shelfcount.data import plans
+    from shelfcount.report.plan_picture import draw_verdict
+    from shelfcount.runtime.bundle import LiteRTDetector
+    from shelfcount.shelf import planogram as compliance
+    from shelfcount.shelf.count import count_photo
+    from shelfcount.shelf.facings import arrange
+    from shelfcount.vision.images import read_photo
+
+    pictures = _picture_names(photos, picture)
+    for file in (json_file, plan if learn else None, *pictures.values()):
+        check_free(file, force)
+    if learn and len(photos) > 1:
+        raise ShelfcountError(f"--learn takes one photo of a shelf that is right, got {len(photos)}")
+    detector = LiteRTDetector.open(bundle, threads)
+    wanted = None if learn else plans.read_plan(plan, detector.spec.classes)
+    verdicts = []
+    for path in photos:
+        image = read_photo(path)
+        counted = count_photo(detector, image, str(path))
+        names = [counted.classes[i] for i in counted.detections.classes]
+        arrangement = arrange(counted.detections.boxes, names, counted.placement, (counted.width, counted.height))
+        if wanted is None:
+            plans.write_plan(plan, compliance.learn(arrangement, path.stem))
+            out.print(f"plan: {plan}, {plans.read_plan(plan, detector.spec.classes).facings} facings")
+            return
+        verdict = compliance.judge(wanted, arrangement)
+        verdicts.append(verdict)
+        out.print(f"{plain(str(path))}: {100 * verdict.score:.0f} % as planned")
+        for deviation in verdict.deviations:
+            out.print(f"  {plain(str(deviation))}")
+        if picture:
+            write_photo(pictures[path], draw_verdict(image, arrangement, verdict))
+    if json_file:
+        write_json(json_file, {"photos": [{"path": str(path), **v.to_json()} for path, v in zip(photos, verdicts, strict=True)]})
+    if any(verdict.deviations for verdict in verdicts):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -71,8 +71,8 @@ def test_no_machine_or_index_is_named() -> None:
         r"(?<![\w.~}])/(work|root|home|tmp)/|--(extra-)?index-url|--find-links|pypi\.org|pythonhosted\.org|download\.pytorch\.org"
     )
     wrong = []
-    # This file has to name what it looks for.
-    for name in set(tracked) - {"tests/test_docs.py"}:
+    # This file has to name what it looks for; vendored files are as others published them.
+    for name in {name for name in tracked if "/vendor/" not in name} - {"tests/test_docs.py"}:
         path = ROOT / name
         data = path.read_bytes() if path.exists() else b""
         if b"\0" not in data:

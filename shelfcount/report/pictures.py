@@ -33,7 +33,7 @@ TAG_HEIGHT = 1.35  # of the font size
 
 
 @dataclass(frozen=True)
-class _Mark:
+class Mark:
     """One box to draw: (4,) xyxy pixels of the enlarged photo, and the text of its tag."""
 
     box: np.ndarray
@@ -44,7 +44,7 @@ class _Mark:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One line of the legend."""
 
     colour: Colour
@@ -93,7 +93,7 @@ def annotate(
     # What is drawn grows with the photo, since a large one is shown at the size of a small one.
     unit = max(size) / LONGEST_SIDE
     shown = detections if truth is None else Detections.concat([detections, truth])
-    font = _font(unit * _text_size(shown.boxes * scale / unit))
+    font = make_font(unit * text_size(shown.boxes * scale / unit))
 
     if truth is None:
         marks, entries = _counted(detections, classes, scale, font, scores=scores)
@@ -104,15 +104,15 @@ def annotate(
 
     draw = ImageDraw.Draw(photo, "RGBA")
     for mark in marks:
-        _draw_box(draw, mark, line=max(2, round(font.size / 6)))
+        draw_box(draw, mark, line=max(2, round(font.size / 6)))
     # Tags come after all boxes: on a dense shelf the next box would cut through them.
     for mark in marks:
-        _draw_tag(draw, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)
+        draw_tag(draw, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)
     if rows is not None:
         title += "\nrow/position at the foot of a box"
         for (left, _, _, bottom), place in zip(detections.boxes * scale, rows, strict=True):
-            _draw_tag(draw, (left, bottom - font.size * TAG_HEIGHT), "{}/{}".format(*place), font, INK, size)
-    return _with_legend(photo, title, entries, _font(17 * unit))
+            draw_tag(draw, (left, bottom - font.size * TAG_HEIGHT), "{}/{}".format(*place), font, INK, size)
+    return with_legend(photo, title, entries, make_font(17 * unit))
 
 
 @lru_cache(maxsize=16)
@@ -156,7 +156,7 @@ def _palette() -> tuple[Colour, ...]:
 
 def _counted(
     detections: Detections, classes: Sequence[str], scale: float, font: ImageFont.FreeTypeFont, *, scores: bool
-) -> tuple[list[_Mark], list[_Entry]]:
+) -> tuple[list[Mark], list[Entry]]:
     """Boxes in the colours of their classes; classes that hold ignored boxes only stand last, with 0."""
     counts = detections.counts(classes)
     counts |= {classes[i]: 0 for i in np.unique(detections.classes[detections.ignore]) if classes[i] not in counts}
@@ -169,26 +169,26 @@ def _counted(
     named = bool(fits) and np.mean(fits) > 0.8
     tags = [_shorten(n) if named else number[n] for n in names]
     marks = [
-        _Mark(box, colours[name], f"{tag} {score:.2f}" if scores else tag, filled=True)
+        Mark(box, colours[name], f"{tag} {score:.2f}" if scores else tag, filled=True)
         for box, name, tag, score in zip(detections.boxes * scale, names, tags, detections.scores, strict=True)
     ]
-    return marks, [_Entry(colours[name], "" if named else number[name], name, n) for name, n in counts.items()]
+    return marks, [Entry(colours[name], "" if named else number[name], name, n) for name, n in counts.items()]
 
 
 def _judged(
     detections: Detections, truth: Detections, classes: Sequence[str], scale: float, *, scores: bool
-) -> tuple[list[_Mark], list[_Entry]]:
+) -> tuple[list[Mark], list[Entry]]:
     """Boxes in the colour of the verdict; only mistakes are named, and drawn over what is right."""
     matches = match(truth, detections)
     wrong = ~matches.hit & ~matches.absorbed
 
     def mark(
         boxes: Detections, chosen: np.ndarray, colour: Colour, *, named: bool, dashed: bool = False, score: bool = False
-    ) -> list[_Mark]:
+    ) -> list[Mark]:
         marks = []
         for i in np.flatnonzero(chosen):
             tag = _shorten(classes[boxes.classes[i]]) if named else ""
-            marks.append(_Mark(boxes.boxes[i] * scale, colour, f"{tag} {boxes.scores[i]:.2f}".strip() if score else tag, dashed=dashed))
+            marks.append(Mark(boxes.boxes[i] * scale, colour, f"{tag} {boxes.scores[i]:.2f}".strip() if score else tag, dashed=dashed))
         return marks
 
     marks = [
@@ -199,15 +199,15 @@ def _judged(
         *mark(truth, matches.missed, MISSED, named=True, dashed=True),
     ]
     entries = [
-        _Entry(FOUND, "", "found", int(matches.hit.sum())),
-        _Entry(MISSED, "", "missed", int(matches.missed.sum())),
-        _Entry(FALSE_ALARM, "", "false alarm", int(wrong.sum())),
-        _Entry(NOT_JUDGED, "", "not judged", int(matches.absorbed.sum())),
+        Entry(FOUND, "", "found", int(matches.hit.sum())),
+        Entry(MISSED, "", "missed", int(matches.missed.sum())),
+        Entry(FALSE_ALARM, "", "false alarm", int(wrong.sum())),
+        Entry(NOT_JUDGED, "", "not judged", int(matches.absorbed.sum())),
     ]
     return marks, [e for e in entries if e.count or e.text != "not judged"]
 
 
-def _text_size(boxes: np.ndarray) -> float:
+def text_size(boxes: np.ndarray) -> float:
     """Font size for boxes on a photo of `LONGEST_SIDE`, all in pixels: a fifth of the median box's shorter side."""
     if not len(boxes):
         return 16.0
@@ -215,7 +215,8 @@ def _text_size(boxes: np.ndarray) -> float:
     return float(np.clip(np.median(shorter) / 5, 11, 20))
 
 
-def _font(size: float) -> ImageFont.FreeTypeFont:
+def make_font(size: float) -> ImageFont.FreeTypeFont:
+    """The font of all pictures, `size` in pixels."""
     # Matplotlib brings this font along, so that pictures look the same on every machine.
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size))
 
@@ -226,7 +227,8 @@ def _shorten(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, mark: _Mark, line: int) -> None:
+def draw_box(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
+    """The outline of a mark, `line` pixels wide."""
     left, top, right, bottom = (round(float(v)) for v in mark.box)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     if mark.dashed:
@@ -243,7 +245,7 @@ def _draw_box(draw: ImageDraw.ImageDraw, mark: _Mark, line: int) -> None:
     draw.rectangle((left, top, right, bottom), fill=(*mark.colour, 34) if mark.filled else None, outline=mark.colour, width=line)
 
 
-def _draw_tag(
+def draw_tag(
     draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, colour: Colour, size: tuple[int, int]
 ) -> None:
     """A small filled tag whose top left corner is `corner`, moved as far as needed to stay in the photo."""
@@ -260,7 +262,7 @@ def _readable_on(colour: Colour) -> Colour:
     return INK if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else PAPER
 
 
-def _with_legend(photo: Image.Image, title: str, entries: Sequence[_Entry], font: ImageFont.FreeTypeFont) -> np.ndarray:
+def with_legend(photo: Image.Image, title: str, entries: Sequence[Entry], font: ImageFont.FreeTypeFont) -> np.ndarray:
     """The photo with a panel of the entries beside it, or below where the photo is wide."""
     em, line = round(font.size), round(1.75 * font.size)
     names = [_shorten(e.text) for e in entries]

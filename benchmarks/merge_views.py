@@ -1,0 +1,406 @@
+"""How well several photos of one shelf are merged: against exact truth on synthetic shelves, and with a real detector.
+
+Synthetic photos are real pixels to registration; what a detector would report is the truth of each photo with noise.
+The real detector counts photos that are cut, turned and dimmed from one real photo, so that its truth is known.
+
+    python benchmarks/merge_views.py [--shelves 30] [--bundle BUNDLE --data LABELS.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from shelfcount.data.formats import read
+from shelfcount.data.products import products, sprite
+from shelfcount.data.shelf_plane import ShelfParams
+from shelfcount.data.synthetic import Scene, views
+from shelfcount.records import Detections
+from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+from shelfcount.shelf import photo_pairs
+from shelfcount.shelf.count import CountedPhoto, count_photo
+from shelfcount.shelf.merge import merge, merge_photos
+from shelfcount.shelf.photo_pairs import View, look, map_boxes, map_points
+from shelfcount.shelf.registration import Registration, register
+from shelfcount.shelf.rows import rows
+from shelfcount.stamp import stamp
+from shelfcount.vision import boxes as box_math
+from shelfcount.vision.images import read_photo, write_photo, write_whole
+
+RESULT = Path(__file__).parent / "results" / "merge_views.json"
+SEED = 7
+CATALOGUE = products(24)
+CLASSES = tuple(product.name for product in CATALOGUE)
+THRESHOLD = 0.4
+# Wide and low, so that the photos' width limits them and neighbours share no more than they are asked to; long runs of
+# one product without gaps; an upright phone; a bad photographer; an oblique one; small pictures.
+SHELVES = (
+    ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22)),
+    ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22), run=(5, 8), gap=0, back_row=1, occlusion=0),
+    ShelfParams(width=900, height=1200, rows=(4, 6), facings=(8, 10), yaw=10),
+    ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22), blur=1, noise=1, light=1, jpeg=30),
+    ShelfParams(width=1200, height=900, rows=(3, 4), facings=(22, 30), yaw=25, tilt=8, pitch=12),
+    ShelfParams(width=640, height=480),
+)
+
+
+# ---------------------------------------------------------------------------- what a detector would report
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a detector does to the truth: edges off by a share of the box, and chances a product is lost, misnamed or invented."""
+
+    jitter: float = 0.0
+    lost: float = 0.0
+    misnamed: float = 0.0
+    invented: float = 0.0
+
+
+# The last is about what the drinks detector does: recall 0.78, precision 0.83 (drinks_int8.json).
+LEVELS = {
+    "true boxes": Noise(),
+    "boxes off by 3 %, 2 % lost": Noise(jitter=0.03, lost=0.02),
+    "boxes off by 4 %, 15 % lost, 5 % misnamed, 8 % invented": Noise(jitter=0.04, lost=0.15, misnamed=0.05, invented=0.08),
+}
+
+
+def detected(scene: Scene, noise: Noise, rng: np.random.Generator) -> tuple[Detections, np.ndarray]:
+    """What a detector reports of a scene, and the physical product of each, -1 for one that is not there."""
+    truth, items = scene.truth[~scene.truth.ignore], scene.items[~scene.truth.ignore]
+    kept = rng.random(len(truth)) >= noise.lost
+    truth, items = truth[kept], items[kept]
+    size = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
+    boxes = truth.boxes + rng.normal(0, 1, size.shape) * noise.jitter * size
+    classes = np.where(rng.random(len(truth)) < noise.misnamed, rng.integers(0, len(CLASSES), len(truth)), truth.classes)
+    false = rng.integers(0, max(len(truth), 1), rng.binomial(len(truth), noise.invented))
+    elsewhere = truth.boxes[false] + np.tile(rng.uniform(-1, 1, (len(false), 2)) * size[false, :2], 2)
+    height, width = scene.image.shape[:2]
+    found = Detections(
+        box_math.clip(np.concatenate([boxes, elsewhere]).astype(np.float32), width, height),
+        np.concatenate([classes, rng.integers(0, len(CLASSES), len(false))]),
+        # Uniform, true ones from 0.5 and false ones up to 0.7: where they overlap, a threshold is a choice.
+        np.concatenate([rng.uniform(0.5, 1, len(truth)), rng.uniform(THRESHOLD, 0.7, len(false))]),
+    )
+    return found, np.concatenate([items, np.full(len(false), -1)])
+
+
+def counted(path: str, image: np.ndarray, found: Detections, classes: tuple[str, ...] = CLASSES) -> CountedPhoto:
+    """As `shelf.count` would have it."""
+    height, width = image.shape[:2]
+    return CountedPhoto(path, width, height, found, rows(found.boxes), classes, {})
+
+
+def true_counts(scenes: Sequence[Scene]) -> Counter[str]:
+    """Physical products of each class that a photo labels."""
+    seen = {
+        int(item): CLASSES[label]
+        for scene in scenes
+        for item, label, ignored in zip(scene.items, scene.truth.classes, scene.truth.ignore, strict=True)
+        if not ignored
+    }
+    return Counter(seen.values())
+
+
+def errors(found: Mapping[str, int], true: Mapping[str, int]) -> int:
+    """Products missed, added or misnamed, as counts of classes tell."""
+    return sum(abs(found.get(name, 0) - true.get(name, 0)) for name in {*found, *true})
+
+
+# ---------------------------------------------------------------------------- synthetic shelves
+
+
+def shelf(number: int) -> tuple[list[Scene], float]:
+    """Photos of a shelf in any order, and the overlap asked for."""
+    rng = np.random.default_rng([SEED, number])
+    n, overlap = int(rng.integers(3, 11)), float(rng.choice((0.2, 0.25, 0.3, 0.4)))
+    scenes = views(CATALOGUE, SHELVES[number % len(SHELVES)], rng, n, overlap)
+    return [scenes[i] for i in rng.permutation(n)], overlap
+
+
+def with_products(view: View, found: Detections) -> View:
+    """The points of a photo that is looked at already, with other detections."""
+    return dataclasses.replace(view, boxes=map_boxes(found.boxes, view.to_units), classes=found.classes)
+
+
+def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.ndarray:
+    """Units between where two homographies take places of photo a, for those that b shows by the true one."""
+    places = photo_pairs.GRID * a.half
+    there = map_points(places, true)
+    shown = (np.abs(there) <= b.half).all(axis=1)
+    return np.hypot(*(map_points(places, found) - there)[shown].T)
+
+
+def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int, int], np.ndarray]:
+    """For each pair of photos (a, b) the true homography from units of a to units of b."""
+    onto = [view.to_units @ scene.homography for view, scene in zip(looks, scenes, strict=True)]
+    return {(a, b): onto[b] @ np.linalg.inv(onto[a]) for a in range(len(scenes)) for b in range(len(scenes)) if a != b}
+
+
+def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[float]:
+    """Largest displacement of each pair of photos of one group that overlap."""
+    true, worst = true_steps(scenes, looks), []
+    for group in found.groups:
+        for a, b in combinations(group, 2):
+            off = displacement(np.linalg.inv(found.poses[b]) @ found.poses[a], true[a, b], looks[a], looks[b])
+            worst += [float(off.max())] if len(off) else []
+    return worst
+
+
+def judged_pairs(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[tuple[bool, float, float]]:
+    """Of each pair's best fit: whether it is right (to 8 units), the share of photo a that b shows, the score."""
+    true, pairs = true_steps(scenes, looks), []
+    for link in found.links:
+        off = displacement(link.homography, true[link.a, link.b], looks[link.a], looks[link.b])
+        pairs.append((len(off) > 0 and float(np.median(off)) < 8, len(off) / len(photo_pairs.GRID), link.score))
+    return pairs
+
+
+def synthetic(shelves: int) -> dict[str, Any]:
+    """Counts against the truth, registration against the true homographies, and the scores that right and wrong fits reach."""
+    wrong: dict[str, list[float]] = {level: [] for level in LEVELS}
+    totals: dict[str, np.ndarray] = {level: np.zeros(5) for level in LEVELS}
+    off: list[float] = []
+    pairs: list[tuple[bool, float, float]] = []
+    asked: Counter[str] = Counter()
+    photos_in_all = 0
+    for number in range(shelves):
+        scenes, overlap = shelf(number)
+        photos_in_all += len(scenes)
+        asked[f"{overlap:.2f}"] += 1
+        plain = [look(scene.image, Detections.empty()) for scene in scenes]
+        true = true_counts(scenes)
+        for level, noise in LEVELS.items():
+            rng = np.random.default_rng([SEED, number, 1])
+            found = [detected(scene, noise, rng)[0] for scene in scenes]
+            looks = [with_products(view, detections) for view, detections in zip(plain, found, strict=True)]
+            photos = [counted(f"{i}.jpg", s.image, d) for i, (s, d) in enumerate(zip(scenes, found, strict=True))]
+            registration = register(looks)
+            off += misplaced(scenes, looks, registration)
+            pairs += judged_pairs(scenes, looks, registration)
+            whole = merge(photos, looks, THRESHOLD).shelves[0]
+            single = [(errors(p.counts, true_counts([s])), true_counts([s]).total()) for p, s in zip(photos, scenes, strict=True)]
+            wrong[level].append(errors(whole.counts, true) / true.total())
+            totals[level] += [errors(whole.counts, true), true.total(), *np.sum(single, axis=0), len(whole.photos)]
+    right = [score for good, share, score in pairs if good and share >= 0.15]
+    return {
+        "shelves": shelves,
+        "photos": photos_in_all,
+        "overlap_asked_for": dict(sorted(asked.items())),
+        "counts": {
+            level: {
+                "count_error": round(error / products_, 4),
+                "worst_shelf": round(max(wrong[level]), 4),
+                "single_photo_count_error": round(single_error / single_products, 4),
+                "photos_placed": int(placed),
+            }
+            for level, (error, products_, single_error, single_products, placed) in totals.items()
+        },
+        "registration_units": {"median": _round(np.median(off)), "p99": _round(np.percentile(off, 99)), "max": _round(max(off))},
+        "pairs": {
+            "compared": len(pairs),
+            "right_with_15_percent_in_common": len(right),
+            "lowest_score_of_these": _round(min(right)),
+            "highest_score_of_a_wrong_fit": _round(max(score for good, _, score in pairs if not good)),
+        },
+    }
+
+
+def _round(value: Any) -> float:
+    return round(float(value), 3)
+
+
+# ---------------------------------------------------------------------------- shelves that repeat themselves
+
+
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """Two photos of a shelf on which all products of a class are one and the same picture, and nothing else is."""
+
+    a: View
+    b: View
+    a_to_b: np.ndarray
+
+    def off(self, homography: np.ndarray) -> float:
+        """Median distance in units, over what both photos show, to where the true homography goes."""
+        return float(np.median(displacement(homography, self.a_to_b, self.a, self.b)))
+
+    def plain_fit(self) -> np.ndarray:
+        """What distinct points and a robust fit alone make of it."""
+        near = photo_pairs.nearest(self.a, self.b)
+        p, q = self.a.points[near.distinct], self.b.points[near.index[0, near.distinct]]
+        return cv2.findHomography(p, q, cv2.USAC_MAGSAC, photo_pairs.INLIER_UNITS)[0]
+
+    def best(self) -> photo_pairs.Link:
+        """What points and products together make of it."""
+        return photo_pairs.fits((0, 1), self.a, self.b, photo_pairs.nearest(self.a, self.b))[0]
+
+
+def twin(seed: int, overlap: float = 0.25) -> Twin:
+    """By seed."""
+    rng = np.random.default_rng(seed)
+    plane, truth = copied_shelf(rng)
+    width = 1200
+    (a, to_a), (b, to_b) = (photograph(plane, truth, left, width, rng) for left in (300, 300 + (1 - overlap) * width))
+    return Twin(a, b, to_b @ np.linalg.inv(to_a))
+
+
+def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
+    """Three rows of runs of 5 to 9 products, each a copy of one sprite, on plain boards."""
+    kinds = rng.permutation(len(CATALOGUE))
+    plane = np.full((1200, 3000, 3), (176, 176, 172), np.uint8)
+    boxes: list[list[int]] = []
+    classes: list[int] = []
+    foot = 20
+    for row in range(3):
+        order = np.repeat(kinds[4 * row + rng.integers(0, 4, 9)], rng.integers(5, 10, 9))
+        copies = {kind: sprite(CATALOGUE[kind], 10, 0) for kind in set(order.tolist())}
+        foot += max(len(copy) for copy in copies.values())
+        left = 30
+        for kind in order.tolist():
+            height, width = copies[kind].shape[:2]
+            if left + width > plane.shape[1] - 30:
+                break
+            painted = copies[kind][..., 3] > 127
+            plane[foot - height : foot, left : left + width][painted] = copies[kind][painted, :3]
+            boxes.append([left, foot - height, left + width, foot])
+            classes.append(kind)
+            left += width + 3
+        plane[foot : foot + 15] = (60, 60, 70)
+        foot += 30
+    return plane[: foot + 10], Detections(boxes, classes)
+
+
+def photograph(plane: np.ndarray, truth: Detections, left: float, width: int, rng: np.random.Generator) -> tuple[View, np.ndarray]:
+    """A photo of the plane from `left` on, a little turned, and the homography from the plane to its units."""
+    size = width, len(plane)
+    turn = rng.uniform(-0.03, 0.03)
+    camera = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [*rng.uniform(-8e-5, 8e-5, 2), 1]])
+    middle = np.array(size) / 2
+    homography = _moved(*middle) @ camera @ _moved(-middle[0] - left, -middle[1])
+    image = cv2.warpPerspective(plane, homography, size, borderValue=(120, 120, 120))
+    image = dimmed(image, rng)
+    boxes = map_boxes(truth.boxes, homography)
+    shown = box_math.clip(boxes, *size)
+    seen = box_math.area(shown) > 0.3 * box_math.area(boxes)
+    view = look(image, Detections(shown[seen], truth.classes[seen]))
+    return view, view.to_units @ homography
+
+
+def dimmed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another exposure, with noise of its own."""
+    return np.clip(image * rng.uniform(0.85, 1.15) + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+
+def _moved(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+
+
+def repetitive(pairs: int) -> dict[str, Any]:
+    """How many pairs of photos of copied shelves are placed to 3 units, by points alone and by points and products."""
+    twins = [twin(seed) for seed in range(pairs)]
+    alone = sum(pair.off(pair.plain_fit()) < 3 for pair in twins)
+    together = sum(pair.off(pair.best().homography) < 3 for pair in twins)
+    return {"pairs": pairs, "overlap": 0.25, "right_by_points_alone": alone, "right_with_products": together}
+
+
+# ---------------------------------------------------------------------------- a real detector
+
+
+def cut_views(image: np.ndarray, rng: np.random.Generator, n: int = 3, share: float = 0.62) -> list[np.ndarray]:
+    """Photos of parts of one photo, from left to right, each a little turned and dimmed.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        rng: Same state, same photos.
+        n: How many.
+        share: Of the photo's width that each shows.
+    """
+    height, whole = image.shape[:2]
+    width = round(whole * share)
+    cuts = []
+    for left in np.linspace(0, whole - width, n):
+        turn = np.deg2rad(rng.uniform(-3, 3))
+        camera = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [*rng.uniform(-6e-5, 6e-5, 2), 1]])
+        homography = _moved(width / 2, height / 2) @ camera @ _moved(-left - width / 2, -height / 2)
+        cuts.append(dimmed(cv2.warpPerspective(image, homography, (width, height), borderMode=cv2.BORDER_REFLECT), rng))
+    return cuts
+
+
+def real(bundle: Path, data: str) -> dict[str, Any]:
+    """Count error of photos merged from their parts, against that of the photos as they are."""
+    opened = read_bundle(bundle)
+    detector = LiteRTDetector.open(opened)
+    dataset = read(data)
+    totals = np.zeros(5, int)
+    for number, photo in enumerate(dataset.photos):
+        image = read_photo(photo.path)
+        # Enlarged as points need it; the network sees its own input size either way.
+        image = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+        cuts = cut_views(image, np.random.default_rng([SEED, number]))
+        parts = [count_photo(detector, cut, f"{i}") for i, cut in enumerate(cuts)]
+        merged = merge(parts, [look(c, p.detections) for c, p in zip(cuts, parts, strict=True)], detector.spec.score_threshold)
+        true = photo.truth.counts(dataset.classes)
+        single = count_photo(detector, image).counts
+        placed = merged.shelves[0]
+        totals += [errors(placed.counts, true), errors(single, true), sum(true.values()), len(placed.photos), len(cuts)]
+    merged_errors, single_errors, there, parts_placed, parts_cut = totals.tolist()
+    return {
+        "bundle": {"name": opened.name, "sha256": opened.sha256},
+        "data": Path(data).name,
+        "photos": len(dataset),
+        "products": there,
+        "parts": parts_cut,
+        "parts_placed": parts_placed,
+        "count_error": round(merged_errors / there, 4),
+        "single_photo_count_error": round(single_errors / there, 4),
+    }
+
+
+def duration(bundle: Path, photos: int = 5) -> dict[str, Any]:
+    """Seconds for photos of 12 megapixels, from the files to the merged list."""
+    params = ShelfParams(width=4000, height=3000, facings=(12, 16))
+    scenes = views(CATALOGUE, params, np.random.default_rng(SEED), photos, 0.3)
+    detector = LiteRTDetector.open(bundle, threads=2)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.jpg" for i in range(photos)]
+        for path, scene in zip(paths, scenes, strict=True):
+            write_photo(path, scene.image)
+        wall, cpu = time.perf_counter(), time.process_time()
+        merge_photos(detector, paths)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"photos": photos, "seconds_per_photo": _round(wall / photos), "cpu_seconds_per_photo": _round(cpu / photos), "threads": 2}
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shelves", type=int, default=30, help="synthetic shelves of 3 to 10 photos (default: 30)")
+    parser.add_argument("--bundle", type=Path, help="for the time a photo takes, and with --data for counts by a real detector")
+    parser.add_argument("--data", help="labelled photos of the bundle's classes")
+    given = parser.parse_args()
+    result: dict[str, Any] = {"synthetic": synthetic(given.shelves), "repetitive": repetitive(given.shelves)}
+    if given.bundle:
+        result["twelve_megapixels"] = duration(given.bundle)
+    if given.bundle and given.data:
+        result["real_detector"] = real(given.bundle, given.data)
+    write_whole(RESULT, json.dumps({"stamp": stamp(seed=SEED, threads=2), **result}, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""Where each of several photos of one shelf lies on the shelf's front: a graph of pairs, adjusted as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from shelfcount.records import ShelfcountError
+from shelfcount.shelf.photo_pairs import (
+    FEWEST_POINTS,
+    GRID,
+    INLIER_UNITS,
+    SEARCH_UNITS,
+    SIDE_UNITS,
+    SUPPORT_UNITS,
+    Link,
+    Near,
+    View,
+    fits,
+    is_view_change,
+    map_boxes,
+    map_points,
+    nearest,
+    supporting,
+)
+
+# Indices of the photos of each group.
+Groups = tuple[tuple[int, ...], ...]
+
+# Pairs are quadratic: 40 photos are 780 pairs of about 0.05 s.
+MOST_PHOTOS = 40
+# Two ways to place a photo are the same if they differ by less than this where the photos overlap: less than half a
+# product, and more than a chain of photos drifts.
+SAME_POSE_UNITS = 20.0
+ROUNDS = 6
+# Keeps the adjustment solvable: the group as a whole is free to move.
+DAMPING = 1e-4
+# Products further out may be cut by the photo's border.
+WHOLE_SHARE = 0.97
+# Of the logarithm of height within a class: detectors are off by some 5 %, and what is named wrongly by more.
+HEIGHT_SPREAD = 0.1
+# Of depth, from the middle of the front to the products' standard deviation, in one step.
+MOST_LEVELLED = 0.2
+# Units to numbers of about 1, so that shifts, turns and perspective weigh alike.
+_NORMAL = np.diag([2 / SIDE_UNITS, 2 / SIDE_UNITS, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """Which photos fit together and how.
+
+    Attributes:
+        groups: Indices of the photos that fit on each other, the largest group first; every photo is in one.
+        poses: (3, 3) float64 for each photo, from its units to the front of its group, where it keeps its size, about.
+        links: For each pair of photos that could be compared, its best fit, whether it holds or not.
+    """
+
+    groups: Groups
+    poses: tuple[np.ndarray, ...]
+    links: tuple[Link, ...]
+
+    def best_link(self, photo: int, others: Sequence[int]) -> Link | None:
+        """The best fit, holding or not, of a photo on one of `others`."""
+        found = [link for link in self.links if (link.a == photo and link.b in others) or (link.b == photo and link.a in others)]
+        return max(found, key=lambda link: link.score, default=None)
+
+
+def register(views: Sequence[View]) -> Registration:
+    """Place photos of one shelf, in any order, on its front.
+
+    Every step is bounded: points a photo, proposals a pair, trials a fit, rounds of the adjustment.
+
+    Args:
+        views: Of at most `MOST_PHOTOS` photos.
+
+    Raises:
+        ShelfcountError: If there are more.
+    """
+    if len(views) > MOST_PHOTOS:
+        raise ShelfcountError(f"at most {MOST_PHOTOS} photos are merged at once, got {len(views)}. Merge them shelf by shelf.")
+    nears = {(a, b): nearest(views[a], views[b]) for a, b in combinations(range(len(views)), 2)}
+    links = {(a, b): fits((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
+    groups, poses = _place(views, links)
+    for group in groups:
+        poses |= _adjust({photo: poses[photo] for photo in sorted(group)}, views, nears)
+        front = _front([poses[photo] for photo in group], [views[photo] for photo in group])
+        poses |= {photo: front @ poses[photo] for photo in group}
+    return Registration(groups, tuple(poses[i] for i in range(len(views))), tuple(found[0] for found in links.values() if found))
+
+
+def _place(views: Sequence[View], links: Mapping[tuple[int, int], Sequence[Link]]) -> tuple[Groups, dict[int, np.ndarray]]:
+    """Groups, and the pose of each photo: (3, 3), units of the photo to units of the first photo of its group."""
+    steps: dict[int, list[tuple[int, np.ndarray, float]]] = {i: [] for i in range(len(views))}
+    for (a, b), found in links.items():
+        for link in found:
+            if link.holds:
+                steps[a].append((b, link.homography, link.score))
+                steps[b].append((a, np.linalg.inv(link.homography), link.score))
+    poses = {i: np.eye(3) for i in range(len(views))}
+    waiting = set(range(len(views)))
+    groups = []
+    while waiting:
+        # The photo that fits on most others: a chain from the middle drifts half as far.
+        first = max(sorted(waiting), key=lambda i: sum(score for other, _, score in steps[i] if other in waiting))
+        group = [first]
+        waiting.remove(first)
+        while choices := [_best_pose(i, group, poses, views, steps[i]) for i in sorted(waiting) if any(o in group for o, _, _ in steps[i])]:
+            photo, pose, _ = max(choices, key=lambda choice: choice[2])
+            poses[photo] = pose
+            group.append(photo)
+            waiting.remove(photo)
+        groups.append(tuple(group))
+    return tuple(sorted(groups, key=len, reverse=True)), poses
+
+
+def _best_pose(
+    photo: int, group: Sequence[int], poses: Mapping[int, np.ndarray], views: Sequence[View], steps: Sequence[tuple[int, np.ndarray, float]]
+) -> tuple[int, np.ndarray, float]:
+    """The photo, the pose on which its links to the group agree most, and how much: the sum of their scores."""
+    options = [(other, poses[other] @ homography, score) for other, homography, score in steps if other in group]
+    totals = []
+    for _, pose, _ in options:
+        votes: dict[int, float] = {}
+        for other, rival, score in options:
+            if _gap(np.linalg.inv(poses[other]) @ pose, np.linalg.inv(poses[other]) @ rival, views[photo], views[other]) < SAME_POSE_UNITS:
+                votes[other] = max(score, votes.get(other, 0.0))
+        totals.append(sum(votes.values()))
+    best = int(np.argmax(totals))
+    return photo, options[best][1], totals[best]
+
+
+def _gap(one: np.ndarray, other: np.ndarray, photo: View, onto: View) -> float:
+    """Median distance in units between where two homographies take what of a photo comes to lie in another."""
+    grid = GRID * photo.half
+    p, q = map_points(grid, one), map_points(grid, other)
+    shown = (np.abs(q) <= onto.half).all(axis=1)
+    return float(np.median(np.hypot(*(p - q)[shown].T))) if shown.any() else np.inf
+
+
+def _adjust(poses: Mapping[int, np.ndarray], views: Sequence[View], nears: Mapping[tuple[int, int], Near]) -> dict[int, np.ndarray]:
+    """The poses moved so that look-alikes of all pairs of a group meet best: Gauss-Newton with Cauchy's weights.
+
+    What is made small is the distance, in units of the one photo, between a point and where the other photo's
+    look-alike goes. Distances on the front would be smallest for photos without size.
+    """
+    photos = list(poses)
+    normal = [poses[photo] @ np.linalg.inv(_NORMAL) for photo in photos]
+    for reach in (SEARCH_UNITS[-1], SUPPORT_UNITS):
+        pairs = []
+        for (i, a), (j, b) in combinations(enumerate(photos), 2):
+            homography = np.linalg.inv(normal[j] @ _NORMAL) @ normal[i] @ _NORMAL
+            if is_view_change(homography, views[a], views[b]):
+                p, q = supporting(homography, views[a], views[b], nears[a, b], reach)
+                if len(p) >= FEWEST_POINTS:
+                    pairs.append((i, j, map_points(views[a].points[p], _NORMAL), map_points(views[b].points[q], _NORMAL)))
+        for _ in range(ROUNDS):
+            normal = [pose @ turn for pose, turn in zip(normal, _gauss_newton(normal, pairs), strict=True)]
+    return {photo: pose @ _NORMAL for photo, pose in zip(photos, normal, strict=True)}
+
+
+def _gauss_newton(poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """(3, 3) for each pose, near to the identity: to be multiplied to its right."""
+    n = 8 * len(poses)
+    curvature, slope = np.zeros((n, n)), np.zeros(n)
+    for a, b, p, q in pairs:
+        step = np.linalg.inv(poses[b]) @ poses[a]
+        source = np.append(p, np.ones((len(p), 1)), axis=1)
+        mapped = source @ step.T
+        place = mapped[:, :2] / mapped[:, 2:]
+        # Derivative of the division: (k, 2, 3).
+        divide = np.zeros((len(p), 2, 3))
+        divide[:, [0, 1], [0, 1]] = 1 / mapped[:, 2:]
+        divide[:, :, 2] = -place / mapped[:, 2:]
+        # A small change D of pose a moves the mapped point by `step @ D @ source`, one of pose b by `-D @ mapped`.
+        by_a = np.einsum("kdm,mr,kc->kdrc", divide, step, source).reshape(-1, 2, 9)[..., :8]
+        by_b = -np.einsum("kdr,kc->kdrc", divide, mapped).reshape(-1, 2, 9)[..., :8]
+        error = place - q
+        weight = 1 / (1 + (error**2).sum(axis=1) / (INLIER_UNITS * _NORMAL[0, 0]) ** 2)
+        jacobian = np.concatenate([by_a, by_b], axis=2)
+        at = np.concatenate([np.arange(8 * a, 8 * a + 8), np.arange(8 * b, 8 * b + 8)])
+        curvature[np.ix_(at, at)] += np.einsum("k,kdi,kdj->ij", weight, jacobian, jacobian, optimize=True)
+        slope[at] += np.einsum("k,kdi,kd->i", weight, jacobian, error)
+    damped = curvature + np.diag(DAMPING * np.diag(curvature) + 1e-9)
+    change = np.linalg.solve(damped, -slope).reshape(-1, 8)
+    return [np.append(c, 0.0).reshape(3, 3) + np.eye(3) for c in change]
+
+
+def _front(poses: Sequence[np.ndarray], views: Sequence[View]) -> np.ndarray:
+    """(3, 3) from the common plane of the poses to the shelf's front, as well as photos and products tell.
+
+    Photos are taken from the front, on average: so the horizon goes as far away as all photos together see it. They are
+    taken level, and shall keep their size: so they do, on average. Products of a class are alike: so what is left of
+    perspective goes.
+    """
+    poses = [pose / np.cbrt(np.linalg.det(pose)) for pose in poses]
+    front = _upright(_far_horizon(poses), poses)
+    for _ in range(ROUNDS):
+        front = _upright(_alike_products([front @ pose for pose in poses], views) @ front, poses)
+    return front
+
+
+def _upright(front: np.ndarray, poses: Sequence[np.ndarray]) -> np.ndarray:
+    """The front turned, sheared and scaled so that, on average, the middles of the photos are not."""
+    middles = []
+    for h in (front @ pose for pose in poses):
+        middles.append((h[:2, :2] * h[2, 2] - np.outer(h[:2, 2], h[2, :2])) / h[2, 2] ** 2)
+    turn = np.eye(3)
+    turn[:2, :2] = np.linalg.inv(np.mean(middles, axis=0))
+    return turn @ front
+
+
+def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
+    """(3, 3) that takes the line which all photos together see farthest from their middles to infinity."""
+    near = sum(pose @ np.diag([1, 1, 0]) @ pose.T * (SIDE_UNITS / 2) ** 2 for pose in poses)
+    far = sum(np.outer(pose[:, 2], pose[:, 2]) for pose in poses)
+    values, vectors = np.linalg.eig(np.linalg.solve(near + far, near))
+    horizon = vectors[:, values.real.argmin()].real
+    horizon *= np.sign(sum(horizon @ pose[:, 2] for pose in poses))
+    # Any two rows that complete the horizon to an invertible matrix will do.
+    return np.concatenate([np.linalg.svd(horizon[None])[2][1:], horizon[None]])
+
+
+def _alike_products(poses: Sequence[np.ndarray], views: Sequence[View]) -> np.ndarray:
+    """(3, 3) that makes products of a class more alike: a step against the slope of their height over the front.
+
+    Not of their width, which in a box grows with the photo's tilt.
+    """
+    boxes = np.concatenate([map_boxes(view.boxes, pose) for view, pose in zip(views, poses, strict=True)])
+    classes = np.concatenate([view.classes for view in views])
+    whole = np.concatenate([(np.abs(view.boxes) < WHOLE_SHARE * np.tile(view.half, 2)).all(axis=1) for view in views])
+    whole &= boxes[:, 3] > boxes[:, 1]
+    if not whole.any():
+        return np.eye(3)
+    boxes, kind = boxes[whole], np.unique(classes[whole], return_inverse=True)[1]
+    places = (boxes[:, :2] + boxes[:, 2:]) / 2
+    middle, extent = places.mean(axis=0), max(places.std(axis=0).max(), 1e-9)
+    columns = np.column_stack([np.log(boxes[:, 3] - boxes[:, 1]), (places - middle) / extent])
+    # Against the mean of each class: of different classes nobody knows what is alike.
+    columns -= np.stack([np.bincount(kind, c) for c in columns.T], axis=1)[kind] / np.bincount(kind)[kind, None]
+    height, place = columns[:, 0], columns[:, 1:]
+    weight = 1 / (1 + (height / HEIGHT_SPREAD) ** 2)
+    slope = np.linalg.solve((place * weight[:, None]).T @ place + np.eye(2), (place * weight[:, None]).T @ height)
+    # Depth that grows by g shrinks a height by g; by 2 g if it grows upright.
+    level, onto = np.eye(3), np.eye(3)
+    level[2, :2] = np.clip(slope / (1, 2), -MOST_LEVELLED, MOST_LEVELLED)
+    onto[:2] = np.column_stack([np.eye(2), -middle]) / extent
+    return level @ onto
