@@ -23,7 +23,8 @@ for recipe in int8 float32; do
   [ -e "runs/drinks-$recipe" ] || shelfcount export runs/drinks --out "runs/drinks-$recipe" --recipe "$recipe" --test "$drinks/test.json"
   judge "drinks-$recipe" "drinks_$recipe"
 done
-shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" --out runs/drinks-report --force
+shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" --out runs/drinks-report --force \
+  --photo "$drinks/images/test_image_189.jpg"
 cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/drinks/history.csv "$results/drinks_history.csv"

@@ -183,7 +183,7 @@ def quality(look: Look) -> list[Finding]:
         ),
         "tilted": (
             abs(slope) / MOST_TILT,
-            f"the shelves slope by {slope:.0f} degrees; {MOST_TILT:.0f} is the limit",
+            f"the shelves slope by {slope:.1f} degrees; {MOST_TILT:.0f} is the limit",
             "Turn the photo level together with its boxes, or take it again.",
         ),
         "no-boxes": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +34,7 @@ def breaches(bundle: Bundle) -> list[str]:
         try:
             model = flatbuffer.read(data)
             found += [f"{name}: {breach}" for breach in (*check(data, model, bundle.spec), *_common(model))]
-        except (ValueError, TypeError, IndexError, AttributeError, ShelfcountError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError, struct.error, ShelfcountError) as error:
             found.append(f"{name} cannot be read as a model: {error}")
             continue
         found += [f"{name}: {breach}" for breach in _labels(path, bundle.spec)]

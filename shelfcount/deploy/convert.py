@@ -93,6 +93,8 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> by
             job.update_quantization_recipe(".*", operation.ALL_SUPPORTED, options, "float_casting")
         elif recipe == "dynamic":
             job.load_quantization_recipe(recipes.dynamic_wi8_afp32())
+            # XNNPACK has no depthwise convolution of float pixels with int8 weights; they are few, and stay float.
+            job.update_quantization_recipe(".*", operation.DEPTHWISE_CONV_2D, algorithm_key="no_quantize")
         else:
             job.load_quantization_recipe(recipes.static_wi8_ai8())
             for boundary in (operation.INPUT, operation.OUTPUT):
