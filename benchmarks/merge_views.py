@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import numpy as np
 from shelfcount.data.formats import read
 from shelfcount.data.products import products, sprite
 from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import Scene, views
+from shelfcount.data.synthetic import LEAST_VISIBLE, Scene, views
 from shelfcount.records import Detections
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.shelf import photo_pairs
@@ -45,6 +44,8 @@ SEED = 7
 CATALOGUE = products(24)
 CLASSES = tuple(product.name for product in CATALOGUE)
 THRESHOLD = 0.4
+# Drinks photos have 416 pixels a side.
+ENLARGED = 3
 # Wide and low, so that the photos' width limits them and neighbours share no more than they are asked to; long runs of
 # one product without gaps; an upright phone; a bad photographer; an oblique one; small pictures.
 SHELVES = (
@@ -151,13 +152,10 @@ def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int
 
 
 def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[float]:
-    """Largest displacement of each pair of photos of one group that overlap."""
-    true, worst = true_steps(scenes, looks), []
-    for group in found.groups:
-        for a, b in combinations(group, 2):
-            off = displacement(np.linalg.inv(found.poses[b]) @ found.poses[a], true[a, b], looks[a], looks[b])
-            worst += [float(off.max())] if len(off) else []
-    return worst
+    """Largest displacement of each pair of photos that were found to show a place both."""
+    true = true_steps(scenes, looks)
+    off = [displacement(step, true[pair], looks[pair[0]], looks[pair[1]]) for pair, step in found.steps.items()]
+    return [float(values.max()) if len(values) else np.inf for values in off]
 
 
 def judged_pairs(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[tuple[bool, float, float]]:
@@ -320,8 +318,8 @@ def repetitive(pairs: int) -> dict[str, Any]:
 # ---------------------------------------------------------------------------- a real detector
 
 
-def cut_views(image: np.ndarray, rng: np.random.Generator, n: int = 3, share: float = 0.62) -> list[np.ndarray]:
-    """Photos of parts of one photo, from left to right, each a little turned and dimmed.
+def cut_views(image: np.ndarray, rng: np.random.Generator, n: int = 3, share: float = 0.62) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photos of parts of one photo, from left to right, each a little turned and dimmed; and its pixels to theirs.
 
     Args:
         image: (h, w, 3) uint8 RGB.
@@ -336,37 +334,46 @@ def cut_views(image: np.ndarray, rng: np.random.Generator, n: int = 3, share: fl
         turn = np.deg2rad(rng.uniform(-3, 3))
         camera = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [*rng.uniform(-6e-5, 6e-5, 2), 1]])
         homography = _moved(width / 2, height / 2) @ camera @ _moved(-left - width / 2, -height / 2)
-        cuts.append(dimmed(cv2.warpPerspective(image, homography, (width, height), borderMode=cv2.BORDER_REFLECT), rng))
+        cuts.append((dimmed(cv2.warpPerspective(image, homography, (width, height), borderMode=cv2.BORDER_REFLECT), rng), homography))
     return cuts
 
 
+def shown(truth: Detections, homography: np.ndarray, image: np.ndarray) -> Detections:
+    """What of the truth of a photo a part of it shows by a third and more, as for the truth of synthetic photos."""
+    boxes = map_boxes(truth.boxes, homography)
+    within = box_math.clip(boxes, image.shape[1], image.shape[0])
+    return truth.replace(boxes=within)[box_math.area(within) > LEAST_VISIBLE * box_math.area(boxes)]
+
+
 def real(bundle: Path, data: str) -> dict[str, Any]:
-    """Count error of photos merged from their parts, against that of the photos as they are."""
-    opened = read_bundle(bundle)
+    """Count error of photos merged from three parts, of the parts alone, and of the photos as they are."""
+    opened, dataset = read_bundle(bundle), read(data)
     detector = LiteRTDetector.open(opened)
-    dataset = read(data)
-    totals = np.zeros(5, int)
+    wrong, there = Counter[str](), Counter[str]()
     for number, photo in enumerate(dataset.photos):
-        image = read_photo(photo.path)
-        # Enlarged as points need it; the network sees its own input size either way.
-        image = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+        # Enlarged, as points need it; the network sees its own input size either way.
+        image = cv2.resize(read_photo(photo.path), None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC)
+        truth = photo.truth.replace(boxes=photo.truth.boxes * ENLARGED)
         cuts = cut_views(image, np.random.default_rng([SEED, number]))
-        parts = [count_photo(detector, cut, f"{i}") for i, cut in enumerate(cuts)]
-        merged = merge(parts, [look(c, p.detections) for c, p in zip(cuts, parts, strict=True)], detector.spec.score_threshold)
-        true = photo.truth.counts(dataset.classes)
-        single = count_photo(detector, image).counts
-        placed = merged.shelves[0]
-        totals += [errors(placed.counts, true), errors(single, true), sum(true.values()), len(placed.photos), len(cuts)]
-    merged_errors, single_errors, there, parts_placed, parts_cut = totals.tolist()
+        parts = [count_photo(detector, cut, f"{i}") for i, (cut, _) in enumerate(cuts)]
+        looks = [look(cut, part.detections) for (cut, _), part in zip(cuts, parts, strict=True)]
+        merged = merge(parts, looks, detector.spec.score_threshold).shelves[0]
+        there["parts_placed"] += len(merged.photos)
+        pairs = [("merged", merged.counts, truth), ("photo", count_photo(detector, image).counts, truth)]
+        pairs += [("part", part.counts, shown(truth, h, cut)) for part, (cut, h) in zip(parts, cuts, strict=True)]
+        for what, found, true in pairs:
+            wrong[what] += errors(found, true.counts(dataset.classes))
+            there[what] += int((~true.ignore).sum())
     return {
         "bundle": {"name": opened.name, "sha256": opened.sha256},
         "data": Path(data).name,
         "photos": len(dataset),
-        "products": there,
-        "parts": parts_cut,
-        "parts_placed": parts_placed,
-        "count_error": round(merged_errors / there, 4),
-        "single_photo_count_error": round(single_errors / there, 4),
+        "parts": 3 * len(dataset),
+        "parts_placed": there["parts_placed"],
+        "products": there["merged"],
+        "count_error": round(wrong["merged"] / there["merged"], 4),
+        "part_alone_count_error": round(wrong["part"] / there["part"], 4),
+        "photo_as_it_is_count_error": round(wrong["photo"] / there["photo"], 4),
     }
 
 
@@ -374,7 +381,7 @@ def duration(bundle: Path, photos: int = 5) -> dict[str, Any]:
     """Seconds for photos of 12 megapixels, from the files to the merged list."""
     params = ShelfParams(width=4000, height=3000, facings=(12, 16))
     scenes = views(CATALOGUE, params, np.random.default_rng(SEED), photos, 0.3)
-    detector = LiteRTDetector.open(bundle, threads=2)
+    detector = LiteRTDetector.open(bundle, threads=cv2.getNumThreads())
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.jpg" for i in range(photos)]
         for path, scene in zip(paths, scenes, strict=True):
@@ -382,7 +389,7 @@ def duration(bundle: Path, photos: int = 5) -> dict[str, Any]:
         wall, cpu = time.perf_counter(), time.process_time()
         merge_photos(detector, paths)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"photos": photos, "seconds_per_photo": _round(wall / photos), "cpu_seconds_per_photo": _round(cpu / photos), "threads": 2}
+    return {"photos": photos, "seconds_per_photo": _round(wall / photos), "cpu_seconds_per_photo": _round(cpu / photos)}
 
 
 def main() -> int:
@@ -397,7 +404,7 @@ def main() -> int:
         result["twelve_megapixels"] = duration(given.bundle)
     if given.bundle and given.data:
         result["real_detector"] = real(given.bundle, given.data)
-    write_whole(RESULT, json.dumps({"stamp": stamp(seed=SEED, threads=2), **result}, indent=1) + "\n")
+    write_whole(RESULT, json.dumps({"stamp": stamp(seed=SEED, threads=cv2.getNumThreads()), **result}, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     return 0
 

@@ -19,6 +19,9 @@ from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.photo_pairs import look, map_boxes, map_points
 from shelfcount.shelf.registration import MOST_PHOTOS, register
 
+# Renders and registers photos: a quarter of a minute in all.
+pytestmark = pytest.mark.slow
+
 
 def _load() -> Any:
     path = Path(__file__).parents[1] / "benchmarks" / "merge_views.py"
@@ -127,7 +130,7 @@ def test_the_front_view_is_not_oblique(seed: int) -> None:
     looks = [look(s.image, labelled(s)) for s in scenes]
     found = register(looks)
     assert len(found.groups) == 1
-    onto = found.poses[0] @ looks[0].to_units @ scenes[0].homography
+    onto = found.fronts[0] @ looks[0].to_units @ scenes[0].homography
     plane = np.concatenate([s.plane_boxes for s in scenes])
     ends = np.array([[plane[:, 0].min(), np.median(plane[:, 1]), 1], [plane[:, 2].max(), np.median(plane[:, 1]), 1]])
     left, right = ends @ onto[2]
@@ -142,7 +145,7 @@ def test_one_photo_is_its_own_front() -> None:
     (scene,) = shuffled(1, 0.3, 5)
     found = register([look(scene.image, Detections.empty())])
     assert found.groups == ((0,),)
-    np.testing.assert_allclose(found.poses[0] / found.poses[0][2, 2], np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(found.fronts[0] / found.fronts[0][2, 2], np.eye(3), atol=1e-9)
 
 
 def test_a_photo_of_another_shelf_stays_apart() -> None:

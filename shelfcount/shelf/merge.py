@@ -44,7 +44,7 @@ class MergedShelf:
     Attributes:
         photos: In the order they were given.
         views: What registration kept of each.
-        poses: (3, 3) float64 for each, from its units to the shelf's front.
+        fronts: (3, 3) float64 for each, from its units to the shelf's front.
         products: Each once; boxes on the front, in units of `photo_pairs`; scores of the photo it is best seen in.
         best: (n, 2) int64, for each product the photo it is best seen in and its detection there.
         seen_in: (n,) int64, in how many photos each was found.
@@ -54,7 +54,7 @@ class MergedShelf:
 
     photos: tuple[CountedPhoto, ...]
     views: tuple[View, ...]
-    poses: tuple[np.ndarray, ...]
+    fronts: tuple[np.ndarray, ...]
     products: Detections
     best: np.ndarray
     seen_in: np.ndarray
@@ -64,7 +64,7 @@ class MergedShelf:
     @property
     def homographies(self) -> list[np.ndarray]:
         """(3, 3) float64 for each photo, from its pixels (continuous, pixel i covers [i, i + 1)) to the shelf's front."""
-        return [pose @ view.to_units for pose, view in zip(self.poses, self.views, strict=True)]
+        return [front @ view.to_units for front, view in zip(self.fronts, self.views, strict=True)]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -161,8 +161,7 @@ def merge(photos: Sequence[CountedPhoto], views: Sequence[View], score_threshold
     for number, group in enumerate(registration.groups):
         members = sorted(group)
         reason = _reason(photos, registration, members) if number else ""
-        poses = [registration.poses[i] for i in members]
-        shelves.append(_merge_shelf([photos[i] for i in members], [views[i] for i in members], poses, score_threshold, reason))
+        shelves.append(_merge_shelf(members, photos, views, registration, score_threshold, reason))
     return Merged(tuple(photos), tuple(shelves), tuple(unread))
 
 
@@ -189,64 +188,75 @@ def report(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, An
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """All that the photos of a shelf report; column i of each array belongs to detection i.
+    """All that the photos of a shelf report; index i of each array is detection i.
 
     Attributes:
         found: Detections of all photos, each with its box in units of its photo.
         photo: (n,) int64, the photo of each.
         index: (n,) int64, its number among the detections of that photo.
-        front: (n, 4) float64 xyxy on the shelf's front.
         cut: (n,) bool, the box ends at the border of its photo.
         views: Of the photos.
-        poses: (3, 3) float64 for each photo, from its units to the shelf's front.
+        onto: (photos, n, 4) float64, the box of each detection in units of each photo; NaN if that has nothing in
+            common with its own.
+        front: (n, 4) float64, the box of each on the shelf's front.
     """
 
     found: Detections
     photo: np.ndarray
     index: np.ndarray
-    front: np.ndarray
     cut: np.ndarray
     views: tuple[View, ...]
-    poses: tuple[np.ndarray, ...]
+    onto: np.ndarray
+    front: np.ndarray
 
 
-def _see(photos: Sequence[CountedPhoto], views: Sequence[View], poses: Sequence[np.ndarray]) -> _Seen:
+def _see(group: Sequence[int], photos: Sequence[CountedPhoto], views: Sequence[View], registration: Registration) -> _Seen:
+    """Photos of `group`, from here on numbered 0, 1 and so on."""
+    looks = [views[photo] for photo in group]
     cuts = []
-    for view in views:
+    for view in looks:
         frame = np.concatenate([-view.half, view.half])
         cuts.append((np.abs(view.boxes - frame) < CUT_SHARE * np.tile(view.boxes[:, 2:] - view.boxes[:, :2], 2)).any(axis=1))
-    lengths = [len(view.boxes) for view in views]
+    lengths = [len(view.boxes) for view in looks]
+    steps = {(photo, photo): np.eye(3) for photo in group} | dict(registration.steps)
+    steps |= {(b, a): np.linalg.inv(step) for (a, b), step in registration.steps.items()}
+    nowhere = np.full((3, 3), np.nan)
     return _Seen(
-        Detections.concat([photo.detections.replace(boxes=view.boxes) for photo, view in zip(photos, views, strict=True)]),
-        np.repeat(np.arange(len(photos)), lengths),
+        Detections.concat([photos[photo].detections.replace(boxes=view.boxes) for photo, view in zip(group, looks, strict=True)]),
+        np.repeat(np.arange(len(group)), lengths),
         np.concatenate([np.arange(length) for length in lengths]),
-        np.concatenate([map_boxes(view.boxes, pose) for view, pose in zip(views, poses, strict=True)]),
         np.concatenate(cuts),
-        tuple(views),
-        tuple(poses),
+        tuple(looks),
+        np.array([np.concatenate([map_boxes(views[a].boxes, steps.get((a, b), nowhere)) for a in group]) for b in group]),
+        np.concatenate([map_boxes(views[photo].boxes, registration.fronts[photo]) for photo in group]),
     )
 
 
 def _merge_shelf(
-    photos: Sequence[CountedPhoto], views: Sequence[View], poses: Sequence[np.ndarray], score_threshold: float, reason: str
+    group: Sequence[int],
+    photos: Sequence[CountedPhoto],
+    views: Sequence[View],
+    registration: Registration,
+    score_threshold: float,
+    reason: str,
 ) -> MergedShelf:
-    seen = _see(photos, views, poses)
+    seen = _see(group, photos, views, registration)
     product = _products(seen)
     members = [np.flatnonzero(product == number) for number in np.unique(product)]
     classes = np.array([_elect(seen, m) for m in members], np.int64)
     best = np.array([_best(seen, m, c) for m, c in zip(members, classes, strict=True)], np.int64)
-    boxes = np.array([_front_box(seen, m, b) for m, b in zip(members, best, strict=True)]).reshape(-1, 4)
-    kept = np.flatnonzero(_believed(seen, members, boxes, score_threshold))
+    kept = np.flatnonzero(_believed(seen, members, best, score_threshold))
     kept = kept[np.argsort(-seen.found.scores[best[kept]], kind="stable")]
     best = best[kept]
+    boxes = np.array([_front_box(seen, members[i], b) for i, b in zip(kept, best, strict=True)]).reshape(-1, 4)
     return MergedShelf(
-        tuple(photos),
-        tuple(views),
-        tuple(poses),
-        Detections(boxes[kept], classes[kept], seen.found.scores[best]),
+        tuple(photos[i] for i in group),
+        seen.views,
+        tuple(registration.fronts[i] for i in group),
+        Detections(boxes, classes[kept], seen.found.scores[best]),
         np.stack([seen.photo[best], seen.index[best]], axis=1),
         np.array([len(np.unique(seen.photo[members[i]])) for i in kept], np.int64),
-        rows(boxes[kept]),
+        rows(boxes),
         reason,
     )
 
@@ -262,11 +272,10 @@ def _products(seen: _Seen) -> np.ndarray:
             product[product == dropped] = kept
             showing[kept] |= showing[dropped]
     # A piece too thin to resemble what another photo shows of the product still lies inside it.
-    whole = np.flatnonzero(~seen.cut)
     for piece in np.flatnonzero(seen.cut):
-        others = whole[seen.photo[whole] != seen.photo[piece]]
+        others = np.flatnonzero(~seen.cut & (seen.photo != seen.photo[piece]))
         if len(others) and (product == product[piece]).sum() == 1:
-            inside = box_math.overlap_of_smaller(seen.front[piece : piece + 1], seen.front[others])[0]
+            inside = _shares_inside(seen.onto[seen.photo[others], piece], seen.found.boxes[others])
             if inside.max() > PIECE_SHARE:
                 product[piece] = product[others[inside.argmax()]]
     return product
@@ -275,17 +284,28 @@ def _products(seen: _Seen) -> np.ndarray:
 def _same(seen: _Seen, a: int, b: int) -> Iterator[tuple[float, int, int]]:
     """Detections of photos a and b that may be one product: how sure it is, and the numbers of the two."""
     in_a, in_b = np.flatnonzero(seen.photo == a), np.flatnonzero(seen.photo == b)
-    to_b = np.linalg.inv(seen.poses[b]) @ seen.poses[a]
-    whole_a, whole_b = map_boxes(seen.views[a].boxes, to_b), seen.views[b].boxes
-    # Of each the part that the other photo shows too, in units of b.
-    part_a = _within(whole_a, seen.views[b])
-    part_b = map_boxes(_within(map_boxes(whole_b, np.linalg.inv(to_b)), seen.views[a]), to_b)
+    # The part of each that the other photo shows too: of a's in units of b, and of b's in units of a.
+    whole_a, whole_b = seen.onto[b, in_a], seen.onto[a, in_b]
+    part_a, part_b = _within(whole_a, seen.views[b]), _within(whole_b, seen.views[a])
     enough = [box_math.area(part) > LEAST_PART * box_math.area(whole) for part, whole in ((part_a, whole_a), (part_b, whole_b))]
+    overlap = box_math.iou(part_a, _same_part(part_b, whole_b, seen.found.boxes[in_b]))
     alike = seen.found.classes[in_a][:, None] == seen.found.classes[in_b][None]
     # What one class needs less than two, it has ahead of them.
-    sureness = box_math.iou(part_a, part_b) + alike * (OTHER_CLASS_IOU - SAME_CLASS_IOU)
+    sureness = overlap + alike * (OTHER_CLASS_IOU - SAME_CLASS_IOU)
     for i, j in np.argwhere((sureness > OTHER_CLASS_IOU) & enough[0][:, None] & enough[1][None]):
         yield float(sureness[i, j]), int(in_a[i]), int(in_b[j])
+
+
+def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The part of each box that is to the box as `parts` are to `wholes`: (n, 4) each."""
+    size = np.tile(np.maximum(wholes[:, 2:] - wholes[:, :2], 1e-9), 2)
+    return np.tile(boxes[:, :2], 2) + (parts - np.tile(wholes[:, :2], 2)) / size * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+
+
+def _shares_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(n,) share of each piece that lies inside its box; 0 where the piece can't be."""
+    common = np.concatenate([np.maximum(pieces[:, :2], boxes[:, :2]), np.minimum(pieces[:, 2:], boxes[:, 2:])], axis=1)
+    return np.nan_to_num(box_math.area(common) / np.maximum(box_math.area(pieces), 1e-9))
 
 
 def _within(boxes: np.ndarray, view: View) -> np.ndarray:
@@ -313,7 +333,7 @@ def _front_box(seen: _Seen, members: np.ndarray, best: int) -> np.ndarray:
     return np.concatenate([seen.front[members, :2].min(axis=0), seen.front[members, 2:].max(axis=0)])
 
 
-def _believed(seen: _Seen, members: Sequence[np.ndarray], boxes: np.ndarray, score_threshold: float) -> np.ndarray:
+def _believed(seen: _Seen, members: Sequence[np.ndarray], best: np.ndarray, score_threshold: float) -> np.ndarray:
     """(n,) bool: the photos that show a product's place whole give it, on average, at least the threshold.
 
     Without it every further photo would add its false alarms to the count, while what it misses is found by others.
@@ -321,8 +341,8 @@ def _believed(seen: _Seen, members: Sequence[np.ndarray], boxes: np.ndarray, sco
     score = np.full((len(members), len(seen.views)), -1.0)
     for row, found in zip(score, members, strict=True):
         np.maximum.at(row, seen.photo[found], seen.found.scores[found])
-    for column, (view, pose) in enumerate(zip(seen.views, seen.poses, strict=True)):
-        there = map_boxes(boxes, np.linalg.inv(pose))
+    for column, view in enumerate(seen.views):
+        there = seen.onto[column, best]
         missed = (_within(there, view) == there).all(axis=1) & (score[:, column] < 0)
         score[missed, column] = MISSED * score_threshold
     showing = score >= 0

@@ -13,6 +13,8 @@ from shelfcount.shelf.photo_pairs import GRID, View, map_boxes, map_points
 from shelfcount.vision import boxes as box_math
 
 MOST_PIXELS = 16_000_000
+# Units around the products.
+MARGIN = 60.0
 # Over so much of a photo's half side a seam fades from one photo to the other.
 SEAM = 0.04
 # Photos are shrunk to so many pixels a side to compare their colours.
@@ -22,14 +24,18 @@ KEEP_GAIN = 0.1
 
 
 def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
-    """The shelf from the front.
+    """The shelf from the front, as far as products stand on it; all that the photos show if none do.
 
     Returns:
         (h, w, 3) uint8 RGB, at most `MOST_PIXELS` large, white where no photo shows the shelf; and the products,
         with boxes in its pixels.
     """
-    outlines = np.concatenate([map_points(_corners(view), h) for view, h in zip(shelf.views, shelf.homographies, strict=True)])
-    low, size = outlines.min(axis=0), np.ptp(outlines, axis=0)
+    shown = np.concatenate([map_points(_corners(view), h) for view, h in zip(shelf.views, shelf.homographies, strict=True)])
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    if len(shelf.products):
+        boxes = shelf.products.boxes
+        low, high = np.maximum(low, boxes[:, :2].min(axis=0) - MARGIN), np.minimum(high, boxes[:, 2:].max(axis=0) + MARGIN)
+    size = high - low
     scale = min(1.0, np.sqrt(MOST_PIXELS / size.prod()))
     onto = np.array([[scale, 0, -scale * low[0]], [0, scale, -scale * low[1]], [0, 0, 1]])
     width, height = (size * scale).astype(int) + 1
@@ -61,7 +67,7 @@ def _common_colours(shelf: MergedShelf, a: int, b: int) -> tuple[np.ndarray, np.
     """Colours of places on a grid over photo a that both photos show: (k, 3) float64 in a and in b, 1 to 256."""
     one, other = shelf.views[a], shelf.views[b]
     there = GRID * one.half
-    here = map_points(there, np.linalg.inv(shelf.poses[b]) @ shelf.poses[a])
+    here = map_points(there, np.linalg.inv(shelf.fronts[b]) @ shelf.fronts[a])
     common = (np.abs(here) < other.half).all(axis=1)
     return _colours(one, there[common]), _colours(other, here[common])
 
@@ -85,9 +91,11 @@ def _paint(picture: np.ndarray, depth: np.ndarray, photo: np.ndarray, view: View
     """
     height, width = photo.shape[:2]
     corners = map_points(_corners(view), homography)
-    (left, top), (right, bottom) = corners.min(axis=0).clip(0).astype(int), corners.max(axis=0).astype(int) + 1
+    (left, top), (right, bottom) = corners.min(axis=0).clip(0).astype(int), corners.max(axis=0).clip(0).astype(int) + 1
     window = (slice(top, bottom), slice(left, right))
     size = depth[window].shape[::-1]
+    if min(size) == 0:
+        return
     # OpenCV has pixel i centred at i, homographies have it cover [i, i + 1).
     shrink = np.diag([view.width / width, view.height / height, 1]) @ np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     warp = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]]) @ homography @ shrink

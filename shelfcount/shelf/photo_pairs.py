@@ -47,7 +47,7 @@ SQUARE_POINTS = 5
 SQUARE_SHARE = 0.1
 # Scores of `Link`. Both ends are in benchmarks/results/merge_views.json, "pairs": what right and wrong fits reach. Below
 # the lowest no step leads anywhere; above the highest there is nothing to look for.
-HOPELESS_SCORE, LEAST_SCORE, SURE_SCORE = 0.5, 1.2, 2.0
+HOPELESS_SCORE, LEAST_SCORE, SURE_SCORE = 0.5, 1.4, 2.0
 # With so many products in common, some must be recognised for a fit to hold.
 ENOUGH_PRODUCTS = 6
 LEAST_AGREEMENT = 0.1
@@ -222,19 +222,19 @@ def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
     if not len(near.index):
         return []
 
-    def judged(homographies: Iterable[np.ndarray], reach: float) -> list[Link]:
-        possible = (_judge(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b))
+    def judged(homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS) -> list[Link]:
+        possible = (judge(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b))
         return sorted(possible, key=lambda link: -link.score)
 
     bases = _proposals(a, b, near)
-    links = judged((_refine(h, a, b, near) for h in bases[:1]), SUPPORT_UNITS)
+    links = judged(_refine(h, a, b, near) for h in bases[:1])
     if links and links[0].score > SURE_SCORE:
         return links
     rough = judged((h for base in bases for h in (base, *_shifted(base, a, b))), SEARCH_UNITS[0])[:REFINED]
-    links = judged([link.homography for link in links] + [_refine(link.homography, a, b, near) for link in rough], SUPPORT_UNITS)
+    links = judged([link.homography for link in links] + [_refine(link.homography, a, b, near) for link in rough])
     # A fit that is some facings off is often better one facing on, and so to the right one step by step.
     for _ in range(CLIMBS if links and links[0].score > HOPELESS_SCORE else 0):
-        moved = judged((_refine(h, a, b, near) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS)), SUPPORT_UNITS)
+        moved = judged(_refine(h, a, b, near) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS))
         if not moved or moved[0].score <= links[0].score:
             break
         links.insert(0, moved[0])
@@ -316,7 +316,8 @@ def _supporting(mapped: np.ndarray, b: View, near: Near, reach: float) -> tuple[
     return i[first], j, seen
 
 
-def _judge(pair: tuple[int, int], a: View, b: View, near: Near, homography: np.ndarray, reach: float) -> Link:
+def judge(pair: tuple[int, int], a: View, b: View, near: Near, homography: np.ndarray, reach: float = SUPPORT_UNITS) -> Link:
+    """How well photo a fits on photo b where a homography takes it, with look-alikes within `reach` units."""
     mapped = map_points(a.points, homography)
     i, _, seen = _supporting(mapped, b, near, reach)
     columns = int(2 * b.half[0] / SQUARE_UNITS) + 1

@@ -13,6 +13,7 @@ from shelfcount.shelf.photo_pairs import (
     FEWEST_POINTS,
     GRID,
     INLIER_UNITS,
+    MOST_DEPTH_RATIO,
     SEARCH_UNITS,
     SIDE_UNITS,
     SUPPORT_UNITS,
@@ -21,6 +22,7 @@ from shelfcount.shelf.photo_pairs import (
     View,
     fits,
     is_view_change,
+    judge,
     map_boxes,
     map_points,
     nearest,
@@ -42,6 +44,10 @@ DAMPING = 1e-4
 WHOLE_SHARE = 0.97
 # Of the logarithm of height within a class: detectors are off by some 5 %, and what is named wrongly by more.
 HEIGHT_SPREAD = 0.1
+# Seen at 45 degrees, a wall is narrower by a factor of 1.41.
+MOST_STRETCH = 1.5
+# How much a photo laid flat insists on its shape, and on lying in the middle, against 1 for each place that it shares.
+KEEP_SHAPE, KEEP_PLACE = 3.0, 1e-3
 # Of depth, from the middle of the front to the products' standard deviation, in one step.
 MOST_LEVELLED = 0.2
 # Units to numbers of about 1, so that shifts, turns and perspective weigh alike.
@@ -54,12 +60,15 @@ class Registration:
 
     Attributes:
         groups: Indices of the photos that fit on each other, the largest group first; every photo is in one.
-        poses: (3, 3) float64 for each photo, from its units to the front of its group, where it keeps its size, about.
+        steps: (3, 3) float64 for each pair (a, b) of photos, a below b, that are known to show a place both: from units
+            of a to units of b.
+        fronts: (3, 3) float64 for each photo, from its units to the front of its group, where it keeps its size, about.
         links: For each pair of photos that could be compared, its best fit, whether it holds or not.
     """
 
     groups: Groups
-    poses: tuple[np.ndarray, ...]
+    steps: Mapping[tuple[int, int], np.ndarray]
+    fronts: tuple[np.ndarray, ...]
     links: tuple[Link, ...]
 
     def best_link(self, photo: int, others: Sequence[int]) -> Link | None:
@@ -83,18 +92,34 @@ def register(views: Sequence[View]) -> Registration:
         raise ShelfcountError(f"at most {MOST_PHOTOS} photos are merged at once, got {len(views)}. Merge them shelf by shelf.")
     nears = {(a, b): nearest(views[a], views[b]) for a, b in combinations(range(len(views)), 2)}
     links = {(a, b): fits((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
-    groups, poses = _place(views, links)
+    compared = _Compared(tuple(views), nears, links)
+    groups, poses = _place(compared)
+    steps: dict[tuple[int, int], np.ndarray] = {}
+    fronts: dict[int, np.ndarray] = {}
     for group in groups:
-        poses |= _adjust({photo: poses[photo] for photo in sorted(group)}, views, nears)
-        front = _front([poses[photo] for photo in group], [views[photo] for photo in group])
-        poses |= {photo: front @ poses[photo] for photo in group}
-    return Registration(groups, tuple(poses[i] for i in range(len(views))), tuple(found[0] for found in links.values() if found))
+        placed = {photo: poses[photo] for photo in sorted(group)}
+        adjusted = _adjust(placed, compared)
+        known = _steps(placed, adjusted, compared)
+        steps |= known
+        fronts |= _fronts(adjusted, {photo: views[photo] for photo in placed}, known)
+    best = tuple(found[0] for found in links.values() if found)
+    return Registration(groups, steps, tuple(fronts[i] for i in range(len(views))), best)
 
 
-def _place(views: Sequence[View], links: Mapping[tuple[int, int], Sequence[Link]]) -> tuple[Groups, dict[int, np.ndarray]]:
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """The photos, and for each pair (a, b), a below b, the look-alikes of their points and how they may fit."""
+
+    views: tuple[View, ...]
+    nears: Mapping[tuple[int, int], Near]
+    links: Mapping[tuple[int, int], Sequence[Link]]
+
+
+def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
     """Groups, and the pose of each photo: (3, 3), units of the photo to units of the first photo of its group."""
+    views = compared.views
     steps: dict[int, list[tuple[int, np.ndarray, float]]] = {i: [] for i in range(len(views))}
-    for (a, b), found in links.items():
+    for (a, b), found in compared.links.items():
         for link in found:
             if link.holds:
                 steps[a].append((b, link.homography, link.score))
@@ -140,25 +165,43 @@ def _gap(one: np.ndarray, other: np.ndarray, photo: View, onto: View) -> float:
     return float(np.median(np.hypot(*(p - q)[shown].T))) if shown.any() else np.inf
 
 
-def _adjust(poses: Mapping[int, np.ndarray], views: Sequence[View], nears: Mapping[tuple[int, int], Near]) -> dict[int, np.ndarray]:
+def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, np.ndarray]:
     """The poses moved so that look-alikes of all pairs of a group meet best: Gauss-Newton with Cauchy's weights.
 
     What is made small is the distance, in units of the one photo, between a point and where the other photo's
     look-alike goes. Distances on the front would be smallest for photos without size.
     """
-    photos = list(poses)
+    photos, views = list(poses), compared.views
     normal = [poses[photo] @ np.linalg.inv(_NORMAL) for photo in photos]
     for reach in (SEARCH_UNITS[-1], SUPPORT_UNITS):
         pairs = []
         for (i, a), (j, b) in combinations(enumerate(photos), 2):
             homography = np.linalg.inv(normal[j] @ _NORMAL) @ normal[i] @ _NORMAL
             if is_view_change(homography, views[a], views[b]):
-                p, q = supporting(homography, views[a], views[b], nears[a, b], reach)
+                p, q = supporting(homography, views[a], views[b], compared.nears[a, b], reach)
                 if len(p) >= FEWEST_POINTS:
                     pairs.append((i, j, map_points(views[a].points[p], _NORMAL), map_points(views[b].points[q], _NORMAL)))
         for _ in range(ROUNDS):
             normal = [pose @ turn for pose, turn in zip(normal, _gauss_newton(normal, pairs), strict=True)]
     return {photo: pose @ _NORMAL for photo, pose in zip(photos, normal, strict=True)}
+
+
+def _steps(placed: Mapping[int, np.ndarray], adjusted: Mapping[int, np.ndarray], compared: _Compared) -> dict[tuple[int, int], np.ndarray]:
+    """`Registration.steps` within a group: the link by which photos were placed, or, where none was, the pose if it holds.
+
+    Over a long chain poses may drift until photos seem to overlap that don't.
+    """
+    steps = {}
+    for a, b in combinations(placed, 2):
+        one, other = compared.views[a], compared.views[b]
+        onto = np.linalg.inv(placed[b]) @ placed[a]
+        links = [link for link in compared.links[a, b] if link.holds and _gap(link.homography, onto, one, other) < SAME_POSE_UNITS]
+        onto = np.linalg.inv(adjusted[b]) @ adjusted[a]
+        if links:
+            steps[a, b] = links[0].homography
+        elif is_view_change(onto, one, other) and judge((a, b), one, other, compared.nears[a, b], onto).holds:
+            steps[a, b] = onto
+    return steps
 
 
 def _gauss_newton(poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
@@ -188,27 +231,69 @@ def _gauss_newton(poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, n
     return [np.append(c, 0.0).reshape(3, 3) + np.eye(3) for c in change]
 
 
-def _front(poses: Sequence[np.ndarray], views: Sequence[View]) -> np.ndarray:
-    """(3, 3) from the common plane of the poses to the shelf's front, as well as photos and products tell.
+# ---------------------------------------------------------------------------- the front
+
+
+def _fronts(
+    poses: Mapping[int, np.ndarray], views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]
+) -> dict[int, np.ndarray]:
+    """From the units of each photo to the shelf's front, as well as photos and products tell.
 
     Photos are taken from the front, on average: so the horizon goes as far away as all photos together see it. They are
     taken level, and shall keep their size: so they do, on average. Products of a class are alike: so what is left of
     perspective goes.
     """
-    poses = [pose / np.cbrt(np.linalg.det(pose)) for pose in poses]
-    front = _upright(_far_horizon(poses), poses)
+    plane = [pose / np.cbrt(np.linalg.det(pose)) for pose in poses.values()]
+    looks = list(views.values())
+    front = _upright(_far_horizon(plane), plane)
     for _ in range(ROUNDS):
-        front = _upright(_alike_products([front @ pose for pose in poses], views) @ front, poses)
-    return front
+        fronts = [front @ pose for pose in plane]
+        if not all(map(_is_plausible, fronts, looks)):
+            return _laid_flat(views, steps)
+        front = _upright(_alike_products(fronts, looks) @ front, plane)
+    return dict(zip(poses, fronts, strict=True))
+
+
+def _is_plausible(front: np.ndarray, view: View) -> bool:
+    """Whether a photo lies on the front without its horizon in it and is hardly stretched, as a photo from the front is."""
+    depth = (GRID * view.half) @ front[2, :2] / front[2, 2] + 1
+    most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
+    return bool(depth.min() > 0 and depth.max() < MOST_DEPTH_RATIO * depth.min() and most < MOST_STRETCH * least)
+
+
+def _at_middle(front: np.ndarray) -> np.ndarray:
+    """(2, 2) what a homography does to small distances in the middle of a photo."""
+    return (front[:2, :2] * front[2, 2] - np.outer(front[:2, 2], front[2, :2])) / front[2, 2] ** 2
+
+
+def _laid_flat(views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]) -> dict[int, np.ndarray]:
+    """Affine fronts, all at once by least squares: what two photos both show shall meet, and no photo change its shape.
+
+    A lens that bends lines bends a long chain of photos, until some lie on the horizon. The single steps are right, so
+    photos are laid beside each other without perspective.
+    """
+    n, at = len(views), {photo: 3 * i for i, photo in enumerate(views)}
+    # Unknown: for each photo three rows that take (x, y, 1), x and y in half sides, to the front.
+    keep = np.tile([KEEP_SHAPE, KEEP_SHAPE, KEEP_PLACE], n)[:, None]
+    left, right = [keep * np.eye(3 * n)], [keep * np.tile([[SIDE_UNITS / 2, 0], [0, SIDE_UNITS / 2], [0, 0]], (n, 1))]
+    for (a, b), step in steps.items():
+        grid = GRID * views[a].half
+        there = map_points(grid, step)
+        common = (np.abs(there) < views[b].half).all(axis=1)
+        meet = np.zeros((common.sum(), 3 * n))
+        for photo, points, sign in ((a, grid, 1), (b, there, -1)):
+            meet[:, at[photo] : at[photo] + 3] = sign * np.append(points[common] * 2 / SIDE_UNITS, np.ones((len(meet), 1)), axis=1)
+        left.append(meet)
+        right.append(np.zeros((len(meet), 2)))
+    found = np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0]
+    affine = (np.vstack([rows.T, [0, 0, 1]]) @ _NORMAL for rows in found.reshape(n, 3, 2))
+    return dict(zip(views, affine, strict=True))
 
 
 def _upright(front: np.ndarray, poses: Sequence[np.ndarray]) -> np.ndarray:
     """The front turned, sheared and scaled so that, on average, the middles of the photos are not."""
-    middles = []
-    for h in (front @ pose for pose in poses):
-        middles.append((h[:2, :2] * h[2, 2] - np.outer(h[:2, 2], h[2, :2])) / h[2, 2] ** 2)
     turn = np.eye(3)
-    turn[:2, :2] = np.linalg.inv(np.mean(middles, axis=0))
+    turn[:2, :2] = np.linalg.inv(np.mean([_at_middle(front @ pose) for pose in poses], axis=0))
     return turn @ front
 
 
