@@ -70,7 +70,14 @@ class TrainConfig(_Section):
     schedule: Literal["cosine", "one_cycle"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
     ema: float = Field(default=0.998, ge=0, lt=1, description="Decay of the averaged weights, a step.")
-    loss: Literal["task_aligned", "focal"] = "task_aligned"
+    loss: Literal["task_aligned", "focal", "multibox"] = "task_aligned"
+    smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of a product's score that is spread over all classes.")
+    forgive: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="A place without a label that scores above it goes unpunished: labels may lack it.",
+    )
     patience: int = Field(default=40, ge=1, description="Epochs without a better validation mAP before stopping.")
     validate_every: int = Field(default=2, ge=1, description="Epochs.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
@@ -81,12 +88,19 @@ class TrainConfig(_Section):
     nodes: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _of_the_loss(self) -> TrainConfig:
+        if self.loss != "task_aligned" and (self.smoothing, self.forgive) != (0.0, 1.0):
+            raise ValueError(f"smoothing and forgive are parts of the task_aligned loss, got loss={self.loss!r}")
+        return self
+
 
 class AugmentConfig(_Section):
     """What phones and people do to a photo, in training only. Probabilities and ranges."""
 
     mosaic: float = Field(default=0.5, ge=0, le=1)
     mosaic_until: float = Field(default=0.85, ge=0, le=1, description="Share of the epochs with mosaic; the last ones see whole photos.")
+    paste: float = Field(default=0.0, ge=0, le=1, description="Some products give their place to others of like shape, rare ones first.")
     flip: float = Field(default=0.0, ge=0, le=1, description="Left for right; labels are never mirrored on a shelf.")
     scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.7, 1.5), description="Smallest and largest enlargement.")
     aspect: float = Field(default=0.15, ge=0, lt=1, description="Width changes against height by up to this share.")

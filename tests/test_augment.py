@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shelfcount.config import AugmentConfig
+from shelfcount.data import augment
 from shelfcount.data.augment import GREY, EpochSampler, TrainingPhotos, _widen, _widen_boxes, collate
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.vision.images import write_photo
@@ -243,3 +244,25 @@ def test_collate_stacks_pictures_and_keeps_labels_apart(shelf: Dataset) -> None:
     assert images.shape == (3, 3, HEIGHT, WIDTH)
     assert [len(label["boxes"]) for label in labels] == [2, 3, 0]
     assert set(labels[0]) == {"boxes", "classes", "ignore"}
+
+
+def test_a_pasted_product_takes_the_place_and_brings_its_class(round_shelf: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "PASTED_SHARE", 1.0)
+    monkeypatch.setattr(augment, "LEAST_LIKE", 9.0)
+    still = AugmentConfig(**{name: 0 for name in AugmentConfig.model_fields if name not in ("scale", "paste")}, scale=(1, 1), paste=1)
+    photos = TrainingPhotos(round_shelf, 192, 256, still, seed=3)
+    seen: Counter[int] = Counter()
+    for epoch in range(12):
+        sample = photos[epoch, 1]
+        for (left, top, right, bottom), c in zip(sample["boxes"].int().tolist(), sample["classes"].tolist(), strict=True):
+            middle = sample["image"][:, (top + bottom) // 2, (left + right) // 2]
+            assert int(middle.argmax()) == c
+            seen[c] += 1
+    # 36 places from 5 products of classes 0, 1 (2 each) and 2 (one judged, weighed by 1 against 1 / sqrt 2).
+    assert all(seen[c] >= 4 for c in (0, 1, 2))
+
+
+def test_without_pasting_the_other_random_choices_are_as_before(shelf: Dataset) -> None:
+    plain = TrainingPhotos(shelf, HEIGHT, WIDTH, AugmentConfig(), seed=1)[3, 0]
+    unlikely = TrainingPhotos(shelf, HEIGHT, WIDTH, AugmentConfig(paste=0), seed=1)[3, 0]
+    assert torch.equal(plain["image"], unlikely["image"])

@@ -136,3 +136,16 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypat
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ShelfcountError, match=r"weights of timm's 'mobilenetv2_100' could not be fetched .* --set model\.weights=shipped"):
         load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", "network")
+
+
+def test_the_fused_trunk_is_mobilenet_v2_from_stride_8_on() -> None:
+    plain, fused = make_trunk("mobilenet_v2"), make_trunk("mobilenet_v2_fused")
+    for theirs, mine in ((3, 2), (4, 3)):
+        shapes = [{k: v.shape for k, v in trunk.blocks[i].state_dict().items()} for trunk, i in ((plain, theirs), (fused, mine))]
+        assert shapes[0] == shapes[1]
+    assert fused.feature_info.channels() == [32, 96, 160]
+
+
+def test_the_fused_trunk_says_that_nobody_publishes_its_weights() -> None:
+    with pytest.raises(ShelfcountError, match="nobody publishes ImageNet weights for 'mobilenet_v2_fused'"):
+        load_trunk(make_trunk("mobilenet_v2_fused"), "mobilenet_v2_fused", "network")

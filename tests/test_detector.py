@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from shelfcount.records import AnchorLevel, ShelfcountError
@@ -171,3 +172,24 @@ def test_file_with_a_trunk_alone_starts_the_trunk(tmp_path: Path) -> None:
     assert net.load_start("mobilenet_v2_050", str(tmp_path / "t.safetensors")) == "t.safetensors"
     assert torch.equal(net.trunk.blocks[3][0].conv_pw.weight, trunk.blocks[3][0].conv_pw.weight)
     assert torch.equal(net.laterals[0][0].weight, neck)
+
+
+def test_the_baseline_starts_from_torchvisions_resnet50_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "resnet50.safetensors"
+    theirs = torchvision.models.resnet50(weights=None).eval()
+    save_file(theirs.state_dict(), file)
+    net = build(BASELINE, CLASSES, retinanet_levels(), 0).eval()
+    assert net.load_start(BASELINE, str(file)) == "resnet50.safetensors"
+    pixels = torch.randint(0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)).float()
+    mean, std = torch.tensor(backbones.IMAGENET_MEAN)[:, None, None], torch.tensor(backbones.IMAGENET_STD)[:, None, None]
+    with torch.no_grad():
+        expected = theirs.bn1(theirs.conv1((pixels / 255 - mean) / std))
+        got = net.trunk.bn1(net.trunk.conv1((pixels - 127) / 127.5))
+    # Inside; at the border zero padding means another colour.
+    torch.testing.assert_close(got[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(net.trunk.layer4[2].conv3.weight, theirs.layer4[2].conv3.weight)
+    theirs.conv1.weight = torch.nn.Parameter(torch.zeros(64, 3, 3, 3))
+    save_file(theirs.state_dict(), file)
+    with pytest.raises(ShelfcountError, match=re.escape("'conv1.weight' must have shape (64, 3, 7, 7), got (64, 3, 3, 3)")):
+        build(BASELINE, CLASSES, retinanet_levels(), 0).load_start(BASELINE, str(file))

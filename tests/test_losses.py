@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from shelfcount.records import AnchorLevel
-from shelfcount.training.losses import LEAST_QUALITY, LOSSES, Truth, decode, focal, task_aligned
+from shelfcount.training.losses import LEAST_QUALITY, LOSSES, Truth, decode, focal, multibox, task_aligned
 from shelfcount.vision import anchors as anchor_math
 
 SIZE, CLASSES = 64, 3
@@ -206,3 +206,31 @@ def test_focal_matches_the_best_anchor_whatever_its_overlap() -> None:
     parts = focal(torch.zeros(1, 2, 4), torch.zeros(1, 2, 2), [truth], anchors)
     expected = generalized_box_iou_loss(torch.tensor([[10.0, 10, 30, 30]]), truth.boxes, reduction="sum")
     torch.testing.assert_close(parts["box"], expected)
+
+
+def test_smoothing_spreads_a_share_of_the_target_evenly() -> None:
+    location, logits = _perfect(SHELF)
+    plain = _value(task_aligned(location, logits, [SHELF], ANCHORS)["class"])
+    smoothed = _value(task_aligned(location, logits, [SHELF], ANCHORS, smoothing=0.3)["class"])
+    # A logit of -30 where the target is 0.1 of the quality costs 3 quality, two of three classes are such,
+    # and the sure class, 30 where 0.8 of the quality is wanted, costs 6 of it: 12 in all, per target.
+    assert plain < 0.1
+    assert smoothed == pytest.approx(12, rel=0.05)
+
+
+def test_an_unlabelled_place_that_scores_high_is_forgiven_and_a_labelled_one_is_not() -> None:
+    location, logits = _perfect(SHELF)
+    with torch.no_grad():
+        surplus = int(ANCHORS[:, 0].argmax())
+        logits[0, surplus] = torch.tensor([3.0, -30.0, -30.0])
+    punished = _value(task_aligned(location, logits, [SHELF], ANCHORS)["class"])
+    forgiven = _value(task_aligned(location, logits, [SHELF], ANCHORS, forgive=0.9)["class"])
+    clean = _value(task_aligned(*_perfect(SHELF), [SHELF], ANCHORS)["class"])
+    assert punished > clean + 0.5
+    assert forgiven == pytest.approx(clean, abs=1e-5)
+
+
+def test_multibox_takes_three_hardest_background_places_a_match() -> None:
+    location, logits = torch.zeros(1, COUNT, 4), torch.zeros(1, COUNT, CLASSES)
+    # Equal logits everywhere: each of the matched and the three times as many background places costs log(classes + 1).
+    assert _value(multibox(location, logits, [SHELF], ANCHORS)["class"]) == pytest.approx(4 * np.log(CLASSES + 1), rel=1e-5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ from shelfcount.vision.images import read_photo, stretch
 LEAST_VISIBLE = 0.35
 # torchvision fills with the value it is given; mid-grey is 0 for the network.
 GREY = 127
+# Of the products of a photo that is pasted into, how many give way.
+PASTED_SHARE = 0.25
+# A pasted product's width and height differ by at most this factor's logarithm from those it replaces.
+LEAST_LIKE = float(np.log(1.35))
 
 Sample = dict[str, torch.Tensor]
 
@@ -57,6 +62,42 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
     return geometry, look
 
 
+@dataclass(frozen=True)
+class _Products:
+    """Every product of the training photos, as something to paste.
+
+    Attributes:
+        photos: (n,) int64, index of the photo.
+        boxes: (n, 4) int64 xyxy, pixels of the network's input.
+        log_sizes: (n, 2) float64, logarithms of width and height.
+        classes: (n,) int64.
+        weights: (n,) float64; the rarer the class, the larger.
+    """
+
+    photos: np.ndarray
+    boxes: np.ndarray
+    log_sizes: np.ndarray
+    classes: np.ndarray
+    weights: np.ndarray
+
+
+def _products(dataset: Dataset, height: int, width: int) -> _Products:
+    photos, boxes, classes = [], [], []
+    for index, photo in enumerate(dataset.photos):
+        truth = photo.truth
+        scaled = truth.boxes * np.array([width / photo.width, height / photo.height] * 2)
+        inside = np.clip(np.rint(scaled), 0, (width, height, width, height)).astype(np.int64)
+        good = ~truth.ignore & ((inside[:, 2:] - inside[:, :2]) >= 4).all(axis=1)
+        photos.append(np.full(int(good.sum()), index))
+        boxes.append(inside[good])
+        classes.append(truth.classes[good])
+    place, corner, kind = np.concatenate(photos), np.concatenate(boxes), np.concatenate(classes)
+    counts = np.bincount(kind, minlength=1)
+    # Between drawing products (rare classes stay rare) and drawing classes (a rare product is seen over and over).
+    weights = 1 / np.sqrt(np.maximum(counts[kind], 1))
+    return _Products(place, corner, np.log(np.maximum(corner[:, 2:] - corner[:, :2], 1)), kind, weights)
+
+
 class TrainingPhotos(TorchDataset[Sample]):
     """Augmented training photos, decoded once and kept in memory at the network's size.
 
@@ -78,6 +119,7 @@ class TrainingPhotos(TorchDataset[Sample]):
             self.pixels[i] = torch.from_numpy(stretch(read_photo(photo.path), height, width)).permute(2, 0, 1)
         # One block that worker processes share instead of copying.
         self.pixels.share_memory_()
+        self.products = _products(dataset, height, width)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -92,6 +134,8 @@ class TrainingPhotos(TorchDataset[Sample]):
             torch.manual_seed(int(rng.integers(2**63)))
             if rng.random() < self.config.mosaic and epoch < self.config.mosaic_until * self.epochs:
                 image, boxes, classes, ignore = self._mosaic(index, rng)
+            if self.config.paste and rng.random() < self.config.paste:
+                image, classes = self._paste(image, boxes, classes, ignore, rng)
             image, boxes, ignore = self._move(image, boxes, ignore, rng)
             image = self.look(image)
         sized = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
@@ -125,6 +169,31 @@ class TrainingPhotos(TorchDataset[Sample]):
             parts.append((kept[seen], classes[seen], (ignore | _hidden(kept, moved))[seen]))
         boxes, classes, ignore = (torch.cat(column) for column in zip(*parts, strict=True))
         return canvas, boxes, classes, ignore
+
+    def _paste(
+        self, image: torch.Tensor, boxes: torch.Tensor, classes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some products give their place to one from another photo, of about the same shape: rare classes meet new neighbours."""
+        image, classes = image.clone(), classes.clone()
+        whole = boxes.round().long()
+        whole[:, :2].clamp_(min=0)
+        whole[:, 2:] = torch.minimum(whole[:, 2:], whole.new_tensor([self.width, self.height]))
+        sizes = (whole[:, 2:] - whole[:, :2]).numpy()
+        for place in np.flatnonzero(rng.random(len(boxes)) < PASTED_SHARE):
+            width, height = sizes[place]
+            if ignore[place] or min(width, height) < 4:
+                continue
+            likeness = np.abs(self.products.log_sizes - np.log((width, height))).max(axis=1)
+            weight = self.products.weights * (likeness < LEAST_LIKE)
+            if not weight.any():
+                continue
+            chosen = int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), side="right"))
+            source, (x1, y1, x2, y2) = self.products.photos[chosen], self.products.boxes[chosen]
+            crop = self.pixels[source, :, y1:y2, x1:x2]
+            left, top, right, bottom = whole[place].tolist()
+            image[:, top:bottom, left:right] = v2.functional.resize(crop, [bottom - top, right - left], antialias=True)
+            classes[place] = int(self.products.classes[chosen])
+        return image, classes
 
     def _move(
         self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator

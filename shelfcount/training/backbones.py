@@ -16,6 +16,8 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models._efficientnet_builder import decode_arch_def
+from timm.models.efficientnet import EfficientNetFeatures
 from torch import nn
 
 from shelfcount.records import ShelfcountError
@@ -29,11 +31,25 @@ CLASSIFIER_KEYS = ("classifier.", "fc.", "head.")
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
+# In timm's notation (er: a 3 x 3 convolution that widens, then a 1 x 1; ir: inverted residual; r: repeats; k: kernel;
+# s: stride; e: expansion; c: channels). The depthwise convolutions in front of stride 8 are a tenth of
+# MobileNetV2's work and more than half of its time in int8; plain ones do the same, as in MobileNetV4
+# (arXiv:2404.10518). From stride 16 on it is MobileNetV2 block by block, up to where a shelf needs no more context.
+FUSED_STEM = 16
+FUSED_STAGES = (
+    ("er_r1_k3_s2_e1_c24",),
+    ("er_r1_k3_s2_e4_c32", "ir_r1_k3_s1_e4_c32"),
+    ("ir_r4_k3_s2_e6_c64",),
+    ("ir_r3_k3_s1_e6_c96",),
+    ("ir_r2_k3_s2_e6_c160",),
+)
+
+
 @dataclass(frozen=True)
 class Trunk:
-    """One row of the family: timm's name and whether int8 keeps it inside XNNPACK."""
+    """One row of the family: timm's name, None where it is put together here, and whether int8 keeps it inside XNNPACK."""
 
-    timm_name: str
+    timm_name: str | None
     int8: bool
     note: str = ""
 
@@ -42,6 +58,7 @@ class Trunk:
 # hard-swish and squeeze-excite fall out of it.
 FAMILY: Mapping[str, Trunk] = {
     "mobilenet_v2": Trunk("mobilenetv2_100", True, "ImageNet start, the default"),
+    "mobilenet_v2_fused": Trunk(None, True, "MobileNetV2 with plain convolutions up to stride 8, and shorter"),
     "mobilenet_v2_050": Trunk("mobilenetv2_050", True, "half the width"),
     "mobilenet_v4_s": Trunk("mobilenetv4_conv_small", True, "fastest in int8"),
     "mobilenet_v4_m": Trunk("mobilenetv4_conv_medium", True, "largest"),
@@ -63,7 +80,11 @@ def make_trunk(architecture: str) -> nn.Module:
     """
     if architecture not in FAMILY:
         raise ShelfcountError(f"unknown model '{architecture}'. The family is: {', '.join([*FAMILY, 'resnet50'])}")
-    return timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4), pad_type="same")
+    name = FAMILY[architecture].timm_name
+    if name is None:
+        stages = decode_arch_def([list(stage) for stage in FUSED_STAGES])
+        return EfficientNetFeatures(stages, out_indices=(2, 3, 4), stem_size=FUSED_STEM, fix_stem=True, pad_type="same", act_layer=nn.ReLU6)
+    return timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pad_type="same")
 
 
 def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
@@ -86,7 +107,7 @@ def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
     else:
         state, note = read_safetensors(Path(source)), Path(source).name
     mine = trunk.state_dict()
-    found = _in_order(mine, state, source)
+    found = in_order(mine, state, source)
     trunk.load_state_dict(found)
     fold_normalisation(trunk)
     return note
@@ -120,9 +141,16 @@ def fold_normalisation(trunk: nn.Module) -> None:
         convolution.weight *= (PIXEL_SCALE / 255 / std)[None, :, None, None]
 
 
-def _in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    # torchvision and timm name the same layers differently but list them in the same order; the
-    # shapes are checked one by one. Counters and what follows the trunk (classifier) are left out.
+def in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+    """Weights of a classifier under a trunk's own key names, and the trunk's own for what they lack.
+
+    torchvision and timm name the same layers differently but list them in the same order; the
+    shapes are checked one by one. Counters and what follows the trunk (classifier) are left out.
+
+    Raises:
+        ShelfcountError: If a tensor is missing or of another shape.
+    """
+
     def floats(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
         return [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked") and not k.startswith(CLASSIFIER_KEYS)]
 
@@ -148,6 +176,11 @@ def _in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tenso
 
 def _timm_weights(architecture: str) -> dict[str, torch.Tensor]:
     name = FAMILY[architecture].timm_name
+    if name is None:
+        raise ShelfcountError(
+            f"nobody publishes ImageNet weights for '{architecture}', which is put together here. "
+            "Use --set model.weights=shipped, =none, or the path of a .safetensors file."
+        )
     try:
         model = timm.create_model(name, pretrained=True, features_only=True, out_indices=(2, 3, 4))
     except Exception as error:  # timm passes on whatever its hub client raises: a dozen types

@@ -209,7 +209,12 @@ class RetinaNet(nn.Module):
             self.trunk.load_state_dict(state, strict=False)
             backbones.fold_normalisation(self.trunk)
             return "torchvision ResNet50_Weights.IMAGENET1K_V1"
-        missing, total = _load_what_fits(self, backbones.read_safetensors(Path(source)))
+        state = backbones.read_safetensors(Path(source))
+        if "conv1.weight" in state:
+            self.trunk.load_state_dict(backbones.in_order(self.trunk.state_dict(), state, source))
+            backbones.fold_normalisation(self.trunk)
+            return Path(source).name
+        missing, total = _load_what_fits(self, state)
         return f"{_shown(Path(source))} ({total - missing} of {total} tensors)"
 
 

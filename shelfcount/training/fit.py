@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,8 @@ class _Module(pl.LightningModule):
         self.averaged.requires_grad_(False)
         self.spec, self.config, self.val, self.judge = spec, config, val, judge
         self.loss = LOSSES[config.train.loss]
+        if config.train.loss == "task_aligned":
+            self.loss = partial(self.loss, smoothing=config.train.smoothing, forgive=config.train.forgive)
         ratios = anchors.layout(spec.levels, spec.height, spec.width)
         pixels = ratios * np.array([spec.height, spec.width] * 2, np.float32)
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)

@@ -66,6 +66,8 @@ def task_aligned(
     alpha: float = 0.5,
     beta: float = 6.0,
     box_weight: float = 2.5,
+    smoothing: float = 0.0,
+    forgive: float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """Task-aligned assignment (Feng et al. 2021, arXiv:2108.07755) with soft targets.
 
@@ -80,6 +82,9 @@ def task_aligned(
         top: Anchors a product trains.
         alpha, beta: Exponents of the alignment; the values of YOLOv8's public recipe.
         box_weight: Of the box loss against the class loss; arXiv:2108.07755 uses 2 to 2.5.
+        smoothing: Share of a product's target that is spread evenly over the classes.
+        forgive: A place that no labelled product claims and that scores above it, whatever the class, is
+            left out of the class loss: on partly labelled photos it may well be a product.
 
     Returns:
         'class' and 'box', scalars, summed over the batch and divided by the targets' sum.
@@ -94,11 +99,15 @@ def task_aligned(
             wanted = truth.boxes[~truth.ignore]
             if truth.ignore.any():
                 weights[i, _inside(anchors[:, :2], truth.boxes[truth.ignore]).any(dim=0)] = 0
+            if forgive < 1:
+                weights[i, logits[i].amax(dim=1).sigmoid() > forgive] = 0
             if not len(wanted):
                 continue
             classes = truth.classes[~truth.ignore]
             anchor, product, quality = _align(boxes[i], logits[i], wanted, classes, anchors, top, alpha, beta)
-            targets[i, anchor, classes[product]] = quality
+            if smoothing:
+                targets[i, anchor] = quality[:, None] * smoothing / logits.shape[-1]
+            targets[i, anchor, classes[product]] += quality * (1 - smoothing)
             weights[i, anchor] = 1
             matched.append((i, anchor, wanted[product]))
     normalizer = targets.sum().clamp(min=1.0)
@@ -161,25 +170,61 @@ def focal(location: torch.Tensor, logits: torch.Tensor, truths: Sequence[Truth],
     boxes, corners = decode(location, anchors), _corners(anchors)
     class_loss, box_loss, count = logits.sum() * 0.0, location.sum() * 0.0, 0
     for i, truth in enumerate(truths):
-        target, weight = torch.zeros_like(logits[i]), torch.ones_like(logits[i, :, :1])
-        wanted, classes = truth.boxes[~truth.ignore], truth.classes[~truth.ignore]
-        if truth.ignore.any():
-            weight[_inside(anchors[:, :2], truth.boxes[truth.ignore]).any(dim=0)] = 0
-        if len(wanted):
-            overlap = box_iou(wanted, corners)
-            value, product = overlap.max(dim=0)
-            best = overlap.max(dim=1, keepdim=True).values
-            forced = (overlap >= best - 1e-6) & (overlap > 0)
-            product = torch.where(forced.any(dim=0), forced.float().argmax(dim=0), product)
-            positive = (value >= 0.5) | forced.any(dim=0)
-            weight[(value >= 0.4) & ~positive] = 0
-            anchor = positive.nonzero().squeeze(1)
-            weight[anchor] = 1
-            target[anchor, classes[product[anchor]]] = 1.0
-            box_loss = box_loss + generalized_box_iou_loss(boxes[i, anchor], wanted[product[anchor]], reduction="sum")
-            count += len(anchor)
-        class_loss = class_loss + (sigmoid_focal_loss(logits[i], target) * weight).sum()
+        anchor, wanted, classes, judged = _matched(truth, anchors, corners)
+        target = torch.zeros_like(logits[i])
+        target[anchor, classes] = 1.0
+        box_loss = box_loss + generalized_box_iou_loss(boxes[i, anchor], wanted, reduction="sum")
+        class_loss = class_loss + (sigmoid_focal_loss(logits[i], target) * judged[:, None]).sum()
+        count += len(anchor)
     return {"class": class_loss / max(count, 1), "box": box_loss / max(count, 1)}
 
 
-LOSSES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {"task_aligned": task_aligned, "focal": focal}
+def multibox(
+    location: torch.Tensor, logits: torch.Tensor, truths: Sequence[Truth], anchors: torch.Tensor, *, negatives: int = 3
+) -> dict[str, torch.Tensor]:
+    """SSD's loss (arXiv:1512.02325): softmax over the classes and background, with the hardest background places.
+
+    Background has the fixed logit 0, so that the head needs no channel for it and a sigmoid still reads
+    the scores. Arguments and result as in `task_aligned`.
+
+    Args:
+        negatives: Background places for each matched one, those with the largest loss; SSD's 3.
+    """
+    location, logits = location.float(), logits.float()
+    boxes, corners = decode(location, anchors), _corners(anchors)
+    class_loss, box_loss, count = logits.sum() * 0.0, location.sum() * 0.0, 0
+    for i, truth in enumerate(truths):
+        anchor, wanted, classes, judged = _matched(truth, anchors, corners)
+        background = logits.shape[-1]
+        target = torch.full((len(anchors),), background, device=logits.device)
+        target[anchor] = classes
+        loss = F.cross_entropy(F.pad(logits[i], (0, 1)), target, reduction="none")
+        free = (target == background) & judged
+        hardest = loss[free].topk(min(int(free.sum()), negatives * max(len(anchor), 1))).values
+        box_loss = box_loss + generalized_box_iou_loss(boxes[i, anchor], wanted, reduction="sum")
+        class_loss = class_loss + loss[anchor].sum() + hardest.sum()
+        count += len(anchor)
+    return {"class": class_loss / max(count, 1), "box": box_loss / max(count, 1)}
+
+
+def _matched(truth: Truth, anchors: torch.Tensor, corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Matched anchors (m,), their boxes (m, 4) and classes (m,), and which anchors (A,) are to be judged at all."""
+    wanted, classes = truth.boxes[~truth.ignore], truth.classes[~truth.ignore]
+    judged = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+    if truth.ignore.any():
+        judged &= ~_inside(anchors[:, :2], truth.boxes[truth.ignore]).any(dim=0)
+    if not len(wanted):
+        return classes.new_zeros(0), wanted, classes, judged
+    overlap = box_iou(wanted, corners)
+    value, product = overlap.max(dim=0)
+    best = overlap.max(dim=1, keepdim=True).values
+    forced = (overlap >= best - 1e-6) & (overlap > 0)
+    product = torch.where(forced.any(dim=0), forced.float().argmax(dim=0), product)
+    positive = (value >= 0.5) | forced.any(dim=0)
+    judged &= (value < 0.4) | positive
+    judged |= positive
+    anchor = positive.nonzero().squeeze(1)
+    return anchor, wanted[product[anchor]], classes[product[anchor]], judged
+
+
+LOSSES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {"task_aligned": task_aligned, "focal": focal, "multibox": multibox}

@@ -1,0 +1,116 @@
+"""Give mobilenet_v2_fused its start: the features of a trained mobilenet_v2, out of fewer and plainer layers.
+
+    python export/fuse_early.py RUN TRAIN.json --out runs/fused.safetensors
+
+Stages from stride 16 on, pyramid and heads are copied from the run. The plain convolutions up to
+stride 8 are trained to give what the run's own stages give there, on augmented training photos and
+without labels. `shelfcount train --model mobilenet_v2_fused --set model.weights=runs/fused.safetensors`
+then trains the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save
+from torch import nn
+from torch.utils.data import DataLoader
+
+from shelfcount.config import AugmentConfig
+from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
+from shelfcount.data.formats import read
+from shelfcount.training.detector import build
+from shelfcount.training.runs import load_run, normalise
+from shelfcount.vision.images import write_whole
+
+# What stands at stride 8 in both trunks: (stages of mobilenet_v2, stages of mobilenet_v2_fused) up to it.
+UP_TO_STRIDE_8 = (3, 2)
+# What comes behind, stage for stage.
+SAME_STAGES = {3: 2, 4: 3, 5: 4}
+
+
+def early(trunk: nn.Module, stages: int) -> nn.Sequential:
+    """(B, 3, H, W) in [-1, 1] to the (B, 32, H / 8, W / 8) features of stride 8."""
+    parts: list[nn.Module] = [trunk.conv_stem, trunk.bn1, *list(trunk.blocks)[:stages]]  # type: ignore[arg-type, list-item]
+    return nn.Sequential(*parts)
+
+
+def transplant(teacher: nn.Module, student: nn.Module) -> int:
+    """Copy every tensor behind stride 8 that both networks have; returns how many."""
+    theirs, mine, copied = teacher.state_dict(), student.state_dict(), {}
+    for key, tensor in theirs.items():
+        parts = key.split(".")
+        if parts[:2] == ["trunk", "blocks"]:
+            if int(parts[2]) not in SAME_STAGES:
+                continue
+            parts[2] = str(SAME_STAGES[int(parts[2])])
+        elif parts[0] == "trunk":
+            continue
+        name = ".".join(parts)
+        if name in mine and mine[name].shape == tensor.shape:
+            copied[name] = tensor
+    student.load_state_dict({**mine, **copied})
+    return len(copied)
+
+
+def main() -> None:
+    """Train the early stages and write the weights of the whole detector."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="of mobilenet_v2")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    console = Console(stderr=True)
+
+    run = load_run(options.run)
+    spec, teacher = run.spec, run.net.eval()
+    student = build("mobilenet_v2_fused", len(spec.classes), spec.levels, teacher.state_dict()["smooth.0.1.0.weight"].shape[0])
+    count = transplant(teacher, student)
+    console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
+
+    wanted, learned = early(teacher.trunk, UP_TO_STRIDE_8[0]), early(student.trunk, UP_TO_STRIDE_8[1])  # type: ignore[arg-type]
+    photos = TrainingPhotos(read(options.data), spec.height, spec.width, AugmentConfig(), options.epochs, options.seed)
+    epoch = 0
+    sampler = EpochSampler(len(photos), options.seed, lambda: epoch)
+    loader = DataLoader(photos, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True)
+    optimizer = torch.optim.AdamW(learned.parameters(), lr=options.lr, weight_decay=0.01)
+    steps = options.epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=steps, pct_start=0.1)
+    columns = (TextColumn("early stages, unexplained {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    begin = time.monotonic()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=steps)
+        for epoch in range(options.epochs):
+            unexplained = 0.0
+            learned.train()
+            for images, _ in loader:
+                x = normalise(images)
+                with torch.no_grad():
+                    target = wanted(x)
+                    spread = target.var(dim=(0, 2, 3), keepdim=True)
+                loss = ((learned(x) - target).square() / spread).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                unexplained += loss.item() / len(loader)
+                progress.advance(task)
+            progress.update(task, description=f"{unexplained:.3f}")
+            if not console.is_terminal and epoch % 5 == 4:
+                console.print(f"epoch {epoch + 1}: unexplained variance {unexplained:.4f}, {(time.monotonic() - begin) / 60:.1f} min")
+    write_whole(options.out, save({k: v.contiguous() for k, v in student.state_dict().items()}))
+    console.print(f"unexplained share of the features' variance {unexplained:.3f}; {options.out}")
+
+
+if __name__ == "__main__":
+    main()
