@@ -13,6 +13,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from shelfcount.records import ShelfcountError
+from shelfcount.vision.conditions import CONDITIONS
 from shelfcount.vision.images import write_whole
 
 # Of the coarsest feature that every trunk of the family, and the baseline's, gives.
@@ -78,6 +79,9 @@ class TrainConfig(_Section):
         le=1,
         description="A place without a label that scores above it goes unpunished: labels may lack it.",
     )
+    quantize: bool = Field(
+        default=False, description="Fine-tune with the rounding of int8 inside; `model.weights` is the trained detector's file."
+    )
     patience: int = Field(default=40, ge=1, description="Epochs without a better validation mAP before stopping.")
     validate_every: int = Field(default=2, ge=1, description="Epochs.")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
@@ -113,6 +117,18 @@ class AugmentConfig(_Section):
     blur: float = Field(default=0.15, ge=0, le=1)
     noise: float = Field(default=0.15, ge=0, le=1)
     jpeg: float = Field(default=0.25, ge=0, le=1)
+    conditions: tuple[str, ...] = Field(
+        default=(),
+        description="Such as 'motion' or 'glare', of `vision.conditions`; `shelfcount stress --fix` lists what a detector lacks.",
+    )
+    condition: float = Field(default=0.4, ge=0, le=1, description="Probability that a photo is seen under one of `conditions`.")
+
+    @field_validator("conditions")
+    @classmethod
+    def _known(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in conditions if name not in CONDITIONS]:
+            raise ValueError(f"'{unknown[0]}' is none of {', '.join(CONDITIONS)}")
+        return conditions
 
     @field_validator("scale")
     @classmethod

@@ -16,6 +16,7 @@ from shelfcount.config import AugmentConfig
 from shelfcount.data import augment
 from shelfcount.data.augment import GREY, EpochSampler, TrainingPhotos, _widen, _widen_boxes, collate
 from shelfcount.records import Dataset, Detections, Photo
+from shelfcount.vision import conditions
 from shelfcount.vision.images import write_photo
 
 HEIGHT, WIDTH = 96, 128
@@ -246,10 +247,37 @@ def test_collate_stacks_pictures_and_keeps_labels_apart(shelf: Dataset) -> None:
     assert set(labels[0]) == {"boxes", "classes", "ignore"}
 
 
+@pytest.mark.parametrize("name", ["yaw", "tilt", "resolution", "small_sensor"])
+def test_conditions_take_the_boxes_along(round_shelf: Dataset, name: str) -> None:
+    still = {"mosaic": 0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "blur": 0, "noise": 0, "jpeg": 0}
+    still |= {"aspect": 0, "rotate": 0, "perspective": 0, "scale": (1, 1)}
+    photos = TrainingPhotos(round_shelf, HEIGHT, WIDTH, AugmentConfig(**still, conditions=(name,), condition=1))
+    judged = 0
+    for epoch in range(8):
+        sample = photos[epoch, 0]
+        assert sample["image"].shape == (3, HEIGHT, WIDTH)
+        for (left, top, right, bottom), c, ignore in zip(
+            sample["boxes"].tolist(), sample["classes"].tolist(), sample["ignore"].tolist(), strict=True
+        ):
+            seen = np.argwhere(_product_pixels(sample["image"], c))
+            if not ignore and len(seen):
+                judged += 1
+                # A pixel of blur and of resizing on each side; the photo's border may hide part of both.
+                np.testing.assert_allclose([left, top], seen.min(axis=0)[::-1], atol=2.5)
+                np.testing.assert_allclose([right, bottom], seen.max(axis=0)[::-1] + 1, atol=2.5)
+    assert judged >= 8
+
+
+def test_what_is_left_to_judge_is_the_same_under_conditions() -> None:
+    assert augment.LEAST_VISIBLE == conditions.LEAST_VISIBLE
+
+
 def test_a_pasted_product_takes_the_place_and_brings_its_class(round_shelf: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augment, "PASTED_SHARE", 1.0)
     monkeypatch.setattr(augment, "LEAST_LIKE", 9.0)
-    still = AugmentConfig(**{name: 0 for name in AugmentConfig.model_fields if name not in ("scale", "paste")}, scale=(1, 1), paste=1)
+    still = AugmentConfig(
+        **{name: 0 for name in AugmentConfig.model_fields if name not in ("scale", "paste", "conditions")}, scale=(1, 1), paste=1
+    )
     photos = TrainingPhotos(round_shelf, 192, 256, still, seed=3)
     seen: Counter[int] = Counter()
     for epoch in range(12):

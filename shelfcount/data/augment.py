@@ -18,7 +18,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from shelfcount.config import AugmentConfig
-from shelfcount.records import Dataset
+from shelfcount.records import Dataset, Detections
+from shelfcount.vision.conditions import CONDITIONS, STRENGTHS
 from shelfcount.vision.images import read_photo, stretch
 
 # A product of which less is left after a crop is marked as one not to judge.
@@ -138,6 +139,8 @@ class TrainingPhotos(TorchDataset[Sample]):
                 image, classes = self._paste(image, boxes, classes, ignore, rng)
             image, boxes, ignore = self._move(image, boxes, ignore, rng)
             image = self.look(image)
+            if self.config.conditions and rng.random() < self.config.condition:
+                image, boxes, ignore = self._under_condition(image, boxes, ignore, rng)
         sized = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
         return {"image": image.as_subclass(torch.Tensor), "boxes": boxes[sized], "classes": classes[sized], "ignore": ignore[sized]}
 
@@ -214,6 +217,21 @@ class TrainingPhotos(TorchDataset[Sample]):
             moved, kept = (_widen_boxes(b, stretch_x, self.width) for b in (moved, kept))
             kept = _cut(kept, 0, 0, self.width, self.height)
         return picture, kept, ignore | _hidden(kept, moved)
+
+    def _under_condition(
+        self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Under one of the config's conditions, at any of its strengths; what leaves the frame is left as a box of no size."""
+        assert self.config is not None
+        condition = CONDITIONS[self.config.conditions[int(rng.integers(len(self.config.conditions)))]]
+        changed = condition.apply(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), int(rng.choice(STRENGTHS)), rng)
+        height, width = changed.image.shape[:2]
+        seen, kept = changed.move(Detections(boxes.numpy(), np.zeros(len(boxes)), ignore=ignore.numpy()))
+        moved, hidden = torch.zeros_like(boxes), torch.ones_like(ignore)
+        moved[kept] = torch.from_numpy(seen.boxes * np.array([self.width / width, self.height / height] * 2, np.float32))
+        hidden[kept] = torch.from_numpy(seen.ignore.copy())
+        # A condition may shrink the photo; the network's input stays as large.
+        return torch.from_numpy(stretch(changed.image, self.height, self.width)).permute(2, 0, 1), moved, hidden
 
 
 def _edge_middles(boxes: torch.Tensor) -> torch.Tensor:

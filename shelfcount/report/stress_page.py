@@ -1,0 +1,209 @@
+"""A robustness study as one HTML page: weakest conditions first, curves for each, and what was lost on photos.
+
+It opens offline and fits a phone: the plots are drawn as SVG and follow the page's colours and width.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+
+from shelfcount.evaluation.stress import TOLERATED, Study, generator
+from shelfcount.report.page import show
+from shelfcount.report.pictures import FOUND, MISSED
+from shelfcount.vision.images import encode_photo, read_photo, write_whole
+
+# Of a plot, in its own units: outer size, and the frame's left, top, right and bottom.
+PLOT = (330, 190)
+FRAME = (34, 10, 322, 150)
+# F1 lost at which a cell of the overview is of full colour.
+FULL_COLOUR = 0.4
+MOST_EXAMPLES = 6
+# Longest side of an example, twice what it has on a phone's screen in points.
+PICTURE_SIDE = 560
+JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One curve of a plot: which detector it is of (0 is the first), whether it shows consistency, and its points as SVG has them."""
+
+    detector: int
+    consistency: bool
+    points: str
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """Curves of one condition; ticks are (position, text)."""
+
+    condition: Mapping[str, Any]
+    lines: Sequence[_Line]
+    ticks: Sequence[tuple[float, str]]
+    levels: Sequence[tuple[float, str]]
+    clean: float
+    holds: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A photo before and under a condition, as data URLs, with what became of the products found before."""
+
+    title: str
+    text: str
+    pictures: Sequence[str]
+
+
+def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> None:
+    """Write the page whole or not at all.
+
+    Args:
+        study: Its photos are read again, for the examples.
+        result: `study.to_json()`, with ``stamp`` and ``data`` added.
+        path: Of the HTML file.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("shelfcount", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"show": show, "negated": lambda lost: points(-lost)}
+    environment.globals["shade"] = shade
+    page = environment.get_template("stress_page.html").render(
+        result=result,
+        strengths=study.strengths,
+        weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
+        plots=[_plot(condition, result) for condition in result["conditions"]],
+        examples=[_example(study, condition) for condition in result["conditions"][:MOST_EXAMPLES]],
+        means=[_means(i, result) for i in range(len(result["detectors"]))],
+        facts=_facts(study, result),
+        size=PLOT,
+        frame=FRAME,
+        tolerated=TOLERATED,
+    )
+    write_whole(path, page)
+
+
+def points(share: float | None) -> str:
+    """A share in percent points with its sign, as the page prints it.
+
+    >>> points(-0.2174), points(0.001), points(None)
+    ('−21.7', '+0.1', 'not measured')
+
+    >>> points(-0.0002)
+    '0.0'
+    """
+    if share is None:
+        return show(None)
+    rounded = round(100 * share, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def value(number: float | None) -> str:
+    """A parameter of a condition, to three digits.
+
+    >>> value(4448.7), value(0.0688), value(5.0)
+    ('4,449', '0.0688', '5')
+    """
+    if number is None:
+        return show(None)
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def shade(lost: float) -> str:
+    """CSS background of a cell: the more F1 is lost the stronger."""
+    return f"rgba(213, 94, 0, {0.7 * min(max(lost, 0) / FULL_COLOUR, 1):.2f})"
+
+
+def holds(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
+    """How far a detector stands a condition, in words."""
+    if summary["holds_never"]:
+        return f"not even at {value(condition['strengths'][0]['value'])}"
+    if summary["holds_to"] is None:
+        return f"beyond {value(condition['strengths'][-1]['value'])}"
+    return f"to {value(summary['holds_to'])}"
+
+
+def _means(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    """One detector over all conditions and strengths; what is missing somewhere is left out there."""
+    cells = [step["detectors"][i] for condition in result["conditions"] for step in condition["strengths"]]
+    known = {key: [cell[key] for cell in cells if cell[key] is not None] for key in ("f1", "lost", "count_error", "consistency")}
+    means = {key: float(np.mean(shares)) if shares else None for key, shares in known.items()}
+    return {"name": result["detectors"][i]["name"], "clean": result["detectors"][i]["f1"], **means}
+
+
+def _facts(study: Study, result: Mapping[str, Any]) -> dict[str, str]:
+    stamp = result["stamp"]
+    detectors = {}
+    for subject in study.subjects:
+        bundle = f"sha256 {str(subject.facts['sha256'])[:12]}, " if "sha256" in subject.facts else ""
+        detectors[subject.name] = f"{bundle}counted from score {subject.threshold:.3f}"
+    labels = f"{result['data']['name']}, {len(study.dataset)} photos, fingerprint {result['data']['fingerprint'][:12]}"
+    made = f"{stamp['date']}, commit {stamp['commit']}, seed {stamp['seed']}"
+    return {**detectors, "labels": labels, "measured": made, "device": stamp["device"]}
+
+
+def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
+    left, top, right, bottom = FRAME
+    steps = condition["strengths"]
+    across = np.linspace(left + 14, right - 14, len(steps))
+
+    def up(share: float) -> float:
+        return bottom - share * (bottom - top)
+
+    lines = []
+    for i in range(len(result["detectors"])):
+        for key in ("consistency", "f1"):
+            shares = [step["detectors"][i][key] for step in steps]
+            drawn = [f"{x:.1f},{up(share):.1f}" for x, share in zip(across, shares, strict=True) if share is not None]
+            lines.append(_Line(i, key == "consistency", " ".join(drawn)))
+    return _Plot(
+        condition,
+        lines,
+        [(float(x), value(step["value"])) for x, step in zip(across, steps, strict=True)],
+        [(up(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        up(result["detectors"][0]["f1"]),
+        [holds(summary, condition) for summary in condition["detectors"]],
+    )
+
+
+def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
+    """The photo that is typical at the middle strength: half of the others keep more of their products."""
+    steps = study.strengths
+    strength = steps[len(steps) // 2]
+    cell = study.cells[condition["name"], strength]
+    kept = [float(stayed.mean()) if len(stayed) else 1.0 for stayed in cell.stayed[0]]
+    index = int(np.argsort(kept, kind="stable")[len(kept) // 2])
+    image = read_photo(study.dataset.photos[index].path)
+    (applied,) = (c for c in study.conditions if c.name == condition["name"])
+    changed = applied.apply(image, strength, generator(study.seed, applied.name, index)).image
+    before, stayed = cell.clean[0][index], cell.stayed[0][index]
+    judged = before.boxes[~before.ignore]
+    pictures = [
+        _picture(image, [(box, FOUND) for box in study.found[0][index].boxes]),
+        _picture(changed, [(box, FOUND if kept else MISSED) for box, kept in zip(judged, stayed, strict=True)]),
+    ]
+    text = (
+        f"Strength {strength} ({applied.unit}: {value(applied.values[strength - 1])}). Of {len(stayed)} products found before, "
+        f"{int(stayed.sum())} keep box and label."
+    )
+    return _Example(applied.title, text, pictures)
+
+
+def _picture(image: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> str:
+    scale = PICTURE_SIDE / max(image.shape[:2])
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
+    for box, colour in boxes:
+        left, top, right, bottom = (round(float(v) * scale) for v in box)
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_photo(picture, quality=JPEG_QUALITY)).decode()}"

@@ -1,0 +1,141 @@
+"""Phones as simulated cameras: how the shelf looks through their lens, sensor and processing in ever less light.
+
+No phone in particular: three classes of hardware, with figures as data sheets of such parts give them. Noise and blur
+follow from aperture, sensor and exposure by the laws of optics; what the processing does is a plain stand-in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from shelfcount.vision.effects import (
+    REFERENCE_SIDE,
+    blurred,
+    compressed,
+    from_light,
+    grain,
+    kelvin_gains,
+    pixel,
+    streak,
+    to_light,
+)
+
+# Photons of 555 nm in a lux second on a square micrometre (683 lumen a watt), half of which a pixel behind its colour filter counts.
+ELECTRONS = 4090 / 2
+# Lux seconds that fill the scale at ISO 100 (ISO 12232, saturation based).
+FULL_SCALE = 0.78
+# A white label reflects so much, and a lens lets so much through.
+WHITE, TRANSMISSION = 0.9, 0.9
+# Of a hand that holds a phone while its owner walks along the shelf; across 69 degrees, the view of a 26 mm lens.
+DEGREES_PER_SECOND, FIELD_OF_VIEW = 6.0, 69.0
+# Share of white below which noise is even and not that of photons, so that processing has no black holes.
+DARK = 1e-3
+# Light of mid-grey, and how steeply sRGB levels rise there: the derivative of 255 light^(1 / 2.2).
+MID_GREY = 0.18
+LEVELS_A_LIGHT = 255 / 2.2 * MID_GREY ** (1 / 2.2 - 1)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Lens, sensor and processing of a phone. Pixels are reference pixels, see `effects`.
+
+    Attributes:
+        aperture: f-number.
+        sensor: Width, micrometres.
+        pitch: Of its pixels, micrometres.
+        read_noise: Electrons a pixel.
+        longest: Exposure that it takes from the hand, seconds.
+        steadied: Share of the hand's movement that stabilization leaves.
+        most_gain: Amplification beyond which photos get dark, from ISO 100.
+        softness: Standard deviation of the lens's blur, pixels.
+        vignetting: EV lost in the corners.
+        fringe: Pixels by which red and blue lie apart from green in the corners.
+        smoothing: Strength of noise reduction, in standard deviations of the noise.
+        sharpening: Share of the detail added to itself.
+        saturation: Factor on colours.
+        kelvin: Of the cast that white balance leaves.
+        quality: Of its JPEG files.
+    """
+
+    aperture: float
+    sensor: float
+    pitch: float
+    read_noise: float
+    longest: float
+    steadied: float
+    most_gain: float
+    softness: float
+    vignetting: float
+    fringe: float
+    smoothing: float
+    sharpening: float
+    saturation: float
+    kelvin: float
+    quality: int
+
+    def take(self, image: np.ndarray, lux: float, rng: np.random.Generator) -> np.ndarray:
+        """The photo as this phone would have taken it.
+
+        Args:
+            image: (h, w, 3) uint8 RGB, taken as the scene itself.
+            lux: On the shelf; shops have 300 to 1,000, a cooler with a broken lamp 30.
+            rng: Of the hand's direction and the noise.
+
+        Returns:
+            (h, w, 3) uint8 RGB.
+        """
+        on_sensor = lux * WHITE * TRANSMISSION / (4 * self.aperture**2)
+        seconds = min(self.longest, FULL_SCALE / on_sensor)
+        exposure = on_sensor * seconds
+        gain = min(self.most_gain, FULL_SCALE / exposure)
+        length = DEGREES_PER_SECOND * seconds * self.steadied * REFERENCE_SIDE / FIELD_OF_VIEW
+        angle = rng.uniform(0, np.pi)
+        shaken = blurred(image, streak(length * pixel(image), angle))
+        brightness = exposure * gain / FULL_SCALE
+        light = self._through_lens(to_light(shaken)) * np.float32(brightness)
+        return self._processed(*self._read_out(light, brightness, exposure, grain(image, rng)))
+
+    def _through_lens(self, light: np.ndarray) -> np.ndarray:
+        height, width = light.shape[:2]
+        scale = max(height, width) / REFERENCE_SIDE
+        light = cv2.GaussianBlur(light, (0, 0), self.softness * scale)
+        reach = np.hypot(height, width) / 2
+        y, x = np.arange(height, dtype=np.float32)[:, None] - height / 2, np.arange(width, dtype=np.float32)[None] - width / 2
+        light = light * np.exp2(-self.vignetting * (x**2 + y**2) / reach**2)[:, :, None].astype(np.float32)
+        for channel, sign in ((0, 1), (2, -1)):
+            zoom = 1 + sign * self.fringe * scale / reach
+            warp = np.array([[zoom, 0, (1 - zoom) * width / 2], [0, zoom, (1 - zoom) * height / 2]])
+            light[:, :, channel] = cv2.warpAffine(light[:, :, channel], warp, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        return light
+
+    def _read_out(self, light: np.ndarray, brightness: float, exposure: float, noise: np.ndarray) -> tuple[np.ndarray, float]:
+        """Linear light with noise, whose grains have (h, w, 3) `noise`; and its standard deviation at mid-grey, sRGB levels."""
+        side = self.sensor / REFERENCE_SIDE
+        # Light that one electron stands for, and the electrons that reading the many pixels under a reference pixel adds.
+        step = brightness / (ELECTRONS * side**2 * exposure)
+        read = self.read_noise * side / self.pitch
+        spread = np.sqrt(np.maximum(light, DARK) * step + (read * step) ** 2)
+        at_mid_grey = float(np.sqrt(MID_GREY * step + (read * step) ** 2))
+        return light + spread * noise, at_mid_grey * LEVELS_A_LIGHT
+
+    def _processed(self, light: np.ndarray, levels: float) -> np.ndarray:
+        picture = from_light(light * kelvin_gains(self.kelvin).astype(np.float32))
+        scale = pixel(picture)
+        if self.smoothing * levels > 0.5:
+            picture = cv2.bilateralFilter(picture, 2 * round(1.5 * scale) + 1, self.smoothing * levels, scale)
+        values = picture.astype(np.float32)
+        grey = values.mean(axis=2, keepdims=True)
+        values = grey + self.saturation * (values - grey)
+        values += self.sharpening * (values - cv2.GaussianBlur(values, (0, 0), 1.2 * scale))
+        return compressed(np.clip(values + 0.5, 0, 255).astype(np.uint8), self.quality)
+
+
+# 1/1.3, 1/2.55 and 1/4 inch: the main cameras of dear, of mid-range and of cheap or old phones.
+CAMERAS = {
+    "large_sensor": Camera(1.8, 9800, 1.2, 1.5, 1 / 15, 0.3, 64, 0.25, 0.3, 0.1, 1.0, 0.15, 1.05, 6200, 92),
+    "medium_sensor": Camera(1.8, 5600, 1.4, 2.0, 1 / 15, 0.6, 48, 0.45, 0.7, 0.3, 2.0, 0.5, 1.15, 5600, 80),
+    "small_sensor": Camera(2.4, 3600, 1.12, 2.5, 1 / 12, 1.0, 32, 0.8, 1.2, 0.8, 3.0, 1.0, 1.25, 5000, 60),
+}

@@ -1,0 +1,206 @@
+"""Conditions under which shelves are photographed, each in five strengths of a stated unit, with the boxes moved along.
+
+A condition changes a photo and says where its pixels went. What is random (a direction, a place, grain) comes from the
+generator passed in: the same state gives the same photo, and at another strength the same direction and place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from shelfcount.records import Detections
+from shelfcount.vision import boxes as box_math
+from shelfcount.vision import effects
+from shelfcount.vision.cameras import CAMERAS
+from shelfcount.vision.effects import WHITE_KELVIN
+
+STRENGTHS = (1, 2, 3, 4, 5)
+# A product of which less than this share is left in the frame is not judged; the same as in training.
+LEAST_VISIBLE = 0.35
+# What comes into view from beyond the photo; the network reads mid-grey as 0.
+GREY = (127, 127, 127)
+# Focal length by longer side: 26 mm on 36 mm film, what the main cameras of phones are equivalent to.
+FOCAL_SHARE = 26 / 36
+Effect = Callable[[np.ndarray, float, np.random.Generator], "Changed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """A photo under a condition.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB.
+        homography: (3, 3) float64 from pixels (x, y, 1) of the photo as it was to those of `image`; pixel i covers [i, i + 1).
+    """
+
+    image: np.ndarray
+    homography: np.ndarray
+
+    def move(self, detections: Detections) -> tuple[Detections, np.ndarray]:
+        """`moved` onto this photo."""
+        return moved(detections, self.homography, self.image.shape[1], self.image.shape[0])
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way in which photos get harder.
+
+    Attributes:
+        name: Key of `CONDITIONS`.
+        title: For people.
+        group: 'light', 'lens', 'file', 'view' or 'phone'.
+        unit: Of `values`, with what it is measured on.
+        values: Parameter at each of `STRENGTHS`, mildest first. 3 is a bad photo as people take it, 5 one that a
+            person finds hard to count on.
+        neutral: Parameter at which nothing changes, from where `values` lead away; None where a condition always changes something.
+        effect: (image, value, rng) to the changed photo.
+    """
+
+    name: str
+    title: str
+    group: str
+    unit: str
+    values: tuple[float, float, float, float, float]
+    neutral: float | None
+    effect: Effect
+
+    def apply(self, image: np.ndarray, strength: int, rng: np.random.Generator) -> Changed:
+        """The photo under this condition.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+            strength: One of `STRENGTHS`.
+            rng: Of directions, places and grain.
+
+        Raises:
+            ValueError: If there is no such strength.
+        """
+        if strength not in STRENGTHS:
+            raise ValueError(f"strength must be one of {STRENGTHS}, got {strength}")
+        return self.effect(image, self.values[strength - 1], rng)
+
+
+def moved(detections: Detections, homography: np.ndarray, width: int, height: int) -> tuple[Detections, np.ndarray]:
+    """Boxes where a homography takes them, cut at the new frame.
+
+    A product moves as the ellipse that fills its box, and its new box is the one around that ellipse's image. The
+    corners of a box hold no product, and boxes around moved corners would grow with every degree of tilt.
+
+    Args:
+        detections: n boxes on the photo as it was.
+        homography: (3, 3) from its pixels to the new ones.
+        width, height: Of the new frame, pixels.
+
+    Returns:
+        The m boxes of which something is in the frame, marked `ignore` where that is less than `LEAST_VISIBLE`; and
+        (m,) int64, the index of each in `detections`.
+    """
+    stays = np.array_equal(homography, np.eye(3))
+    whole = detections.boxes.astype(np.float64) if stays else _around_ellipses(detections.boxes, homography)
+    inside = box_math.clip(whole, width, height)
+    with np.errstate(invalid="ignore"):
+        visible = np.where(box_math.area(whole) > 0, box_math.area(inside) / box_math.area(whole), 0.0)
+        kept = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
+    left = detections[kept].replace(boxes=inside[kept])
+    return left.replace(ignore=left.ignore | (visible[kept] < LEAST_VISIBLE)), kept
+
+
+def _around_ellipses(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """(n, 4) float64 boxes around the images of the ellipses that fill (n, 4) boxes; NaN where one reaches behind the camera."""
+    left, top, right, bottom = np.asarray(boxes, np.float64).T
+    # A conic's tangents map linearly: the dual conic C becomes H C H^T, and x = c touches it where (1, 0, -c) is a tangent.
+    dual = np.zeros((len(boxes), 3, 3))
+    dual[:, 0, 0], dual[:, 1, 1], dual[:, 2, 2] = ((right - left) / 2) ** 2, ((bottom - top) / 2) ** 2, -1
+    shift = np.tile(np.eye(3), (len(boxes), 1, 1))
+    shift[:, 0, 2], shift[:, 1, 2] = (left + right) / 2, (top + bottom) / 2
+    image = homography @ shift @ dual @ shift.transpose(0, 2, 1) @ homography.T
+    depth = (homography @ shift)[:, 2, 2]
+    w = np.where((image[:, 2, 2] < 0) & (depth * np.sign(homography[2, 2]) > 0), image[:, 2, 2], np.nan)
+    center = np.stack([image[:, 0, 2], image[:, 1, 2]], axis=1) / w[:, None]
+    spread = np.sqrt(np.maximum(center**2 - np.stack([image[:, 0, 0], image[:, 1, 1]], axis=1) / w[:, None], 0))
+    return np.concatenate([center - spread, center + spread], axis=1)
+
+
+# ---------------------------------------------------------------- effects on pixels alone
+
+
+def _pixels(change: Callable[[np.ndarray, float], np.ndarray]) -> Effect:
+    return lambda image, value, rng: Changed(change(image, value), np.eye(3))
+
+
+def _drawn(change: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]) -> Effect:
+    return lambda image, value, rng: Changed(change(image, value, rng), np.eye(3))
+
+
+# ---------------------------------------------------------------- effects that move pixels
+
+
+def _fewer_pixels(image: np.ndarray, side: float, rng: np.random.Generator) -> Changed:
+    height, width = image.shape[:2]
+    share = min(1.0, side / max(height, width))
+    small = (max(1, round(width * share)), max(1, round(height * share)))
+    if small == (width, height):
+        return Changed(image, np.eye(3))
+    return Changed(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.diag([small[0] / width, small[1] / height, 1.0]))
+
+
+def turn(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
+    """(3, 3) homography of a flat shelf seen by a camera that stands askew; the photo's middle keeps its place and size.
+
+    Args:
+        degrees: About the axis; right-handed.
+        axis: 'x' looks from above or below, 'y' from the side, 'z' holds the phone askew.
+        width, height: Of the photo, pixels.
+    """
+    angle, focal = np.radians(degrees), FOCAL_SHARE * max(width, height)
+    cos, sin = np.cos(angle), np.sin(angle)
+    columns = {"x": [(1, 0), (0, cos), (0, sin)], "y": [(cos, 0), (0, 1), (-sin, 0)], "z": [(cos, -sin), (sin, cos), (0, 0)]}[axis]
+    # The shelf is the plane z = 0 as far away as the focal length, where a pixel on it is a pixel on the photo.
+    pose = np.column_stack([np.array(columns, np.float64), [0, 0, focal]])
+    lens = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    homography = lens @ pose @ np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
+    return np.asarray(homography / homography[2, 2])
+
+
+def _turned(axis: str) -> Effect:
+    def effect(image: np.ndarray, degrees: float, rng: np.random.Generator) -> Changed:
+        height, width = image.shape[:2]
+        homography = turn(degrees * rng.choice([-1, 1]), axis, width, height)
+        # OpenCV has pixel i centred at i, boxes have it cover [i, i + 1).
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        warp = np.linalg.inv(half) @ homography @ half
+        seen = cv2.warpPerspective(image, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=GREY)
+        return Changed(seen, homography)
+
+    return effect
+
+
+_KELVIN = "kelvin, camera set to daylight"
+_LISTED = (
+    Condition("dark", "Too dark", "light", "EV below right exposure", (1, 2, 3, 4, 5), 0, _pixels(lambda i, v: effects.exposed(i, -v))),
+    Condition("bright", "Too bright", "light", "EV above right exposure", (0.5, 1, 1.5, 2, 2.5), 0, _pixels(effects.exposed)),
+    Condition("uneven", "Light from one side", "light", "EV from side to side", (1, 2, 3, 4, 5), 0, _drawn(effects.lit_from_one_side)),
+    Condition("shadow", "Shadow on half the shelf", "light", "EV darker", (1, 2, 3, 4, 5), 0, _drawn(effects.shadowed)),
+    Condition("glare", "Lamps mirrored in glass", "light", "share washed out", (0.01, 0.02, 0.04, 0.08, 0.16), 0, _drawn(effects.glared)),
+    Condition("fog", "Fogged glass", "light", "share of scattered light", (0.1, 0.2, 0.35, 0.5, 0.65), 0, _pixels(effects.fogged)),
+    Condition("warm", "Warm cast", "light", _KELVIN, (5200, 4300, 3600, 3000, 2600), WHITE_KELVIN, _pixels(effects.lamp_colour)),
+    Condition("cold", "Cold cast", "light", _KELVIN, (7500, 9000, 11000, 15000, 24000), WHITE_KELVIN, _pixels(effects.lamp_colour)),
+    Condition("green", "Green cast", "light", "EV of green over red and blue", (0.15, 0.3, 0.5, 0.75, 1), 0, _pixels(effects.green_cast)),
+    Condition("defocus", "Out of focus", "lens", "px across the blur at 416", (1.5, 2.5, 4, 6, 9), 0, _pixels(effects.defocused)),
+    Condition("motion", "Motion blur", "lens", "px of movement at 416", (2, 4, 7, 11, 16), 0, _drawn(effects.moved_by_hand)),
+    Condition("noise", "Noise", "file", "sRGB levels at 416", (5, 10, 17, 26, 38), 0, _drawn(effects.noisy)),
+    Condition("jpeg", "JPEG compression", "file", "quality", (50, 30, 18, 10, 5), 95, _pixels(effects.compressed)),
+    Condition("resolution", "Few pixels", "file", "px along the longer side", (320, 240, 180, 135, 100), 416, _fewer_pixels),
+    Condition("tilt", "Phone held askew", "view", "degrees", (3, 6, 10, 15, 22), 0, _turned("z")),
+    Condition("yaw", "Seen from the side", "view", "degrees", (10, 20, 30, 40, 50), 0, _turned("y")),
+    Condition("pitch", "Seen from above or below", "view", "degrees", (8, 15, 22, 30, 38), 0, _turned("x")),
+    *(
+        Condition(name, f"Phone, {name.replace('_', ' ')}", "phone", "lux on the shelf", (300, 100, 30, 10, 3), None, _drawn(camera.take))
+        for name, camera in CAMERAS.items()
+    ),
+)
+CONDITIONS: Mapping[str, Condition] = {condition.name: condition for condition in _LISTED}

@@ -1,0 +1,195 @@
+"""What light, lens and file do to the pixels of a photo that stays where it is.
+
+Light is added, mixed and dimmed in linear light, where it adds up, and not in sRGB values. Pixels of blur and grain
+are those of a photo of `REFERENCE_SIDE` pixels along its longer side and grow with the photo, so that they harm a
+product alike whatever the photo's size. Every function takes and gives (h, w, 3) uint8 RGB unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from shelfcount.vision.images import decode_photo, encode_photo
+
+# The default input of the network.
+REFERENCE_SIDE = 416
+# Kelvin of the light that sRGB shows as white (IEC 61966-2-1, D65).
+WHITE_KELVIN = 6504.0
+# XYZ to linear sRGB (IEC 61966-2-1), and the luminance of its primaries.
+XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+# Lamps behind the photographer that glass reflects: long tubes, brighter than white in their middle.
+LAMPS, LAMP_PEAK, LAMP_ASPECT, WASHED_OUT = 3, 1.5, 4.0, 0.5
+# Width of a shadow's edge as a share of the photo.
+PENUMBRA = 0.04
+# Light that a fogged or dirty pane scatters, as a share of white.
+FOG_LIGHT = 0.7
+
+_VALUES = np.arange(256) / 255
+# sRGB to linear light and back (IEC 61966-2-1), the way back by steps far finer than a grey level in the shadows.
+_TO_LIGHT = np.where(_VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_STEPS = np.arange(65536) / 65535
+_FROM_LIGHT = np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS ** (1 / 2.4) - 0.055)
+_FROM_LIGHT = (255 * _FROM_LIGHT + 0.5).astype(np.uint8)
+
+
+def to_light(image: np.ndarray) -> np.ndarray:
+    """uint8 sRGB to float32 linear light, 1 for white."""
+    return _TO_LIGHT[image]
+
+
+def from_light(light: np.ndarray) -> np.ndarray:
+    """float32 linear light to uint8 sRGB; what is brighter than white is cut."""
+    return _FROM_LIGHT[(np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)]
+
+
+def pixel(image: np.ndarray) -> float:
+    """Pixels of this photo in one of a photo of `REFERENCE_SIDE`."""
+    return max(image.shape[:2]) / REFERENCE_SIDE
+
+
+# ---------------------------------------------------------------- light
+
+
+def with_gains(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """The linear light of each channel multiplied by its entry of (3,) `gains`."""
+    table = from_light(_TO_LIGHT[:, None] * np.asarray(gains, np.float32))
+    return cv2.LUT(image, table[None])
+
+
+def exposed(image: np.ndarray, stops: float) -> np.ndarray:
+    """Exposed by `stops` EV more; what gets brighter than white is lost."""
+    return with_gains(image, np.full(3, 2.0**stops))
+
+
+def kelvin_gains(kelvin: float) -> np.ndarray:
+    """(3,) gains of red, green and blue in linear light under a lamp of this colour, for a camera set to daylight; brightness stays.
+
+    Args:
+        kelvin: 2,222 to 25,000, where the fit of the Planckian locus by Kim et al. (US patent 7,024,034) holds.
+    """
+
+    def locus(t: float) -> np.ndarray:
+        if t <= 4000:
+            x = -0.2661239e9 / t**3 - 0.2343589e6 / t**2 + 0.8776956e3 / t + 0.179910
+            y = -0.9549476 * x**3 - 1.37418593 * x**2 + 2.09137015 * x - 0.16748867
+        else:
+            x = -3.0258469e9 / t**3 + 2.1070379e6 / t**2 + 0.2226347e3 / t + 0.240390
+            y = 3.0817580 * x**3 - 5.87338670 * x**2 + 3.75112997 * x - 0.37001483
+        return XYZ_TO_RGB @ np.array([x / y, 1.0, (1 - x - y) / y])
+
+    return _as_bright(locus(kelvin) / locus(WHITE_KELVIN))
+
+
+def lamp_colour(image: np.ndarray, kelvin: float) -> np.ndarray:
+    """Under a lamp of this colour temperature, white balance left at daylight."""
+    return with_gains(image, kelvin_gains(kelvin))
+
+
+def green_cast(image: np.ndarray, stops: float) -> np.ndarray:
+    """Green brighter than red and blue by `stops` EV, as under old fluorescent tubes."""
+    return with_gains(image, _as_bright(np.array([1.0, 2.0**stops, 1.0])))
+
+
+def _as_bright(gains: np.ndarray) -> np.ndarray:
+    return np.asarray(gains / (LUMINANCE @ gains))
+
+
+def across(image: np.ndarray, angle: float) -> np.ndarray:
+    """(h, w) float32 from -0.5 to 0.5 along a direction in radians, corners of the photo at the ends."""
+    height, width = image.shape[:2]
+    x, y = np.arange(width, dtype=np.float32) - (width - 1) / 2, np.arange(height, dtype=np.float32) - (height - 1) / 2
+    along = np.float32(np.cos(angle)) * x[None] + np.float32(np.sin(angle)) * y[:, None]
+    return np.asarray(along / (2 * np.abs(along).max()))
+
+
+def lit_from_one_side(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
+    """Light that falls off by `stops` EV from one corner or edge to the other; the middle keeps its brightness."""
+    gain = np.exp2(stops * across(image, rng.uniform(0, 2 * np.pi)))
+    return from_light(to_light(image) * gain[:, :, None])
+
+
+def shadowed(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
+    """About half the photo darker by `stops` EV."""
+    angle, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.1, 0.1)
+    shade = 1 / (1 + np.exp((across(image, angle) - edge) / (PENUMBRA / 4)))
+    return from_light(to_light(image) * np.exp2(-stops * shade)[:, :, None])
+
+
+def glared(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Lamps mirrored in glass; they add half of white or more on `share` of a photo that holds them whole and apart."""
+    height, width = image.shape[:2]
+    # A Gaussian lamp exceeds WASHED_OUT on an ellipse of area 2 pi ln(peak / washed out) times both sigmas.
+    sigma = np.sqrt(share * height * width / (LAMPS * 2 * np.pi * np.log(LAMP_PEAK / WASHED_OUT) * LAMP_ASPECT))
+    x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
+    light = np.zeros((height, width), np.float32)
+    for _ in range(LAMPS):
+        center_x, center_y, angle = rng.uniform(0, width), rng.uniform(0, height), rng.normal(0, 0.3)
+        u = np.cos(angle) * (x - center_x) + np.sin(angle) * (y - center_y)
+        v = np.cos(angle) * (y - center_y) - np.sin(angle) * (x - center_x)
+        light += LAMP_PEAK * np.exp(-((u / (LAMP_ASPECT * sigma)) ** 2 + (v / sigma) ** 2) / 2)
+    return from_light(to_light(image) + light[:, :, None])
+
+
+def fogged(image: np.ndarray, share: float) -> np.ndarray:
+    """Behind glass that replaces `share` of the light by its own grey."""
+    return from_light((1 - share) * to_light(image) + np.float32(share * FOG_LIGHT))
+
+
+# ---------------------------------------------------------------- lens and file
+
+
+def disc(diameter: float) -> np.ndarray:
+    """(k, k) float32 kernel of a defocused point, `diameter` in pixels, sum 1; its edge is smooth to a tenth of a pixel."""
+    size, fine = 2 * int(np.ceil(diameter / 2)) + 1, 10
+    grid = (np.arange(size * fine) + 0.5) / fine - size / 2
+    inside = (grid[None] ** 2 + grid[:, None] ** 2 <= (diameter / 2) ** 2).astype(np.float32)
+    kernel = inside.reshape(size, fine, size, fine).mean(axis=(1, 3))
+    return np.asarray(kernel / kernel.sum())
+
+
+def streak(length: float, angle: float) -> np.ndarray:
+    """(k, k) float32 kernel of a point that moves evenly by `length` pixels at `angle` radians, sum 1."""
+    half = int(np.ceil(length / 2)) + 1
+    steps = np.linspace(-length / 2, length / 2, 8 * (2 * half + 1))
+    x, y = steps * np.cos(angle) + half, steps * np.sin(angle) + half
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            np.add.at(kernel, (top + dy, left + dx), np.abs(1 - dx - (x - left)) * np.abs(1 - dy - (y - top)))
+    return np.asarray(kernel / kernel.sum())
+
+
+def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Through a kernel, in linear light; beyond its border the photo is mirrored."""
+    return from_light(cv2.filter2D(to_light(image), -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+
+
+def defocused(image: np.ndarray, diameter: float) -> np.ndarray:
+    """Each point a disc of `diameter` reference pixels."""
+    return blurred(image, disc(diameter * pixel(image)))
+
+
+def moved_by_hand(image: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+    """Each point a line of `length` reference pixels in one direction."""
+    return blurred(image, streak(length * pixel(image), rng.uniform(0, np.pi)))
+
+
+def grain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(h, w, 3) float32 of standard deviation 1; a grain is a reference pixel, so that shrinking the photo leaves it."""
+    height, width = image.shape[:2]
+    small = (max(1, round(height / pixel(image))), max(1, round(width / pixel(image))))
+    noise = rng.standard_normal((*small, 3), dtype=np.float32)
+    return noise if small == (height, width) else cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def noisy(image: np.ndarray, levels: float, rng: np.random.Generator) -> np.ndarray:
+    """With noise of `levels` sRGB values: photons make it grow with the root of light, which sRGB values are close to."""
+    return np.clip(image + np.float32(levels) * grain(image, rng) + 0.5, 0, 255).astype(np.uint8)
+
+
+def compressed(image: np.ndarray, quality: float) -> np.ndarray:
+    """As a JPEG of this quality, 1 to 100, shows it."""
+    return decode_photo(encode_photo(image, ".jpg", round(quality)), "a photo compressed anew")

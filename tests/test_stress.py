@@ -1,0 +1,219 @@
+"""Robustness: figures against numbers worked out by hand, on shapes that a plain detector finds, and on the released bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from shelfcount import cli, config
+from shelfcount.evaluation import stress
+from shelfcount.evaluation.metrics import score
+from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
+from shelfcount.report import stress_page
+from shelfcount.vision.conditions import CONDITIONS
+from shelfcount.vision.images import write_photo
+
+NAMES = ("red", "green")
+COLOURS = ((255, 0, 0), (0, 255, 0))
+# Round products: (left, top, right, bottom), class.
+PRODUCTS = (((60, 60, 90, 120), 0), ((120, 50, 170, 110), 1), ((100, 130, 130, 180), 1))
+
+
+class Shapes:
+    """Finds red and green shapes of a brightness above 100: exact, as long as there is light."""
+
+    # Its classes are in another order than the data's.
+    spec = ModelSpec("shapes", "a", ("green", "red"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), score_threshold=0.05)
+
+    def __init__(self, score: float = 0.9) -> None:
+        self.score = score
+
+    def detect(self, image: np.ndarray) -> Detections:
+        boxes, classes = [], []
+        for c, channel in enumerate((1, 0)):
+            lit = (image[:, :, channel].astype(int) - image[:, :, 1 - channel] > 100).astype(np.uint8)
+            _, _, stats, _ = cv2.connectedComponentsWithStats(lit)
+            boxes += [[x, y, x + w, y + h] for x, y, w, h, area in stats[1:] if area > 20]
+            classes += [c] * (len(boxes) - len(classes))
+        return Detections(boxes, classes, [self.score] * len(boxes))
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Three photos of the same products, each phone's name in its EXIF data, the last without."""
+    folder, photos = tmp_path_factory.mktemp("shapes"), []
+    for i, (make, model) in enumerate((("Google", "Pixel 4"), ("Google", "Pixel 4"), ("", ""))):
+        image = np.zeros((220, 220, 3), np.uint8)
+        for (left, top, right, bottom), c in PRODUCTS:
+            center, axes = ((left + right - 1) / 2, (top + bottom - 1) / 2), ((right - left) / 2, (bottom - top) / 2)
+            y, x = np.mgrid[:220, :220]
+            image[((x - center[0]) / axes[0]) ** 2 + ((y - center[1]) / axes[1]) ** 2 <= 1] = COLOURS[c]
+        path = folder / f"{i}.png"
+        write_photo(path, image)
+        if make:
+            exif = Image.Exif()
+            exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = make, model
+            Image.open(path).save(path, exif=exif)
+        photos.append(Photo(path, 220, 220, Detections([box for box, _ in PRODUCTS], [c for _, c in PRODUCTS])))
+    return Dataset(NAMES, tuple(photos), name="shapes.json")
+
+
+def study(shelf: Dataset, names: str, strengths: str = "", detector: Shapes | None = None) -> stress.Study:
+    return stress.measure([stress.Subject("shapes", detector or Shapes(), 0.5)], shelf, *stress.chosen(names, strengths))
+
+
+def test_what_only_moves_is_kept(shelf: Dataset) -> None:
+    result = study(shelf, "tilt,yaw,pitch", "1,3")
+    for condition in ("tilt", "yaw", "pitch"):
+        for strength in (1, 3):
+            figures = result.figures(condition, strength, 0)
+            assert figures == stress.Figures(f1=1.0, lost=0.0, lost_error=0.0, count_error=0.0, consistency=1.0)
+
+
+def test_what_the_light_takes_is_lost(shelf: Dataset) -> None:
+    # 255 less 5 stops is sRGB 50, below the 100 that the detector wants; less one stop it is 188.
+    result = study(shelf, "dark", "1,5")
+    assert result.figures("dark", 1, 0).f1 == 1
+    assert result.figures("dark", 5, 0) == stress.Figures(f1=0.0, lost=1.0, lost_error=0.0, count_error=1.0, consistency=0.0)
+    summary = result.summary(CONDITIONS["dark"], 0)
+    # Mean of 0 and 1; 0.05 of the way from 1 EV to 5 EV.
+    assert (summary.lost, summary.holds_to) == (0.5, pytest.approx(1.2))
+    assert [c.name for c in result.to_cover()] == ["dark"]
+
+
+def test_scores_below_the_threshold_do_not_count(shelf: Dataset) -> None:
+    figures = study(shelf, "dark", "1", Shapes(score=0.4)).figures("dark", 1, 0)
+    assert (figures.f1, figures.lost, figures.count_error, figures.consistency) == (0, 0, 1, None)
+
+
+def test_the_weakest_condition_comes_first(shelf: Dataset) -> None:
+    result = study(shelf, "tilt,dark", "5")
+    assert [c.name for c in result.ranked()] == ["dark", "tilt"]
+    listed = result.to_json()
+    assert [c["name"] for c in listed["conditions"]] == ["dark", "tilt"]
+    (step,) = listed["conditions"][0]["strengths"]
+    assert (step["strength"], step["value"], step["products"]) == (5, 5, 9)
+    assert step["detectors"][0] == {"f1": 0.0, "lost": 1.0, "lost_error": 0.0, "count_error": 1.0, "consistency": 0.0}
+    json.dumps(listed)
+
+
+def test_a_study_depends_on_the_seed_alone(shelf: Dataset) -> None:
+    names = "glare,noise,motion"
+    assert study(shelf, names, "5").to_json() == study(shelf, names, "5").to_json()
+
+
+def test_the_generator_differs_by_photo_and_condition_only() -> None:
+    draws = {(c, i): stress.generator(0, c, i).random() for c in ("glare", "yaw") for i in (0, 1)}
+    assert len(set(draws.values())) == 4
+    assert stress.generator(0, "yaw", 1).random() == draws["yaw", 1]
+
+
+def test_where_the_loss_reaches_the_limit() -> None:
+    # From 2 (lost 0.02) to 3 (lost 0.12) the loss rises by 0.1: 0.05 is 0.3 of the way.
+    assert stress.crossing(0, [1, 2, 3], [0.0, 0.02, 0.12]) == pytest.approx(2.3)
+    # From the neutral 6,500 to 5,200 with 0.1 lost: half way.
+    assert stress.crossing(6500, [5200, 4300], [0.1, 0.2]) == pytest.approx(5850)
+    assert stress.crossing(0, [1, 2], [-0.01, 0.049]) is None
+
+
+def test_the_standard_error_is_that_of_drawing_photos() -> None:
+    # Against the bootstrap: 4,000 draws of 30 photos with 20 products each, of which a random number is found.
+    rng = np.random.default_rng(0)
+    truth = Detections([[20 * i, 0, 20 * i + 15, 15] for i in range(20)], [0] * 20)
+    photos = Dataset(NAMES, tuple(Photo(Path(f"{i}.jpg"), 400, 20, truth) for i in range(30)))
+    found = [truth[rng.random(20) < rng.uniform(0.3, 0.9)] for _ in photos.photos]
+    result = score(photos, found, 0.0, average_precision=False)
+    hits, counted = np.array([p.score.tp for p in result.photos]), np.array([p.score.truth + p.score.found for p in result.photos])
+    drawn = rng.integers(0, 30, (4000, 30))
+    bootstrap = (2 * hits[drawn].sum(axis=1) / counted[drawn].sum(axis=1)).std()
+    assert stress._standard_error(stress.influence(result)) == pytest.approx(bootstrap, rel=0.06)
+
+
+def test_figures_by_phone(shelf: Dataset) -> None:
+    result = study(shelf, "dark", "1").to_json()
+    assert result["phones"] == [{"phone": "Google Pixel 4", "photos": 2, "products": 6, "detectors": [{"f1": 1.0, "count_error": 0.0}]}]
+
+
+def test_lists_are_read_and_refused() -> None:
+    conditions, strengths = stress.chosen("yaw, glare,yaw", "4,2")
+    assert ([c.name for c in conditions], strengths) == (["yaw", "glare"], (2, 4))
+    assert len(stress.chosen("", "")[0]) == len(CONDITIONS)
+    with pytest.raises(ShelfcountError, match=r"conditions must be among dark, bright, .*; got 'glair'"):
+        stress.chosen("glair", "")
+    with pytest.raises(ShelfcountError, match="strengths must be among 1, 2, 3, 4, 5; got '0'"):
+        stress.chosen("", "3,0")
+
+
+def test_photos_are_drawn_evenly(shelf: Dataset) -> None:
+    assert [p.path.name for p in stress.spread(shelf, 2).photos] == ["0.png", "2.png"]
+    assert len(stress.spread(shelf, 50)) == 3
+
+
+def test_a_detector_is_given_once(shelf: Dataset) -> None:
+    twice = [stress.Subject("shapes", Shapes(), 0.5)] * 2
+    with pytest.raises(ShelfcountError, match=re.escape("each detector must be given once, got ['shapes', 'shapes']")):
+        stress.measure(twice, shelf, *stress.chosen("dark", "1"))
+
+
+def test_the_fix_is_a_config_that_training_reads(tmp_path: Path) -> None:
+    base = config.load(changes=["train.epochs=7", 'augment.conditions=["yaw"]'])
+    fixed = stress.covered(base, [CONDITIONS["warm"], CONDITIONS["yaw"]])
+    fixed.write(tmp_path / "fix.toml")
+    read = config.load(tmp_path / "fix.toml")
+    assert read == fixed
+    assert (read.augment.conditions, read.train.epochs) == (("yaw", "warm"), 7)
+
+
+def test_unknown_conditions_are_refused_by_the_config() -> None:
+    with pytest.raises(ShelfcountError, match=r"augment.conditions: 'glair' is none of dark, bright, .*"):
+        config.load(changes=['augment.conditions=["glair"]'])
+
+
+def test_the_page_says_what_was_found(shelf: Dataset, tmp_path: Path) -> None:
+    result = study(shelf, "tilt,dark", "1,5")
+    stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a server", "seed": 0}
+    stress_page.write_page(
+        result, {**result.to_json(), "data": {"name": "shapes.json", "fingerprint": "f" * 64}, "stamp": stamp}, tmp_path / "p.html"
+    )
+    page = " ".join((tmp_path / "p.html").read_text().split())
+    assert "F1 falls most under too dark (−50.0 points on average)." in page
+    assert page.index("Too dark") < page.index("Phone held askew")
+    assert page.count("<polyline") == 4  # F1 and consistency of two conditions
+    assert "Of 3 products found before, 0 keep box and label." in page
+    assert "Google Pixel 4" in page
+    assert not re.search(r"https?://", page)
+
+
+def test_what_the_page_says_in_words() -> None:
+    assert (stress_page.points(-0.2174), stress_page.points(0.001), stress_page.points(-0.0002)) == ("−21.7", "+0.1", "0.0")
+    assert stress_page.points(None) == "not measured"
+    condition = {"strengths": [{"value": 300}, {"value": 3}]}
+    said = [
+        stress_page.holds({"holds_to": to, "holds_never": never}, condition) for to, never in ((4448.7, False), (None, False), (None, True))
+    ]
+    assert said == ["to 4,449", "beyond 3", "not even at 300"]
+
+
+@pytest.mark.slow
+def test_the_verb_on_the_released_bundle(drinks: Path, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [f"--{kind}={tmp_path / name}" for kind, name in (("json", "s.json"), ("html", "s.html"), ("fix", "s.toml"))]
+    arguments = ["stress", str(released), "--data", str(drinks / "val.json"), "--photos", "2", "--conditions", "warm,uneven", *outputs]
+    monkeypatch.setattr(sys, "argv", ["shelfcount", *arguments])
+    cli.app(standalone_mode=False)
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert result["photos"] == 2
+    assert result["detectors"][0]["name"] == f"{released.name} (int8)"
+    assert [c["name"] for c in result["conditions"]] == ["warm", "uneven"]
+    assert result["stamp"]["seed"] == 0
+    assert (tmp_path / "s.html").stat().st_size > 20_000
+    assert tomllib.loads((tmp_path / "s.toml").read_text())["augment"]["conditions"] == ["warm"]
+    with pytest.raises(ShelfcountError, match=r"s.json' exists already"):
+        cli.app(standalone_mode=False)
