@@ -18,13 +18,13 @@ from shelfcount.vision.images import write_whole
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-# As `shelfcount evaluate --json` writes them.
+# As `shelfcount evaluate --json` writes them: NAME.json on the labels as published, NAME_corrected.json on the corrected ones.
 EVALUATED = {
-    "float32, PyTorch": "drinks_float.json",
-    "float32, LiteRT": "drinks_float32.json",
-    "int8, LiteRT": "drinks_int8.json",
-    "float32, PyTorch; corrected labels": "drinks_float_corrected.json",
-    "int8, LiteRT; corrected labels": "drinks_int8_corrected.json",
+    "MobileNetV2 in float32, trained on labels as published": "drinks_published",
+    "MobileNetV2 in float32, trained on corrected labels": "drinks_large",
+    "released network in float32, PyTorch": "drinks_float",
+    "released network in float32, LiteRT": "drinks_float32",
+    "released network in int8, LiteRT": "drinks_int8",
 }
 # As `shelfcount bench` writes it.
 COMPARED = "drinks_bench.json"
@@ -40,17 +40,21 @@ CONSUMER_HEADS = (
     "largest score difference",
 )
 CONSUMER_FIGURES = ("f1", "largest_box_px", "largest_score")
-HEADS = ("drinks, 33 classes", "photos", "products", "F1", "macro F1", "precision", "recall", "F1, class ignored", "mAP", "count error")
+FIGURES = ("F1", "F1, class ignored", "mAP", "count error")
+HEADS = ("drinks, 33 classes", *FIGURES, *(f"{name}; corrected" for name in FIGURES))
 
 
 def figures(results: Path) -> str:
     """The Markdown between the markers; a result that is not there reads "not measured"."""
-    evaluated = {form: _read(results / file) for form, file in EVALUATED.items()}
-    parts = [_table(evaluated)]
-    float_model = next(iter(evaluated.values()))
-    if float_model:
-        parts.append(_training(float_model["model"]))
-    parts += [_origin(result) for result in [r for r in evaluated.values() if r][-1:]]
+    evaluated = {form: (_read(results / f"{name}.json"), _read(results / f"{name}_corrected.json")) for form, name in EVALUATED.items()}
+    rows = [[form, *(show(value) for result in pair for value in _scores(result))] for form, pair in evaluated.items()]
+    parts = ["\n".join(_markdown(HEADS, rows))]
+    published, corrected = list(evaluated.values())[-1]
+    if published and corrected:
+        parts.append(
+            f"{published['photos']} photos with {published['boxes']:,} products as published and {corrected['boxes']:,} as corrected. "
+            f"{_training(published['model'])} {_origin(corrected)}"
+        )
     compared = _read(results / COMPARED)
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
@@ -70,8 +74,67 @@ def consumers(results: Path) -> str:
     return "\n\n".join(["\n".join(_markdown(CONSUMER_HEADS, [_consumer(row) for row in rows])), _consumers_legend(result)])
 
 
+def steps(results: Path) -> str:
+    """What one change each of the recipe is worth, as `benchmarks/ablation.py` found it; seeds of one change are averaged."""
+    result = _read(results / "ablation.json")
+    if result is None:
+        return f"Ablation: {NOT_MEASURED}."
+    heads = ("change", "seeds", "F1", "F1, class ignored", "mAP", "count error")
+    rows = []
+    for name in dict.fromkeys(row["name"] for row in result["rows"]):
+        same = [row for row in result["rows"] if row["name"] == name]
+        means = [_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error")]
+        rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
+    first = result["rows"][0]
+    start = first["start"].split(" (")[0]
+    legend = f"{first['epochs']} epochs more from {start}, or from the fused start; {result['photos']}. {_origin(first)}"
+    return "\n\n".join(["\n".join(_markdown(heads, rows)), legend])
+
+
+def members(results: Path) -> str:
+    """Size, work and speed of the family, as `benchmarks/family.py` measured them."""
+    result = _read(results / "family.json")
+    if result is None:
+        return f"Family: {NOT_MEASURED}."
+    heads = ("network", "input", "GMAC", "int8 MB", "int8 ms", "float32 ms", "int8 is faster by", "outside XNNPACK in int8")
+    rows, found = [], {(row["model"], row["size"], row["recipe"]): row for row in result["rows"]}
+    for (model, size, recipe), row in found.items():
+        if recipe == "int8":
+            whole = found[model, size, "float32"]["ms"]["p50"]
+            times = f"{whole / row['ms']['p50']:.1f} times"
+            outside = ", ".join(row["outside_xnnpack"])
+            figures = [show(row["gmac"]), f"{row['bytes'] / 1e6:.2f}", f"{row['ms']['p50']:.1f}", f"{whole:.1f}", times, outside]
+            rows.append([model, f"{size} x {size}", *figures])
+    return "\n\n".join(["\n".join(_markdown(heads, rows)), f"Medians of {result['rows'][0]['runs']} runs taken in turn. {_origin(result)}"])
+
+
+def training_speed(results: Path) -> str:
+    """Photos a second against torchvision's way, as `benchmarks/training_speed.py` measured them."""
+    result = _read(results / "training_speed.json")
+    if result is None:
+        return f"Training speed: {NOT_MEASURED}."
+    rows = []
+    for row in result["rows"]:
+        median, low, high = row["times_torchvision"]
+        each = ", ".join(f"{value:.1f}" for value in row["photos_per_second"])
+        rows.append([f"{row['way']}: {row['what']}", each, f"{median:.1f} ({low:.1f} to {high:.1f})"])
+    heads = ("loop", "photos a second, each round", "times torchvision's, round by round")
+    return "\n\n".join(["\n".join(_markdown(heads, rows)), _origin(result)])
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    mean = show(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean} ({show(min(values))} to {show(max(values))})"
+
+
 # File and marker of each table, and what makes it.
-TABLES: dict[tuple[str, str], Callable[[Path], str]] = {("README.md", "figures"): figures, ("export/README.md", "consumers"): consumers}
+TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
+    ("README.md", "figures"): figures,
+    ("export/README.md", "consumers"): consumers,
+    ("benchmarks/README.md", "ablation"): steps,
+    ("benchmarks/README.md", "family"): members,
+    ("benchmarks/README.md", "training speed"): training_speed,
+}
 
 
 def replaced(readme: str, name: str, text: str) -> str:
@@ -113,21 +176,18 @@ def _consumers_legend(result: dict[str, Any]) -> str:
     )
 
 
-def _table(evaluated: dict[str, dict[str, Any] | None]) -> str:
-    shown = {form: _scores(result) if result else [None] * (len(HEADS) - 1) for form, result in evaluated.items()}
-    return "\n".join(_markdown(HEADS, [[form, *map(show, values)] for form, values in shown.items()]))
-
-
-def _scores(result: dict[str, Any]) -> list[Any]:
-    keys = ("photos", "boxes", "f1", "macro_f1", "precision", "recall")
-    return [*(result[key] for key in keys), result["any_class"]["f1"], result["map"], result["count_error"]["by_class"]["relative"]]
+def _scores(result: dict[str, Any] | None) -> list[Any]:
+    if result is None:
+        return [None] * len(FIGURES)
+    return [result["f1"], result["any_class"]["f1"], result["map"], result["count_error"]["by_class"]["relative"]]
 
 
 def _training(model: dict[str, Any]) -> str:
     made = model["trained"]
     return (
-        f"Trained for {model['minutes']:.1f} minutes on {model['photos']} photos with {model['boxes']:,} boxes, from {model['start']}, "
-        f"seed {model['seed']}, at commit {made['commit']} on {made['device']}. F1 on validation was {model['val_f1']:.3f}."
+        f"The last was trained for {model['minutes']:.1f} minutes on {model['photos']} photos with {model['boxes']:,} boxes, "
+        f"from {model['start'].split(' (')[0]}, seed {model['seed']}, at commit {made['commit']} on {made['device']}. "
+        f"F1 on validation was {model['val_f1']:.3f}."
     )
 
 

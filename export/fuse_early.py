@@ -78,7 +78,11 @@ def main() -> None:
     count = transplant(teacher, student)
     console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
 
-    wanted, learned = early(teacher.trunk, UP_TO_STRIDE_8[0]), early(student.trunk, UP_TO_STRIDE_8[1])  # type: ignore[arg-type]
+    # Channels last and bfloat16: a quarter of the time on processors that have it.
+    wanted, learned = (
+        early(net.trunk, stages).to(memory_format=torch.channels_last)  # type: ignore[arg-type, call-overload]
+        for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
+    )
     photos = TrainingPhotos(read(options.data), spec.height, spec.width, AugmentConfig(), options.epochs, options.seed)
     epoch = 0
     sampler = EpochSampler(len(photos), options.seed, lambda: epoch)
@@ -94,11 +98,12 @@ def main() -> None:
             unexplained = 0.0
             learned.train()
             for images, _ in loader:
-                x = normalise(images)
-                with torch.no_grad():
-                    target = wanted(x)
-                    spread = target.var(dim=(0, 2, 3), keepdim=True)
-                loss = ((learned(x) - target).square() / spread).mean()
+                x = normalise(images).contiguous(memory_format=torch.channels_last)
+                with torch.autocast("cpu", torch.bfloat16):
+                    with torch.no_grad():
+                        target = wanted(x).float()
+                    found = learned(x).float()
+                loss = ((found - target).square() / target.var(dim=(0, 2, 3), keepdim=True)).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

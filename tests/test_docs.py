@@ -93,7 +93,7 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     cv2.imwrite(str(tmp_path / photo), np.full((64, 64, 3), 90, np.uint8))
     monkeypatch.chdir(tmp_path)
     # The one thing a user has and this test has not is a trained bundle.
-    monkeypatch.setattr(LiteRTDetector, "open", staticmethod(lambda path: Finder()))
+    monkeypatch.setattr(LiteRTDetector, "open", staticmethod(lambda *_: Finder()))
     exec(compile(example, "README.md", "exec"), {})
     shown = capsys.readouterr().out
     assert "{'tea': 2, 'cola': 1}" in shown
@@ -110,21 +110,17 @@ def test_figures_are_current() -> None:
 def test_figures_come_from_the_results(tmp_path: Path) -> None:
     module = tables()
     assert module.figures(tmp_path).count("not measured") == len(module.EVALUATED) * (len(module.HEADS) - 1) + 1
+    assert [make(tmp_path).count("not measured") for make in (module.steps, module.members, module.training_speed)] == [1, 1, 1]
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
-    scores = {
-        "photos": 40,
-        "boxes": 1234,
-        "f1": 0.83149,
-        "macro_f1": 0.7,
-        "precision": 0.8,
-        "recall": 0.9,
-        "any_class": {"f1": 0.95},
-        "map": None,
-    }
-    result = {**scores, "count_error": {"by_class": {"relative": 0.125}}, "stamp": stamp}
+    scores = {"photos": 40, "boxes": 1234, "f1": 0.83149, "any_class": {"f1": 0.95}, "map": None, "stamp": stamp}
+    model = {"minutes": 12.34, "photos": 180, "boxes": 5570, "start": "runs/fused.safetensors", "seed": 0, "val_f1": 0.9, "trained": stamp}
+    result = {**scores, "count_error": {"by_class": {"relative": 0.125}}, "model": model}
     (tmp_path / "drinks_int8.json").write_text(json.dumps(result))
+    (tmp_path / "drinks_int8_corrected.json").write_text(json.dumps({**result, "f1": 0.9, "boxes": 1300}))
     shown = module.figures(tmp_path)
-    assert "| int8, LiteRT | 40 | 1,234 | 0.831 | 0.700 | 0.800 | 0.900 | 0.950 | not measured | 0.125 |" in shown
+    row = "| released network in int8, LiteRT | 0.831 | 0.950 | not measured | 0.125 | 0.900 | 0.950 | not measured | 0.125 |"
+    assert row in shown
+    assert "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes" in shown
     assert "at commit abc on a phone, threads: 2." in shown
 
 

@@ -1,0 +1,162 @@
+"""One change at a time: what each part of the recipe is worth on validation photos.
+
+    python benchmarks/ablation.py DRINKS_FOLDER [--fused FUSED.safetensors] [--jobs 2]
+
+Every row goes on from weights that the package ships, for a few epochs, with one thing changed: through
+`shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected labels; the
+test photos are not touched. What helps a trained detector on is seen in minutes; what only helps from
+nothing is not seen here. Rows that stand in benchmarks/results/ablation.json already are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from shelfcount.stamp import stamp
+from shelfcount.training.backbones import SHIPPED
+from shelfcount.vision.images import write_whole
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "ablation.json"
+RUNS = HERE.parent / "runs" / "ablation"
+SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
+# Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
+COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row.
+
+    Attributes:
+        name: Of the row and its run.
+        what: The change, in words.
+        changes: `--set`s on top of benchmarks/configs/drinks.toml.
+        fused: Whether it starts from the fused weights instead of those of mobilenet_v2.
+        corrected: Whether training labels are the corrected ones.
+        seeds: Three where the difference may be small.
+    """
+
+    name: str
+    what: str
+    changes: tuple[str, ...] = ()
+    fused: bool = False
+    corrected: bool = True
+    seeds: tuple[int, ...] = (0,)
+
+
+def strong() -> tuple[str, ...]:
+    """The package's default augmentation, as changes of the drinks recipe's milder one."""
+    from shelfcount.config import AugmentConfig
+
+    return tuple(f"augment.{key}={json.dumps(value)}" for key, value in AugmentConfig().model_dump(mode="json").items())
+
+
+STEPS = (
+    Step("base", "the drinks recipe", seeds=(0, 1, 2)),
+    Step("labels as published", "training labels not corrected", corrected=False, seeds=(0, 1, 2)),
+    Step("paste", "products of other photos pasted in", ("augment.paste=0.5",), seeds=(0, 1, 2)),
+    Step("as published, forgiving", "labels not corrected, unlabelled places forgiven", ("train.forgive=0.5",), corrected=False),
+    Step("focal", "focal loss, anchors matched by overlap", ('train.loss="focal"',)),
+    Step("multibox", "SSD's softmax with hard negatives", ('train.loss="multibox"',)),
+    Step("smoothing", "a tenth of a target spread over all classes", ("train.smoothing=0.1",)),
+    Step("no mosaic", "whole photos alone", ("augment.mosaic=0",)),
+    Step("strong augmentation", "the package's default augmentation", strong()),
+    Step("nothing frozen", "stem and first stages trained too", ("train.freeze=0",)),
+    Step("no averaging", "the last weights instead of their running mean", ("train.ema=0",)),
+    Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
+    Step("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
+    Step("fused", "mobilenet_v2_fused", ("train.freeze=0", "train.channels_last=true"), fused=True),
+)
+
+
+def train(step: Step, seed: int, epochs: int, drinks: Path, shipped: str, fused: str) -> dict[str, Any]:
+    """Train and score one row."""
+    run = RUNS / f"{step.name.replace(' ', '-').replace(',', '')}-{seed}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    fixes = [f"--corrections={HERE / 'data' / f'drinks_{part}_corrections.json'}" for part in ("train", "val")]
+    model = "mobilenet_v2_fused" if step.fused else "mobilenet_v2"
+    changes = (*COMMON, f"train.epochs={epochs}", f"train.seed={seed}", *step.changes, f"model.weights={fused if step.fused else shipped}")
+    begin = time.monotonic()
+    subprocess.run(
+        [SHELFCOUNT, "train", "--data", drinks / "train.json", "--val", drinks / "val.json", "--out", run, "--force", "--model", model]
+        + ["--config", HERE / "configs" / "drinks.toml", *(f"--set={change}" for change in changes)]
+        + (fixes if step.corrected else fixes[1:]),
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    minutes = (time.monotonic() - begin) / 60
+    scored = run / "val.json"
+    subprocess.run(
+        [SHELFCOUNT, "evaluate", run, "--data", drinks / "val.json", fixes[1], "--json", scored, "--force"],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    found = json.loads(scored.read_text())
+    spec = json.loads((run / "spec.json").read_text())
+    return {
+        "name": step.name,
+        "what": step.what,
+        "seed": seed,
+        "epochs": epochs,
+        "start": spec["provenance"]["start"],
+        "f1": found["f1"],
+        "f1_class_ignored": found["any_class"]["f1"],
+        "map": found["map"],
+        "count_error": found["count_error"]["by_class"]["relative"],
+        "minutes": round(minutes, 1),
+        "stamp": stamp(seed=seed, threads=1),
+    }
+
+
+def main() -> None:
+    """Train what is missing, so many at a time as asked for; each row is written when it is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("drinks", type=Path)
+    parser.add_argument("--start", default=str(SHIPPED / "mobilenet_v2.safetensors"))
+    parser.add_argument("--fused", help="from export/fuse_early.py; without it, that row is left out")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    stands = {(row["name"], row["seed"], row["epochs"]) for row in rows}
+    jobs = [
+        (step, seed)
+        for step in STEPS
+        for seed in step.seeds
+        if (step.name, seed, options.epochs) not in stands and (options.fused or not step.fused)
+    ]
+    # First seeds first, so that an interrupted study has every row once.
+    jobs = sorted((job for job in jobs if not options.only or job[0].name in options.only), key=lambda job: job[1])
+    lock = Lock()
+
+    def work(job: tuple[Step, int]) -> None:
+        row = train(*job, options.epochs, options.drinks, options.start, options.fused)
+        with lock:
+            rows.append(row)
+            order = [step.name for step in STEPS]
+            rows.sort(key=lambda r: (order.index(r["name"]), r["seed"]))
+            write_whole(options.out, json.dumps({"photos": "validation, corrected labels", "rows": rows}, indent=1))
+            print(f"{row['name']}, seed {row['seed']}: F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min", flush=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for future in [pool.submit(work, job) for job in jobs]:
+            future.result()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Every member of the family, and some cuts of it: size, work and speed as int8 files, without training.
+
+    python benchmarks/family.py [--sizes 320 416] [--runs 100]
+
+Speed and size follow from the operators, not from what they learned. The networks have random weights, so
+the suppression at the end finds nothing; what it takes is in the latency of trained bundles. Writes
+benchmarks/results/family.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from shelfcount.deploy import bundle as bundles
+from shelfcount.deploy import contract, convert, flatbuffer
+from shelfcount.evaluation.benchmark import SPREAD, take_turns
+from shelfcount.records import AnchorLevel, ModelSpec
+from shelfcount.runtime.bundle import LiteRTDetector
+from shelfcount.stamp import stamp
+from shelfcount.training.backbones import FAMILY
+from shelfcount.training.detector import build
+from shelfcount.vision.images import write_whole
+
+RESULT = Path(__file__).parent / "results" / "family.json"
+CLASSES = 33
+NECK = 96
+# The anchors that drinks fitted at 416 pixels (export/release/drinks-int8/model.json).
+LEVELS_416 = ((8, 56.0, 30.5), (16, 93.5, 53.8))
+WARMUP = 10
+
+
+def network(architecture: str, spec: ModelSpec, neck: int) -> nn.Module:
+    """Random weights, and statistics as a trained network has them: none of its ranges is empty."""
+    torch.manual_seed(0)
+    net = build(architecture, len(spec.classes), spec.levels, neck).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return net
+
+
+def files(architecture: str, size: int, neck: int) -> tuple[ModelSpec, dict[str, bytes]]:
+    """The main artifact in float32 and int8."""
+    levels = tuple(AnchorLevel(stride, ((h * size / 416, w * size / 416),)) for stride, h, w in LEVELS_416)
+    spec = ModelSpec(f"{architecture}-{size}", architecture, tuple(f"c{i}" for i in range(CLASSES)), size, size, levels)
+    model = convert.to_litert(network(architecture, spec, neck), spec)
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(2)]
+    return spec, {recipe: bundles.artifact(model, spec, recipe, photos) for recipe in ("float32", "int8")}
+
+
+def timed(detector: LiteRTDetector, pixels: np.ndarray) -> Callable[[], float]:
+    """A call that runs the file once and returns milliseconds."""
+
+    def call() -> float:
+        begin = time.perf_counter()
+        detector.invoke(pixels)
+        return 1000 * (time.perf_counter() - begin)
+
+    return call
+
+
+def main() -> None:
+    """Export all, then time all in turn, so that a slow minute of the machine hits all alike."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[320, 416])
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--only", nargs="*", help="members; all without it")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    rows, calls = {}, {}
+    for size in options.sizes:
+        for architecture in options.only or FAMILY:
+            spec, made = files(architecture, size, NECK)
+            for recipe, data in made.items():
+                key = f"{architecture} {size} {recipe}"
+                rows[key] = {
+                    "model": architecture,
+                    "size": size,
+                    "recipe": recipe,
+                    "bytes": len(data),
+                    "gmac": round(flatbuffer.count_macs(data) / 1e9, 4),
+                    "outside_xnnpack": sorted(set(contract.stray_operators(data))),
+                    "partitions": contract.partitions(data),
+                }
+                pixels = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+                calls[key] = timed(LiteRTDetector(data, spec, threads=1), pixels)
+                print(f"{key}: {len(data) / 1e6:.2f} MB", flush=True)
+    times = take_turns(calls, dict.fromkeys(calls, options.runs), warmup=WARMUP)
+    for key, row in rows.items():
+        row["ms"] = dict(zip(("p10", "p50", "p90"), np.percentile(times[key], SPREAD).round(3).tolist(), strict=True))
+        row["runs"] = options.runs
+    result = {"stamp": stamp(seed=0, threads=1), "classes": CLASSES, "neck": NECK, "rows": list(rows.values())}
+    write_whole(options.out, json.dumps(result, indent=1))
+    for row in rows.values():
+        name = f"{row['model']:20s} {row['size']} {row['recipe']:8s}"
+        print(f"{name} {row['bytes'] / 1e6:6.2f} MB {row['gmac']:.3f} GMAC {row['ms']['p50']:.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

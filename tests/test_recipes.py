@@ -1,0 +1,64 @@
+"""The scripts that make what is shipped and measured, in their shortest form."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from shelfcount.records import AnchorLevel
+from shelfcount.training.detector import build
+
+ROOT = Path(__file__).parents[1]
+LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
+
+
+def _script(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does() -> None:
+    script = _script("export/fuse_early.py")
+    torch.manual_seed(0)
+    teacher, student = (build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused"))
+    script.transplant(teacher, student)
+    features = torch.randn(1, 32, 8, 8)
+    with torch.no_grad():
+        # Stages 3 and 4 of the teacher are 2 and 3 of the student, the first two blocks of its 5 are all of the student's 4.
+        theirs = torch.nn.Sequential(teacher.trunk.blocks[3], teacher.trunk.blocks[4], teacher.trunk.blocks[5][:2])(features)
+        mine = torch.nn.Sequential(*list(student.trunk.blocks)[2:])(features)
+    assert torch.equal(theirs, mine)
+    for name in ("laterals.0.0.weight", "classify.predict.weight", "locate.norms.0.1.running_var"):
+        assert torch.equal(teacher.state_dict()[name], student.state_dict()[name])
+
+
+def test_both_trunks_stand_at_stride_8_where_they_are_joined() -> None:
+    script = _script("export/fuse_early.py")
+    for name, stages in zip(("mobilenet_v2", "mobilenet_v2_fused"), script.UP_TO_STRIDE_8, strict=True):
+        part = script.early(build(name, 3, LEVELS, 16).trunk, stages).eval()
+        with torch.no_grad():
+            assert part(torch.zeros(1, 3, 64, 96)).shape == (1, 32, 8, 12)
+
+
+@pytest.mark.slow
+def test_family_measures_size_work_and_speed(tmp_path: Path) -> None:
+    result = tmp_path / "family.json"
+    options = ["--only", "mobilenet_v2_fused", "--sizes", "128", "--runs", "3", "--out", str(result)]
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "family.py"), *options], check=True, capture_output=True)
+    whole, small = json.loads(result.read_text())["rows"]
+    assert (whole["recipe"], small["recipe"]) == ("float32", "int8")
+    assert whole["gmac"] == small["gmac"]
+    assert 2.5 < whole["bytes"] / small["bytes"] < 4
+    assert small["partitions"] == 1
+    assert small["outside_xnnpack"] == ["TFLite_Detection_PostProcess"]
