@@ -10,16 +10,19 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from shelfcount.deploy import flatbuffer, ranges
 from shelfcount.records import ModelSpec, ShelfcountError
+from shelfcount.training.fake_quant import FakeQuantized
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 RECIPES = ("float32", "float16", "dynamic", "int8")
@@ -46,8 +49,17 @@ def to_litert(net: nn.Module, spec: ModelSpec) -> bytes:
 
     Returns:
         A float32 flatbuffer: one input (1, H, W, 3) float32 in [-1, 1]; outputs location (1, A, 4)
-        and scores (1, A, C), in this order.
+        and scores (1, A, C), in this order. Of a `FakeQuantized` network, with its weights unrounded, and its
+        ranges kept with the tensors.
     """
+    if isinstance(net, FakeQuantized):
+        with net.rounding(()):
+            data = _converted(net, spec)
+        return ranges.put(data, ranges.of_network(data, net))
+    return _converted(net, spec)
+
+
+def _converted(net: nn.Module, spec: ModelSpec) -> bytes:
     example = torch.zeros(1, spec.height, spec.width, 3)
     exported = _Exported(net).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -58,13 +70,15 @@ def to_litert(net: nn.Module, spec: ModelSpec) -> bytes:
         return path.read_bytes()
 
 
-def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> bytes:
+def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_float: Collection[str] = ()) -> bytes:
     """Quantize a float32 file; inputs and outputs stay float32.
 
     Args:
         model: From `to_litert`.
         recipe: One of `RECIPES`.
-        calibration: (H, W, 3) uint8 training photos, stretched as at test time; read for int8 only.
+        calibration: (H, W, 3) uint8 training photos, stretched as at test time; read for int8 only, and
+            there only where the file holds no ranges of its own.
+        keep_float: Names of the tensors whose operators int8 leaves in float32.
 
     Returns:
         A flatbuffer with the same inputs and outputs.
@@ -74,6 +88,7 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> by
     """
     if recipe not in RECIPES:
         raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(RECIPES)}")
+    model, known = ranges.take(model)
     if recipe == "float32":
         return model
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -99,9 +114,21 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> by
             job.load_quantization_recipe(recipes.static_wi8_ai8())
             for boundary in (operation.INPUT, operation.OUTPUT):
                 job.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
-            calibrated = job.calibrate(_signature(model, calibration), num_threads=2)
+            for name in keep_float:
+                # The quantizer looks for operators by the names of what they write, each ended by a semicolon.
+                job.update_quantization_recipe(f"^{re.escape(name)};$", operation.ALL_SUPPORTED, algorithm_key="no_quantize")
+            calibrated = _as_calibrated(model, known) if known else job.calibrate(_signature(model, calibration), num_threads=2)
         job.quantize(calibrated).export_model(str(target))
         return target.read_bytes()
+
+
+def _as_calibrated(model: bytes, known: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, np.ndarray]]:
+    # In the form of the quantizer's own calibration: arrays of the tensor's rank.
+    rank = {tensor.name.decode(): len(tensor.shape) for tensor in flatbuffer.read(model).subgraphs[0].tensors}
+    return {
+        name: {end: np.full([1] * rank[name], bound, np.float32) for end, bound in zip(("min", "max"), bounds, strict=True)}
+        for name, bounds in known.items()
+    }
 
 
 def _signature(model: bytes, calibration: Iterable[np.ndarray]) -> dict[str, list[dict[str, np.ndarray]]]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -31,6 +32,7 @@ from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
+from shelfcount.training.fake_quant import FakeQuantized
 from shelfcount.training.losses import LOSSES, Truth
 from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
 from shelfcount.vision import anchors
@@ -94,6 +96,8 @@ def fit(
     spec = make_spec(train, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
     start = net.load_start(spec.architecture, config.model.weights)  # type: ignore[operator]
+    if config.train.quantize:
+        net = _quantization_aware(net, train, spec, config)
     provenance = {
         "start": start,
         "data": Path(train.name).name,
@@ -169,6 +173,18 @@ def _check(train: Dataset, val: Dataset, run: Path, config: Config, resume: bool
             )
 
 
+def _quantization_aware(net: nn.Module, train: Dataset, spec: ModelSpec, config: Config) -> FakeQuantized:
+    if config.model.weights in ("shipped", "network", "none"):
+        raise ShelfcountError(
+            f"train.quantize fine-tunes a trained detector: model.weights must be its .safetensors file, got '{config.model.weights}'"
+        )
+    chosen = np.random.default_rng(config.train.seed).permutation(len(train))[: config.export.calibration_photos]
+    photos = (stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen)
+    quantized = FakeQuantized(net)
+    quantized.calibrate(normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None]) for pixels in photos)
+    return quantized
+
+
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -230,8 +246,9 @@ def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[S
 
 
 def _one_thread(_: int) -> None:
-    # A worker is one of many; OpenMP threads of its own would fight with the network's.
+    # A worker is one of many; threads of its own would fight with the network's.
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config, minutes: float) -> TorchDetector:

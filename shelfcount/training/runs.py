@@ -24,6 +24,7 @@ from shelfcount.config import Config
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.training.backbones import read_safetensors
 from shelfcount.training.detector import build
+from shelfcount.training.fake_quant import FakeQuantized
 from shelfcount.vision import anchors
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, stretch, write_whole
 from shelfcount.vision.postprocess import detections_from_heads
@@ -86,6 +87,8 @@ def load_run(run: Path, score_threshold: float | None = None) -> TorchDetector:
     """
     config, spec = read_config(run), read_spec(run)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
+    if config.train.quantize:
+        net = FakeQuantized(net)
     try:
         net.load_state_dict(read_safetensors(run / "model.safetensors"))
     except RuntimeError as error:
