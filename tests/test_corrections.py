@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shelfcount.data.corrections import Box, Correction, Corrections, apply, read_corrections, write_corrections
+from shelfcount.data.corrections import Box, Correction, Corrections, apply, apply_all, read_corrections, write_corrections
 from shelfcount.data.formats import fingerprint, read, write_coco
 from shelfcount.evaluation.metrics import match
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
@@ -98,6 +98,39 @@ def test_corrected_labels_survive_coco(labels, tmp_path):
     assert fingerprint(read(tmp_path / "corrected.json")) == fingerprint(result)
 
 
+# --- decisions, and several files
+
+
+def test_only_what_was_accepted_is_applied(labels):
+    changes = [correction("remove", decision="refused"), correction("rename", SECOND, "tea", to_class="cola", decision="undecided")]
+    assert products(corrected(labels, *changes)) == products(labels)
+    accepted = dataclasses.replace(changes[1], decision="accepted")
+    assert products(corrected(labels, changes[0], accepted)) == [("cola", [10, 10, 30, 50]), ("cola", [40, 10, 60, 50])]
+
+
+def test_files_for_the_same_labels_are_joined_and_later_ones_follow(labels):
+    first = Corrections("shelf.json", fingerprint(labels), (correction("rename", to_class="tea"),))
+    again = Corrections(
+        "shelf.json", fingerprint(labels), (dataclasses.replace(first.corrections[0], reason="another person"), correction("add", FREE))
+    )
+    then = apply(labels, Corrections("shelf.json", fingerprint(labels), (*first.corrections, correction("add", FREE))))
+    later = Corrections("new.json", fingerprint(then), (correction("remove", class_="tea"),))
+    result = apply_all(labels, [later, first, again])
+    assert products(result) == [("tea", [40, 10, 60, 50]), ("cola", [70, 10, 90, 50])]
+
+
+def test_people_who_contradict_each_other_are_told(labels):
+    files = [Corrections("s", fingerprint(labels), (change,)) for change in (correction("remove"), correction("rename", to_class="tea"))]
+    with pytest.raises(ShelfcountError, match=r"rename 'cola' .*: another correction has changed this label already"):
+        apply_all(labels, files)
+
+
+def test_file_that_fits_neither_labels_nor_their_successor_is_refused(labels):
+    first = Corrections("shelf.json", fingerprint(labels), (correction("remove"),))
+    with pytest.raises(ShelfcountError, match=r"the corrections of 'odd\.json' are for labels of fingerprint 00ff"):
+        apply_all(labels, [Corrections("odd.json", "00ff"), first])
+
+
 # --- what is refused
 
 
@@ -149,6 +182,8 @@ def test_file_round_trip(tmp_path):
         correction("rename", to_class="trà ô long"),
         correction("remove"),
         correction("ignore", FREE, None),
+        correction("remove", decision="refused"),
+        correction("remove", SECOND, "tea", decision="undecided"),
     )
     written = Corrections("shelf.json", "f" * 64, changes, ("a.jpg", "b.jpg"))
     write_corrections(written, tmp_path / "c.json")
@@ -175,6 +210,7 @@ def test_file_without_corrections_round_trips(tmp_path):
         ({"box": [1, 2, 3, 10**400]}, "correction 1: box must be .*1000"),
         ({"box": [1, 2, 3, "4"]}, "correction 1: box must be .*'4'"),
         ({"action": "rename"}, "correction 1: it must be an object with .*to_class; to_class is missing"),
+        ({"decision": "maybe"}, "correction 1: decision must be one of accepted, refused, undecided, got 'maybe'"),
         ({"to_class": "tea"}, r"correction 1: it must have no keys but .*, got \['to_class'\]"),
     ],
 )

@@ -33,6 +33,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "ignore": (),
 }
 
+# What may be decided on an entry. One without a word on it was written by a person and holds.
+DECISIONS = ("accepted", "refused", "undecided")
+
 Box = tuple[float, float, float, float]
 
 
@@ -50,6 +53,7 @@ class Correction:
         reason: What is seen on the photo.
         class_: Of the product at `box`. An ``ignore`` that has one takes the place of that label.
         to_class, to_box: What ``rename`` and ``move`` put in place of the labelled.
+        decision: One of `DECISIONS`; only what is accepted is applied.
     """
 
     photo: str
@@ -59,6 +63,7 @@ class Correction:
     class_: str | None = None
     to_class: str | None = None
     to_box: Box | None = None
+    decision: str = "accepted"
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
@@ -70,6 +75,7 @@ class Correction:
             "to_class": self.to_class,
             "to_box": self.to_box and list(self.to_box),
             "reason": self.reason,
+            "decision": None if self.decision == "accepted" else self.decision,
         }
         return {key: value for key, value in stated.items() if value is not None}
 
@@ -92,6 +98,10 @@ class Corrections:
     fingerprint: str
     corrections: tuple[Correction, ...] = ()
     reviewed: tuple[str, ...] = ()
+
+    def decided(self, decision: str) -> tuple[Correction, ...]:
+        """Those of one of `DECISIONS`."""
+        return tuple(c for c in self.corrections if c.decision == decision)
 
 
 def read_corrections(path: Path | str) -> Corrections:
@@ -122,7 +132,7 @@ def _parsed(entry: Any, where: str) -> Correction:
     action = entry.get("action") if isinstance(entry, Mapping) else None
     if not isinstance(action, str) or action not in FIELDS:
         raise ShelfcountError(f"{where}: it must be an object whose action is one of {', '.join(FIELDS)}, got {short(entry)}")
-    optional = ("class",) if action == "ignore" else ()
+    optional = ("decision", "class") if action == "ignore" else ("decision",)
     _require_keys(entry, ("photo", "action", "box", "reason", *FIELDS[action]), optional, where)
     return Correction(
         photo=_text(entry["photo"], f"{where}: photo"),
@@ -132,7 +142,14 @@ def _parsed(entry: Any, where: str) -> Correction:
         class_=_text(entry["class"], f"{where}: class") if "class" in entry else None,
         to_class=_text(entry["to_class"], f"{where}: to_class") if "to_class" in entry else None,
         to_box=_box(entry["to_box"], f"{where}: to_box") if "to_box" in entry else None,
+        decision=_decision(entry.get("decision", "accepted"), f"{where}: decision"),
     )
+
+
+def _decision(value: Any, where: str) -> str:
+    if value not in DECISIONS:
+        raise ShelfcountError(f"{where} must be one of {', '.join(DECISIONS)}, got {short(value)}")
+    return str(value)
 
 
 def _require_keys(entry: Any, needed: Sequence[str], optional: Sequence[str], where: str) -> None:
@@ -159,7 +176,7 @@ def _box(value: Any, where: str) -> Box:
 
 
 def apply(dataset: Dataset, corrections: Corrections) -> Dataset:
-    """The data with its labels corrected.
+    """The data with its labels corrected by what was accepted.
 
     Every correction refers to the labels as they were, so their order does not matter and a label is changed
     at most once. What is left as it was keeps its place among the boxes of a photo; the new follow.
@@ -181,12 +198,37 @@ def apply(dataset: Dataset, corrections: Corrections) -> Dataset:
     by_photo: dict[str, list[Correction]] = {photo.path.name: [] for photo in dataset.photos}
     if len(by_photo) != len(dataset):
         raise ShelfcountError(f"photos must differ in file name to be corrected; {len(dataset) - len(by_photo)} of {dataset.name} do not")
-    for correction in corrections.corrections:
+    for correction in corrections.decided("accepted"):
         if correction.photo not in by_photo:
             raise ShelfcountError(f"{correction}: {dataset.name or 'the data'} has no such photo")
         by_photo[correction.photo].append(correction)
     photos = tuple(_corrected(photo, by_photo[photo.path.name], dataset.classes) for photo in dataset.photos)
     return dataclasses.replace(dataset, photos=photos, name=f"{dataset.name}, corrected")
+
+
+def apply_all(dataset: Dataset, given: Sequence[Corrections]) -> Dataset:
+    """The data corrected by several files, whatever their order.
+
+    Those made for the same labels are joined, what they agree on counting once, as when several people send
+    what they saw; those made for the labels that come out of it follow.
+
+    Raises:
+        ShelfcountError: As `apply` does, also where a file fits neither.
+    """
+    left = list(given)
+    while left:
+        now = fingerprint(dataset)
+        fitting = [corrections for corrections in left if corrections.fingerprint == now]
+        left = [corrections for corrections in left if corrections.fingerprint != now]
+        dataset = apply(dataset, _joined(fitting or left[:1]))
+    return dataset
+
+
+def _joined(given: Sequence[Corrections]) -> Corrections:
+    # Two people hardly say the same thing in the same words.
+    different = {dataclasses.replace(c, reason=""): c for corrections in given for c in corrections.corrections}
+    reviewed = dict.fromkeys(name for corrections in given for name in corrections.reviewed)
+    return Corrections(given[0].data, given[0].fingerprint, tuple(different.values()), tuple(reviewed))
 
 
 def _corrected(photo: Photo, corrections: Sequence[Correction], classes: tuple[str, ...]) -> Photo:

@@ -1,0 +1,145 @@
+"""How many of the label errors that a model proposes are errors.
+
+Each fold is labelled data and a model that did not learn from it; `shelfcount.evaluation.label_errors` proposes
+where the model surely disagrees with the labels. The proposals of all folds are put in one order, and judged twice:
+by corrections that a person had made before, to whom another model's detections had shown where to look; and, for
+the first ones, by a look at their crops, written down in a corrections file as `accepted` or `refused` with
+what is seen.
+
+    python benchmarks/label_errors.py --fold DATA.json=MODEL --corrections DATA_corrections.json [--looked LOOKED.json]...
+
+A model is a bundle or a run. ``--draft FOLDER`` writes what is to be looked at: a page and corrections files to decide on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shelfcount.cli import _open_low
+from shelfcount.data.corrections import DECISIONS, Corrections, apply, read_corrections, write_corrections
+from shelfcount.data.formats import fingerprint, read
+from shelfcount.evaluation.label_errors import Proposal, decided, draft, propose, surest_first
+from shelfcount.evaluation.metrics import run
+from shelfcount.records import Dataset
+from shelfcount.report.crops import grid
+from shelfcount.report.proposals_page import draw, write_page
+from shelfcount.stamp import stamp
+from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
+from shelfcount.vision.images import write_photo, write_whole
+
+RESULTS = Path(__file__).parent / "results"
+# Of a crop in the picture, pixels.
+CELL = 420
+# A product of the corrected labels at a proposed place.
+SAME_PRODUCT_IOU = 0.5
+
+
+def verdict(proposal: Proposal, corrected: Dataset) -> str:
+    """What the corrected labels say of a proposal.
+
+    Returns:
+        ``confirmed``: they have what it proposes. ``other``: the label was wrong, or a product unlabelled, but
+        they name it differently, or say that it cannot be told. ``refused``: they leave it as it was.
+    """
+    correction = proposal.correction
+    (photo,) = (p for p in corrected.photos if p.path.name == correction.photo)
+    truth = photo.truth
+    box = xywh_to_xyxy(np.array([correction.box]))
+    overlap = iou(box, truth.boxes)[0]
+    here = (overlap >= SAME_PRODUCT_IOU) & ~truth.ignore
+    wanted = corrected.classes.index(correction.to_class or correction.class_ or "")
+    if (truth.classes[here] == wanted).any():
+        return "confirmed"
+    old = correction.class_ if correction.action == "rename" else None
+    if old is not None and here.any():
+        return "refused" if (truth.classes[here] == corrected.classes.index(old)).any() else "other"
+    untold = intersection(box, truth.boxes[truth.ignore]).max(initial=0) >= SAME_PRODUCT_IOU * area(box)[0]
+    return "other" if here.any() or untold else "refused"
+
+
+def measured(proposals: Sequence[Proposal], verdicts: Sequence[str], corrections: Sequence[Corrections]) -> dict[str, Any]:
+    """Shares confirmed among the surest, by kind, and how many of all corrections were proposed."""
+    whole = {"confirmed", "other"}
+
+    def counted(which: Sequence[int]) -> dict[str, Any]:
+        of = Counter(verdicts[i] for i in which)
+        n = len(which)
+        return {
+            "proposals": n,
+            **{k: of[k] for k in ("confirmed", "other", "refused")},
+            "wrong_label": _share(sum(of[k] for k in whole), n),
+        }
+
+    made = Counter(c.action for file in corrections for c in file.corrections)
+    confirmed = Counter(p.correction.action for p, v in zip(proposals, verdicts, strict=True) if v == "confirmed")
+    kinds = sorted({p.correction.action for p in proposals})
+    return {
+        "surest": {str(n): counted(range(min(n, len(proposals)))) for n in (20, 50, 100)},
+        "all": counted(range(len(proposals))),
+        "kinds": {kind: counted([i for i, p in enumerate(proposals) if p.correction.action == kind]) for kind in kinds},
+        "of_the_corrections": {kind: {"made": made[kind], "proposed": confirmed[kind]} for kind in ("add", "rename")},
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 3) if whole else None
+
+
+def main() -> None:
+    """Propose, judge, and write the result and its picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fold", action="append", required=True, metavar="DATA=MODEL", help="may be repeated")
+    parser.add_argument("--corrections", type=Path, action="append", required=True, help="of each fold, in the same order")
+    parser.add_argument("--looked", type=Path, action="append", default=[], help="decisions on proposals; may be repeated")
+    parser.add_argument("--draft", type=Path, help="folder for the page and the files to decide on")
+    parser.add_argument("--most", type=int, default=20, help="proposals to look at (default: 20)")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if len(given.fold) != len(given.corrections):
+        parser.error(f"every --fold needs its --corrections, got {len(given.fold)} and {len(given.corrections)}")
+    made = [read_corrections(path) for path in given.corrections]
+    folds: list[dict[str, Any]] = []
+    rows: list[tuple[Proposal, str, str]] = []
+    for fold, corrections in zip(given.fold, made, strict=True):
+        data, _, model = fold.rpartition("=")
+        dataset = read(data)
+        detector, threshold, facts = _open_low(Path(model), 1)
+        proposals = propose(dataset, run(detector, dataset), threshold, Path(model).name)
+        corrected = apply(dataset, corrections)
+        rows += [(proposal, verdict(proposal, corrected), Path(data).name) for proposal in proposals]
+        folds.append({"data": Path(data).name, "fingerprint": fingerprint(dataset), "photos": len(dataset), "model": facts})
+        if facts.get("data_fingerprint") == folds[-1]["fingerprint"]:
+            parser.error(f"'{model}' learnt from '{data}': it would repeat the errors of the labels")
+    order = {id(p): i for i, p in enumerate(surest_first([p for p, _, _ in rows]))}
+    rows.sort(key=lambda row: order[id(row[0])])
+    result = {"folds": folds, **measured([p for p, _, _ in rows], [v for _, v, _ in rows], made)}
+    first = rows[: given.most]
+    looked = [c for path in given.looked for c in read_corrections(path).corrections]
+    seen = decided([p for p, _, _ in first], Corrections("", "", tuple(looked)))
+    result["looked"] = {decision: sum(p.correction.decision == decision for p in seen) for decision in DECISIONS}
+    result["first"] = [
+        {"data": data, "sureness": round(p.sureness, 3), **p.correction.to_json(), "decision": p.correction.decision, "corrections": word}
+        for p, (_, word, data) in zip(seen, first, strict=True)
+    ]
+    write_whole(given.out / "label_errors.json", json.dumps({**result, "stamp": stamp(threads=1)}, indent=1) + "\n")
+    classes = dataset.classes
+    write_photo(given.out / "label_errors.jpg", grid([draw(p, classes) for p, _, _ in first], columns=5, cell=CELL), quality=85)
+    print(json.dumps({key: result[key] for key in ("surest", "all", "kinds", "of_the_corrections", "looked")}), file=sys.stderr)
+    if given.draft:
+        for fold in given.fold:
+            dataset = read(fold.rpartition("=")[0])
+            own = [p for p, _, data in first if data == Path(fold.rpartition("=")[0]).name]
+            write_corrections(draft(dataset, own), given.draft / f"{Path(dataset.name).stem}_proposed.json")
+            write_page(dataset, own, draft(dataset, own), given.draft / f"{Path(dataset.name).stem}_proposed.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""Agreement of two labellings: known differences give known figures, and known labellers are recognised."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from shelfcount.cli import app
+from shelfcount.data.agreement import Agreement, compare, describe, is_second_labelling, kappa, shared_photos
+from shelfcount.data.formats import read, write_coco
+from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
+from shelfcount.report import agreement_page
+
+CLASSES = ("cola", "tea", "milk")
+COLA, TEA, MILK = range(3)
+# Photos in one place are one file, so that they need not exist to be compared.
+NOWHERE = Path("nowhere")
+
+
+def labels(*photos: Detections, name: str = "first.json", classes: tuple[str, ...] = CLASSES) -> Dataset:
+    return Dataset(classes, tuple(Photo(NOWHERE / f"{i}.jpg", 400, 100, truth) for i, truth in enumerate(photos)), name=name)
+
+
+def row(*classes: int, left: float = 0, width: float = 20) -> Detections:
+    """Products of 20 x 40 pixels, 30 pixels apart."""
+    boxes = [[30 * i + left, 10, 30 * i + left + width, 50] for i in range(len(classes))]
+    return Detections(boxes, classes)
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    path = Path(__file__).parents[1] / "benchmarks" / "agreement.py"
+    spec = importlib.util.spec_from_file_location("agreement_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- the figures
+
+
+def test_one_labelling_twice_agrees_wholly() -> None:
+    agreed = compare(labels(row(COLA, TEA)), labels(row(COLA, TEA), name="second.json"))
+    assert vars(agreed.figures) == {"quality": 1, "presence": 1, "naming": 1, "tightness": 1}
+    assert (agreed.kappa, agreed.alpha) == (1, 1)
+    assert agreed.photos[0].disagreements == 0
+    assert agreed.names == ("first.json", "second.json")
+
+
+def test_each_part_sees_its_own_difference() -> None:
+    first = labels(row(COLA, TEA, MILK, COLA))
+    # The last product is missing, the second has another name, and all boxes are a fifth narrower: IoU 0.8.
+    agreed = compare(first, labels(row(COLA, MILK, MILK, width=16)))
+    # 2 * 3 / (4 + 3), 2 of 3, 16 / 20.
+    assert agreed.figures.presence == pytest.approx(6 / 7)
+    assert agreed.figures.naming == pytest.approx(2 / 3)
+    assert agreed.figures.tightness == pytest.approx(0.8)
+    assert agreed.figures.quality == pytest.approx(6 / 7 * 2 / 3 * 0.8)
+    assert agreed.confusion.tolist() == [[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert agreed.edges.mean(axis=0) == pytest.approx([0, 0, -0.2, 0])
+
+
+def test_per_class_says_who_labels_what() -> None:
+    agreed = compare(labels(row(COLA, TEA, MILK, COLA)), labels(row(COLA, MILK, MILK)))
+    cola, tea, milk = agreed.per_class
+    assert (cola.first, cola.second, cola.both, cola.alone, cola.otherwise, cola.share) == (2, 1, 1, (1, 0), (0, 0), 2 / 3)
+    assert (tea.first, tea.second, tea.both, tea.otherwise, tea.share, tea.tightness) == (1, 0, 0, (1, 0), 0, None)
+    assert (milk.first, milk.second, milk.both, milk.otherwise, milk.share) == (1, 2, 1, (0, 1), 2 / 3)
+    # Of three pairs both say milk once, first tea and second milk once: (2/3 - 4/9) / (1 - 4/9).
+    assert milk.kappa == pytest.approx(0.4)
+
+
+def test_empty_photos_agree_and_lack_of_pairs_is_no_naming() -> None:
+    nothing = Detections.empty()
+    assert compare(labels(nothing), labels(nothing)).figures.quality == 1
+    missed = compare(labels(row(COLA)), labels(nothing))
+    assert (missed.figures.quality, missed.figures.naming, missed.kappa, missed.errors()["second"]["missed"]) == (0, None, None, 1)
+
+
+def test_pairing_overlaps_most_in_all() -> None:
+    # Greedily the first box of `a` would take the second of `b` (IoU 18/22) and leave the other two without partner.
+    a = Detections([[0, 0, 20, 40], [4, 0, 24, 40]], [COLA, COLA])
+    b = Detections([[-6, 0, 14, 40], [2, 0, 22, 40]], [COLA, COLA])
+    agreed = compare(labels(a), labels(b))
+    assert agreed.photos[0].pairs.tolist() == [[0, 0], [1, 1]]
+    assert compare(labels(b), labels(a)).figures == agreed.figures
+
+
+def test_of_two_boxes_in_one_place_the_same_names_go_together() -> None:
+    a = Detections([[0, 0, 20, 40]] * 2, [COLA, TEA])
+    assert compare(labels(a), labels(a[[1, 0]])).figures.naming == 1
+
+
+def test_what_one_could_not_tell_is_not_compared() -> None:
+    untold = row(COLA, TEA).replace(ignore=[False, True])
+    agreed = compare(labels(row(COLA, MILK)), labels(untold))
+    assert agreed.figures.quality == 1
+    assert agreed.per_class[MILK].share is None
+
+
+def test_class_lists_may_differ() -> None:
+    agreed = compare(labels(row(COLA)), labels(row(0), classes=("mate",)))
+    assert agreed.classes == (*CLASSES, "mate")
+    assert agreed.figures.naming == 0
+
+
+def test_interval_holds_the_figure_and_narrows_with_photos() -> None:
+    rng = np.random.default_rng(0)
+    some = [row(COLA, TEA), row(COLA, TEA, TEA)] * 4
+    other = [row(COLA, TEA), row(COLA, TEA, MILK)] * 4
+    widths = []
+    for times in (1, 9):
+        agreed = compare(labels(*some * times), labels(*other * times), rng)
+        low, high = agreed.interval["naming"]
+        assert low < 0.8 < high
+        widths.append(high - low)
+    # Nine times the photos, a third of the width; the draws themselves vary by less than a fifth.
+    assert widths[1] == pytest.approx(widths[0] / 3, rel=0.2)
+    assert compare(labels(row(COLA)), labels(row(COLA)), rng).interval == {}
+
+
+def test_kappa_and_alpha_as_published() -> None:
+    # Cohen's kappa of the grants example in its Wikipedia article, 0.4; Krippendorff's alpha of two
+    # coders, ten articles and four disagreements in Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", 0.095.
+    assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
+    first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+    second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert compare(labels(row(*first)), labels(row(*second))).alpha == pytest.approx(0.095, abs=5e-4)
+
+
+# --- which photos
+
+
+def test_photos_are_told_by_place_or_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for i, grey in enumerate((10, 90)):
+            Image.new("L", (8, 8), grey + 50 * (folder == "b" and i == 1)).save(tmp_path / folder / f"{folder}{i}.png")
+    sets = [Dataset(CLASSES, tuple(Photo(tmp_path / f / f"{f}{i}.png", 8, 8, Detections.empty()) for i in (0, 1)), name=f) for f in "ab"]
+    assert shared_photos(*sets) == [(0, 0)]
+    assert shared_photos(sets[0], sets[0]) == [(0, 0), (1, 1)]
+    agreed = compare(*sets)
+    assert agreed.unshared == (("a1.png",), ("b1.png",))
+    with pytest.raises(ShelfcountError, match="must be of the same photos, got none in common of 1 in 'a' and 1 in 'b'"):
+        compare(sets[0].subset([1]), sets[1].subset([1]))
+
+
+def test_photo_in_two_sizes_is_refused() -> None:
+    other = labels(row(COLA))
+    other = dataclasses.replace(other, photos=(dataclasses.replace(other.photos[0], width=500),))
+    with pytest.raises(ShelfcountError, match=r"photo '0.jpg' must have one size in both labellings, got 400 x 100 and 500 x 100"):
+        compare(labels(row(COLA)), other)
+
+
+def test_second_labelling_is_told_from_a_copy_and_from_other_photos() -> None:
+    first = labels(row(COLA, TEA), row(MILK))
+    assert is_second_labelling(first, labels(row(COLA, COLA), row(MILK)))
+    assert is_second_labelling(first, labels(row(COLA)))
+    # The same boxes in another order are a copy, not the work of a second labeller.
+    assert not is_second_labelling(first, labels(row(COLA, TEA)[[1, 0]], row(MILK)))
+    more = labels(row(COLA, COLA), row(MILK), row(TEA))
+    assert not is_second_labelling(first, dataclasses.replace(more, photos=(*more.photos[:2], _elsewhere(more.photos[2]))))
+
+
+def _elsewhere(photo: Photo) -> Photo:
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "counted.jpg"
+    return dataclasses.replace(photo, path=path)
+
+
+# --- simulated labellers
+
+
+@pytest.mark.parametrize("who", ["second", "each"])
+def test_labellers_are_recognised_by_their_errors(benchmark: ModuleType, who: str) -> None:
+    rng = np.random.default_rng(5)
+    known = labels(*[row(*rng.integers(0, 3, 12)) for _ in range(200)])
+    planted = {"missed": 0.08, "misnamed": 0.05, "edge": 0.03}
+    first = benchmark.labeller(known, rng, **planted) if who == "each" else known
+    found = compare(first, benchmark.labeller(known, rng, **planted)).errors()[who]
+    # Four standard errors of a share of 2,400 products: 4 * sqrt(0.08 * 0.92 / 2400) = 0.022; of 9,000 edges less.
+    assert found["missed"] == pytest.approx(0.08, abs=0.022)
+    assert found["misnamed"] == pytest.approx(0.05, abs=0.018)
+    assert found["edge"] == pytest.approx(0.03, abs=0.002)
+
+
+# --- what people see
+
+
+def test_json_is_plain_and_complete() -> None:
+    agreed = compare(labels(row(COLA, TEA), row(COLA)), labels(row(COLA, MILK), row(COLA)), np.random.default_rng(0))
+    result = json.loads(json.dumps(agreed.to_json()))
+    assert result["naming"] == pytest.approx(2 / 3)
+    assert result["products"] == {"both": 3, "first_alone": 0, "second_alone": 0}
+    assert [p["disagreements"] for p in result["per_photo"]] == [1, 0]
+    assert result["interval_95"].keys() == {"quality", "presence", "naming", "tightness"}
+    low, high = result["interval_95"]["naming"]
+    assert dict(describe(agreed))["x naming"] == f"0.667 ({low:.3f} to {high:.3f})"
+
+
+def shop(tmp_path: Path) -> Dataset:
+    """Two labelled grey photos and the file with their labels."""
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 255, (100, 400, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    photos = tuple(Photo(tmp_path / f"{i}.png", 400, 100, row(COLA, TEA, TEA, MILK)) for i in range(2))
+    write_coco(Dataset(CLASSES, photos, name="labels.json"), tmp_path / "labels.json")
+    return read(tmp_path / "labels.json")
+
+
+def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
+    first = shop(tmp_path)
+    second = dataclasses.replace(first, photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]))
+    agreement_page.write_page(compare(first, second), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    # The second product is tea to one and milk to the other, the last is milk to the first alone.
+    assert "0.png: 2 disagreements. 1 tea, 2 milk." in page
+    assert "On 1 more photos the two agree." in page
+    assert page.count("<img") == 2
+
+
+@pytest.mark.slow
+def test_check_measures_a_second_labelling(tmp_path: Path) -> None:
+    first = shop(tmp_path)
+    second = dataclasses.replace(first, photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]))
+    write_coco(second, tmp_path / "second.json")
+    files = [tmp_path / "out.json", tmp_path / "out.html", tmp_path / "out-agreement.html"]
+    arguments = ["check", "--data", f"{tmp_path}/labels.json", "--against", f"{tmp_path}/second.json"]
+    said = CliRunner().invoke(app, [*arguments, "--json", str(files[0]), "--html", str(files[1])])
+    assert "second.json labels 2 of these photos a second time" in said.output
+    result = json.loads(files[0].read_text())
+    # 7 pairs of 8 and 7 products, one of them under two names.
+    assert result["agreement"]["presence"] == pytest.approx(14 / 15)
+    assert result["agreement"]["naming"] == pytest.approx(6 / 7)
+    assert "leak" not in {finding["kind"] for finding in result["findings"]}
+    assert all(file.exists() for file in files)
+
+
+def test_check_calls_a_copy_a_leak(tmp_path: Path) -> None:
+    shop(tmp_path)
+    shutil.copy(tmp_path / "labels.json", tmp_path / "test.json")
+    said = CliRunner().invoke(app, ["check", "--data", f"{tmp_path}/labels.json", "--against", f"{tmp_path}/test.json"])
+    assert said.exit_code == 1
+    assert "leak" in said.output
+
+
+@pytest.mark.slow
+def test_drinks_as_published_against_corrected(drinks: Path) -> None:
+    from shelfcount.data.corrections import apply, read_corrections
+
+    published = read(drinks / "val.json")
+    file = read_corrections(Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_val_corrections.json")
+    agreed: Agreement = compare(published, apply(published, file))
+    made = {action: sum(c.action == action for c in file.corrections) for action in ("add", "rename", "move")}
+    assert agreed.to_json()["products"]["second_alone"] == made["add"]
+    # The 2 moved boxes overlap the old ones by more than half, so they are pairs.
+    assert sum(int((~photo.same_class).sum()) for photo in agreed.photos) == made["rename"]
+    assert agreed.to_json()["products"]["first_alone"] == 0

@@ -1,0 +1,89 @@
+"""Confusions: counted as the evaluation counts them, and what they cost is arithmetic that can be checked by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shelfcount.evaluation.confusions import confusions, needs
+from shelfcount.evaluation.metrics import score
+from shelfcount.records import Dataset, Detections, Photo
+from shelfcount.report import confusion_page
+
+CLASSES = ("cola", "tea", "milk")
+COLA, TEA, MILK = range(3)
+
+
+def row(*classes: int, scores: list[float] | None = None) -> Detections:
+    return Detections([[30 * i, 10, 30 * i + 20, 50] for i in range(len(classes))], classes, scores)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> tuple[Dataset, list[Detections]]:
+    """Two photos: a.png with a cola taken for tea twice, b.png with it once, a milk missed and a tea where nothing stands."""
+    for name in "ab":
+        Image.new("RGB", (400, 60)).save(tmp_path / f"{name}.png")
+    truths = row(COLA, COLA, COLA, TEA), row(COLA, TEA, MILK)
+    photos = tuple(Photo(tmp_path / f"{name}.png", 400, 60, truth) for name, truth in zip("ab", truths, strict=True))
+    extra = Detections([[300, 10, 320, 50]], [TEA], [0.5])
+    found = [row(TEA, TEA, COLA, TEA, scores=[0.9, 0.8, 0.7, 0.8]), Detections.concat([row(TEA, TEA, scores=[0.4, 0.8]), extra])]
+    return Dataset(CLASSES, photos, name="labels.json"), found
+
+
+def test_confusions_are_those_of_the_matrix(shop: tuple[Dataset, list[Detections]]) -> None:
+    dataset, found = shop
+    (only,) = confusions(dataset, found, 0.3)
+    matrix = score(dataset, found, 0.3, average_precision=False).confusion
+    assert (only.true, only.reported, len(only.mistakes)) == (COLA, TEA, matrix[COLA, TEA])
+    assert (only.products, only.share, only.reverse, only.photos) == (4, 0.75, 0, ("a.png", "b.png"))
+    # Three agreed scores are too few for a mean of tea's own: (0.7 + 0.8 + 0.8) / 3 = 0.77, which 0.9 and 0.8 reach.
+    assert ([m.score for m in only.mistakes], only.sure) == (pytest.approx([0.9, 0.8, 0.4]), 2)
+
+
+def test_needs_bound_what_mending_a_class_can_win(shop: tuple[Dataset, list[Detections]]) -> None:
+    dataset, found = shop
+    confusion = score(dataset, found, 0.3, average_precision=False).confusion
+    cola, tea, milk = (next(n for n in needs(CLASSES, confusion) if n.name == name) for name in CLASSES)
+    # 3 right of 7 products and 7 reported: F1 6/14. Cola mended: 6 right, 12/14. Tea: the same three, and one report less, 12/13.
+    assert (cola.misnamed, cola.bound) == (3, pytest.approx(12 / 14 - 6 / 14))
+    assert (tea.taken_for, tea.nothing, tea.bound) == (3, 1, pytest.approx(12 / 13 - 6 / 14))
+    assert (milk.missed, milk.bound) == (1, pytest.approx(8 / 15 - 6 / 14))
+    assert [n.name for n in needs(CLASSES, confusion)] == ["tea", "cola", "milk"]
+    assert {n.trained for n in needs(CLASSES, confusion)} == {None}
+    assert [n.trained for n in needs(CLASSES, confusion, {"tea": 7})] == [7, 0, 0]
+
+
+def test_learning_curve_says_how_many_examples_halve_the_loss() -> None:
+    confusion = np.array([[5, 1, 0], [0, 5, 0], [0, 0, 0]])
+    # Lost = n^-0.5 halves with four times the examples: three times 100 more. A flat curve halves never, two points say nothing.
+    curves = {"falls": [(25, 0.2), (50, 0.02**0.5), (100, 0.1)], "flat": [(25, 0.2), (50, 0.2), (100, 0.2)]}
+    assert {n.name: n.halving for n in needs(("falls", "flat"), confusion, curves=curves)} == {"falls": 300, "flat": None}
+    (cut,) = (n for n in needs(("falls", "flat"), confusion, curves={"falls": curves["falls"][:2]}) if n.name == "falls")
+    assert cut.halving is None
+
+
+def test_classes_without_an_error_need_nothing() -> None:
+    assert needs(("a", "b"), np.diag([3, 4, 0])) == []
+
+
+def test_page_names_pairs_photos_and_costs(shop: tuple[Dataset, list[Detections]], tmp_path: Path) -> None:
+    dataset, found = shop
+    evaluation = score(dataset, found, 0.3, average_precision=False)
+    confusion_page.write_page(dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3})
+    page = (tmp_path / "page.html").read_text()
+    assert "cola taken for tea: 3 of 4, 2 of them surely" in page
+    assert "a.png, b.png" in page
+    assert "examples in training" in page
+    # The mistakes, the examples of both classes, and the matrix.
+    assert page.count("<img") == 4
+
+
+@pytest.mark.slow
+def test_page_of_a_model_without_mistakes(shop: tuple[Dataset, list[Detections]], tmp_path: Path) -> None:
+    dataset, _ = shop
+    found = [photo.truth for photo in dataset.photos]
+    confusion_page.write_page(dataset, found, score(dataset, found, 0.3, average_precision=False), "m", tmp_path / "page.html")
+    assert "Nothing." in (tmp_path / "page.html").read_text()

@@ -1,0 +1,150 @@
+"""Label errors: what a model surely disagrees with is proposed, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from shelfcount.cli import app
+from shelfcount.data.corrections import Corrections, apply, read_corrections
+from shelfcount.data.formats import fingerprint, write_coco
+from shelfcount.evaluation.label_errors import FEWEST_AGREED, decided, draft, propose, self_confidence
+from shelfcount.records import Dataset, Detections, Photo
+from shelfcount.report import proposals_page
+from shelfcount.runtime.bundle import LiteRTDetector
+from shelfcount.vision.images import read_photo
+
+COLA, TEA = 0, 1
+AGREED = FEWEST_AGREED
+
+
+def row(classes: list[int], scores: list[float] | None = None) -> Detections:
+    return Detections([[30 * i, 10, 30 * i + 20, 50] for i in range(len(classes))], classes, scores)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Dataset:
+    """One photo: five colas, five teas, and a cola that is labelled tea."""
+    Image.new("RGB", (400, 60)).save(tmp_path / "a.jpg")
+    return Dataset(("cola", "tea"), (Photo(tmp_path / "a.jpg", 400, 60, row([COLA] * 5 + [TEA] * 5 + [TEA])),), name="shop/labels.json")
+
+
+def found(*last: tuple[int, float]) -> Detections:
+    """All ten that are right, with a mean score of 0.7 for cola and 0.5 for tea; then what is reported at the places behind."""
+    scores = [0.6, 0.8, 0.6, 0.8, 0.7, 0.4, 0.6, 0.4, 0.6, 0.5]
+    return row([COLA] * 5 + [TEA] * 5 + [c for c, _ in last], scores + [s for _, s in last])
+
+
+def test_self_confidence_is_the_mean_where_labels_agree(shelf: Dataset) -> None:
+    assert self_confidence(shelf, [found((COLA, 0.95))], 0.3) == pytest.approx([0.7, 0.5])
+    # Two teas are below the threshold; the mean of the three left says too little, so that of all eight is taken.
+    cut = [0.6, 0.8, 0.6, 0.8, 0.7, 0.6, 0.6, 0.5]
+    assert self_confidence(shelf, [found()], 0.45)[TEA] == pytest.approx(np.mean(cut))
+
+
+def test_sure_other_name_is_proposed(shelf: Dataset) -> None:
+    (proposal,) = propose(shelf, [found((COLA, 0.77))], 0.3, "m")
+    correction = proposal.correction
+    assert (correction.action, correction.class_, correction.to_class, correction.decision) == ("rename", "tea", "cola", "undecided")
+    assert correction.box == (300, 10, 20, 40)
+    assert correction.reason == "m reports 'cola' with score 0.77; it is labelled 'tea'"
+    assert proposal.sureness == pytest.approx(0.77 / 0.7)
+
+
+def test_usual_scores_and_agreement_propose_nothing(shelf: Dataset) -> None:
+    assert propose(shelf, [found((COLA, 0.69))], 0.3, "m") == []
+    assert propose(shelf, [found((TEA, 0.99))], 0.3, "m") == []
+
+
+def test_product_without_label_is_proposed_unless_none_could_tell(shelf: Dataset) -> None:
+    reported = [found((TEA, 0.6), (TEA, 0.9))]
+    (proposal,) = propose(shelf, reported, 0.3, "m")
+    assert (proposal.correction.action, proposal.correction.class_, proposal.correction.box) == ("add", "tea", (330, 10, 20, 40))
+    area = Detections([[325, 0, 400, 60]], [COLA], ignore=[True])
+    photo = dataclasses.replace(shelf.photos[0], truth=Detections.concat([shelf.photos[0].truth, area]))
+    assert propose(dataclasses.replace(shelf, photos=(photo,)), reported, 0.3, "m") == []
+
+
+def test_surest_come_first_and_only_so_many(shelf: Dataset) -> None:
+    proposals = propose(shelf, [found((COLA, 0.77), (TEA, 0.9))], 0.3, "m")
+    # 0.9 / 0.5 beats 0.77 / 0.7.
+    assert [p.correction.action for p in proposals] == ["add", "rename"]
+    file = draft(shelf, proposals, most=1)
+    assert (file.data, file.fingerprint, len(file.corrections)) == ("labels.json", fingerprint(shelf), 1)
+
+
+def test_photos_without_labels_get_all_that_is_reported(shelf: Dataset) -> None:
+    bare = dataclasses.replace(shelf, photos=(dataclasses.replace(shelf.photos[0], truth=Detections.empty()),))
+    proposals = propose(bare, [found()], 0.3, "m")
+    assert len(proposals) == 10
+    accepted = tuple(dataclasses.replace(p.correction, decision="accepted") for p in proposals)
+    labelled = apply(bare, dataclasses.replace(draft(bare, proposals), corrections=accepted))
+    assert sorted(labelled.photos[0].truth.classes.tolist()) == [COLA] * 5 + [TEA] * 5
+
+
+def test_decisions_are_found_again_although_a_box_moved_a_little(shelf: Dataset) -> None:
+    (proposal,) = propose(shelf, [found((COLA, 0.77))], 0.3, "m")
+    nearly = dataclasses.replace(proposal.correction, box=(300.3, 10.0, 20.0, 40.0), decision="refused", reason="a tea")
+    (same,) = decided([proposal], Corrections("labels.json", "f", (nearly,)))
+    assert same.correction.decision == "refused"
+    (other,) = decided([proposal], Corrections("labels.json", "f", (dataclasses.replace(nearly, to_class="milk"),)))
+    assert other.correction.decision == "undecided"
+
+
+# --- the page and the verb
+
+
+def test_page_holds_the_draft_and_can_not_be_broken_out_of(shelf: Dataset, tmp_path: Path) -> None:
+    proposals = propose(shelf, [found((COLA, 0.77))], 0.3, "</script><script>alert(1)</script>")
+    proposals_page.write_page(shelf, proposals, draft(shelf, proposals), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>alert" not in page
+    inside = page.split('id="draft">')[1].split("</script>")[0]
+    (tmp_path / "saved.json").write_text(json.dumps(json.loads(inside)))
+    assert read_corrections(tmp_path / "saved.json") == draft(shelf, proposals)
+    assert page.count('data-decision="accepted"') == 1
+
+
+def test_released_bundle_finds_the_faults_put_into_labels(tmp_path: Path, released: Path) -> None:
+    """Labels are what the bundle reports on its golden photos, but for one left out and one renamed."""
+    detector = LiteRTDetector.open(released)
+    photos = []
+    for path in sorted((released / "golden").glob("*.jpg")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        image = read_photo(path)
+        photos.append(Photo(tmp_path / path.name, image.shape[1], image.shape[0], detector.detect(image)))
+    first, second = photos[0].truth, photos[1].truth
+    # The surest of its kind on its photo, as only what is surer than usual is proposed.
+    common = np.bincount(np.concatenate([p.truth.classes for p in photos])).argmax()
+    out, wrong = (int(np.flatnonzero(t.classes == common)[0]) for t in (first, second))
+    names = second.classes.copy()
+    names[wrong] = (common + 1) % len(detector.spec.classes)
+    photos[0] = dataclasses.replace(photos[0], truth=first[np.arange(len(first)) != out])
+    photos[1] = dataclasses.replace(photos[1], truth=second.replace(classes=names))
+    write_coco(Dataset(detector.spec.classes, tuple(photos)), tmp_path / "labels.json")
+    said = CliRunner().invoke(
+        app,
+        [
+            "correct",
+            "--data",
+            f"{tmp_path}/labels.json",
+            "--propose",
+            str(released),
+            "--out",
+            f"{tmp_path}/c.json",
+            "--html",
+            f"{tmp_path}/p.html",
+        ],
+    )
+    assert said.exit_code == 0, said.output
+    assert "2 proposals, 1 to add a label and 1 to rename one" in said.output
+    proposed = {c.action: c for c in read_corrections(tmp_path / "c.json").corrections}
+    assert (proposed["add"].photo, proposed["rename"].photo) == (photos[0].path.name, photos[1].path.name)
+    assert proposed["rename"].to_class == proposed["add"].class_ == detector.spec.classes[common]
+    assert (tmp_path / "p.html").exists()

@@ -1,0 +1,105 @@
+"""From one version of the labels to the next: the difference counts what was done, and the verb writes what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from shelfcount.cli import app
+from shelfcount.data.corrections import Correction, Corrections, apply_all, write_corrections
+from shelfcount.data.formats import fingerprint, read, write_coco
+from shelfcount.data.versions import check_place, difference
+from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
+
+FIRST, SECOND, FREE, ALSO_FREE = [(left, 10.0, 20.0, 40.0) for left in (10.0, 40.0, 70.0, 95.0)]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Dataset:
+    """Two photos with a cola and a tea each, in labels.json."""
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (120, 60)).save(tmp_path / name)
+    truth = Detections([[10, 10, 30, 50], [40, 10, 60, 50]], [0, 1])
+    photos = tuple(Photo(tmp_path / name, 120, 60, truth) for name in ("a.jpg", "b.jpg"))
+    write_coco(Dataset(("cola", "tea"), photos), tmp_path / "labels.json")
+    return read(tmp_path / "labels.json")
+
+
+@pytest.fixture
+def made(shop: Dataset) -> Corrections:
+    changes = (
+        Correction("a.jpg", "add", FREE, "seen", "tea"),
+        Correction("a.jpg", "add", ALSO_FREE, "seen", "tea"),
+        Correction("a.jpg", "rename", FIRST, "seen", "cola", to_class="tea"),
+        Correction("b.jpg", "ignore", SECOND, "blurred", "tea"),
+        Correction("b.jpg", "remove", FIRST, "no", "cola", decision="refused"),
+        Correction("b.jpg", "add", FREE, "perhaps", "cola", decision="undecided"),
+    )
+    return Corrections("labels.json", fingerprint(shop), changes)
+
+
+def test_difference_counts_and_names_what_was_done(shop: Dataset, made: Corrections) -> None:
+    after = apply_all(shop, [made])
+    found = difference(shop, after, [made])
+    assert found.decisions == {"accepted": 4, "refused": 1, "undecided": 1}
+    assert {action: n for action, n in found.actions.items() if n} == {"add": 2, "rename": 1, "ignore": 1}
+    # Of two colas one is renamed; of two teas one is ignored, and three come.
+    assert found.classes == {"cola": (2, 1), "tea": (2, 4)}
+    assert found.lines() == [
+        "changes on 2 of 2 photos: 2 added, 1 renamed, 1 ignored; left out: 1 refused, 1 undecided",
+        f"labels {fingerprint(shop)[:12]} -> {fingerprint(after)[:12]}",
+        "  cola: 2 -> 1 (-1)",
+        "  tea: 2 -> 4 (+2)",
+        "  a.jpg: + tea (x 2), cola -> tea",
+        "  b.jpg: tea ignored",
+    ]
+
+
+def test_what_two_files_say_alike_counts_once(shop: Dataset, made: Corrections) -> None:
+    found = difference(shop, apply_all(shop, [made, made]), [made, made])
+    assert found.decisions["accepted"] == 4
+
+
+def test_no_correction_is_no_difference(shop: Dataset) -> None:
+    none = [Corrections("labels.json", fingerprint(shop))]
+    assert difference(shop, apply_all(shop, none), none).lines()[0] == "changes on 0 of 2 photos: none"
+
+
+def test_new_labels_must_find_their_photos(shop: Dataset, tmp_path: Path) -> None:
+    check_place(shop, tmp_path / "new.json")
+    with pytest.raises(
+        ShelfcountError, match=f"must lie where they find their photos, in '{tmp_path}' or the folder above it; got '.*/far'"
+    ):
+        check_place(shop, tmp_path / "far" / "new.json")
+
+
+def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_path: Path) -> None:
+    write_corrections(made, tmp_path / "c.json")
+    arguments = ["correct", "--data", f"{tmp_path}/labels.json", "--corrections", f"{tmp_path}/c.json", "--out", f"{tmp_path}/new.json"]
+    said = CliRunner().invoke(app, [*arguments, "--json", f"{tmp_path}/diff.json"])
+    assert said.exit_code == 0, said.output
+    assert "cola -> tea" in said.output
+    written = read(tmp_path / "new.json")
+    result = json.loads((tmp_path / "diff.json").read_text())
+    assert result["fingerprint"] == fingerprint(written) != result["fingerprint_before"] == fingerprint(shop)
+    assert read(tmp_path / "labels.json").boxes == 4
+    assert sum(np.count_nonzero(~photo.truth.ignore) for photo in written.photos) == 5
+    assert isinstance(CliRunner().invoke(app, arguments).exception, ShelfcountError)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([], "either --corrections, which are applied, or --propose"),
+        (["--corrections", "c.json", "--propose", "bundle"], "got both or neither"),
+        (["--corrections", "c.json", "--html", "p.html"], "--html shows what --propose finds, got --corrections with --html p.html"),
+    ],
+)
+def test_verb_wants_one_of_two(shop: Dataset, tmp_path: Path, extra: list[str], message: str) -> None:
+    said = CliRunner().invoke(app, ["correct", "--data", f"{tmp_path}/labels.json", "--out", f"{tmp_path}/new.json", *extra])
+    assert message in str(said.exception)
