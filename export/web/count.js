@@ -5,6 +5,8 @@
  */
 
 import { height, width } from "./boxes.js";
+import { gaps } from "./facings.js";
+import { judge } from "./photogate.js";
 import { roundHalfToEven } from "./pixels.js";
 import { rows } from "./rows.js";
 import { detectTiled } from "./tiling.js";
@@ -18,19 +20,22 @@ const FORMULA_STARTS = ["=", "+", "-", "@", "\t", "\r"];
  * @param {{spec: object, detect: function}} detector
  * @param {{width: number, height: number, data: Uint8ClampedArray}} photo
  * @param {function(number, number)} onTile Told how many tiles are done, of how many.
- * @returns {Promise<{width: number, height: number, products: object[]}>} Products best score first:
- *   class (its name), score, box [x, y, w, h] in pixels of the photo, row and position from 0.
+ * @returns {Promise<{width: number, height: number, quality: object, products: object[], gaps: object[]}>} What `judge` says of
+ *   the photo; products best score first: class (its name), score, box [x, y, w, h] in pixels of the photo, row and position
+ *   from 0; what `gaps` finds between them.
  */
 export async function countPhoto(detector, photo, onTile) {
   const found = await detectTiled(detector, photo, onTile);
-  const placement = rows(found.map((item) => item.box));
+  const boxes = found.map((item) => item.box);
+  const placement = rows(boxes);
   const products = found.map(({ class: index, score, box }, i) => ({
     class: detector.spec.classes[index],
     score: rounded(score, 4),
     box: [box[0], box[1], width(box), height(box)].map((value) => rounded(value, 2)),
     ...placement[i],
   }));
-  return { width: photo.width, height: photo.height, products };
+  const size = { width: photo.width, height: photo.height };
+  return { ...size, quality: judge(photo, detector.spec, boxes), products, gaps: gaps(products, size) };
 }
 
 // A float32 times a power of ten up to 10,000 is exact, so this is Python's round().

@@ -67,6 +67,7 @@ export function showSummary(photos, highlighted, onHighlight) {
   page("total").textContent = total;
   page("total-of").innerText =
     `${total === 1 ? "product" : "products"}\n${plural(rows.length, "class", "classes")}, ${plural(photos.length, "photo", "photos")}`;
+  page("added-up").hidden = photos.length < 2;
   page("all").textContent = `Show all ${rows.length} classes`;
   page("all").hidden = rows.length <= FEW_CLASSES;
   page("download").disabled = total === 0;
@@ -112,12 +113,15 @@ export class PhotoCard {
     this.bar = element("progress", { hidden: true });
     this.bar.setAttribute("aria-label", `Counting ${name}`);
     this.frame = element("div", { className: "frame" }, element("img", { src: this.address, alt: `Photo ${name}` }));
+    this.advice = element("ul", { className: "advice", hidden: true });
+    this.advice.setAttribute("aria-label", "How to take a better photo");
     this.shelf = element("div", { className: "shelf" });
     const close = element("button", { type: "button", className: "close", textContent: "×" });
     close.setAttribute("aria-label", `Remove ${name}`);
     close.addEventListener("click", () => onRemove(this));
     const title = element("h2", { textContent: name });
-    this.element = element("article", {}, element("header", {}, title, close), this.frame, this.headline, this.bar, this.shelf);
+    const heading = element("header", {}, title, close);
+    this.element = element("article", {}, heading, this.frame, this.headline, this.bar, this.advice, this.shelf);
   }
 
   progress(tile, tiles) {
@@ -141,13 +145,16 @@ export class PhotoCard {
     this.bar.hidden = true;
     const rows = shelfRows(counted.products);
     this.finding = counted.products.length
-      ? `${plural(counted.products.length, "product", "products")} in ${plural(rows.length, "row", "rows")}`
+      ? `${plural(counted.products.length, "product", "products")} in ${plural(rows.length, "row", "rows")}${counted.gaps.length ? `, ${plural(counted.gaps.length, "gap", "gaps")}` : ""}`
       : "No product that the model knows was found.";
+    this.advice.hidden = counted.quality.fit;
+    this.advice.replaceChildren(...counted.quality.advice.map((textContent) => element("li", { textContent })));
     this.frame.append(this.boxes(counted));
-    this.shelf.replaceChildren(...rows.map((row, i) => this.shelfRow(row, i + 1)));
+    const gapBefore = new Map(counted.gaps.map((gap) => [counted.products[gap.before], gap]));
+    this.shelf.replaceChildren(...rows.map((row, i) => this.shelfRow(row, i + 1, gapBefore)));
   }
 
-  boxes({ width, height, products }) {
+  boxes({ width, height, products, gaps }) {
     const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": true });
     for (const item of products) {
       const [x, y, w, h] = item.box;
@@ -159,17 +166,27 @@ export class PhotoCard {
       this.mark(group, item.class);
       picture.append(group);
     }
+    for (const { row, facings, box } of gaps) {
+      const [x, y, w, h] = box;
+      const hole = drawn("rect", { x, y, width: w, height: h, class: "gap" });
+      hole.append(drawn("title", {}));
+      hole.lastChild.textContent = `Row ${row + 1}: gap for ${plural(facings, "product", "products")}: sold out, or not recognised`;
+      picture.append(hole);
+    }
     return picture;
   }
 
-  /** One shelf row: its products from left to right, neighbours of one class together. */
-  shelfRow(row, number) {
+  /** One shelf row: its products from left to right, neighbours of one class together, and the gaps between them. */
+  shelfRow(row, number, gapBefore) {
     const runs = [];
     for (const item of row) {
+      const gap = gapBefore.get(item);
+      if (gap) runs.push({ gap: gap.facings });
       if (runs.at(-1)?.name === item.class) runs.at(-1).length += 1;
       else runs.push({ name: item.class, length: 1 });
     }
-    const chips = runs.map(({ name, length }) => {
+    const chips = runs.map(({ name, length, gap }) => {
+      if (gap) return element("li", { className: "chip hole", textContent: gap > 1 ? `gap × ${gap}` : "gap" });
       const chip = element("button", { type: "button", className: "chip" }, swatch(name), name);
       if (length > 1) chip.append(element("b", { textContent: `× ${length}` }));
       this.mark(chip, name);

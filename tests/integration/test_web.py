@@ -33,6 +33,8 @@ from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import digest, read_bundle
 from shelfcount.runtime.tiling import detect_tiled, tiles_per_side
 from shelfcount.shelf.count import CountedPhoto, summary_rows, write_csv
+from shelfcount.shelf.facings import arrange, xywh
+from shelfcount.shelf.photogate import LIMITS, Quality, judge
 from shelfcount.shelf.rows import rows
 from shelfcount.vision.images import jpeg_is_whole, read_photo, stretch, tiles, write_photo
 
@@ -68,7 +70,7 @@ def browser() -> Path:
 
 @pytest.fixture(scope="module")
 def photos(request: pytest.FixtureRequest, released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos that the bundle knows products on: plain, turned by EXIF, PNG, an empty one and a large one."""
+    """A folder of photos that the bundle knows products on: plain, turned by EXIF, PNG, an empty one, an unfit and a large one."""
     golden = sorted((released / "golden").glob("*.jpg"))
     known = golden or [photo.path for photo in request.getfixturevalue("overfit").photos.photos]
     images = [read_photo(path) for path in islice(cycle(known), 6)]
@@ -81,6 +83,11 @@ def photos(request: pytest.FixtureRequest, released: Path, tmp_path_factory: pyt
     turned.save(folder / "turned.jpg", exif=exif)
     write_photo(folder / "lossless.png", images[2])
     write_photo(folder / "=empty, grey.png", np.full((300, 500, 3), 128, np.uint8))
+    height, width = images[3].shape[:2]
+    askew = cv2.warpAffine(
+        images[3], cv2.getRotationMatrix2D((width / 2, height / 2), 17, 1), (width, height), borderMode=cv2.BORDER_REFLECT
+    )
+    write_photo(folder / "askew, blurred.jpg", cv2.GaussianBlur(askew, (0, 0), 3))
     cells = [cv2.resize(image, (800, 900), interpolation=cv2.INTER_CUBIC) for image in images]
     write_photo(folder / "large.jpg", np.vstack([np.hstack(cells[:3]), np.hstack(cells[3:])]))
     return folder
@@ -97,7 +104,7 @@ def running(server: http.server.HTTPServer) -> Iterator[http.server.HTTPServer]:
 
 
 def test_page_counts_what_the_command_line_counts_also_offline(browser: Path, released: Path, photos: Path, tmp_path: Path) -> None:
-    names = ["plain.jpg", "turned.jpg", "lossless.png", "=empty, grey.png", "large.jpg"]
+    names = ["plain.jpg", "turned.jpg", "lossless.png", "=empty, grey.png", "large.jpg", "askew, blurred.jpg"]
     spec = read_bundle(released).spec
     assert tiles_per_side(spec, 2400, 1800) > 1, "the large photo must be tiled"
     wanted = command_line(released, photos, names, tmp_path)
@@ -110,6 +117,7 @@ def test_page_counts_what_the_command_line_counts_also_offline(browser: Path, re
             address = f"http://127.0.0.1:{port}/"
             seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
         check(seen, wanted, address)
+        assert len(seen["advice"]) > 0, "one photo is unfit"
         assert seen["about"][-1] == f"sha256 {read_bundle(released).sha256}"
 
         # Nothing answers at the address any more.
@@ -163,6 +171,9 @@ def check(seen: dict[str, Any], wanted: tuple[str, dict[str, Any]], address: str
     of_rows = [[item["row"] for item in photo["detections"]] for photo in counted]
     assert [int(text.split()[0]) if text[0].isdigit() else 0 for text in seen["headlines"]] == [len(numbers) for numbers in of_rows]
     assert seen["rows"] == [f"Row {row + 1}{numbers.count(row)}" for numbers in of_rows for row in range(max(numbers, default=-1) + 1)]
+    assert seen["advice"] == [sentence for photo in counted for sentence in photo["quality"]["advice"]]
+    assert seen["gaps"][0] == seen["gaps"][1]
+    assert seen["addedUp"], "that photos are added up, and merged elsewhere"
     assert (seen["notices"], seen["errors"], seen["overflow"]) == ([], [], 0)
     # Nothing leaves the phone: not asked for, and refused where it is tried.
     assert {url for url in seen["asked"] if not url.removeprefix("blob:").startswith(address)} == set()
@@ -270,6 +281,57 @@ def test_rows_are_the_same(tmp_path: Path) -> None:
     assert answers(tmp_path, rows=[boxes.tolist() for boxes in cases])["rows"] == wanted
 
 
+def test_gaps_are_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    cases, wanted = [], []
+    for boxes in [np.zeros((0, 4), np.float32), *(shelves(rng) for _ in range(30))]:
+        left = boxes[rng.random(len(boxes)) < 0.85].astype(np.float64)
+        names = [f"class {number}" for number in rng.integers(0, 4, len(left))]
+        placed = rows(left)
+        found = arrange(left, names, placed, (1200, 900))
+        products = [{"class": n, "box": xywh(b), "row": int(r)} for n, b, r in zip(names, left, placed.row, strict=True)]
+        cases.append({"products": products, "size": {"width": 1200, "height": 900}})
+        wanted.append([(gap.row, gap.facings, np.array(xywh(gap.box))) for gap in found.gaps])
+    got = answers(tmp_path, gaps=cases)["gaps"]
+    assert sum(len(photo) for photo in wanted) > 50, "too few gaps to tell anything"
+    assert [[(gap["row"], gap["facings"]) for gap in photo] for photo in got] == [[gap[:2] for gap in photo] for photo in wanted]
+    # The page's boxes are rounded to a hundredth, and what they are fitted to moves by about as much.
+    off = [
+        np.abs(np.array(here["box"]) - there[2]).max() for a, b in zip(got, wanted, strict=True) for here, there in zip(a, b, strict=True)
+    ]
+    assert max(off) < 0.5
+
+
+def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    spec = read_bundle(released).spec
+    made = [read_photo(path) for path in sorted((released / "golden").glob("*.jpg"))[:3]]
+    plain = made[0]
+    middle = (plain.shape[1] / 2, plain.shape[0] / 2)
+    made += [cv2.warpAffine(plain, cv2.getRotationMatrix2D(middle, angle, 1), plain.shape[1::-1]) for angle in (-17, 9)]
+    made += [cv2.blur(plain, (1, 15)), cv2.GaussianBlur(plain, (0, 0), 4), plain // 8, cv2.convertScaleAbs(plain, alpha=3)]
+    # Tiled and shrunk by other factors; without detail; smaller than a cell.
+    made += [cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC) for size in ((1500, 1100), (700, 2200), (130, 97))]
+    made += [np.full((300, 500, 3), 128, np.uint8), rng.integers(0, 256, (20, 900, 3), dtype=np.uint8), np.zeros((1, 1, 3), np.uint8)]
+    cases, wanted = [], []
+    for image in made:
+        height, width = image.shape[:2]
+        boxes = np.sort(rng.uniform(0, min(width, height), (int(rng.integers(0, 8)), 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
+        photo = {"width": width, "height": height, "data": encoded(image.tobytes())}
+        facts = {"width": spec.width, "height": spec.height, "product_px": spec.product_px}
+        cases.append({"photo": photo, "spec": facts, "boxes": boxes.tolist()})
+        wanted.append(judge(image, spec, boxes).to_json())
+    got = answers(tmp_path, gate=cases, limits=[0])
+    assert got["limits"] == [LIMITS]
+    assert [photo["advice"] for photo in got["gate"]] == [photo["advice"] for photo in wanted]
+    assert len({sentence.split(":")[0] for photo in wanted for sentence in photo["advice"]}) >= 6, "too few are unfit to tell anything"
+    for here, there in zip(got["gate"], wanted, strict=True):
+        for name, check in there["checks"].items():
+            # Python's are rounded to four digits.
+            value = here["checks"][name]["value"]
+            assert value == check["value"] or abs(value - check["value"]) < 0.00006, (name, value, check)
+
+
 class Noisy:
     """A detector that sees each true product of a photo with an error of its own in every tile, and notes what it saw."""
 
@@ -332,7 +394,7 @@ def test_csv_is_the_same(tmp_path: Path) -> None:
     for path in ("shelf, left.jpg", "-2.png", "leer.jpg"):
         boxes = np.sort(rng.integers(0, 40000, (30 if path != "leer.jpg" else 0, 2, 2)) / 16, axis=1).reshape(-1, 4)
         found = Detections(boxes, rng.integers(0, 4, len(boxes)), rng.integers(0, 64, len(boxes)) / 64)
-        counted.append(CountedPhoto(path, 2500, 2500, found, rows(found.boxes), classes, {}))
+        counted.append(CountedPhoto(path, 2500, 2500, found, rows(found.boxes), classes, Quality()))
     write_csv(tmp_path / "counts.csv", counted)
     cases = [{"name": photo.path, "products": photo.products()} for photo in counted]
     got = answers(tmp_path, csv=[cases], summary=[cases])

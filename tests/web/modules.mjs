@@ -9,8 +9,8 @@ import path from "node:path";
 
 const [page, file] = process.argv.slice(2);
 const load = (name) => import(path.resolve(page, name));
-const [{ jpegIsWhole, stretch, tiles }, { rows }, { detectTiled }, { csv, freeName, summaryRows }] = await Promise.all(
-  ["pixels.js", "rows.js", "tiling.js", "count.js"].map(load),
+const [{ jpegIsWhole, stretch, tiles }, { rows }, { detectTiled }, { csv, freeName, summaryRows }, { judge, LIMITS }, { gaps }] = await Promise.all(
+  ["pixels.js", "rows.js", "tiling.js", "count.js", "photogate.js", "facings.js"].map(load),
 );
 const bytes = (text) => new Uint8ClampedArray(Buffer.from(text, "base64"));
 
@@ -19,6 +19,9 @@ const run = {
     Buffer.from(stretch({ ...photo, data: bytes(photo.data) }, window, height, width)).toString("base64"),
   whole: (data) => jpegIsWhole(bytes(data)),
   tiles: (arguments_) => tiles(...arguments_),
+  limits: () => LIMITS,
+  gaps: ({ products, size }) => gaps(products, size),
+  gate: ({ photo, spec, boxes }) => judge({ ...photo, data: bytes(photo.data) }, spec, boxes),
   rows: (boxes) => rows(boxes),
   // The detector of a tiling case gives, look by look, what the one in Python gave.
   tiling: ({ spec, photo, looks }) => detectTiled({ spec, detect: async () => looks.shift() }, photo),
