@@ -17,7 +17,7 @@ from rich.table import Table
 
 from shelfcount import config as config_module
 from shelfcount.console import bar, check_free, duration, err, leads, out, pair, plain, steps, write_json
-from shelfcount.records import Dataset, Dropped, ShelfcountError
+from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo, write_whole
 
 app = typer.Typer(
@@ -29,6 +29,9 @@ app = typer.Typer(
 )
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
+FacingsFile = Annotated[
+    Path | None, typer.Option("--facings", help="Write facings, stacks, neighbours, gaps and shares of the shelf here as JSON.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Names = Annotated[Path | None, typer.Option("--class-names", help="CSV (number,name) or JSON for labels with numbered classes.")]
 Corrections = Annotated[list[Path] | None, typer.Option("--corrections", help="Corrections to the labels they name; may be repeated.")]
@@ -98,35 +101,135 @@ def synth(
 @app.command()
 def check(
     data: Annotated[str, typer.Option(help="Labelled photos.")],
-    against: Annotated[str | None, typer.Option(help="Photos that must not be among them, such as the test photos.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Other photos, such as the test photos: none may be among --data. The same photos with labels of their own: "
+            "a second labelling, and how far the two agree is measured."
+        ),
+    ] = None,
     class_names: Names = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the pictures here.")] = None,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
     """Look for what is wrong with labelled photos before training on them."""
-    from shelfcount.data import checks
-    from shelfcount.report import check_page
+    import numpy as np
 
-    for file in (json_file, html):
+    from shelfcount.data import agreement, checks
+    from shelfcount.report import agreement_page, check_page
+
+    beside = html.with_name(f"{html.stem}-agreement.html") if html and against else None
+    for file in (json_file, html, beside):
         check_free(file, force)
     dataset = _read(data, class_names)
     other = _read(against, class_names) if against else None
+    rng = np.random.default_rng(0)
+    agreed = agreement.compare(dataset, other, rng) if other and agreement.is_second_labelling(dataset, other) else None
     with bar("looking at photos") as advance:
-        report = checks.check(dataset, other, progress=advance)
+        report = checks.check(dataset, None if agreed else other, progress=advance)
     if json_file:
-        write_json(json_file, report.to_json())
+        write_json(json_file, report.to_json() | ({"agreement": agreed.to_json()} if agreed else {}))
     if html:
         check_page.write_page(report, html)
+    if agreed and beside:
+        agreement_page.write_page(agreed, beside)
     table = Table("severity", "kind", "findings", "for example", box=None, header_style="bold")
     for kind in dict.fromkeys(finding.kind for finding in report.findings):
         of_kind = [finding for finding in report.findings if finding.kind == kind]
         table.add_row(of_kind[0].severity, kind, str(len(of_kind)), plain(of_kind[0].message))
     out.print(table)
+    if agreed:
+        _print_agreement(agreed)
     counts = ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for severity, n in report.counts().items())
     out.print(f"{counts}. " + ("Training may go on." if report.passed else "Training should not go on before the errors are settled."))
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _print_agreement(agreed: Any) -> None:
+    from shelfcount.data.agreement import describe
+
+    table = Table("class", "first", "second", "both", "agreement", box=None, header_style="bold")
+    differing = [row for row in agreed.per_class if row.share is not None and row.share < 1]
+    for row in sorted(differing, key=lambda r: (r.share, -r.first - r.second)):
+        table.add_row(plain(row.name), str(row.first), str(row.second), str(row.both), f"{row.share:.3f}")
+    out.print(table)
+    out.print(f"{agreed.names[1]} labels {len(agreed.photos)} of these photos a second time:")
+    for name, value in describe(agreed):
+        out.print(f"  {name:42} {value}")
+
+
+@app.command()
+def correct(
+    data: Annotated[str, typer.Option(help="Labelled photos.")],
+    output: Annotated[Path, typer.Option("--out", help="New labels as COCO; with --propose, the corrections file to decide on.")],
+    corrections: Corrections = None,
+    propose: Annotated[
+        Path | None,
+        typer.Option(help="Bundle or run that did not learn from these photos: proposes corrections where it surely disagrees."),
+    ] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Propose so many at most, the surest.")] = None,
+    html: Annotated[Path | None, typer.Option(help="With --propose: page with the crops, on which to accept and refuse.")] = None,
+    class_names: Names = None,
+    threads: Threads = 2,
+    json_file: JsonFile = None,
+    force: Force = False,
+) -> None:
+    """Apply accepted corrections to labels, or propose some; the old labels stay as they are."""
+    from shelfcount.data import corrections as correcting
+    from shelfcount.data import formats, versions
+
+    if bool(corrections) == bool(propose):
+        raise ShelfcountError(
+            "correct takes either --corrections, which are applied, or --propose with a bundle or run; got both or neither"
+        )
+    if html and not propose:
+        raise ShelfcountError(f"--html shows what --propose finds, got --corrections with --html {html}")
+    for file in (output, html, json_file):
+        check_free(file, force)
+    if output.suffix.lower() != ".json":
+        raise ShelfcountError(f"--out must be a .json file, got '{output}'")
+    dataset = _read(data, class_names)
+    if propose:
+        _propose(dataset, propose, output, most, html, json_file, threads)
+        return
+    given = [correcting.read_corrections(path) for path in corrections or ()]
+    versions.check_place(dataset, output)
+    corrected = correcting.apply_all(dataset, given)
+    difference = versions.difference(dataset, corrected, given)
+    formats.write_coco(corrected, output)
+    if json_file:
+        write_json(json_file, {"labels": output.name, **difference.to_json()})
+    for line in difference.lines():
+        out.print(plain(line))
+    out.print(f"labels: {output}")
+
+
+def _propose(
+    dataset: Dataset, model: Path, output: Path, most: int | None, html: Path | None, json_file: Path | None, threads: int
+) -> None:
+    from shelfcount.data.corrections import write_corrections
+    from shelfcount.evaluation import label_errors, metrics
+    from shelfcount.report import proposals_page
+
+    detector, threshold, facts = _open_low(model, threads)
+    with bar("looking for label errors") as advance:
+        found = metrics.run(detector, dataset, progress=advance)
+    proposals = label_errors.propose(dataset, found, threshold, model.resolve().name)[:most]
+    draft = label_errors.draft(dataset, proposals)
+    if facts.get("data_fingerprint") == draft.fingerprint:
+        err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
+    write_corrections(draft, output)
+    if html:
+        proposals_page.write_page(dataset, proposals, draft, html)
+    if json_file:
+        entries = [{"sureness": round(p.sureness, 3), **p.correction.to_json()} for p in proposals]
+        write_json(json_file, {"model": facts, "fingerprint": draft.fingerprint, "proposals": entries})
+    adds = sum(p.correction.action == "add" for p in proposals)
+    out.print(
+        f"{len(proposals)} proposals, {adds} to add a label and {len(proposals) - adds} to rename one; decide on each: {html or output}"
+    )
 
 
 # ---------------------------------------------------------------- training and export
@@ -218,7 +321,9 @@ def export(
         step()
         model = convert.to_litert(detector.net, spec)
         step()
-        photos = bundles.calibration_photos(training, spec, settings.export.calibration_photos) if recipe == "int8" else []
+        # A network trained with int8's rounding brings its ranges along.
+        calibrates = recipe == "int8" and not settings.train.quantize
+        photos = bundles.calibration_photos(training, spec, settings.export.calibration_photos) if calibrates else []
         main_model = bundles.artifact(model, spec, recipe, photos)
         files = {"model.tflite": main_model, RAW_MODEL: bundles.raw_artifact(model, spec)}
         step()
@@ -297,16 +402,19 @@ def count(
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line a product.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
+    facings_file: FacingsFile = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where a photo is unfit: blurred, dark, askew.")] = False,
     threads: Threads = 2,
     force: Force = False,
 ) -> None:
-    """Count the products on photos: class, box, row and position of each."""
+    """Count the products on photos: class, box, row and position of each. Photos that are unfit are counted, and said."""
     from shelfcount.report.pictures import annotate
     from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
     from shelfcount.shelf import count as counting
+    from shelfcount.shelf import facings
     from shelfcount.vision.images import read_photo
 
-    for file in (json_file, csv_file):
+    for file in (json_file, csv_file, facings_file):
         check_free(file, force)
     opened = read_bundle(bundle)
     detector = LiteRTDetector.open(opened, threads)
@@ -319,6 +427,8 @@ def count(
         for i, path in enumerate(photos, start=1):
             good, bad = counting.count(detector, [path], on_error=lambda d: err.print(f"[red]not counted:[/red] {plain(d.reason)}"))
             counted, failed = counted + good, failed + bad
+            for advice in good[0].quality.advice if good else ():
+                err.print(f"[yellow]unfit:[/yellow] {plain(f'{path}: {advice}')}")
             if good and picture:
                 placement = list(zip(good[0].placement.row.tolist(), good[0].placement.position.tolist(), strict=True))
                 write_photo(pictures[path], annotate(read_photo(path), good[0].detections, good[0].classes, rows=placement))
@@ -327,14 +437,20 @@ def count(
         write_json(json_file, counting.report(counted, opened.name, opened.sha256))
     if csv_file:
         counting.write_csv(csv_file, counted)
+    if facings_file:
+        shelves = [{"path": photo.path, **facings.to_json(photo.arrangement)} for photo in counted]
+        write_json(facings_file, {"bundle": {"name": opened.name, "sha256": opened.sha256}, "photos": shelves})
     table = Table("class", "products", "photos", box=None, header_style="bold")
     for name, products, shown in counting.summary_rows(counted):
         table.add_row(plain(name), str(products), str(shown))
     out.print(table)
+    unfit = sum(not photo.quality.fit for photo in counted)
     out.print(
-        f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos" + (f"; {len(failed)} not counted" if failed else "")
+        f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos"
+        + (f"; {unfit} unfit, their counts are not to be relied on" if unfit else "")
+        + (f"; {len(failed)} not counted" if failed else "")
     )
-    if failed:
+    if failed or (strict and unfit):
         raise typer.Exit(1 if counted else 2)
 
 
@@ -344,16 +460,18 @@ def merge(
     photos: Annotated[list[Path], typer.Argument(help="Photos of one shelf that overlap by a fifth or more, in any order.")],
     json_file: JsonFile = None,
     picture: Annotated[Path | None, typer.Option(help="Write the whole shelf with its boxes here (.jpg).")] = None,
+    facings_file: FacingsFile = None,
     threads: Threads = 2,
     force: Force = False,
 ) -> None:
     """Count several photos of one shelf as one: each product once."""
     from shelfcount.report.pictures import annotate
     from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+    from shelfcount.shelf import facings
     from shelfcount.shelf import merge as merging
-    from shelfcount.shelf.panorama import panorama
+    from shelfcount.shelf.panorama import arranged, panorama
 
-    for file in (json_file, picture):
+    for file in (json_file, picture, facings_file):
         check_free(file, force)
     opened = read_bundle(bundle)
     with bar("counting") as advance:
@@ -366,6 +484,8 @@ def merge(
     shelf, *others = merged.shelves
     if json_file:
         write_json(json_file, merging.report(merged, opened.name, opened.sha256))
+    if facings_file:
+        write_json(facings_file, {"bundle": {"name": opened.name, "sha256": opened.sha256}, **facings.to_json(arranged(shelf))})
     if picture:
         image, products = panorama(shelf)
         placement = list(zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True))
@@ -385,50 +505,43 @@ def merge(
 @app.command()
 def planogram(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos, each of the whole shelf.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos of one shelf; several are merged first, and overlap by a fifth or more.")],
     plan: Annotated[Path, typer.Option(help="JSON: rows from the top, products from the left, facings of each.")],
-    learn: Annotated[bool, typer.Option("--learn", help="Write the plan from one photo of a shelf that is right.")] = False,
+    learn: Annotated[bool, typer.Option("--learn", help="Write the plan from photos of a shelf that is right.")] = False,
     json_file: JsonFile = None,
-    picture: Annotated[Path | None, typer.Option(help="Folder for pictures with the deviations.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write the shelf with the deviations here (.jpg).")] = None,
     threads: Threads = 2,
     force: Force = False,
 ) -> None:
-    """Compare shelves with their plan: what is missing, extra, misplaced."""
+    """Compare a shelf with its plan: what is missing, extra, misplaced."""
     from shelfcount.data import plans
-    from shelfcount.report.plan_picture import draw_verdict
+    from shelfcount.report.results import count as count_photos
     from shelfcount.runtime.bundle import LiteRTDetector
-    from shelfcount.shelf import planogram as compliance
-    from shelfcount.shelf.count import count_photo
-    from shelfcount.shelf.facings import arrange
-    from shelfcount.vision.images import read_photo
 
-    pictures = _picture_names(photos, picture)
-    for file in (json_file, plan if learn else None, *pictures.values()):
+    for file in (json_file, picture, plan if learn else None):
         check_free(file, force)
-    if learn and len(photos) > 1:
-        raise ShelfcountError(f"--learn takes one photo of a shelf that is right, got {len(photos)}")
     detector = LiteRTDetector.open(bundle, threads)
     wanted = None if learn else plans.read_plan(plan, detector.spec.classes)
-    verdicts = []
-    for path in photos:
-        image = read_photo(path)
-        counted = count_photo(detector, image, str(path))
-        names = [counted.classes[i] for i in counted.detections.classes]
-        arrangement = arrange(counted.detections.boxes, names, counted.placement, (counted.width, counted.height))
-        if wanted is None:
-            plans.write_plan(plan, compliance.learn(arrangement, path.stem))
-            out.print(f"plan: {plan}, {plans.read_plan(plan, detector.spec.classes).facings} facings")
-            return
-        verdict = compliance.judge(wanted, arrangement)
-        verdicts.append(verdict)
-        out.print(f"{plain(str(path))}: {100 * verdict.score:.0f} % as planned")
-        for deviation in verdict.deviations:
-            out.print(f"  {plain(str(deviation))}")
-        if picture:
-            write_photo(pictures[path], draw_verdict(image, arrangement, verdict))
+    with bar("counting") as advance:
+        counted = count_photos(photos, detector, progress=advance)
+    # A photo alone is judged in its own pixels.
+    shelf = counted.merge() if len(photos) > 1 else counted[0]
+    for note in shelf.notes:
+        err.print(f"[red]not on the shelf:[/red] {plain(note)}")
+    if wanted is None:
+        if shelf.notes:
+            raise ShelfcountError(f"a plan is learnt from photos that all fit together, got {len(shelf.notes)} that did not. See above.")
+        learnt = shelf.learn(photos[0].stem)
+        plans.write_plan(plan, learnt)
+        out.print(f"plan: {plan}, {learnt.facings} facings")
+        return
+    verdict = shelf.judge(wanted)
+    out.print(plain(str(verdict)))
     if json_file:
-        write_json(json_file, {"photos": [{"path": str(path), **v.to_json()} for path, v in zip(photos, verdicts, strict=True)]})
-    if any(verdict.deviations for verdict in verdicts):
+        write_json(json_file, verdict.to_json())
+    if picture:
+        write_photo(picture, verdict.picture())
+    if verdict.deviations or shelf.notes:
         raise typer.Exit(1)
 
 
@@ -438,6 +551,8 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Labelled test photos.")],
     json_file: JsonFile = None,
     picture: Annotated[Path | None, typer.Option(help="Write the confusion matrix here (.png).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here: what is taken for what, with crops, and what it costs.")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="Labels the model learnt from: the page counts each class's examples.")] = None,
     class_names: Names = None,
     corrections: Corrections = None,
     threads: Threads = 2,
@@ -446,20 +561,27 @@ def evaluate(
     """Precision, recall, F1, mAP and count error on labelled photos."""
     from shelfcount.data.formats import fingerprint
     from shelfcount.evaluation import metrics
+    from shelfcount.report import confusion_page
     from shelfcount.report.figures import confusion_matrix
     from shelfcount.stamp import stamp
 
-    for file in (json_file, picture):
+    for file in (json_file, picture, html):
         check_free(file, force)
-    dataset = _read(data, class_names, corrections or ())
+    dataset = _read(data, class_names, corrections or (), [trained_on] if trained_on else [])
+    learnt = _read(trained_on, class_names, corrections or (), [data]) if trained_on else None
     detector, threshold, facts = _open_low(model, threads)
     with bar("evaluating") as advance:
-        result = metrics.evaluate(detector, dataset, threshold=threshold, progress=advance)
+        found = metrics.run(detector, dataset, progress=advance)
+    # mAP wants the detections of low score, and has them: `_open_low` sees to it.
+    result = metrics.score(dataset, found, threshold)
     if json_file:
         head = {"model": facts, "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(threads=threads)}
         write_json(json_file, {**head, **result.to_json()})
     if picture:
         write_whole(picture, confusion_matrix(result.confusion, result.classes))
+    if html:
+        trained = None if learnt is None else Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
+        confusion_page.write_page(dataset, found, result, facts["name"], html, trained)
     _print_evaluation(result)
 
 
@@ -491,35 +613,134 @@ def _print_evaluation(result: Any) -> None:
 
 
 @app.command()
+def stress(
+    models: Annotated[list[Path], typer.Argument(help="Bundles or run folders; conditions are ordered by the first.")],
+    data: Annotated[str, typer.Option(help="Labelled photos; for --fix validation photos, as test photos choose nothing.")],
+    json_file: JsonFile = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with curves and examples here.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write a config for `train` that covers the weakest conditions here.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file that --fix starts from; else that of the first run given.")] = None,
+    photos: Annotated[int, typer.Option(min=0, help="Use only so many, evenly drawn; 0 uses all.")] = 0,
+    conditions: Annotated[str, typer.Option(help="Such as motion,glare; all by default.")] = "",
+    strengths: Annotated[str, typer.Option(help="Such as 2,4; 1 to 5 by default.")] = "",
+    seed: int = 0,
+    class_names: Names = None,
+    corrections: Corrections = None,
+    threads: Threads = 2,
+    force: Force = False,
+) -> None:
+    """What light, blur, angle and other conditions do to F1, counts and steadiness."""
+    from shelfcount.data.formats import fingerprint
+    from shelfcount.evaluation import stress as study_module
+    from shelfcount.report import stress_page
+    from shelfcount.stamp import stamp
+
+    for file in (json_file, html, fix):
+        check_free(file, force)
+    wanted, levels = study_module.chosen(conditions, strengths)
+    base = _fix_base(models, config) if fix else None
+    dataset = _read(data, class_names, corrections or ())
+    dataset = study_module.spread(dataset, photos) if photos else dataset
+    subjects = []
+    for model in models:
+        detector, threshold, facts = _open_low(model, threads)
+        subjects.append(study_module.Subject(f"{facts['name']} ({facts['recipe']})", detector, threshold, facts))
+    with bar("photos under conditions") as advance:
+        study = study_module.measure(subjects, dataset, wanted, levels, seed=seed, progress=advance)
+    head = {"data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(seed=seed, threads=threads)}
+    result = {**head, **study.to_json()}
+    if json_file:
+        write_json(json_file, result)
+    if html:
+        stress_page.write_page(study, result, html)
+    _print_stress(result)
+    if fix and base:
+        weak = study.to_cover()
+        write_whole(fix, study_module.covered(base, weak).to_toml())
+        names = ", ".join(condition.name for condition in weak) or "none costs enough"
+        out.print(f"config: {fix}, covering {names}")
+
+
+def _print_stress(result: Mapping[str, Any]) -> None:
+    from shelfcount.report.stress_page import holds, points
+
+    several = len(result["detectors"]) > 1
+    names = [f", {detector['name']}" if several else "" for detector in result["detectors"]]
+    table = Table("condition", *(plain(f"F1 points{name}") for name in names), "holds", "unit", box=None, header_style="bold")
+    for condition in result["conditions"]:
+        lost = [points(-summary["lost"]) for summary in condition["detectors"]]
+        table.add_row(condition["name"], *lost, holds(condition["detectors"][0], condition), condition["unit"])
+    out.print(table)
+    for detector in result["detectors"]:
+        out.print(plain(f"{detector['name']}: F1 {detector['f1']:.4f} on the {result['photos']} photos as they are"))
+
+
+def _fix_base(models: Sequence[Path], config: Path | None) -> config_module.Config:
+    """The settings that `stress --fix` adds to: the file's, else those of the first run, else the defaults."""
+    runs = [model for model in models if (model / "config.toml").exists()]
+    return config_module.load(config or (runs[0] / "config.toml" if runs else None))
+
+
+@app.command()
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     baseline: Annotated[str, typer.Option(help="Run or bundle; 'resnet50' takes an untrained one, for size and latency.")],
     data: Annotated[str, typer.Option(help="Labelled test photos.")],
     output: Annotated[Path, typer.Option("--out", help="Report folder.")],
-    runs: Annotated[int, typer.Option(min=1, help="Counted runs of the phone model.")] = 50,
-    baseline_runs: Annotated[int, typer.Option(min=1, help="Counted runs of the baseline.")] = 5,
-    photo: Annotated[Path | None, typer.Option(help="Photo to show counted; the first test photo by default.")] = None,
+    run: Annotated[Path | None, typer.Option(help="The bundle's run: measures its other forms too.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Counted runs of each form of the phone model.")] = 100,
+    baseline_runs: Annotated[int, typer.Option(min=1, help="Counted runs of each form of the baseline.")] = 10,
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="Of the runtimes; may be repeated. 1 and 2 by default.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few runs on one thread: shows that it works, not how fast.")] = False,
+    photo: Annotated[Path | None, typer.Option(help="Photo to time on and to show counted; the first test photo by default.")] = None,
+    phone: Annotated[list[Path] | None, typer.Option(help="TOML file with a phone's budget (benchmarks/phones); may be repeated.")] = None,
+    adb_binary: Annotated[Path | None, typer.Option(help="LiteRT's benchmark_model, to measure on the attached phone.")] = None,
+    adb_serial: Annotated[str | None, typer.Option(help="Of the phone, where adb sees several.")] = None,
     json_file: JsonFile = None,
     class_names: Names = None,
-    threads: Threads = 1,
+    corrections: Corrections = None,
     force: Force = False,
 ) -> None:
     """Measure a bundle against the ResNet-50 baseline and write a report."""
-    from shelfcount.report import bench as bench_report
+    from shelfcount.evaluation import phones
+    from shelfcount.report import bench as benching
+    from shelfcount.report import bench_page
+    from shelfcount.runtime.bundle import read_bundle
 
     for file in (output / "report.html", json_file):
         check_free(file, force)
-    dataset = _read(data, class_names)
-    with steps("preparing the baseline", "measuring F1", "measuring latency, both models in turn", "writing the report") as step:
-        result = bench_report.measure(
-            bundle, baseline, dataset, runs=runs, baseline_runs=baseline_runs, photo=photo, threads=threads, on_stage=step
-        )
-        bench_report.write(output, result)
-    if json_file:
-        write_json(json_file, result.to_json())
+    targets = phones.read(phone or ())
+    if adb_binary:
+        err.print("measuring on the attached phone")
+    on_phone = phones.measure(targets, read_bundle(bundle), adb_binary, adb_serial)
+    dataset = _read(data, class_names, corrections or ())
+    plan = benching.QUICK if quick else benching.Plan(runs, baseline_runs, tuple(dict.fromkeys(threads or benching.Plan.threads)))
+    result = benching.measure(bundle, baseline, dataset, output, run=run, plan=plan, photo=photo, bar=bar)
+    bench_page.write(output, result)
+    verdicts = phones.judge(targets, _figures(result), on_phone)
+    told = {**result.to_json(), "phones": [verdict.to_json() for verdict in verdicts]}
+    for file in (output / "result.json", *([json_file] if json_file else [])):
+        write_json(file, told)
+    for dropped in result.left_out:
+        err.print(f"[yellow]not measured:[/yellow] {plain(str(dropped))}")
     for line in result.verdict:
         out.print(line)
+    for verdict in verdicts:
+        out.print(plain(verdict.phone))
+        for judged in verdict.lines:
+            out.print(plain(f"  {judged}"))
     out.print(f"report: {(output / 'report.html').resolve()}")
+    if any(verdict.missed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _figures(result: Any) -> Any:
+    """Of a comparison, what a phone's budget is held against."""
+    from shelfcount.evaluation import phones
+
+    row, baseline = result.rows[0], result.rows[result.reference]
+    memory = None if row.memory is None else row.memory / 1e6
+    return phones.figures(result.bundle, f1=row.f1, baseline_f1=baseline.f1, memory_mb=memory)
 
 
 # ---------------------------------------------------------------- shared by the verbs
@@ -539,7 +760,9 @@ def _read(source: str, class_names: Path | None, corrections: Sequence[Path] = (
         entries = read_corrections(path)
         if entries.data == Path(source).name:
             dataset = apply(dataset, entries)
-            err.print(plain(f"{path}: {len(entries.corrections)} corrections applied"))
+            accepted = len(entries.decided("accepted"))
+            left = len(entries.corrections) - accepted
+            err.print(plain(f"{path}: {accepted} corrections applied" + (f", {left} refused or undecided" if left else "")))
         elif entries.data not in [Path(other).name for other in others]:
             given = ", ".join(Path(name).name for name in (source, *others))
             raise ShelfcountError(f"'{path}' corrects the labels of '{entries.data}', got {given}. Leave it out, or give those labels.")

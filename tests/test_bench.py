@@ -1,7 +1,8 @@
-"""The comparison report: a bundle against another bundle, from measuring to the page."""
+"""The comparison report: a bundle in all its forms against a run, and against another bundle, from measuring to the page."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,41 +10,75 @@ from pathlib import Path
 import pytest
 
 from shelfcount.deploy.bundle import write_bundle
-from shelfcount.records import ShelfcountError
-from shelfcount.report import bench
+from shelfcount.report import bench, bench_page
+from shelfcount.report.page import NOT_MEASURED
 from shelfcount.runtime.bundle import RAW_MODEL, read_bundle
 from shelfcount.training.runs import read_spec
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_bundle_against_a_larger_one(overfit, artifact: Callable[[str], bytes], bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    @contextlib.contextmanager
+    def bar(title: str):
+        stages.append(title)
+        yield lambda *_: None
+
+    plan = bench.Plan(runs=6, baseline_runs=3, threads=(1, 2))
+    result = bench.measure(bundle, str(overfit.run), overfit.photos, tmp_path, run=overfit.run, plan=plan, bar=bar)
+    bench_page.write(tmp_path, result)
+    assert stages == ["exporting", "measuring F1", "measuring latency, 1 thread", "measuring latency, 2 threads", "profiling operators"]
+    forms = ["LiteRT int8", "PyTorch float32", "LiteRT float32", "LiteRT float16", "LiteRT dynamic"]
+    assert [row.variant for row in result.rows if row.role == "phone"] == forms
+    assert [row.variant for row in result.rows if row.role == "baseline"] == ["PyTorch float32", "LiteRT float32", "LiteRT int8"]
+    assert result.rows[result.reference].variant == "LiteRT float32"
+    assert list(result.left_out) == []
+    for row in result.rows:
+        # One network in several number formats: the same work; and each form was measured whole.
+        assert row.macs == result.rows[0].macs
+        assert [(t.threads, t.runs) for t in row.by_threads] == [(t, 6 if row.role == "phone" else 3) for t in (1, 2)]
+        assert row.memory > 0
+        assert row.f1 is not None
+        assert row.preparation.p50 > 0
+        assert 0 < row.postprocessing.p50 < row.latency.p99
+    own = result.rows[0]
+    assert own.times_bundle is None
+    assert own.size == read_bundle(bundle).model_bytes
+    assert own.outside == ["TFLite_Detection_PostProcess"]
+    assert sum(kind["count"] for kind in own.operators) == len(result.operators)
+    # The same weights, so what int8 lost is the difference of the two F1.
+    assert own.lost_points == pytest.approx(100 * (result.rows[1].f1 - own.f1), abs=0.01)
+    data = json.loads((tmp_path / "result.json").read_text())
+    assert data["bundle"]["sha256"] == read_bundle(bundle).sha256
+    assert data["evaluation"]["f1"] == result.evaluation.micro.f1 == own.f1
+    assert data["rows"][2]["latency"]["warmup"] == 3
+    assert data["energy"] is None
+    assert data["stamp"]["versions"]["ai-edge-litert"]
+    page = (tmp_path / "report.html").read_text()
+    assert f"{own.f1:.3f}" in page
+    assert read_bundle(bundle).sha256 in page
+    assert "F1 against size" in page
+    text = (tmp_path / "report.md").read_text()
+    assert [row for row in result.rows if f"| {bench_page.label(row)} |" not in text] == []
+    assert (tmp_path / "counted.jpg").stat().st_size > 10_000
+
+
+def test_a_bundle_against_a_larger_one_in_the_short_form(overfit, artifact: Callable[[str], bytes], bundle: Path, tmp_path: Path) -> None:
     files = {"model.tflite": artifact("float32"), RAW_MODEL: b"not used here"}
     larger = write_bundle(tmp_path / "larger", read_spec(overfit.run), files, "float32", {})
-    stages: list[int] = []
-    result = bench.measure(bundle, str(larger.path), overfit.photos, runs=20, baseline_runs=10, on_stage=lambda: stages.append(len(stages)))
-    bench.write(tmp_path / "report", result)
-    assert stages == [0, 1, 2, 3]
+    result = bench.measure(bundle, str(larger.path), overfit.photos, tmp_path, plan=bench.QUICK)
+    bench_page.write(tmp_path, result)
     phone, baseline = result.rows
-    assert phone.size == read_bundle(bundle).model_bytes
-    assert baseline.size == larger.model_bytes
-    # One network in two number formats: the same work.
-    assert phone.macs == baseline.macs
+    assert (phone.size, baseline.size) == (read_bundle(bundle).model_bytes, larger.model_bytes)
+    assert phone.latency.runs == bench.QUICK.runs
+    # The run's own float32 is not there, so nothing is said of what int8 lost.
+    assert phone.lost_points is None
     assert baseline.f1 == pytest.approx(1.0, abs=0.05)
-    assert phone.latency.runs == 20
-    data = json.loads((tmp_path / "report" / "result.json").read_text())
-    assert data["bundle"]["sha256"] == read_bundle(bundle).sha256
-    assert data["evaluation"]["f1"] == result.evaluation.micro.f1
-    assert data["stamp"]["versions"]["ai-edge-litert"]
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert f"{phone.f1:.3f}" in page
-    assert read_bundle(bundle).sha256 in page
-    assert (tmp_path / "report" / "counted.jpg").stat().st_size > 10_000
-    table = (tmp_path / "report" / "report.md").read_text().splitlines()
-    assert len(table) == 4
-    assert len({line.count("|") for line in table}) == 1
-
-
-def test_a_baseline_that_is_nothing_is_refused(bundle: Path, overfit) -> None:
-    with pytest.raises(ShelfcountError, match=r"--baseline must be a run or bundle folder, or 'resnet50'.*, got 'resnet51'"):
-        bench.measure(bundle, "resnet51", overfit.photos, runs=1, baseline_runs=1)
+    assert bench.markdown(result.rows).count("\n") == 4
+    page = (tmp_path / "report.html").read_text()
+    assert "This is the short form" in page
+    # Energy, for one.
+    assert NOT_MEASURED in page
+    assert json.loads((tmp_path / "result.json").read_text())["quick"] is True

@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from shelfcount.evaluation.benchmark import Candidate, Latency, Ratio, Row, call_for, ratio, row, time_alternately, verdict
-from shelfcount.records import AnchorLevel, Detections, ModelSpec
+from shelfcount.evaluation.benchmark import Latency, Ratio, Row, latency, ratio, take_turns, times_words, verdict
 
 LATENCY = Latency(1.0, 1.1, 1.2, runs=10, warmup=1, threads=1)
 PHONE = Row("phone", "LiteRT int8", "random", 3_000_000, 10, 20, LATENCY, 0.84, 0.5, 0.1)
 BASELINE = Row("resnet50", "PyTorch float32", "random", 150_000_000, 1000, 2000, LATENCY, None, None, None)
 
 
-def test_calls_take_turns_and_run_as_often_as_asked() -> None:
+def calls(order: list[str], **milliseconds: float) -> dict[str, Callable[[], float]]:
+    """Models that say when they ran."""
+
+    def call(name: str, ms: float) -> float:
+        order.append(name)
+        return ms
+
+    return {name: (lambda name=name, ms=ms: call(name, ms)) for name, ms in milliseconds.items()}
+
+
+def test_models_take_turns_and_run_as_often_as_asked() -> None:
     order: list[str] = []
-    calls = {"slow": lambda: order.append("slow"), "fast": lambda: order.append("fast")}
     told: list[tuple[int, int]] = []
-    latencies, times = time_alternately(
-        calls, {"slow": 3, "fast": 9}, warmup=2, threads=1, progress=lambda done, total: told.append((done, total))
+    times = take_turns(
+        calls(order, slow=9.0, fast=1.0), {"slow": 3, "fast": 9}, warmup=2, progress=lambda done, total: told.append((done, total))
     )
     assert order[:4] == ["slow", "slow", "fast", "fast"]
     # The 3 of the slow one are spread over the 9 rounds.
     assert order[4:] == ["slow", "fast", "fast", "fast"] * 3
-    assert {name: len(values) for name, values in times.items()} == {"slow": 3, "fast": 9}
-    assert (latencies["fast"].runs, latencies["fast"].warmup, latencies["fast"].threads) == (9, 2, 1)
+    assert {name: values.tolist() for name, values in times.items()} == {"slow": [9.0] * 3, "fast": [1.0] * 9}
     assert told == [(i + 1, 12) for i in range(12)]
 
 
 def test_equal_numbers_of_runs_alternate_strictly() -> None:
     order: list[str] = []
-    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    time_alternately(calls, {"a": 5, "b": 5}, warmup=0, threads=1)
+    take_turns(calls(order, a=1.0, b=1.0), {"a": 5, "b": 5}, warmup=0)
     assert "".join(order) == "ab" * 5
 
 
-def test_planted_factor_is_found() -> None:
-    calls = {"slow": lambda: time.sleep(0.025), "fast": lambda: time.sleep(0.005)}
-    latencies, times = time_alternately(calls, {"slow": 12, "fast": 24}, warmup=1, threads=1)
-    found = ratio(times["slow"], times["fast"])
-    # Sleeps are 25 and 5 ms; a busy machine wakes both a little late.
-    assert 3.5 < found.median < 5.5
-    assert found.low <= found.median <= found.high
-    assert 25 <= latencies["slow"].p50 <= latencies["slow"].p90 <= latencies["slow"].p99
-
-
 def test_percentiles_are_numpys() -> None:
-    latencies, times = time_alternately({"a": lambda: None}, {"a": 50}, warmup=0, threads=4)
-    np.testing.assert_allclose(
-        [latencies["a"].p50, latencies["a"].p90, latencies["a"].p99], np.percentile(times["a"], (50, 90, 99)), atol=5e-4
-    )
+    times = np.random.default_rng(0).normal(10, 1, 50)
+    found = latency(times, warmup=3, threads=4)
+    np.testing.assert_allclose([found.p50, found.p90, found.p99], np.percentile(times, (50, 90, 99)), atol=5e-4)
+    assert (found.runs, found.warmup, found.threads) == (50, 3, 4)
 
 
 def test_ratio_is_taken_pair_by_pair() -> None:
@@ -78,6 +74,14 @@ def test_verdict_claims_what_was_measured() -> None:
     assert verdict(PHONE, replace(BASELINE, f1=0.86), Ratio(80.2, 70.4, 90.1))[2] == "F1 0.840 against 0.860"
 
 
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(3_060_000, "of one size (3.00 MB against 3.1 MB)"), (1_500_000, "2.0 times larger (3.00 MB against 1.5 MB)")],
+)
+def test_a_baseline_that_is_not_larger(size: int, words: str) -> None:
+    assert verdict(PHONE, replace(BASELINE, size=size), Ratio(2.0, 1.9, 2.1))[0] == words
+
+
 def test_slower_is_not_called_faster() -> None:
     line = verdict(PHONE, BASELINE, Ratio(0.4, 0.3, 0.5))[1]
     assert "faster" not in line
@@ -85,22 +89,31 @@ def test_slower_is_not_called_faster() -> None:
     assert line.startswith("2.5 times slower")
 
 
+def test_the_network_is_what_post_processing_leaves() -> None:
+    # 1.0 ms in all, of which 0.25 are post-processing.
+    row = replace(PHONE, postprocessing=replace(LATENCY, p50=0.25))
+    assert row.network == 0.75
+    assert PHONE.network is None
+
+
 def test_what_was_not_measured_stays_none() -> None:
-    measured = row(Candidate("resnet50", "PyTorch", "random", lambda: None), LATENCY, None)
-    assert (measured.f1, measured.map, measured.count_error, measured.size, measured.macs) == (None,) * 5
-    assert measured.to_json()["latency"]["p50"] == 1.0
+    written = BASELINE.to_json()
+    assert [written[key] for key in ("f1", "map", "count_error", "memory", "outside", "operators", "times_bundle")] == [None] * 7
+    assert written["latency"]["p50"] == 1.0
 
 
-def test_call_runs_the_detector_on_the_pixels() -> None:
-    class Seeing:
-        spec = ModelSpec("seeing", "none", ("cola",), 8, 8, (AnchorLevel(8, ((8.0, 8.0),)),))
-
-        def detect(self, image: np.ndarray) -> Detections:
-            return Detections([[0, 0, image.shape[1], image.shape[0]]], [0])
-
-    found = call_for(Seeing(), np.zeros((8, 6, 3), np.uint8))()
-    assert isinstance(found, Detections)
-    assert found.boxes.tolist() == [[0, 0, 6, 8]]
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (None, ""),
+        (Ratio(142.4, 131.0, 155.6), "142 (131 to 156)"),
+        (Ratio(2.04, 1.9, 2.1), "2.0 (1.9 to 2.1)"),
+        (Ratio(0.94, 0.9, 0.97), "0.94 (0.90 to 0.97)"),
+        (Ratio(1.02, 0.98, 1.05), "within noise (0.98 to 1.05)"),
+    ],
+)
+def test_a_ratio_in_words(times: Ratio | None, words: str) -> None:
+    assert times_words(times) == words
 
 
 @pytest.mark.parametrize("speed", [Ratio(1.0, 0.9, 1.1), Ratio(1.05, 1.0, 1.2)])

@@ -136,11 +136,14 @@ FIGURES = {
     "per_class_f1": lambda: figures.per_class_f1(class_scores(), class_scores(1)),
     "threshold_curve": lambda: figures.threshold_curve([0.1, 0.5, 0.9], [0.5, 0.8, 1], [1, 0.8, 0.1], [0.67, 0.8, 0.18], 0.5),
     "training_curves": lambda: figures.training_curves([0, 1, 2], {"training loss": [3.0, 2.0, 1.5]}, [None, 0.4, 0.6]),
-    "latency_bars": lambda: figures.latency_bars([("int8", 9.3, 10.1), ("ResNet-50", 1130.0, None), ("other", None, None)]),
-    "f1_against_latency": lambda: figures.f1_against_latency([("int8", 9.3, 0.83), ("float32", 22.0, 0.84), ("ResNet-50", 1130.0, None)]),
-    "nothing measured": lambda: figures.f1_against_latency([("ResNet-50", None, None)]),
+    "latency_by_threads": lambda: figures.latency_by_threads(
+        [("int8", [(1, 9.3, 10.1), (2, 5.2, 6.0)]), ("ResNet-50", [(1, 1130.0, 1200.0)]), ("other", [])]
+    ),
+    "f1_against": lambda: figures.f1_against([("int8", 9.3, 0.83), ("float32", 22.0, 0.84), ("ResNet-50", 1130.0, None)], "ms"),
+    "points of one place": lambda: figures.f1_against([(f"form {i}", 9.3, 0.83) for i in range(8)], "ms"),
+    "nothing measured": lambda: figures.f1_against([("ResNet-50", None, None)], "ms"),
     "no epochs": lambda: figures.training_curves([], {}, []),
-    "no bars": lambda: figures.latency_bars([]),
+    "no times": lambda: figures.latency_by_threads([]),
 }
 
 
@@ -156,7 +159,7 @@ def test_a_class_name_is_never_taken_for_a_formula():
 
 
 def test_a_figure_is_the_same_each_time():
-    assert FIGURES["latency_bars"]() == FIGURES["latency_bars"]()
+    assert FIGURES["f1_against"]() == FIGURES["f1_against"]()
 
 
 def test_confusion_matrix_must_have_the_background():
@@ -203,13 +206,14 @@ def full_page(name: str = "cola-can") -> str:
     table = page.Table(
         [page.Column("model"), page.Column("F1", "IoU 0.5")], [[name, 0.83149], ["ResNet-50", None]], "comparison", strong_row=0
     )
-    plot = page.Figure(FIGURES["no bars"](), name, name)
+    plot = page.Figure(FIGURES["no times"](), name, name)
     blocks = [
         page.Cards([page.Card("F1", 0.83149, name), page.Card("baseline", None)]),
         table,
         page.Facts({"device": name, "seed": 7, "GPU": None}),
         plot,
         page.Picture(shelf(), name, name),
+        page.Side([page.Picture(shelf(), name, name)] * 3, name),
         page.Note(name, warning=True),
         page.Command(f"shelfcount count BUNDLE {name}"),
         page.Details(name, [table, page.Details("inner", [plot])]),
@@ -290,3 +294,19 @@ def test_write_makes_the_folder_and_leaves_one_file(tmp_path):
     page.write(target, "Title", [page.Section("One", [page.Note("text")])])
     assert target.read_text().startswith("<!doctype html>")
     assert [p.name for p in target.parent.iterdir()] == ["index.html"]
+
+
+def test_markdown_says_the_same_without_the_pictures():
+    table = page.Table([page.Column("model"), page.Column("p50", "ms", 1)], [["int8 | small", 13.52], ["ResNet-50", None]], "In turn.")
+    blocks = [
+        page.Cards([page.Card("F1", 0.83149, "at IoU 0.5")]),
+        table,
+        page.Facts({"seed": 7}),
+        page.Details("More", [page.Note("<b>\nx")]),
+    ]
+    text = page.markdown("Title", [page.Section("", blocks), page.Section("Plot", [page.Figure(b"", "A plot.", "plot")])], "Lead")
+    assert text.splitlines() == [
+        *("# Title", "", "Lead", "", "- F1: 0.831 (at IoU 0.5)", ""),
+        *("| model | p50 ms |", "| --- | --- |", "| int8 \\| small | 13.5 |", "| ResNet-50 | not measured |", "", "In turn.", ""),
+        *("- seed: 7", "", "### More", "", "&lt;b> x", "", "## Plot", "", "*A plot.*"),
+    ]

@@ -1,17 +1,17 @@
-"""Phone model against baseline: size, work, latency and F1, each measured or said not to be."""
+"""Models side by side: size, work, memory, latency and F1, each measured or said not to be."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from shelfcount.deploy import flatbuffer
-from shelfcount.evaluation.metrics import Evaluation
-from shelfcount.records import Detector
+# Of the paired ratios, what counts as their spread.
+SPREAD = (10, 50, 90)
+# As a share: labels and metadata alone make files differ by so much.
+SAME_SIZE = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,48 +34,6 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model in one form, ready to be measured.
-
-    Attributes:
-        name: Of the model, for the table.
-        variant: Runtime and number format, such as 'LiteRT int8'.
-        start: How its weights were initialised, or that they are random.
-        call: One pass over one photo already at the input's size: network and suppression.
-        size: Bytes on disk; None where there is no file.
-        macs: Multiply-accumulates of one pass, or None.
-        parameters: Of the network, or None.
-    """
-
-    name: str
-    variant: str
-    start: str
-    call: Callable[[], object]
-    size: int | None = None
-    macs: int | None = None
-    parameters: int | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison; None is 'not measured'."""
-
-    name: str
-    variant: str
-    start: str
-    size: int | None
-    macs: int | None
-    parameters: int | None
-    latency: Latency
-    f1: float | None
-    map: float | None
-    count_error: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Ratio:
     """How many times faster one is than another: paired runs, so that the machine's moods cancel.
 
@@ -88,32 +46,86 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def within_noise(self) -> bool:
+        """Whether the pairs do not agree on which of the two is faster."""
+        return self.low <= 1 <= self.high
 
-def litert_candidate(name: str, variant: str, start: str, model: bytes, call: Callable[[], object], parameters: int | None) -> Candidate:
-    """A .tflite file as a candidate: its size and work are read from the file."""
-    return Candidate(name, variant, start, call, len(model), flatbuffer.count_macs(model), parameters)
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one form; None is 'not measured'.
+
+    Attributes:
+        name: Architecture and input size.
+        variant: Runtime and number format, such as 'LiteRT int8'.
+        start: How the weights were initialised, or that they are random.
+        size: Bytes of the file, or of the weights where PyTorch runs them.
+        macs: Multiply-accumulates of one pass.
+        parameters: Weights and biases.
+        latency: Network and suppression of one photo, at the first of the thread counts.
+        f1, map, count_error: On the test photos.
+        role: 'phone' or 'baseline'.
+        by_threads: Latency at each thread count.
+        times_bundle: How many times the bundle's time it takes, paired with the bundle's own runs, at
+            the thread count of `latency`; None for the bundle itself.
+        preparation: Reading, decoding and resizing a photo.
+        postprocessing: Decoding and suppression, a part of `latency`.
+        memory: Bytes that loading and running it add to a process, at the peak.
+        lost_points: Points of F1 lost against the same weights in float32.
+        outside: Operators that run outside XNNPACK.
+        partitions: Pieces into which XNNPACK cuts the network.
+        operators: What each operator takes, as `evaluation.op_profile` found it.
+    """
+
+    name: str
+    variant: str
+    start: str
+    size: int | None
+    macs: int | None
+    parameters: int | None
+    latency: Latency
+    f1: float | None
+    map: float | None
+    count_error: float | None
+    role: str = ""
+    by_threads: Sequence[Latency] = ()
+    times_bundle: Ratio | None = None
+    preparation: Latency | None = None
+    postprocessing: Latency | None = None
+    memory: int | None = None
+    lost_points: float | None = None
+    outside: Sequence[str] | None = None
+    partitions: int | None = None
+    operators: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def network(self) -> float | None:
+        """Median milliseconds of the network alone: what is left of the whole without the post-processing."""
+        return None if self.postprocessing is None else round(self.latency.p50 - self.postprocessing.p50, 3)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def time_alternately(
-    calls: Mapping[str, Callable[[], object]],
+def take_turns(
+    calls: Mapping[str, Callable[[], float]],
     runs: Mapping[str, int],
     *,
     warmup: int,
-    threads: int,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Latency], dict[str, np.ndarray]]:
-    """Time several calls in turn, so that a slow minute of the machine hits all alike.
+) -> dict[str, np.ndarray]:
+    """Run several models in turn, so that a slow minute of the machine hits all alike.
 
     Args:
-        calls: By name.
+        calls: By name; each runs its model once and returns the milliseconds it took.
         runs: Counted runs of each; a slow one may have fewer, spread over the rounds.
         warmup: Runs of each before counting.
-        threads: For the record; the calls know their own.
         progress: Called with runs done and runs in all.
 
     Returns:
-        Percentiles and the single times in milliseconds, by name; the times of the slowest call's
-        round r stand at the same share of the way through as its own.
+        The single times in milliseconds, by name; the times of the slowest call's round r stand at
+        the same share of the way through as its own.
     """
     for call in calls.values():
         for _ in range(warmup):
@@ -125,18 +137,15 @@ def time_alternately(
         for name, call in calls.items():
             if len(times[name]) * rounds > r * runs[name]:
                 continue
-            begin = time.perf_counter()
-            call()
-            times[name].append((time.perf_counter() - begin) * 1e3)
+            times[name].append(call())
             done += 1
             if progress:
                 progress(done, total)
-    arrays = {name: np.array(values) for name, values in times.items()}
-    latencies = {name: _latency(values, warmup, threads) for name, values in arrays.items()}
-    return latencies, arrays
+    return {name: np.array(values) for name, values in times.items()}
 
 
-def _latency(times: np.ndarray, warmup: int, threads: int) -> Latency:
+def latency(times: np.ndarray, warmup: int, threads: int) -> Latency:
+    """Percentiles of (n,) milliseconds."""
     p50, p90, p99 = (round(float(v), 3) for v in np.percentile(times, (50, 90, 99)))
     return Latency(p50, p90, p99, len(times), warmup, threads)
 
@@ -145,42 +154,25 @@ def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
     """How many times faster `fast` was, pair by pair; the longer series is cut into as many blocks as the shorter has runs."""
     n = min(len(slow), len(fast))
     pairs = np.array([np.median(a) for a in np.array_split(slow, n)]) / np.array([np.median(b) for b in np.array_split(fast, n)])
-    low, median, high = np.percentile(pairs, (10, 50, 90))
-    return Ratio(round(float(median), 2), round(float(low), 2), round(float(high), 2))
-
-
-def row(candidate: Candidate, latency: Latency, evaluation: Evaluation | None) -> Row:
-    """A candidate with what was measured of it."""
-    return Row(
-        candidate.name,
-        candidate.variant,
-        candidate.start,
-        candidate.size,
-        candidate.macs,
-        candidate.parameters,
-        latency,
-        evaluation.micro.f1 if evaluation else None,
-        evaluation.map if evaluation else None,
-        evaluation.count_by_class.relative if evaluation else None,
-    )
-
-
-def call_for(detector: Detector, pixels: np.ndarray) -> Callable[[], object]:
-    """One pass of a detector over a photo that is already at its input's size."""
-    return lambda: detector.detect(pixels)
+    low, median, high = (round(float(v), 2) for v in np.percentile(pairs, SPREAD))
+    return Ratio(median, low, high)
 
 
 def verdict(phone: Row, baseline: Row, speed: Ratio) -> Sequence[str]:
     """What the comparison says, one sentence a figure, in words that claim no more than was measured."""
     lines = []
     if phone.size and baseline.size:
-        lines.append(f"{baseline.size / phone.size:.0f} times smaller ({phone.size / 1e6:.2f} MB against {baseline.size / 1e6:.1f} MB)")
-    if speed.low <= 1 <= speed.high:
+        smaller, sizes = baseline.size / phone.size, f"{phone.size / 1e6:.2f} MB against {baseline.size / 1e6:.1f} MB"
+        if abs(smaller - 1) < SAME_SIZE:
+            lines.append(f"of one size ({sizes})")
+        else:
+            lines.append(f"{factor(max(smaller, 1 / smaller))} times {'smaller' if smaller > 1 else 'larger'} ({sizes})")
+    if speed.within_noise:
         lines.append(f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})")
     elif speed.low > 1:
-        lines.append(f"{_factor(speed.median)} times faster ({_factor(speed.low)} to {_factor(speed.high)} over paired runs)")
+        lines.append(f"{factor(speed.median)} times faster ({factor(speed.low)} to {factor(speed.high)} over paired runs)")
     else:
-        slower = [_factor(1 / v) for v in (speed.median, speed.high, speed.low)]
+        slower = [factor(1 / v) for v in (speed.median, speed.high, speed.low)]
         lines.append(f"{slower[0]} times slower ({slower[1]} to {slower[2]} over paired runs)")
     if phone.f1 is None or baseline.f1 is None:
         lines.append("F1 against the baseline was not measured, as the baseline was not trained")
@@ -189,6 +181,22 @@ def verdict(phone: Row, baseline: Row, speed: Ratio) -> Sequence[str]:
     return lines
 
 
-def _factor(value: float) -> str:
-    # 80.2 pretends a precision that timings lack; 1.4 as "1" would say nothing.
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+def times_words(times: Ratio | None) -> str:
+    """A ratio to the bundle's time as a table prints it; empty for the bundle itself.
+
+    >>> times_words(Ratio(2.04, 1.9, 2.1)), times_words(Ratio(1.01, 0.97, 1.08))
+    ('2.0 (1.9 to 2.1)', 'within noise (0.97 to 1.08)')
+    """
+    if times is None:
+        return ""
+    if times.within_noise:
+        return f"within noise ({times.low:.2f} to {times.high:.2f})"
+    return f"{factor(times.median)} ({factor(times.low)} to {factor(times.high)})"
+
+
+def factor(value: float) -> str:
+    """How many times, with as many digits as timings bear."""
+    # 80.2 pretends a precision that timings lack; 1.4 as "1" would say nothing, nor 0.94 as "0.9".
+    if value >= 10:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 1.5 or value == 1 else f"{value:.2f}"

@@ -1,30 +1,54 @@
-"""The comparison with the baseline: measured once, written as a page, a table in Markdown and JSON."""
+"""The comparison with the baseline: each model in each of its forms, measured once. `bench_page` writes it down."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shelfcount.evaluation import benchmark
-from shelfcount.evaluation.benchmark import Candidate, Ratio, Row
-from shelfcount.evaluation.metrics import Evaluation, evaluate
-from shelfcount.records import Dataset, ModelSpec, ShelfcountError
-from shelfcount.report import figures, page
-from shelfcount.report.pictures import annotate
-from shelfcount.runtime.bundle import LOWEST_SCORE, Bundle, LiteRTDetector, read_bundle
-from shelfcount.shelf.count import CountedPhoto, count_photo, summary_rows
+from shelfcount.deploy import contract, flatbuffer
+from shelfcount.evaluation import benchmark, latency, metrics, op_profile, variants
+from shelfcount.evaluation.benchmark import Ratio, Row
+from shelfcount.evaluation.metrics import Evaluation
+from shelfcount.evaluation.op_profile import Operator, Profile
+from shelfcount.evaluation.variants import Variant
+from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
+from shelfcount.report import disagreement, page
+from shelfcount.report.disagreement import Disagreement
+from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
+from shelfcount.shelf.count import CountedPhoto, count_photo
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import read_photo, stretch, write_photo, write_whole
+from shelfcount.vision.images import read_photo
 
-UNTRAINED = "resnet50"
-WARMUP = 3
-UNTRAINED_NOTE = "The baseline was not trained here, so its F1 was not measured. Its size and latency do not depend on its weights."
+# Shares settle after few runs; a baseline of seconds a run gets fewer.
+PROFILE_RUNS = {"phone": 20, "baseline": 3}
+PHOTOS_SHOWN = 3
+# The form that the headline compares with: what the baseline is before anyone quantizes it.
+REFERENCE_FORM = "LiteRT float32"
+Bar = Callable[[str], contextlib.AbstractContextManager[Callable[..., None]]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        runs, baseline_runs: Counted runs of each form of the phone model, and of the baseline.
+        threads: Thread counts; forms are compared at the first.
+        quick: Whether it is the short form, whose percentiles mean little.
+    """
+
+    runs: int = 100
+    baseline_runs: int = 10
+    threads: tuple[int, ...] = (1, 2)
+    quick: bool = False
+
+
+QUICK = Plan(runs=5, baseline_runs=3, threads=(1,), quick=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,265 +57,240 @@ class Comparison:
 
     Attributes:
         bundle: The phone model.
-        rows: The bundle's row, then the baseline's.
-        speed: How many times faster the bundle is.
+        rows: The bundle's row, the other forms of the same model, then the baseline's.
+        reference: Index of the baseline's row that the headline compares with.
         evaluation: Of the bundle on the test photos.
-        baseline_evaluation: Of the baseline, or None where it was not trained.
+        baseline_evaluation: Of the reference, or None where it was not trained.
+        operators: Of the bundle, in the order in which they ran; None where they could not be profiled.
+        disagreements: Photos on which the bundle and the reference differ most.
+        left_out: What could not be measured, and why.
         photo: The counted photo and its pixels.
+        plan: How much was measured.
         stamp: Commit, versions, device.
     """
 
     bundle: Bundle
-    rows: tuple[Row, Row]
-    speed: Ratio
+    rows: tuple[Row, ...]
+    reference: int
     evaluation: Evaluation
     baseline_evaluation: Evaluation | None
+    operators: Sequence[Operator] | None
+    disagreements: Sequence[Disagreement]
+    left_out: Sequence[Dropped]
     photo: tuple[CountedPhoto, np.ndarray]
+    plan: Plan
     stamp: dict[str, Any]
 
     @property
+    def speed(self) -> Ratio:
+        """How many times faster the bundle is than the reference."""
+        speed = self.rows[self.reference].times_bundle
+        if speed is None:
+            raise ValueError("the reference must be another row than the bundle's")
+        return speed
+
+    @property
     def verdict(self) -> list[str]:
-        return list(benchmark.verdict(*self.rows, self.speed))
+        """One sentence a figure; the baseline's other file, where there is one, in a sentence of its own."""
+        lines = list(benchmark.verdict(self.rows[0], self.rows[self.reference], self.speed))
+        for row in self.rows[self.reference + 1 :]:
+            if row.times_bundle is not None and row.variant != variants.PYTORCH:
+                lines.append(f"against the baseline as {row.variant}: " + ", ".join(benchmark.verdict(self.rows[0], row, row.times_bundle)))
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """As plain lists, numbers and strings."""
         return {
             "bundle": {"name": self.bundle.name, "sha256": self.bundle.sha256},
             "rows": [row.to_json() for row in self.rows],
-            "times_faster": dataclasses.asdict(self.speed),
+            "reference": self.reference,
+            "times_faster": asdict(self.speed),
             "verdict": self.verdict,
+            "quick": self.plan.quick,
+            "energy": None,
+            "left_out": [asdict(dropped) for dropped in self.left_out],
+            "disagreements": [
+                {"photo": d.photo.path.name, "products": d.products, "bundle_alone": d.gained[0], "baseline_alone": d.gained[1]}
+                for d in self.disagreements
+            ],
+            "operators": self.operators and [asdict(operator) for operator in self.operators],
             "evaluation": self.evaluation.to_json(),
             "baseline_evaluation": self.baseline_evaluation and self.baseline_evaluation.to_json(),
             "stamp": self.stamp,
         }
 
 
+@contextlib.contextmanager
+def _no_bar(_: str) -> Iterator[Callable[..., None]]:
+    yield lambda *_: None
+
+
 def measure(
     bundle_path: Path,
     baseline: str,
     dataset: Dataset,
+    folder: Path,
     *,
-    runs: int,
-    baseline_runs: int,
+    run: Path | None = None,
+    plan: Plan | None = None,
     photo: Path | None = None,
-    threads: int = 1,
-    on_stage: Callable[[], None] = lambda: None,
+    bar: Bar = _no_bar,
 ) -> Comparison:
-    """Size, latency, F1 and counts of a bundle and the baseline.
+    """Size, work, memory, latency, operators, F1 and counts of a bundle and the baseline in their forms.
 
     Args:
         bundle_path: Of the phone model.
         baseline: A run, a bundle, or 'resnet50' for an untrained network: its size and latency are
             those of a trained one, its F1 stays unmeasured.
         dataset: Test photos.
-        runs, baseline_runs: Counted runs of each.
-        photo: To show counted; by default the first test photo.
-        threads: Of LiteRT, for both.
-        on_stage: Called as each of four stages begins: baseline, F1, latency, report.
+        folder: Files that are exported on the way are kept in it, below ``models``.
+        run: The bundle's run, for its other forms.
+        plan: How much is measured; by default, `Plan`.
+        photo: To show counted, and to time on; by default the first test photo.
+        bar: Opens a progress bar with a title; what it yields is called with done, all and a description.
+
+    Raises:
+        ShelfcountError: If bundle, run, baseline and data do not fit each other.
     """
-    on_stage()
+    plan = plan or Plan()
     bundle = read_bundle(bundle_path)
-    slow, slow_model, slow_start, slow_threshold = _baseline(baseline, bundle.spec, threads)
-    on_stage()
-    low = LiteRTDetector.open(bundle, threads, LOWEST_SCORE)
-    evaluation = evaluate(low, dataset, threshold=bundle.spec.score_threshold)
-    baseline_evaluation = evaluate(slow, dataset, threshold=slow_threshold) if slow_threshold is not None else None
-    on_stage()
-    fast = LiteRTDetector.open(bundle, threads)
-    image = read_photo(photo or dataset.photos[0].path)
-    candidates = {
-        "phone": _candidate(
-            fast, image, (bundle.path / "model.tflite").read_bytes(), bundle.recipe, bundle.spec.provenance.get("start", "")
-        ),
-        "baseline": _candidate(slow, image, slow_model, "float32", slow_start),
-    }
-    latencies, times = benchmark.time_alternately(
-        {name: c.call for name, c in candidates.items()}, {"phone": runs, "baseline": baseline_runs}, warmup=WARMUP, threads=threads
+    shown = photo or dataset.photos[0].path
+    image = read_photo(shown)
+    with bar("exporting") as advance:
+        phone, dropped = variants.of_bundle(bundle, run, folder / "models", advance)
+        rivals, more = variants.of_baseline(baseline, bundle.spec.classes, folder / "models", advance)
+    models = [*phone, *rivals]
+    with bar("measuring F1") as advance:
+        found = _find(models, dataset, max(plan.threads), advance)
+    evaluations = {key: metrics.score(dataset, boxes, _threshold(models, key)) for key, boxes in found.items()}
+    timings = {t: _time(models, shown, plan, t, bar) for t in plan.threads}
+    with bar("profiling operators") as advance:
+        profiles, unprofiled = _profile(models, shown, plan, advance)
+    rows = tuple(_row(model, models, evaluations, timings, profiles, plan) for model in models)
+    reference = next((i for i, m in enumerate(models) if m.role == "baseline" and m.form == REFERENCE_FORM), len(phone))
+    own, rival = models[0].key, models[reference].key
+    differing: list[Disagreement] = []
+    if rival in found:
+        differing = disagreement.largest(dataset, _kept(models, own, found), _kept(models, rival, found), PHOTOS_SHOWN)
+    counted = count_photo(LiteRTDetector.open(bundle, plan.threads[0]), image, shown.name)
+    return Comparison(
+        bundle,
+        rows,
+        reference,
+        evaluations[own],
+        evaluations.get(rival),
+        profiles[own].operators if own in profiles else None,
+        differing,
+        [*dropped, *more, *unprofiled],
+        (counted, image),
+        plan,
+        stamp(threads=plan.threads[0]),
     )
-    rows = (
-        benchmark.row(candidates["phone"], latencies["phone"], evaluation),
-        benchmark.row(candidates["baseline"], latencies["baseline"], baseline_evaluation),
-    )
-    on_stage()
-    counted = count_photo(fast, image, Path(photo or dataset.photos[0].path).name)
-    speed = benchmark.ratio(times["baseline"], times["phone"])
-    return Comparison(bundle, rows, speed, evaluation, baseline_evaluation, (counted, image), stamp(threads=threads))
 
 
-def _candidate(detector: LiteRTDetector, image: np.ndarray, model: bytes, recipe: str, start: str) -> Candidate:
-    spec = detector.spec
-    pixels = stretch(image, spec.height, spec.width)
-    name = f"{spec.architecture} {spec.width} x {spec.height}"
-    return benchmark.litert_candidate(name, f"LiteRT {recipe}", start, model, benchmark.call_for(detector, pixels), None)
-
-
-def _start(spec: ModelSpec) -> str:
-    return str(spec.provenance.get("start", ""))
-
-
-def _baseline(source: str, phone: ModelSpec, threads: int) -> tuple[LiteRTDetector, bytes, str, float | None]:
-    """The baseline as a LiteRT float32 file, how it was initialised, and its threshold or None where it is untrained."""
-    path = Path(source)
-    if (path / "model.json").exists():
-        bundle = read_bundle(path)
-        model = (path / "model.tflite").read_bytes()
-        return (
-            LiteRTDetector.open(bundle, threads, LOWEST_SCORE),
-            model,
-            str(bundle.spec.provenance.get("start", "")),
-            bundle.spec.score_threshold,
-        )
-    # Converting needs torch; a comparison of two bundles does not.
-    from shelfcount.deploy import convert
-    from shelfcount.deploy.bundle import artifact
-    from shelfcount.training import runs
-    from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
-
-    if source == UNTRAINED:
-        spec = ModelSpec(BASELINE, BASELINE, phone.classes, 640, 640, retinanet_levels())
-        net, start, threshold = build(BASELINE, len(phone.classes), spec.levels, 256), f"{RANDOM}, untrained", None
-    elif path.is_dir():
-        trained = runs.load_run(path)
-        spec, net, threshold = trained.spec, trained.net, trained.spec.score_threshold
-        start = _start(spec)
-    else:
-        raise ShelfcountError(f"--baseline must be a run or bundle folder, or '{UNTRAINED}' for an untrained one, got '{source}'")
-    model = artifact(convert.to_litert(net, spec), spec, "float32", [])
-    return LiteRTDetector(model, spec, threads, LOWEST_SCORE), model, start, threshold
-
-
-def write(folder: Path, result: Comparison) -> None:
-    """Write report.html, report.md, result.json and counted.jpg."""
-    counted, image = result.photo
-    placement = list(zip(counted.placement.row.tolist(), counted.placement.position.tolist(), strict=True))
-    picture = annotate(image, counted.detections, counted.classes, rows=placement)
-    write_photo(folder / "counted.jpg", picture)
-    write_whole(folder / "result.json", json.dumps(result.to_json(), indent=1))
-    write_whole(folder / "report.md", markdown(result.rows))
-    sections = [
-        page.Section("", [page.Cards(_cards(result))]),
-        page.Section("A counted photo", _counted_blocks(counted, picture)),
-        page.Section("Against the baseline", _comparison_blocks(result)),
-        page.Section("How good it is", _quality_blocks(result.evaluation, result.baseline_evaluation)),
-        page.Section("Where these figures come from", [page.Facts(_facts(result))]),
-    ]
-    lead = f"{result.bundle.name}: {len(result.bundle.spec.classes)} classes, measured on {len(result.evaluation.photos)} test photos."
-    page.write(folder / "report.html", "May it go onto the phone?", sections, lead)
-
-
-def markdown(rows: tuple[Row, ...]) -> str:
-    """The comparison as a Markdown table."""
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as one Markdown table."""
     heads = ("model", "form", "MB", "GMAC", "p50 ms", "p90 ms", "threads", "F1", "mAP", "count error", "weights from")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        cells = [page.show(v, d) for v, d in zip(_cells(row), (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)]
-        lines.append("| " + " | ".join(cells) + " |")
+        size, macs = row.size and row.size / 1e6, row.macs and row.macs / 1e9
+        timing = row.latency
+        cells = [row.name, row.variant, size, macs, timing.p50, timing.p90, timing.threads, row.f1, row.map, row.count_error, row.start]
+        shown = [page.show(v, d) for v, d in zip(cells, (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)]
+        lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: Row) -> list[Any]:
-    size, macs = row.size and row.size / 1e6, row.macs and row.macs / 1e9
-    timing = row.latency
-    measured = [size, macs, timing.p50, timing.p90, timing.threads, row.f1, row.map, row.count_error]
-    return [row.name, row.variant, *measured, row.start]
+def _find(models: Sequence[Variant], dataset: Dataset, threads: int, advance: Callable[..., None]) -> dict[str, list[Detections]]:
+    trained = [model for model in models if model.trained]
+    found = {}
+    for i, model in enumerate(trained):
+        before, everything = i * len(dataset), len(trained) * len(dataset)
+
+        def step(done: int, _: int, before: int = before, everything: int = everything, key: str = model.key) -> None:
+            advance(before + done, everything, f"measuring F1: {key}")
+
+        found[model.key] = metrics.run(model.detector(threads), dataset, progress=step)
+    return found
 
 
-def _cards(result: Comparison) -> list[page.Card]:
-    phone, baseline = result.rows
-    smaller = f"{baseline.size / phone.size:.0f}×" if phone.size and baseline.size else None
-    speed = result.speed
-    within_noise = speed.low <= 1 <= speed.high
-    against = f"baseline {baseline.f1:.3f}" if baseline.f1 is not None else "baseline not trained"
-    return [
-        page.Card("F1 at IoU 0.5", phone.f1, against),
-        page.Card(
-            "Times faster",
-            "no difference" if within_noise else f"{speed.median:.0f}×",
-            f"{speed.low:.0f} to {speed.high:.0f} over paired runs",
-        ),
-        page.Card("Times smaller", smaller, f"{(phone.size or 0) / 1e6:.2f} MB against {(baseline.size or 0) / 1e6:.1f} MB"),
-        page.Card("Latency, ms", phone.latency.p50, f"median of {phone.latency.runs}, {phone.latency.threads} thread", 1),
-    ]
+def _threshold(models: Sequence[Variant], key: str) -> float:
+    return next(model for model in models if model.key == key).spec.score_threshold
 
 
-def _counted_blocks(counted: CountedPhoto, picture: np.ndarray) -> list[page.Block]:
-    total = len(counted.detections)
-    caption = f"{counted.path}: {total} products in {counted.placement.n_rows} rows. Each box carries its row and position."
-    columns = [page.Column("class"), page.Column("products")]
-    rows = [(name, products) for name, products, _ in summary_rows([counted])]
-    return [
-        page.Picture(picture, caption, "The photo with a box around each product"),
-        page.Table(columns, rows, "Products by class on this photo."),
-    ]
+def _kept(models: Sequence[Variant], key: str, found: Mapping[str, Sequence[Detections]]) -> list[Detections]:
+    return [boxes[boxes.scores >= _threshold(models, key)] for boxes in found[key]]
 
 
-def _comparison_blocks(result: Comparison) -> list[page.Block]:
-    phone, baseline = result.rows
-    columns = [
-        page.Column("model"),
-        page.Column("form"),
-        page.Column("size", "MB", 2),
-        page.Column("work", "GMAC", 2),
-        page.Column("p50", "ms", 1),
-        page.Column("p90", "ms", 1),
-        page.Column("threads"),
-        page.Column("F1"),
-        page.Column("mAP"),
-        page.Column("count error"),
-        page.Column("weights from"),
-    ]
-    caption = (
-        f"Network and suppression on one photo, in turn on one machine: {phone.latency.runs} and {baseline.latency.runs} runs "
-        f"after {WARMUP} not counted. Count error: products missed, added or misnamed, over products there."
+def _time(models: Sequence[Variant], photo: Path, plan: Plan, threads: int, bar: Bar) -> dict[str, latency.Timing]:
+    subjects = {model.key: latency.Subject(model.path, model.spec.height, model.spec.width) for model in models}
+    runs = {model.key: plan.runs if model.role == "phone" else plan.baseline_runs for model in models}
+    with bar(f"measuring latency, {threads} thread{'s' if threads > 1 else ''}") as advance:
+        return latency.measure(subjects, photo, runs, threads=threads, progress=advance)
+
+
+def _profile(models: Sequence[Variant], photo: Path, plan: Plan, advance: Callable[..., None]) -> tuple[dict[str, Profile], list[Dropped]]:
+    files, profiles, dropped = [model for model in models if model.is_file], {}, []
+    for done, model in enumerate(files, start=1):
+        runs = min(PROFILE_RUNS[model.role], plan.runs)
+        try:
+            size = (model.spec.height, model.spec.width)
+            profiles[model.key] = op_profile.profile(model.path, photo, size, runs=runs, threads=plan.threads[0])
+        except ShelfcountError as error:
+            dropped.append(Dropped(f"operators of {model.key}", str(error)))
+        advance(done, len(files))
+    return profiles, dropped
+
+
+def _row(
+    model: Variant,
+    models: Sequence[Variant],
+    evaluations: Mapping[str, Evaluation],
+    timings: Mapping[int, Mapping[str, latency.Timing]],
+    profiles: Mapping[str, Profile],
+    plan: Plan,
+) -> Row:
+    key, own = model.key, models[0].key
+    timing, evaluation, profiled = timings[plan.threads[0]][key], evaluations.get(key), profiles.get(key)
+    row = Row(
+        model.name,
+        model.form,
+        model.start,
+        model.bytes,
+        None,
+        model.parameters(),
+        timing.latency,
+        evaluation.micro.f1 if evaluation else None,
+        evaluation.map if evaluation else None,
+        evaluation.count_by_class.relative if evaluation else None,
+        role=model.role,
+        by_threads=[timings[t][key].latency for t in plan.threads],
+        times_bundle=None if key == own else benchmark.ratio(timing.times, timings[plan.threads[0]][own].times),
+        preparation=timing.preparation,
+        postprocessing=timing.postprocessing,
+        memory=timing.memory,
+        lost_points=_lost(model, models, evaluations),
     )
-    blocks: list[page.Block] = [page.Table(columns, [_cells(row) for row in result.rows], caption, strong_row=0)]
-    if result.baseline_evaluation is None:
-        blocks.append(
-            page.Note(
-                "The baseline was not trained here, so its F1 was not measured. Its size and latency do not depend on its weights.",
-                warning=True,
-            )
-        )
-    bars = [(f"{r.name} {r.variant}", r.latency.p50, r.latency.p90) for r in result.rows]
-    blocks.append(page.Figure(figures.latency_bars(bars), "Latency of one photo, median and 90th percentile.", "Bars of latency"))
-    return blocks
-
-
-def _quality_blocks(evaluation: Evaluation, baseline: Evaluation | None) -> list[page.Block]:
-    count = evaluation.count_by_class
-    cards = [
-        page.Card("Precision", evaluation.micro.precision),
-        page.Card("Recall", evaluation.micro.recall),
-        page.Card("F1, class ignored", evaluation.any_class.f1, "is a product there at all?"),
-        page.Card("Count error", count.relative, f"{count.mae:.1f} products a photo"),
-    ]
-    classes = page.Figure(
-        figures.per_class_f1(evaluation.per_class, baseline.per_class if baseline else None), "F1 of each class.", "Bars of F1 by class"
+    if not model.is_file:
+        # The work is that of the converted file, where there is one.
+        twin = next((m for m in models if m.role == model.role and m.is_file), None)
+        return row if twin is None else replace(row, macs=flatbuffer.count_macs(twin.path.read_bytes()))
+    data = model.path.read_bytes()
+    if profiled and profiled.postprocessing is not None:
+        row = replace(row, postprocessing=benchmark.latency(profiled.postprocessing, op_profile.WARMUP, plan.threads[0]))
+    return replace(
+        row,
+        macs=flatbuffer.count_macs(data),
+        outside=contract.stray_operators(data),
+        partitions=contract.partitions(data),
+        operators=op_profile.by_kind(profiled.operators) if profiled else None,
     )
-    confusion = page.Figure(
-        figures.confusion_matrix(evaluation.confusion, evaluation.classes),
-        "Rows are what stands there, columns what was reported.",
-        "Confusion matrix",
-    )
-    return [page.Cards(cards), classes, confusion]
 
 
-def _facts(result: Comparison) -> dict[str, Any]:
-    provenance, made = result.bundle.spec.provenance, result.stamp
-    facts = {
-        "bundle": f"{result.bundle.name}, sha256 {result.bundle.sha256}",
-        "trained on": f"{provenance.get('data', '')} (fingerprint {str(provenance.get('data_fingerprint', ''))[:12]})",
-        "licence of the photos": provenance.get("licence") or "not stated",
-        "weights start from": provenance.get("start", ""),
-        "seed": provenance.get("seed"),
-        "score threshold": result.bundle.spec.score_threshold,
-        "measured": made["date"],
-        "commit": made["commit"],
-        "device": made["device"],
-        "versions": ", ".join(f"{k} {v}" for k, v in made["versions"].items()),
-    }
-    measured = result.bundle.measured
-    if "f1" in measured and "f1_pytorch" in measured:
-        drop = 100 * (measured["f1_pytorch"] - measured["f1"])
-        facts["lost in quantization"] = f"{drop:+.2f} points of F1 on {measured.get('validation_photos')} validation photos"
-    return facts
+def _lost(model: Variant, models: Sequence[Variant], evaluations: Mapping[str, Evaluation]) -> float | None:
+    """Points of F1 against the same weights in float32: PyTorch's, or else the float32 file's."""
+    forms = (variants.PYTORCH, REFERENCE_FORM)
+    floats = [m.key for form in forms for m in models if m.role == model.role and m.form == form and m.key in evaluations]
+    if not floats or model.key not in evaluations:
+        return None
+    return round(100 * (evaluations[floats[0]].micro.f1 - evaluations[model.key].micro.f1), 2)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from shelfcount.evaluation.metrics import ClassScore
 
@@ -224,72 +225,109 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
     return _png(7.2, 3.8, draw)
 
 
-def latency_bars(rows: Sequence[tuple[str, float | None, float | None]]) -> bytes:
-    """Median time of one photo as a bar, the 90th percentile as its whisker.
+def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, float]]]]) -> bytes:
+    """Time of one photo by model and thread count: a dot at the median, a line to the 90th percentile.
 
     Args:
-        rows: (label, median in ms, 90th percentile in ms), top to bottom; None prints as "not measured".
+        rows: (label, [(threads, median in ms, 90th percentile in ms), ...]), top to bottom; without any time prints as
+            "not measured".
 
     Returns:
         PNG bytes.
     """
-    longest = max((p90 or p50 or 0 for _, p50, p90 in rows), default=0) or 1
+    counts = sorted({threads for _, times in rows for threads, _, _ in times})
+    look = {t: (colour, marker) for t, colour, marker in zip(counts, cycle((BLUE, ORANGE, GREEN, VERMILION)), cycle("osD^"), strict=False)}
 
     def draw(ax: Axes) -> None:
-        for i, (_, p50, p90) in enumerate(rows):
-            if p50 is None:
-                ax.text(0.01 * longest, i, "not measured", va="center", color=GREY)
-                continue
-            ax.barh(i, p50, height=0.62, color=BLUE)
-            if p90 is not None:
-                ax.plot([p50, p90, p90, p90], [i, i, i - 0.14, i + 0.14], color=INK, linewidth=1.2)
-            ax.text((p90 or p50) + 0.015 * longest, i, f"{p50:,.0f} ms" if p50 >= 100 else f"{p50:.3g} ms", va="center")
-        ax.set_yticks(range(len(rows)), [label for label, _, _ in rows])
-        ax.set(
-            xlim=(0, 1.16 * longest), ylim=(len(rows) - 0.4, -0.6), xlabel="time of one photo in ms: median, whisker to the 90th percentile"
-        )
+        for i, (_, times) in enumerate(rows):
+            for place, (threads, p50, p90) in enumerate(times):
+                # Side by side, not on top of each other: often the difference is small.
+                y = i + 0.26 * (place - (len(times) - 1) / 2)
+                colour, marker = look[threads]
+                ax.plot([p50, p90], [y, y], color=colour, linewidth=1.4)
+                ax.scatter(p50, y, s=34, color=colour, marker=marker, zorder=3)
+                shown = f"{p50:,.0f}" if p50 >= 100 else f"{p50:.3g}"
+                ax.annotate(shown, (max(p50, p90), y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+            if not times:
+                ax.text(0.01, i, "not measured", va="center", color=GREY, transform=ax.get_yaxis_transform())
+        if counts:
+            ax.set_xscale("log")
+            _label_1_2_5(ax.xaxis)
+        ax.margins(x=0.1)
+        ax.set_yticks(range(len(rows)), [label for label, _ in rows])
+        ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time of one photo in ms, logarithmic: median, line to the 90th percentile")
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
+        for threads in counts:
+            ax.scatter([], [], color=look[threads][0], marker=look[threads][1], label=f"{threads} thread{'s' if threads > 1 else ''}")
+        if counts:
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(counts))
 
-    return _png(7.2, 1.0 + 0.42 * max(len(rows), 1), draw)
+    return _png(7.2, 1.1 + 0.24 * max(len(counts), 2) * max(len(rows), 1), draw)
 
 
-def f1_against_latency(points: Sequence[tuple[str, float | None, float | None]]) -> bytes:
-    """F1 over the time of one photo, with a line through the models that no other beats in both.
+def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: str) -> bytes:
+    """F1 over what a model costs, with a line through the models that no other beats in both (the Pareto front).
 
     Args:
-        points: (label, median in ms, F1). A model that lacks either is named under the plot instead.
+        points: (label, cost, F1). A model that lacks either is named under the plot instead.
+        what: The cost and its unit, for the axis, such as 'median time of one photo in ms'.
 
     Returns:
         PNG bytes.
     """
-    known = sorted((ms, -f1, label) for label, ms, f1 in points if ms is not None and f1 is not None)
-    left_out = [label for label, ms, f1 in points if ms is None or f1 is None]
+    known = sorted((cost, -f1, label) for label, cost, f1 in points if cost is not None and f1 is not None)
+    left_out = [label for label, cost, f1 in points if cost is None or f1 is None]
     front: list[tuple[float, float]] = []
-    for ms, minus_f1, _ in known:
+    for cost, minus_f1, _ in known:
         if not front or -minus_f1 > front[-1][1]:
-            front.append((ms, -minus_f1))
+            front.append((cost, -minus_f1))
 
     def draw(ax: Axes) -> None:
         ax.plot(
-            [ms for ms, _ in front],
+            [cost for cost, _ in front],
             [f1 for _, f1 in front],
             color=GREEN,
             linewidth=1.4,
             linestyle="--",
-            label="no other is both faster and better",
+            label="Pareto front: no other costs less and finds more",
         )
-        for ms, minus_f1, label in known:
-            on_front = (ms, -minus_f1) in front
-            ax.scatter(ms, -minus_f1, s=52, color=GREEN if on_front else GREY, marker="o" if on_front else "X", zorder=3)
-            ax.annotate(label, (ms, -minus_f1), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8.5)
+        for cost, minus_f1, _ in known:
+            on_front = (cost, -minus_f1) in front
+            ax.scatter(cost, -minus_f1, s=52, color=GREEN if on_front else GREY, marker="o" if on_front else "X", zorder=3)
         ax.set_xscale("log")
         _label_1_2_5(ax.xaxis)
-        ax.margins(0.16)
+        ax.margins(x=0.2, y=0.34)
         note = f"\nnot measured: {', '.join(left_out)}" if left_out else ""
-        ax.set(xlabel=f"median time of one photo in ms, logarithmic{note}", ylabel="F1 at IoU 0.5")
+        ax.set(xlabel=f"{what}, logarithmic{note}", ylabel="F1 at IoU 0.5")
         ax.grid()
         if len(front) > 1:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        _name_points(ax, [(cost, -minus_f1, label) for cost, minus_f1, label in known])
 
-    return _png(7.2, 4.2, draw)
+    return _png(7.2, 4.6, draw)
+
+
+def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Put each label where it covers neither a point nor another label, with a thin line to its point where that is away."""
+    figure: Any = ax.figure
+    figure.draw_without_rendering()
+    marks = ax.transData.transform(np.array([(x, y) for x, y, _ in points]).reshape(-1, 2))
+    taken = [Bbox.from_bounds(px - 6, py - 6, 12, 12) for px, py in marks]
+    frame = ax.get_window_extent()
+    # Up and down in turn, further each time: forms of one model have nearly one F1.
+    steps = [(dx, sign * (11 + 13 * far)) for far in range(12) for sign in (1, -1) for dx in (0, 34, -34)]
+    pixels = figure.dpi / 72
+    for (px, py), (x, y, label) in zip(marks, points, strict=True):
+        text = ax.annotate(label, (x, y), xytext=(0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5)
+        size = text.get_window_extent()
+        boxes = [Bbox.from_bounds(px + dx * pixels - size.width / 2, py + dy * pixels - size.height / 2, *size.size) for dx, dy in steps]
+        free = [
+            i for i, box in enumerate(boxes) if frame.x0 < box.x0 and box.x1 < frame.x1 and not any(box.overlaps(other) for other in taken)
+        ]
+        chosen = free[0] if free else 0
+        taken.append(boxes[chosen].padded(2))
+        text.set_position(steps[chosen])
+        if steps[chosen] not in ((0, 11), (0, -11)):
+            line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 5, "shrinkB": 4}
+            ax.annotate("", (x, y), xytext=steps[chosen], textcoords="offset points", arrowprops=line)

@@ -138,6 +138,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Side:
+    """Pictures side by side, one below the other where the screen is narrow; what they show is in the captions."""
+
+    pictures: Sequence[Picture]
+    caption: str = ""
+    kind: ClassVar[str] = "side"
+
+
+@dataclass(frozen=True)
 class Note:
     """A paragraph; a warning stands out."""
 
@@ -163,7 +172,7 @@ class Details:
     kind: ClassVar[str] = "details"
 
 
-Block = Cards | Table | Facts | Figure | Picture | Note | Command | Details
+Block = Cards | Table | Facts | Figure | Picture | Side | Note | Command | Details
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,45 @@ def write(path: Path | str, title: str, sections: Sequence[Section], lead: str =
 def render(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """The page that `write` writes."""
     return _template().render(title=title, sections=sections, lead=lead)
+
+
+def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
+    """The page in Markdown: all but the figures and pictures, of which the captions stay."""
+    parts = [f"# {_inert(title)}", _inert(lead)]
+    for section in sections:
+        parts += [f"## {_inert(section.title)}" if section.title else "", *(_markdown_block(block) for block in section.blocks)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_block(block: Block) -> str:
+    match block:
+        case Cards(cards):
+            return "\n".join(f"- {_inert(c.label)}: {show(c.value, c.digits)}{f' ({_inert(c.note)})' if c.note else ''}" for c in cards)
+        case Table():
+            return _markdown_table(block)
+        case Facts(facts):
+            return "\n".join(f"- {_inert(name)}: {_inert(show(value))}" for name, value in facts.items())
+        case Details(summary, blocks):
+            return "\n\n".join([f"### {_inert(summary)}", *(_markdown_block(inner) for inner in blocks)])
+        case Command(text):
+            return f"```\n{text}\n```"
+        case Note(text):
+            return _inert(text)
+        case Figure() | Picture() | Side():
+            return f"*{_inert(block.caption)}*" if block.caption else ""
+
+
+def _markdown_table(table: Table) -> str:
+    heads = [f"{column.name} {column.unit}".strip() for column in table.columns]
+    rows = [[show(value, column.digits) for value, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    lines = [heads, ["---"] * len(heads), *rows]
+    text = "\n".join("| " + " | ".join(_inert(cell) for cell in line) + " |" for line in lines)
+    return f"{text}\n\n{_inert(table.caption)}".strip()
+
+
+def _inert(text: str) -> str:
+    # On one line; a class name with a pipe would open another column, one with < could be HTML.
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def show(value: Any, digits: int = 3) -> str:

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from shelfcount.evaluation.metrics import match
 from shelfcount.records import Detections
+from shelfcount.vision.images import stretch
 
 Colour = tuple[int, int, int]
 
@@ -29,6 +30,7 @@ PALETTE_SIZE = 48
 FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (0, 158, 115), (213, 40, 20), (245, 150, 0), (130, 138, 148)
 INK, PAPER = (28, 32, 38), (255, 255, 255)
 LONGEST_NAME = 30
+LONGEST_ENTRY = 44  # of the legend
 TAG_HEIGHT = 1.35  # of the font size
 
 
@@ -90,8 +92,7 @@ def annotate(
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     photo = Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image)
-    # What is drawn grows with the photo, since a large one is shown at the size of a small one.
-    unit = max(size) / LONGEST_SIDE
+    unit = drawing_unit(size)
     shown = detections if truth is None else Detections.concat([detections, truth])
     font = make_font(unit * text_size(shown.boxes * scale / unit))
 
@@ -113,6 +114,12 @@ def annotate(
         for (left, _, _, bottom), place in zip(detections.boxes * scale, rows, strict=True):
             draw_tag(draw, (left, bottom - font.size * TAG_HEIGHT), "{}/{}".format(*place), font, INK, size)
     return with_legend(photo, title, entries, make_font(17 * unit))
+
+
+def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    """(h, w, 3) uint8 with a longest side of at most `side` pixels."""
+    factor = min(1.0, side / max(picture.shape[:2]))
+    return stretch(picture, max(round(picture.shape[0] * factor), 1), max(round(picture.shape[1] * factor), 1))
 
 
 @lru_cache(maxsize=16)
@@ -207,6 +214,14 @@ def _judged(
     return marks, [e for e in entries if e.count or e.text != "not judged"]
 
 
+def drawing_unit(size: tuple[int, int]) -> float:
+    """What text and lines on a picture of (width, height) pixels are multiplied with.
+
+    They grow with the photo, since a large one is shown at the size of a small one; of a long shelf, with its shorter side.
+    """
+    return max(1.0, min(max(size), 1.5 * min(size)) / LONGEST_SIDE)
+
+
 def text_size(boxes: np.ndarray) -> float:
     """Font size for boxes on a photo of `LONGEST_SIDE`, all in pixels: a fifth of the median box's shorter side."""
     if not len(boxes):
@@ -221,10 +236,10 @@ def make_font(size: float) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size))
 
 
-def _shorten(name: str) -> str:
+def _shorten(name: str, longest: int = LONGEST_NAME) -> str:
     # On one line, whatever the labelling tool let through.
     name = " ".join(name.split())
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def draw_box(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
@@ -265,7 +280,7 @@ def _readable_on(colour: Colour) -> Colour:
 def with_legend(photo: Image.Image, title: str, entries: Sequence[Entry], font: ImageFont.FreeTypeFont) -> np.ndarray:
     """The photo with a panel of the entries beside it, or below where the photo is wide."""
     em, line = round(font.size), round(1.75 * font.size)
-    names = [_shorten(e.text) for e in entries]
+    names = [_shorten(e.text, LONGEST_ENTRY) for e in entries]
     column = round(max([font.getlength(n) for n in names], default=0) + 6.5 * em)
     wide = photo.width > 1.25 * photo.height
     head = line * len(title.splitlines()) + em

@@ -38,7 +38,7 @@ def draw_verdict(image: np.ndarray, arrangement: Arrangement, verdict: Verdict) 
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     photo = Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image)
-    unit = max(size) / LONGEST_SIDE
+    unit = pictures.drawing_unit(size)
     font = pictures.make_font(unit * pictures.text_size(arrangement.boxes * scale / unit))
 
     wrong = {box for deviation in verdict.deviations for box in deviation.boxes}
@@ -61,7 +61,7 @@ def draw_verdict(image: np.ndarray, arrangement: Arrangement, verdict: Verdict) 
 
 def _in_short(deviation: Deviation) -> str:
     if deviation.kind == "wrong_facings":
-        return f"{deviation.seen}/{deviation.planned} {deviation.name}"
+        return f"{deviation.seen} of {deviation.planned}: {deviation.name}"
     if deviation.kind == "wrong_product":
         return f"{deviation.instead} for {deviation.name}"
     return f"{deviation.kind}: {deviation.name}"

@@ -1,0 +1,262 @@
+"""What one pass takes, each model in a process of its own: its memory is its own, and no other's threads disturb it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shelfcount.evaluation import benchmark
+from shelfcount.evaluation.benchmark import Latency
+from shelfcount.records import ShelfcountError
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretch
+
+WARMUP = 3
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# Photo preparation, and post-processing where it is a step of its own, are timed so often after the runs.
+STEPS = 20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be timed.
+
+    Attributes:
+        path: A .tflite file, or the folder of a run, which PyTorch runs.
+        height, width: Of the input in pixels.
+    """
+
+    path: Path
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """What a model took.
+
+    Attributes:
+        times: (runs,) milliseconds of network and suppression, in the order of the rounds.
+        latency: Percentiles of them.
+        preparation: Reading, decoding and resizing the photo.
+        postprocessing: Decoding and suppression where they are a step of their own, as in PyTorch; None
+            for a file, where they are an operator.
+        memory: Bytes that loading and running added to its process at the peak; None where the
+            system does not tell.
+    """
+
+    times: np.ndarray
+    latency: Latency
+    preparation: Latency
+    postprocessing: Latency | None
+    memory: int | None
+
+
+def measure(
+    subjects: Mapping[str, Subject],
+    photo: Path,
+    runs: Mapping[str, int],
+    *,
+    threads: int,
+    warmup: int = WARMUP,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Timing]:
+    """Time models in turn on one photo, each in a fresh process.
+
+    Args:
+        subjects: By name.
+        photo: Read, decoded and resized by each for its input.
+        runs: Counted runs of each.
+        threads: Of the runtime of each.
+        warmup: Runs of each before counting.
+        progress: Called with runs done and runs in all.
+
+    Raises:
+        ShelfcountError: If a model cannot be loaded, or its process ends.
+    """
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(_Worker(name, subject, photo, threads)) for name, subject in subjects.items()}
+        times = benchmark.take_turns({name: w.run for name, w in workers.items()}, runs, warmup=warmup, progress=progress)
+        # Taken before anything else runs there.
+        memory = {name: worker.ask(_peak) for name, worker in workers.items()}
+        steps = {name: min(STEPS, runs[name]) for name in workers}
+
+        def step(name: str, which: Callable[[], float | None]) -> Latency | None:
+            values = [workers[name].ask(which) for _ in range(steps[name] + 1)][1:]
+            return None if values[0] is None else benchmark.latency(np.array(values), 1, threads)
+
+        return {
+            name: Timing(
+                times[name],
+                benchmark.latency(times[name], warmup, threads),
+                step(name, _prepare),  # type: ignore[arg-type]
+                step(name, _postprocess),
+                memory[name],
+            )
+            for name in workers
+        }
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function that runs in a process of its own.
+
+    Raises:
+        ShelfcountError: If the process ends without one. What the function raises comes through.
+    """
+    with _one_process() as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ShelfcountError(f"the process that ran {function.__name__} of {arguments[0]} ended early: {error}") from error
+
+
+def _one_process() -> ProcessPoolExecutor:
+    # Ctrl+C reaches every process of a terminal; the one that the user started answers it.
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+
+
+class _Worker:
+    """A process that holds one model."""
+
+    def __init__(self, name: str, subject: Subject, photo: Path, threads: int) -> None:
+        self.name = name
+        self.pool = _one_process()
+        self.start = (_open, subject, photo, threads)
+
+    def __enter__(self) -> _Worker:
+        try:
+            self.ask(*self.start)
+        except BaseException:
+            self.pool.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return self.pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise ShelfcountError(f"the process that timed {self.name} ended early: {error}. Is there enough memory for it?") from error
+
+    def run(self) -> float:
+        return float(self.ask(_run))
+
+
+# ---------------------------------------------------------------- inside a worker
+
+_inside: dict[str, Any] = {}
+
+
+def _open(subject: Subject, photo: Path, threads: int) -> None:
+    pixels = stretch(read_photo(photo), subject.height, subject.width)
+    opener = _litert if subject.path.suffix == ".tflite" else _pytorch
+    load = opener(subject, threads)
+    with suppress(OSError):
+        # The peak so far was that of the imports (Linux, proc(5): 5 resets VmHWM).
+        CLEAR.write_text("5")
+    before = _resident("VmRSS")
+    call, postprocess = load(pixels)
+    _inside.update(call=call, postprocess=postprocess, before=before, photo=photo, subject=subject)
+
+
+def _litert(subject: Subject, threads: int) -> Callable[[np.ndarray], tuple[Callable[[], object], None]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    def load(pixels: np.ndarray) -> tuple[Callable[[], object], None]:
+        try:
+            interpreter = Interpreter(model_path=str(subject.path), num_threads=threads)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ShelfcountError(f"LiteRT cannot load '{subject.path}': {error}") from error
+        (taken,) = interpreter.get_input_details()
+        given = [output["index"] for output in interpreter.get_output_details()]
+        filled = as_input(pixels, tuple(taken["shape"]), taken["dtype"])
+
+        def call() -> object:
+            interpreter.set_tensor(taken["index"], filled)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in given]
+
+        return call, None
+
+    return load
+
+
+def _pytorch(subject: Subject, threads: int) -> Callable[[np.ndarray], tuple[Callable[[], object], Callable[[], object]]]:
+    import torch
+
+    from shelfcount.training import runs
+    from shelfcount.vision.postprocess import detections_from_heads
+
+    torch.set_num_threads(threads)
+
+    def load(pixels: np.ndarray) -> tuple[Callable[[], object], Callable[[], object]]:
+        detector = runs.load_run(subject.path)
+        location, scores = detector.heads(pixels)
+        options: dict[str, Any] = {key: getattr(detector.spec, key) for key in ("score_threshold", "nms_iou", "max_detections")}
+        size = {"width": subject.width, "height": subject.height}
+        return lambda: detector.detect(pixels), lambda: detections_from_heads(location, scores, detector.anchors, **options, **size)
+
+    return load
+
+
+def as_input(pixels: np.ndarray, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    """Pixels as a network's input tensor.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        shape: (1, H, W, 3), or (1, 3, H, W) as PyTorch's converters leave it.
+        kind: uint8, int8 (pixels moved by 128) or a float (pixels in [-1, 1]).
+    """
+    values: np.ndarray = pixels
+    if np.dtype(kind) == np.int8:
+        values = (pixels.astype(np.int16) - 128).astype(np.int8)
+    elif np.issubdtype(kind, np.floating):
+        values = ((pixels.astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE).astype(kind)
+    return np.ascontiguousarray(values[None] if shape[-1] == 3 else values.transpose(2, 0, 1)[None])
+
+
+def _run() -> float:
+    return _milliseconds(_inside["call"])
+
+
+def _prepare() -> float:
+    subject = _inside["subject"]
+    return _milliseconds(lambda: stretch(read_photo(_inside["photo"]), subject.height, subject.width))
+
+
+def _postprocess() -> float | None:
+    call = _inside["postprocess"]
+    return None if call is None else _milliseconds(call)
+
+
+def _peak() -> int | None:
+    peak, before = _resident("VmHWM"), _inside["before"]
+    return None if peak is None or before is None else peak - before
+
+
+def _resident(field: str) -> int | None:
+    # Not getrusage: its peak is inherited from the process that started this one.
+    try:
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return (time.perf_counter() - begin) * 1e3

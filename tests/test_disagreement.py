@@ -1,0 +1,64 @@
+"""Where two models disagree: counted by hand on three products, and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shelfcount.records import Dataset, Detections, Photo
+from shelfcount.report import disagreement
+from shelfcount.report.pictures import FALSE_ALARM, FOUND, LONGEST_SIDE, MISSED
+from shelfcount.vision.images import write_photo
+
+CLASSES = ("cola", "tea")
+TRUTH = Detections([[10, 10, 50, 90], [60, 10, 100, 90], [110, 10, 150, 90]], [0, 0, 1])
+# The second product is missed, and a tea reported where nothing stands.
+FIRST = Detections([[10, 10, 50, 90], [110, 10, 150, 90], [10, 110, 50, 190]], [0, 1, 1], [0.9, 0.8, 0.7])
+# All three found, and the same tea reported, a little aside; one cola more that the first has not.
+SECOND = Detections([*TRUTH.boxes.tolist(), [12, 110, 52, 190], [110, 110, 150, 190]], [0, 0, 1, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5])
+
+
+def photo(folder: Path, name: str = "shelf.jpg", truth: Detections = TRUTH) -> Photo:
+    write_photo(folder / name, np.full((200, 200, 3), 90, np.uint8))
+    return Photo(folder / name, 200, 200, truth)
+
+
+def test_what_only_one_has_is_counted(tmp_path: Path) -> None:
+    found = disagreement.compare(photo(tmp_path), FIRST, SECOND)
+    assert found.differ.tolist() == [False, True, False]
+    # The tea is a false alarm of both: no difference.
+    assert [alone.tolist() for alone in found.alone] == [[False] * 3, [False] * 4 + [True]]
+    assert found.products == 2
+    assert found.gained == (0, 1)
+
+
+def test_photos_of_most_difference_come_first_and_agreement_is_left_out(tmp_path: Path) -> None:
+    photos = tuple(photo(tmp_path, f"{i}.jpg") for i in range(3))
+    chosen = disagreement.largest(Dataset(CLASSES, photos), [TRUTH, TRUTH, FIRST], [TRUTH, TRUTH[[0, 1]], SECOND], most=3)
+    assert [d.photo.path.name for d in chosen] == ["2.jpg", "1.jpg"]
+
+
+def test_what_differs_is_drawn_in_its_colour(tmp_path: Path) -> None:
+    panels = disagreement.draw(disagreement.compare(photo(tmp_path), FIRST, SECOND), CLASSES)
+    scale = LONGEST_SIDE / 200
+    labelled, first, second = (panel.astype(int) for panel in panels)
+
+    def edge(panel: np.ndarray, box: list[int], colour: tuple[int, int, int]) -> float:
+        left, top, _, bottom = (round(v * scale) for v in box)
+        # Below the tag, which lies on the upper corner.
+        return float((np.abs(panel[top + 80 : bottom, left : left + 2] - colour) <= 2).all(axis=2).mean())
+
+    assert edge(labelled, [60, 10, 100, 90], disagreement.LABELLED) > 0.9
+    # Dashes cover half of the edge.
+    assert 0.3 < edge(first, [60, 10, 100, 90], MISSED) < 0.7
+    assert edge(second, [60, 10, 100, 90], FOUND) > 0.9
+    assert edge(second, [110, 110, 150, 190], FALSE_ALARM) > 0.9
+    assert edge(first, [10, 10, 50, 90], FOUND) == 0
+
+
+def test_a_shelf_without_labels_is_drawn_too(tmp_path: Path) -> None:
+    empty = photo(tmp_path, "empty.jpg", Detections.empty())
+    found = disagreement.compare(empty, FIRST, Detections.empty())
+    assert found.products == 3
+    assert len(disagreement.draw(found, CLASSES)) == 3

@@ -1,0 +1,65 @@
+"""Timing in processes of their own: what each took, its memory, and errors that come through."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shelfcount.evaluation.latency import Subject, as_input, in_fresh_process, measure
+from shelfcount.records import ShelfcountError
+
+
+def test_pixels_in_the_form_that_a_file_asks_for() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+    assert as_input(pixels, (1, 2, 4, 3), np.uint8).tolist() == pixels[None].tolist()
+    # By 128 lower, as an int8 input has zero point -128.
+    assert as_input(pixels, (1, 2, 4, 3), np.int8).tolist() == (pixels[None].astype(int) - 128).tolist()
+    # vision.images: (pixel - 127) / 127.5.
+    np.testing.assert_allclose(as_input(pixels, (1, 2, 4, 3), np.float32), (pixels[None].astype(float) - 127) / 127.5, rtol=1e-6)
+    planes = as_input(pixels, (1, 3, 2, 4), np.uint8)
+    assert planes.shape == (1, 3, 2, 4)
+    assert planes[0, 2].tolist() == pixels[:, :, 2].tolist()
+
+
+@pytest.mark.slow
+def test_a_file_is_timed_in_a_process_of_its_own(released: Path) -> None:
+    photo = next((released / "golden").glob("*.jpg"))
+    subjects = {name: Subject(released / name, 416, 416) for name in ("model.tflite", "model-raw.tflite")}
+    told: list[tuple[int, int]] = []
+    found = measure(
+        subjects, photo, {"model.tflite": 4, "model-raw.tflite": 2}, threads=1, warmup=1, progress=lambda *step: told.append(step)
+    )
+    int8, half = found["model.tflite"], found["model-raw.tflite"]
+    assert (len(int8.times), len(half.times)) == (4, 2)
+    assert (int8.latency.runs, int8.latency.warmup, int8.latency.threads) == (4, 1, 1)
+    assert int8.latency.p50 > 1
+    assert int8.preparation.p50 > 0
+    assert int8.postprocessing is None
+    assert told[-1] == (6, 6)
+    # At least the weights, which both keep; not this process with its libraries.
+    assert 2e6 < int8.memory < 100e6
+    assert int8.memory < half.memory
+
+
+@pytest.mark.slow
+def test_pytorch_tells_its_steps_apart(overfit) -> None:
+    found = measure({"run": Subject(overfit.run, 96, 96)}, overfit.photos.photos[0].path, {"run": 3}, threads=1)["run"]
+    assert 0 < found.postprocessing.p50 < found.latency.p50
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_model_is_named(tmp_path: Path, released: Path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model at all")
+    photo = next((released / "golden").glob("*.jpg"))
+    with pytest.raises(ShelfcountError, match=r"LiteRT cannot load '.*broken.tflite'"):
+        measure({"broken": Subject(broken, 8, 8)}, photo, {"broken": 1}, threads=1)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told_of() -> None:
+    with pytest.raises(ShelfcountError, match="the process that ran _exit of 3 ended early"):
+        in_fresh_process(os._exit, 3)

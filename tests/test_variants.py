@@ -1,0 +1,91 @@
+"""The forms of a model: what a run gives, what fits together, and how its weights are counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from shelfcount.evaluation import variants
+from shelfcount.records import ShelfcountError
+from shelfcount.runtime.bundle import RAW_MODEL, read_bundle
+from shelfcount.training import backbones
+
+ROOT = Path(__file__).parents[1]
+
+
+def quiet(*_: object) -> None:
+    """No progress."""
+
+
+def test_weights_of_a_file_are_those_of_the_network(released: Path) -> None:
+    # The shipped weights are of the released bundle's architecture. Batch norms fold into a bias a channel; the towers of the
+    # heads, which levels share, fold with norms of their own into as many convolutions as there are levels.
+    levels, expected = len(read_bundle(released).spec.levels), 0
+    with safe_open(backbones.SHIPPED / "mobilenet_v2.safetensors", "np") as weights:
+        for name in weights.keys():  # noqa: SIM118
+            shape = weights.get_slice(name).get_shape()
+            if len(shape) == 4:
+                expected += (int(np.prod(shape)) + shape[0]) * (levels if ".convolutions." in name else 1)
+    assert variants.count_parameters((released / RAW_MODEL).read_bytes()) == expected
+    # int8 biases carry the scale of what comes in, so that each level has its own for its 33 scores and 4 coordinates.
+    assert variants.count_parameters((released / "model.tflite").read_bytes()) == expected + (levels - 1) * (33 + 4)
+
+
+def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(released)
+    (only,), dropped = variants.of_bundle(bundle, None, tmp_path, quiet)
+    assert (only.key, only.name, only.path) == ("phone LiteRT int8", "mobilenet_v2 416 x 416", released / "model.tflite")
+    assert only.bytes == bundle.model_bytes
+    assert only.start == "mobilenet_v2_imagenet.safetensors"
+    assert dropped == []
+    (rival,), _ = variants.of_baseline(str(released), bundle.spec.classes, tmp_path, quiet)
+    assert (rival.key, rival.trained) == ("baseline LiteRT int8", True)
+
+
+def test_a_baseline_that_is_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ShelfcountError, match=r"--baseline must be a run or bundle folder, or 'resnet50'.*, got 'resnet51'"):
+        variants.of_baseline("resnet51", ("cola",), tmp_path, quiet)
+
+
+@pytest.mark.slow
+def test_a_run_of_another_model_is_refused(bundle: Path, overfit, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(overfit.run, other)
+    spec = json.loads((other / "spec.json").read_text())
+    (other / "spec.json").write_text(json.dumps({**spec, "score_threshold": 0.125}))
+    with pytest.raises(ShelfcountError, match=r"--run must be the run that .*; their score_threshold differ: .* 0.125 in '.*other'"):
+        variants.of_bundle(read_bundle(bundle), other, tmp_path, quiet)
+
+
+@pytest.mark.slow
+def test_files_are_made_once_and_a_form_that_fails_is_told_of(
+    bundle: Path, overfit, artifact: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shelfcount.deploy import convert
+
+    opened, told = read_bundle(bundle), []
+    made, dropped = variants.of_bundle(opened, overfit.run, tmp_path, lambda *step: told.append(step))
+    forms = [variant.form for variant in made]
+    assert forms == ["LiteRT int8", "PyTorch float32", "LiteRT float32", "LiteRT float16", "LiteRT dynamic"]
+    assert dropped == []
+    assert made[2].path.read_bytes() == artifact("float32")
+    assert made[1].bytes == (overfit.run / "model.safetensors").stat().st_size
+    # Norms fold away, and the heads' towers unfold: near each other, and not the same.
+    assert made[2].parameters() == pytest.approx(made[1].parameters(), rel=0.1)
+    assert told[-1][:2] == (3, 3)
+    # The second time nothing is converted; what is not there yet, and cannot be made, is named with its reason.
+    made[3].path.unlink()
+
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(convert, "to_litert", fail)
+    again, dropped = variants.of_bundle(opened, overfit.run, tmp_path, quiet)
+    assert [variant.form for variant in again] == [form for form in forms if form != "LiteRT float16"]
+    assert [str(d) for d in dropped] == ["phone LiteRT float16: could not be exported: no such operator"]
