@@ -33,6 +33,7 @@ from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.count import CountedPhoto, count_photo
 from shelfcount.shelf.merge import merge, merge_photos
 from shelfcount.shelf.photo_pairs import View, look, map_boxes, map_points
+from shelfcount.shelf.photogate import Quality
 from shelfcount.shelf.registration import Registration, register
 from shelfcount.shelf.rows import rows
 from shelfcount.stamp import stamp
@@ -102,7 +103,7 @@ def detected(scene: Scene, noise: Noise, rng: np.random.Generator) -> tuple[Dete
 def counted(path: str, image: np.ndarray, found: Detections, classes: tuple[str, ...] = CLASSES) -> CountedPhoto:
     """As `shelf.count` would have it."""
     height, width = image.shape[:2]
-    return CountedPhoto(path, width, height, found, rows(found.boxes), classes, {})
+    return CountedPhoto(path, width, height, found, rows(found.boxes), classes, Quality())
 
 
 def true_counts(scenes: Sequence[Scene]) -> Counter[str]:

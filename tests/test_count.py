@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shelfcount.records import Detections, Dropped, ModelSpec
-from shelfcount.shelf.count import CSV_COLUMNS, count, count_photo, quality, report, summary_rows, write_csv
+from shelfcount.shelf.count import CSV_COLUMNS, count, count_photo, report, summary_rows, write_csv
 from shelfcount.vision import images
 
 CLASSES = ("cola", "=HYPERLINK(1)", "water")
@@ -90,10 +90,3 @@ def test_an_empty_shelf_counts_nothing(photo: np.ndarray, tmp_path: Path) -> Non
     assert counted.counts == {}
     write_csv(tmp_path / "out.csv", [counted])
     assert (tmp_path / "out.csv").read_text().splitlines() == [",".join(CSV_COLUMNS)]
-
-
-def test_quality_tells_sharp_from_blurred_and_bright_from_dark(photo: np.ndarray) -> None:
-    flat = np.full((100, 100, 3), 40, np.uint8)
-    assert quality(flat) == {"sharpness": 0.0, "brightness": 40.0}
-    blurred = images.stretch(images.stretch(photo, 30, 25), 120, 100)
-    assert quality(photo)["sharpness"] > 5 * quality(blurred)["sharpness"]

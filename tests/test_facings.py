@@ -2,104 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from dataclasses import dataclass
+import sys
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shelfcount.data.products import products
-from shelfcount.data.shelf_plane import ShelfParams, lay_out
+from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import render
 from shelfcount.shelf.facings import Arrangement, arrange, shares, to_json
 from shelfcount.shelf.rows import Placement, rows
 
-CATALOGUE = products(24, 0)
-NEAT = ShelfParams(rows=(3, 5), gap=0, back_row=0, occlusion=0)
-LONGER_SIDE = 1500  # pixels of a photo
+
+def _placement() -> Any:
+    path = Path(__file__).parents[1] / "benchmarks" / "placement.py"
+    spec = importlib.util.spec_from_file_location("placement", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    # Its dataclasses look their module up by name.
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """Products of one shelf in cm: (n, 4) boxes, names, (n,) row and whether it is stacked, and what was sold out."""
-
-    boxes: np.ndarray
-    names: np.ndarray
-    row: np.ndarray
-    stacked: np.ndarray
-    width: float
-    height: float
-    sold: np.ndarray
-
-    @property
-    def column(self) -> np.ndarray:
-        """(n,) from the left among the products on the board of a row, -1 for stacked ones."""
-        middle = self.boxes[:, 0] + self.boxes[:, 2]
-        beside = (self.row[:, None] == self.row) & ~self.stacked & (middle < middle[:, None])
-        return np.where(self.stacked, -1, beside.sum(axis=1))
-
-
-def shelf(rng: np.random.Generator, sell: float = 0.0) -> Shelf:
-    """A shelf from which single facings were sold, none at a row's end, under a stack, or narrower than the hole's neighbours."""
-    layout = lay_out(CATALOGUE, NEAT, 8.0 * rng.integers(10, 17), rng)
-    items = [item for item in layout.items if item.layer == 0]
-    sizes = np.array([(CATALOGUE[i.product].width, CATALOGUE[i.product].height) for i in items])
-    foot = np.array([(i.left, i.bottom) for i in items])
-    boxes = np.column_stack([foot[:, 0], foot[:, 1] - sizes[:, 1], foot[:, 0] + sizes[:, 0], foot[:, 1]])
-    row = np.array([i.row for i in items])
-    stacked = np.array(layout.floors)[row] - boxes[:, 3] > sizes[:, 1] / 2
-    sold = np.zeros(len(items), bool)
-    for number in range(row.max() + 1):
-        board = np.flatnonzero((row == number) & ~stacked)
-        board = board[np.argsort(boxes[board, 0])]
-        last = 0
-        for place in range(1, len(board) - 1):
-            left, this, right = board[place - 1 : place + 2]
-            carries = (stacked & (row == number) & (np.abs(boxes[:, 0] - boxes[this, 0]) < sizes[this, 0] / 2)).any()
-            fits = sizes[this, 0] >= min(sizes[left, 0], sizes[right, 0])
-            if fits and not carries and place - last > 2 and rng.random() < sell:
-                sold[this], last = True, place
-    names = np.array([CATALOGUE[i.product].name for i in items], object)
-    left = ~sold
-    return Shelf(boxes[left], names[left], row[left], stacked[left], layout.width, layout.height, boxes[sold])
-
-
-def photo_of(known: Shelf, tilt: float, yaw: float, rng: np.random.Generator, noise: float = 0.03) -> tuple[np.ndarray, tuple[int, int]]:
-    """(n, 4) boxes and the size of a photo: angles in degrees, pitch to 8 degrees, a lens of 56 to 73 degrees."""
-    scale = LONGER_SIDE / max(known.width, known.height)
-    size = (round(known.width * scale), round(known.height * scale))
-    focal = LONGER_SIDE / 2 / np.tan(np.radians(rng.uniform(56, 73) / 2))
-    roll, pitch, turn = (cv2.Rodrigues(np.radians(v))[0] for v in ((0.0, 0, tilt), (rng.uniform(-8, 8), 0, 0), (0, yaw, 0)))
-    rotation = roll @ pitch @ turn
-    view = np.column_stack([rotation[:, 0], rotation[:, 1], (0, 0, focal)]) @ np.diag([scale, scale, 1])
-    middle = np.array([[1, 0, -known.width / 2], [0, 1, -known.height / 2], [0, 0, 1]])
-    camera = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]]) @ view @ middle
-    corners = known.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(1, -1, 2)
-    seen = cv2.perspectiveTransform(corners, camera).reshape(-1, 4, 2)
-    boxes = np.concatenate([seen.min(axis=1), seen.max(axis=1)], axis=1)
-    return boxes + rng.normal(0, noise, boxes.shape) * np.tile(boxes[:, 2:] - boxes[:, :2], 2), size
-
-
-def arranged(known: Shelf, tilt: float, yaw: float, rng: np.random.Generator) -> Arrangement:
-    boxes, size = photo_of(known, tilt, yaw, rng)
-    return arrange(boxes, known.names.tolist(), rows(boxes), size)
-
-
-def edge_errors(found: np.ndarray, true: np.ndarray) -> list[float]:
-    """How far 9 of 10 edges are off at most, sideways in widths and upright in heights of the median product.
-
-    The scale and the place of the whole shelf are fitted first: a photo does not know them.
-    """
-    errors = []
-    for axis in (0, 1):
-        edges, known = found[:, axis::2].ravel(), true[:, axis::2].ravel()
-        off = np.abs(np.polyval(np.polyfit(edges, known, 1), edges) - known)
-        errors.append(float(np.percentile(off, 90) / np.median(true[:, axis + 2] - true[:, axis])))
-    return errors
+placement = _placement()
+shelf, arranged, edge_errors, CATALOGUE = placement.shelf, placement.arranged, placement.edge_errors, placement.CATALOGUE
 
 
 @pytest.mark.parametrize("tilt", [-15.0, -7.0, 0.0, 15.0])
@@ -125,10 +57,7 @@ def test_sold_out_facings_are_found_and_nothing_else(tilt: float, yaw: float) ->
         rng = np.random.default_rng(seed)
         known = shelf(rng, sell=0.25)
         arrangement = arranged(known, tilt, yaw, rng)
-        middles = (known.sold[:, 0] + known.sold[:, 2]) / 2
-        for gap in arrangement.gaps:
-            left, right = known.boxes[arrangement.facings(gap.row)[gap.after : gap.after + 2]]
-            hits += int(((left[2] < middles) & (middles < right[0]) & (known.sold[:, 3] > left[1]) & (known.sold[:, 1] < left[3])).any())
+        hits += placement.gaps_hit(known, arrangement)
         sold, found = sold + len(known.sold), found + len(arrangement.gaps)
     assert sold > 50
     assert hits >= 0.95 * sold
@@ -260,3 +189,22 @@ def test_painted_products_keep_their_places_in_the_front_view() -> None:
     sideways, upright = np.mean(errors, axis=0)
     assert sideways < 0.4
     assert upright < 0.12
+
+
+def test_rows_read_off_a_regular_cooler() -> None:
+    """Heads 40 below the feet above, of products 80 high: a board. Two heights in between, or none, are no cooler to learn truth from."""
+    board = np.array([[44 * i, 120 * row, 44 * i + 40, 120 * row + 80] for row in (1, 0, 2) for i in range(5)], float)
+    assert placement.regular_rows(board).tolist() == [1] * 5 + [0] * 5 + [2] * 5
+    # Stacked: what is above rests on what is below.
+    stacked = np.array([[44 * i, 82 * row, 44 * i + 40, 82 * row + 80] for row in (0, 1) for i in range(5)], float)
+    assert placement.regular_rows(stacked) is None
+    # Slanting by half a height.
+    slanting = board + np.linspace(0, 40, 5)[np.tile(np.arange(5), 3)][:, None] * (0, 1, 0, 1)
+    assert placement.regular_rows(slanting) is None
+
+
+def test_rows_of_regular_coolers_are_right(drinks: Path) -> None:
+    photos = list(placement.coolers(drinks / "val.json"))
+    regular = [(boxes, row) for boxes, row, _ in photos if len(row)]
+    assert len(regular) > len(photos) / 2
+    assert all((rows(boxes).row == row).all() for boxes, row in regular)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from shelfcount.records import Detections, Detector, Dropped, ShelfcountError
 from shelfcount.runtime.tiling import detect_tiled
+from shelfcount.shelf.facings import Arrangement, arrange
+from shelfcount.shelf.photogate import Quality, judge
 from shelfcount.shelf.rows import Placement, rows
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
-# Sharpness depends on how large a photo is; it is measured at this size so that photos compare.
-QUALITY_PIXELS = 1_000_000
 CSV_COLUMNS = ("photo", "class", "score", "x", "y", "w", "h", "row", "position")
 # Spreadsheets run a cell that begins so as a formula: owasp.org/www-community/attacks/CSV_Injection.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -36,8 +35,7 @@ class CountedPhoto:
         detections: The products, best score first.
         placement: Row and position of each.
         classes: Class names that `detections.classes` are indices into.
-        quality: ``sharpness``, the variance of the Laplacian of the grey photo at one megapixel, and
-            ``brightness``, its mean from 0 (black) to 255.
+        quality: Whether the photo is fit to be counted, and what to do where not.
     """
 
     path: str
@@ -46,12 +44,18 @@ class CountedPhoto:
     detections: Detections
     placement: Placement
     classes: tuple[str, ...]
-    quality: Mapping[str, float]
+    quality: Quality
 
     @property
     def counts(self) -> dict[str, int]:
         """Products of each class that is there, most frequent first."""
         return self.detections.counts(self.classes)
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """Facings, stacks, gaps and the front view; fitted anew at each call."""
+        names = [self.classes[i] for i in self.detections.classes]
+        return arrange(self.detections.boxes, names, self.placement, (self.width, self.height))
 
     def products(self) -> list[dict[str, Any]]:
         """One entry a product: class, score, box (x, y, width, height in pixels), row, position."""
@@ -71,7 +75,7 @@ class CountedPhoto:
             "path": self.path,
             "width": self.width,
             "height": self.height,
-            "quality": dict(self.quality),
+            "quality": self.quality.to_json(),
             "detections": self.products(),
             "counts": self.counts,
         }
@@ -87,7 +91,8 @@ def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> Counte
     """
     found = detect_tiled(detector, image)
     height, width = image.shape[:2]
-    return CountedPhoto(path, width, height, found, rows(found.boxes), detector.spec.classes, quality(image))
+    quality = judge(image, detector.spec, found.boxes)
+    return CountedPhoto(path, width, height, found, rows(found.boxes), detector.spec.classes, quality)
 
 
 def count(
@@ -114,15 +119,6 @@ def count(
             continue
         counted.append(count_photo(detector, image, str(path)))
     return counted, failed
-
-
-def quality(image: np.ndarray) -> dict[str, float]:
-    """Sharpness and brightness of (height, width, 3) uint8 RGB, as `CountedPhoto.quality` has them."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    factor = (QUALITY_PIXELS / grey.size) ** 0.5
-    size = max(round(grey.shape[1] * factor), 1), max(round(grey.shape[0] * factor), 1)
-    grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    return {"sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2), "brightness": round(float(grey.mean()), 2)}
 
 
 def report(photos: Sequence[CountedPhoto], bundle_name: str, bundle_sha256: str) -> dict[str, Any]:

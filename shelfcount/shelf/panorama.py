@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import cv2
 import numpy as np
 
 from shelfcount.records import Detections
+from shelfcount.shelf.facings import Arrangement, arrange
 from shelfcount.shelf.merge import MergedShelf
 from shelfcount.shelf.photo_pairs import GRID, View, map_boxes, map_points
 from shelfcount.vision import boxes as box_math
@@ -23,13 +25,24 @@ COARSE = 32
 KEEP_GAIN = 0.1
 
 
-def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
-    """The shelf from the front, as far as products stand on it; all that the photos show if none do.
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The part of the shelf's front that its picture shows.
 
-    Returns:
-        (h, w, 3) uint8 RGB, at most `MOST_PIXELS` large, white where no photo shows the shelf; and the products,
-        with boxes in its pixels.
+    Attributes:
+        width, height: Of the picture in pixels, at most `MOST_PIXELS` in all.
+        onto: (3, 3) float64, from the shelf's front to the picture's pixels.
+        products: Boxes in these pixels.
     """
+
+    width: int
+    height: int
+    onto: np.ndarray
+    products: Detections
+
+
+def frame(shelf: MergedShelf) -> Frame:
+    """The shelf from the front, as far as products stand on it; all that the photos show if none do."""
     shown = np.concatenate([map_points(_corners(view), h) for view, h in zip(shelf.views, shelf.homographies, strict=True)])
     low, high = shown.min(axis=0), shown.max(axis=0)
     if len(shelf.products):
@@ -38,12 +51,30 @@ def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
     size = high - low
     scale = min(1.0, np.sqrt(MOST_PIXELS / size.prod()))
     onto = np.array([[scale, 0, -scale * low[0]], [0, scale, -scale * low[1]], [0, 0, 1]])
-    width, height = (size * scale).astype(int) + 1
+    width, height = ((size * scale).astype(int) + 1).tolist()
+    return Frame(width, height, onto, shelf.products.replace(boxes=box_math.clip(map_boxes(shelf.products.boxes, onto), width, height)))
+
+
+def arranged(shelf: MergedShelf) -> Arrangement:
+    """Facings, stacks and gaps of the whole shelf, in pixels of its picture."""
+    framed = frame(shelf)
+    names = [shelf.photos[0].classes[i] for i in framed.products.classes]
+    return arrange(framed.products.boxes, names, shelf.placement, (framed.width, framed.height))
+
+
+def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
+    """The picture of a `frame`.
+
+    Returns:
+        (h, w, 3) uint8 RGB, white where no photo shows the shelf; and the products, with boxes in its pixels.
+    """
+    framed = frame(shelf)
+    width, height = framed.width, framed.height
     picture = np.full((height, width, 3), 255, np.uint8)
     depth = np.zeros((height, width), np.float32)
     for view, homography, gain in zip(shelf.views, shelf.homographies, _gains(shelf), strict=True):
-        _paint(picture, depth, cv2.multiply(view.picture, np.append(gain, 1.0)), view, onto @ homography)
-    return picture, shelf.products.replace(boxes=box_math.clip(map_boxes(shelf.products.boxes, onto), width, height))
+        _paint(picture, depth, cv2.multiply(view.picture, np.append(gain, 1.0)), view, framed.onto @ homography)
+    return picture, framed.products
 
 
 def _gains(shelf: MergedShelf) -> np.ndarray:

@@ -57,8 +57,8 @@ class Trunk:
 # Whether a trunk is fast in int8 follows from its operators: ReLU and ReLU6 stay in XNNPACK,
 # hard-swish and squeeze-excite fall out of it.
 FAMILY: Mapping[str, Trunk] = {
-    "mobilenet_v2": Trunk("mobilenetv2_100", True, "ImageNet start, the default"),
-    "mobilenet_v2_fused": Trunk(None, True, "MobileNetV2 with plain convolutions up to stride 8, and shorter"),
+    "mobilenet_v2_fused": Trunk(None, True, "the default: MobileNetV2 with plain convolutions up to stride 8, and shorter"),
+    "mobilenet_v2": Trunk("mobilenetv2_100", True, "ImageNet start"),
     "mobilenet_v2_050": Trunk("mobilenetv2_050", True, "half the width"),
     "mobilenet_v4_s": Trunk("mobilenetv4_conv_small", True, "fastest in int8"),
     "mobilenet_v4_m": Trunk("mobilenetv4_conv_medium", True, "largest"),

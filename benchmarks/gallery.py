@@ -1,0 +1,112 @@
+"""The pictures of the README's gallery, from what lies in the repository: ``python benchmarks/gallery.py``.
+
+    results/gallery_plan.jpg    a cooler against its plan, after one product was exchanged and one sold out, by the released bundle
+    results/gallery_merged.jpg  five photos of a synthetic shelf, and the shelf that they are merged to
+
+The released bundle does not know synthetic products. What is merged is the truth of each photo, its edges scattered by 3 % and
+2 % of the products lost; the photos are placed by their pixels and these boxes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import shelfcount
+from shelfcount.data.products import products
+from shelfcount.data.shelf_plane import ShelfParams
+from shelfcount.data.synthetic import Scene, views
+from shelfcount.records import Detections, ModelSpec
+from shelfcount.report.pictures import annotate, shrunk
+from shelfcount.report.results import ShelfCount
+from shelfcount.vision import boxes as box_math
+from shelfcount.vision.images import encode_photo, write_whole
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+BUNDLE = ROOT / "export" / "release" / "drinks-int8"
+COOLER = BUNDLE / "golden" / "1.jpg"
+SEED = 3
+CATALOGUE = products(16)
+LONG_SHELF = ShelfParams(width=960, height=720, rows=(2, 2), facings=(7, 8), back_row=0.2, occlusion=0, yaw=12, tilt=3, background="cooler")
+SCATTER, LOST = 0.03, 0.02
+# Row and position of the product that is put in another's place, of that place, and of the product that is sold out.
+PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 3)
+WIDTH, MOST_BYTES = 1400, 200_000
+
+
+class Truth:
+    """A detector that knows the photos it is shown, and scatters their boxes."""
+
+    spec = ModelSpec("truth", "none", tuple(product.name for product in CATALOGUE), 720, 960, (), product_px=(60, 90, 120))
+
+    def __init__(self, scenes: list[Scene]) -> None:
+        self.known = {scene.image.tobytes(): scene.truth[~scene.truth.ignore] for scene in scenes}
+        self.rng = np.random.default_rng(SEED)
+
+    def detect(self, image: np.ndarray) -> Detections:
+        """The truth of a photo, scattered."""
+        truth = self.known[image.tobytes()]
+        truth = truth[self.rng.random(len(truth)) >= LOST]
+        size = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
+        boxes = truth.boxes + self.rng.normal(0, SCATTER, size.shape) * size
+        return truth.replace(boxes=box_math.clip(boxes, image.shape[1], image.shape[0]))
+
+
+def rearranged(cooler: ShelfCount) -> np.ndarray:
+    """The photo with one product in another's place, and one sold out."""
+    photo = cooler.image
+    place = {(p["row"], p["position"]): np.round(p["box"]).astype(int).tolist() for p in cooler.products()}
+    x, y, w, h = place[PUT]
+    product = photo[y : y + h, x : x + w]
+    x, y, w, h = place[INSTEAD_OF]
+    photo = photo.copy()
+    photo[y : y + h, x : x + w] = cv2.resize(product, (w, h))
+    x, y, w, h = place[SOLD_OUT]
+    hole = np.zeros(photo.shape[:2], np.uint8)
+    hole[y : y + h, x : x + w] = 1
+    return cv2.inpaint(photo, hole, 5, cv2.INPAINT_TELEA)
+
+
+def long_shelf() -> np.ndarray:
+    """Five photos of a shelf in a row, and the merged shelf below."""
+    scenes = views(CATALOGUE, LONG_SHELF, np.random.default_rng(SEED), 5, 0.3)
+    shelf = shelfcount.count([scene.image for scene in scenes], Truth(scenes)).merge()
+    if shelf.notes:
+        raise RuntimeError(f"all five photos must fit, got {shelf.notes}")
+    whole, factor = shrunk(shelf.image, WIDTH), WIDTH / max(shelf.image.shape[:2])
+    found = shelf.detections.replace(boxes=shelf.detections.boxes * factor)
+    places = list(zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True))
+    below = annotate(whole, found, shelf.classes, rows=places)
+    gap, side = 8, (below.shape[1] - 4 * 8) // 5
+    strip = np.full((side * 3 // 4 + 2 * gap, below.shape[1], 3), 255, np.uint8)
+    for i, scene in enumerate(scenes):
+        strip[: side * 3 // 4, i * (side + gap) : i * (side + gap) + side] = cv2.resize(
+            scene.image, (side, side * 3 // 4), interpolation=cv2.INTER_AREA
+        )
+    return np.concatenate([strip, below])
+
+
+def write(name: str, picture: np.ndarray) -> None:
+    """As a JPEG as good as `MOST_BYTES` allow."""
+    picture = shrunk(picture, WIDTH)
+    files = (encode_photo(picture, quality=quality) for quality in range(90, 40, -5))
+    data = next(data for data in files if len(data) < MOST_BYTES)
+    write_whole(RESULTS / name, data)
+    print(f"{name}: {picture.shape[1]} x {picture.shape[0]}, {len(data) / 1000:.0f} kB")
+
+
+def main() -> int:
+    """Make and write both."""
+    (cooler,) = shelfcount.count(COOLER, BUNDLE)
+    (today,) = shelfcount.count(rearranged(cooler), BUNDLE)
+    write("gallery_plan.jpg", today.judge(cooler.learn("Plan")).picture())
+    write("gallery_merged.jpg", long_shelf())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
