@@ -29,8 +29,9 @@ train drinks-published drinks --set model.weights="$weights"
 judge drinks-published drinks_published
 [ -e runs/fused.safetensors ] || python export/fuse_early.py runs/drinks-published "$drinks/train.json" --out runs/fused.safetensors
 OMP_NUM_THREADS=1 train drinks-uncorrected drinks_fused --set model.weights=runs/fused.safetensors &
+beside=$!
 OMP_NUM_THREADS=1 train drinks drinks_fused --set model.weights=runs/fused.safetensors "$(corrections train)" "$(corrections val)"
-wait %1
+wait "$beside"
 judge drinks-uncorrected drinks_uncorrected
 judge drinks drinks_float
 OMP_NUM_THREADS=1 train drinks-qat drinks_qat --set model.weights=runs/drinks/model.safetensors "$(corrections train)" "$(corrections val)"
