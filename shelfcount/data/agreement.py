@@ -292,24 +292,22 @@ def interval(photos: Sequence[PhotoAgreement], rng: np.random.Generator) -> dict
 
 
 def kappa(table: np.ndarray) -> float | None:
-    """Cohen's kappa (Cohen 1960, "A coefficient of agreement for nominal scales").
+    """Cohen's kappa, as NLTK has it.
 
     Args:
         table: (n, n) int64, how often first said row and second column.
 
     Returns:
-        At most 1; None where chance alone would agree always, so that nothing can be said.
+        At most 1; None where both gave but one name, so that chance alone would agree always and nothing can be said.
 
     >>> round(kappa(np.array([[20, 5], [10, 15]])), 3)
     0.4
     """
-    total = int(table.sum())
-    chance = float(table.sum(axis=0) @ table.sum(axis=1)) / total**2 if total else 1.0
-    return None if chance == 1 else float((np.trace(table) / total - chance) / (1 - chance))
+    return float(_named(table).kappa()) if _several(table) else None
 
 
 def alpha(table: np.ndarray) -> float | None:
-    """Krippendorff's alpha for names given by two (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section B).
+    """Krippendorff's alpha for names given by two, as NLTK has it.
 
     Args:
         table: (n, n) int64, how often first said row and second column.
@@ -317,13 +315,21 @@ def alpha(table: np.ndarray) -> float | None:
     Returns:
         At most 1; None where only one name was given, so that nothing can be said.
     """
-    given = (table.sum(axis=0) + table.sum(axis=1)).astype(np.float64)
-    total = given.sum()
-    by_chance = total**2 - (given**2).sum()
-    if not by_chance:
-        return None
-    # Each thing that was named gives two coincidences, one in each order.
-    return float(1 - (total - 1) * 2 * (table.sum() - np.trace(table)) / by_chance)
+    return float(_named(table).alpha()) if _several(table) else None
+
+
+def _several(table: np.ndarray) -> bool:
+    """Whether the two gave more than one name."""
+    return np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) > 1
+
+
+def _named(table: np.ndarray) -> Any:
+    """NLTK's task of two who named as many things as the table holds."""
+    # A second to import, which data that was labelled once need not spend.
+    from nltk.metrics.agreement import AnnotationTask
+
+    said = np.indices(table.shape).reshape(2, -1).repeat(table.ravel(), axis=1).tolist()
+    return AnnotationTask([(who, thing, name) for who, names in enumerate(said) for thing, name in enumerate(names)])
 
 
 def _misnamed_by_each(naming: float, classes: int) -> float | None:
