@@ -1,11 +1,11 @@
 """One change at a time: what each part of the recipe is worth on validation photos.
 
-    python benchmarks/ablation.py DRINKS_FOLDER [--fused FUSED.safetensors] [--jobs 2]
+    python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--jobs 2]
 
-Every row goes on from weights that the package ships, for a few epochs, with one thing changed: through
-`shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected labels; the
-test photos are not touched. What helps a trained detector on is seen in minutes; what only helps from
-nothing is not seen here. Rows that stand in benchmarks/results/ablation.json already are not trained again.
+Every row is the released network's recipe (configs/drinks_fused.toml) in a fifth of its epochs with one thing
+changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
+labels; the test photos are not touched. FUSED, and V4 for mobilenet_v4_s, are starts from export/distill.py.
+Rows that stand in benchmarks/results/ablation.json already are not trained again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from threading import Lock
 from typing import Any
 
 from shelfcount.stamp import stamp
-from shelfcount.training.backbones import SHIPPED
 from shelfcount.vision.images import write_whole
 
 HERE = Path(__file__).parent
@@ -32,6 +31,7 @@ RUNS = HERE.parent / "runs" / "ablation"
 SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
 # Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
 COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
+CONFIG = HERE / "configs" / "drinks_fused.toml"
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Step:
     Attributes:
         name: Of the row and its run.
         what: The change, in words.
-        changes: `--set`s on top of benchmarks/configs/drinks.toml.
-        fused: Whether it starts from the fused weights instead of those of mobilenet_v2.
+        changes: `--set`s on top of benchmarks/configs/drinks_fused.toml.
+        model: Of the family, where it is another.
+        start: Its weights, where they are others than the fused ones: as `model.weights`, or 'distilled'.
         corrected: Whether training labels are the corrected ones.
         seeds: Three where the difference may be small.
     """
@@ -50,7 +51,8 @@ class Step:
     name: str
     what: str
     changes: tuple[str, ...] = ()
-    fused: bool = False
+    model: str = "mobilenet_v2_fused"
+    start: str | None = None
     corrected: bool = True
     seeds: tuple[int, ...] = (0,)
 
@@ -63,34 +65,37 @@ def strong() -> tuple[str, ...]:
 
 
 STEPS = (
-    Step("base", "the drinks recipe", seeds=(0, 1, 2)),
+    Step("base", "the recipe of the released network", seeds=(0, 1, 2)),
     Step("labels as published", "training labels not corrected", corrected=False, seeds=(0, 1, 2)),
     Step("paste", "products of other photos pasted in", ("augment.paste=0.5",), seeds=(0, 1, 2)),
+    Step("smoothing", "a tenth of a target spread over all classes", ("train.smoothing=0.1",), seeds=(0, 1, 2)),
+    Step("512 pixels", "a larger input", ("model.height=512", "model.width=512"), seeds=(0, 1, 2)),
+    Step("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
+    Step("forgiving", "unlabelled places forgiven", ("train.forgive=0.5",)),
     Step("as published, forgiving", "labels not corrected, unlabelled places forgiven", ("train.forgive=0.5",), corrected=False),
     Step("focal", "focal loss, anchors matched by overlap", ('train.loss="focal"',)),
     Step("multibox", "SSD's softmax with hard negatives", ('train.loss="multibox"',)),
-    Step("smoothing", "a tenth of a target spread over all classes", ("train.smoothing=0.1",)),
     Step("no mosaic", "whole photos alone", ("augment.mosaic=0",)),
     Step("strong augmentation", "the package's default augmentation", strong()),
-    Step("nothing frozen", "stem and first stages trained too", ("train.freeze=0",)),
     Step("no averaging", "the last weights instead of their running mean", ("train.ema=0",)),
     Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
-    Step("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
-    Step("fused", "mobilenet_v2_fused", ("train.freeze=0", "train.channels_last=true"), fused=True),
+    Step("from nothing", "random weights", start="none"),
+    Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
+    Step("mobilenet_v4_s", "from nothing, as there are no weights offline", model="mobilenet_v4_s", start="none"),
+    Step("mobilenet_v4_s, distilled", "from the features of a mobilenet_v2", model="mobilenet_v4_s", start="distilled"),
 )
 
 
-def train(step: Step, seed: int, epochs: int, drinks: Path, shipped: str, fused: str) -> dict[str, Any]:
+def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[str, Any]:
     """Train and score one row."""
     run = RUNS / f"{step.name.replace(' ', '-').replace(',', '')}-{seed}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     fixes = [f"--corrections={HERE / 'data' / f'drinks_{part}_corrections.json'}" for part in ("train", "val")]
-    model = "mobilenet_v2_fused" if step.fused else "mobilenet_v2"
-    changes = (*COMMON, f"train.epochs={epochs}", f"train.seed={seed}", *step.changes, f"model.weights={fused if step.fused else shipped}")
+    changes = (*COMMON, f"train.epochs={epochs}", f"train.seed={seed}", *step.changes, f"model.weights={start}")
     begin = time.monotonic()
     subprocess.run(
-        [SHELFCOUNT, "train", "--data", drinks / "train.json", "--val", drinks / "val.json", "--out", run, "--force", "--model", model]
-        + ["--config", HERE / "configs" / "drinks.toml", *(f"--set={change}" for change in changes)]
+        [SHELFCOUNT, "train", "--data", drinks / "train.json", "--val", drinks / "val.json", "--out", run, "--force", "--model", step.model]
+        + ["--config", CONFIG, *(f"--set={change}" for change in changes)]
         + (fixes if step.corrected else fixes[1:]),
         check=True,
         env=environment,
@@ -125,9 +130,9 @@ def main() -> None:
     """Train what is missing, so many at a time as asked for; each row is written when it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("drinks", type=Path)
-    parser.add_argument("--start", default=str(SHIPPED / "mobilenet_v2.safetensors"))
-    parser.add_argument("--fused", help="from export/fuse_early.py; without it, that row is left out")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("fused", help="start of mobilenet_v2_fused")
+    parser.add_argument("--distilled", help="start of mobilenet_v4_s; without it, its row is left out")
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -138,14 +143,15 @@ def main() -> None:
         (step, seed)
         for step in STEPS
         for seed in step.seeds
-        if (step.name, seed, options.epochs) not in stands and (options.fused or not step.fused)
+        if (step.name, seed, options.epochs) not in stands and (options.distilled or step.start != "distilled")
     ]
     # First seeds first, so that an interrupted study has every row once.
     jobs = sorted((job for job in jobs if not options.only or job[0].name in options.only), key=lambda job: job[1])
     lock = Lock()
 
     def work(job: tuple[Step, int]) -> None:
-        row = train(*job, options.epochs, options.drinks, options.start, options.fused)
+        start = {None: options.fused, "distilled": options.distilled}.get(job[0].start, job[0].start)
+        row = train(*job, options.epochs, options.drinks, start)
         with lock:
             rows.append(row)
             order = [step.name for step in STEPS]

@@ -4,7 +4,7 @@
 #
 #   benchmarks/drinks.sh DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
 #
-# A MobileNetV2 on the labels as published gives, by export/fuse_early.py, the start of the smaller and faster
+# A MobileNetV2 on the labels as published gives, by export/distill.py, the start of the smaller and faster
 # network that is released. That one is trained twice side by side, on the labels as published and as corrected,
 # to see what the corrections are worth; the second is then fine-tuned with the rounding of int8 inside.
 # Two and a half hours on 2 cores in all.
@@ -27,7 +27,7 @@ judge() { # run or bundle, result: on the labels as published, and as corrected
 
 train drinks-published drinks --set model.weights="$weights"
 judge drinks-published drinks_published
-[ -e runs/fused.safetensors ] || python export/fuse_early.py runs/drinks-published "$drinks/train.json" --out runs/fused.safetensors
+[ -e runs/fused.safetensors ] || python export/distill.py runs/drinks-published "$drinks/train.json" --out runs/fused.safetensors
 OMP_NUM_THREADS=1 train drinks-uncorrected drinks_fused --set model.weights=runs/fused.safetensors &
 beside=$!
 OMP_NUM_THREADS=1 train drinks drinks_fused --set model.weights=runs/fused.safetensors "$(corrections train)" "$(corrections val)"

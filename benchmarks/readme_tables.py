@@ -21,10 +21,10 @@ RESULTS = Path(__file__).parent / "results"
 # As `shelfcount evaluate --json` writes them: NAME.json on the labels as published, NAME_corrected.json on the corrected ones.
 EVALUATED = {
     "MobileNetV2 in float32, trained on labels as published": "drinks_published",
-    "MobileNetV2 in float32, trained on corrected labels": "drinks_large",
-    "released network in float32, PyTorch": "drinks_float",
-    "released network in float32, LiteRT": "drinks_float32",
-    "released network in int8, LiteRT": "drinks_int8",
+    "released network in float32, trained on labels as published": "drinks_uncorrected",
+    "released network in float32, trained on corrected labels": "drinks_float",
+    "the same, LiteRT": "drinks_float32",
+    "the released bundle: int8, LiteRT": "drinks_int8",
 }
 # As `shelfcount bench` writes it.
 COMPARED = "drinks_bench.json"
@@ -86,8 +86,7 @@ def steps(results: Path) -> str:
         means = [_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error")]
         rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
     first = result["rows"][0]
-    start = first["start"].split(" (")[0]
-    legend = f"{first['epochs']} epochs more from {start}, or from the fused start; {result['photos']}. {_origin(first)}"
+    legend = f"{first['epochs']} epochs each; {result['photos']}. {_origin(first)}"
     return "\n\n".join(["\n".join(_markdown(heads, rows)), legend])
 
 

@@ -29,10 +29,10 @@ def _script(path: str) -> ModuleType:
 
 
 def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does() -> None:
-    script = _script("export/fuse_early.py")
+    script = _script("export/distill.py")
     torch.manual_seed(0)
     teacher, student = (build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused"))
-    script.transplant(teacher, student)
+    script.transplant(teacher, student, fused=True)
     features = torch.randn(1, 32, 8, 8)
     with torch.no_grad():
         # Stages 3 and 4 of the teacher are 2 and 3 of the student, the first two blocks of its 5 are all of the student's 4.
@@ -43,12 +43,16 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
         assert torch.equal(teacher.state_dict()[name], student.state_dict()[name])
 
 
-def test_both_trunks_stand_at_stride_8_where_they_are_joined() -> None:
-    script = _script("export/fuse_early.py")
-    for name, stages in zip(("mobilenet_v2", "mobilenet_v2_fused"), script.UP_TO_STRIDE_8, strict=True):
-        part = script.early(build(name, 3, LEVELS, 16).trunk, stages).eval()
-        with torch.no_grad():
-            assert part(torch.zeros(1, 3, 64, 96)).shape == (1, 32, 8, 12)
+@pytest.mark.parametrize(("member", "shapes"), [("mobilenet_v2_fused", [(1, 32, 8, 12)]), ("mobilenet_v4_s", None)])
+def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list[tuple[int, ...]] | None) -> None:
+    script = _script("export/distill.py")
+    nets = (build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", member))
+    with torch.no_grad():
+        theirs, mine = (
+            [tuple(f.shape) for f in half(torch.zeros(1, 3, 64, 96))] for half in script.halves(*nets, fused=shapes is not None)
+        )
+    # Without a place of its own to join, a student feeds the pyramid: 16 channels at strides 8, 16 and 32.
+    assert theirs == mine == (shapes or [(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)])
 
 
 @pytest.mark.slow
