@@ -716,11 +716,10 @@ def bench(
     dataset = _read(data, class_names, corrections or ())
     plan = benching.QUICK if quick else benching.Plan(runs, baseline_runs, tuple(dict.fromkeys(threads or benching.Plan.threads)))
     result = benching.measure(bundle, baseline, dataset, output, run=run, plan=plan, photo=photo, bar=bar)
-    bench_page.write(output, result)
     verdicts = phones.judge(targets, _figures(result), on_phone)
-    told = {**result.to_json(), "phones": [verdict.to_json() for verdict in verdicts]}
-    for file in (output / "result.json", *([json_file] if json_file else [])):
-        write_json(file, told)
+    bench_page.write(output, result, verdicts)
+    if json_file:
+        write_json(json_file, bench_page.to_json(result, verdicts))
     for dropped in result.left_out:
         err.print(f"[yellow]not measured:[/yellow] {plain(str(dropped))}")
     for line in result.verdict:

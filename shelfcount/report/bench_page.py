@@ -9,7 +9,8 @@ from typing import Any
 
 from shelfcount.evaluation import variants
 from shelfcount.evaluation.benchmark import Row, factor, times_words
-from shelfcount.report import disagreement, figures, page
+from shelfcount.evaluation.phones import Verdict
+from shelfcount.report import disagreement, figures, page, phone_section
 from shelfcount.report.bench import Comparison
 from shelfcount.report.pictures import annotate
 from shelfcount.shelf.count import summary_rows
@@ -19,13 +20,18 @@ TITLE = "May it go onto the phone?"
 SLOWEST = 12
 
 
-def write(folder: Path, result: Comparison) -> None:
-    """Write report.html, report.md, result.json and counted.jpg."""
+def to_json(result: Comparison, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
+    """All that the report says, as plain lists, numbers and strings."""
+    return {**result.to_json(), "phones": [verdict.to_json() for verdict in verdicts]}
+
+
+def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) -> None:
+    """Write report.html, report.md, result.json and counted.jpg; `verdicts` are those on the budgets of phones."""
     counted, image = result.photo
     placement = list(zip(counted.placement.row.tolist(), counted.placement.position.tolist(), strict=True))
     picture = annotate(image, counted.detections, counted.classes, rows=placement)
     write_photo(folder / "counted.jpg", picture)
-    write_whole(folder / "result.json", json.dumps(result.to_json(), indent=1))
+    write_whole(folder / "result.json", json.dumps(to_json(result, verdicts), indent=1))
     head = result.rows[0]
     shown = page.Picture(
         picture,
@@ -38,7 +44,8 @@ def write(folder: Path, result: Comparison) -> None:
         "Products by class on this photo.",
     )
     sections = [
-        page.Section("", [page.Cards(_cards(result)), *_warnings(result), page.Note(_verdict(result))]),
+        page.Section("", [page.Cards(_cards(result)), *_warnings(result, verdicts), page.Note(_verdict(result))]),
+        phone_section.section(verdicts),
         page.Section("A counted photo", [shown, page.Details("Products by class", [products])]),
         page.Section("All forms side by side", _table_blocks(result)),
         page.Section("Latency", _latency_blocks(result)),
@@ -85,8 +92,8 @@ def _threads(n: int) -> str:
     return f"{n} thread{'' if n == 1 else 's'}"
 
 
-def _warnings(result: Comparison) -> list[page.Block]:
-    notes = []
+def _warnings(result: Comparison, verdicts: Sequence[Verdict]) -> list[page.Block]:
+    notes = [f"{verdict.phone}: its budget is missed. {phone_section.summary(verdict)}" for verdict in verdicts if verdict.missed]
     if result.plan.quick:
         notes.append("This is the short form: too few runs for percentiles. It shows that everything can be measured, and no more.")
     if result.baseline_evaluation is None:
@@ -108,8 +115,8 @@ def _table_blocks(result: Comparison) -> list[page.Block]:
         'run: the median of the ratios, and their 10th and 90th percentile. "Within noise": they do not agree on which is faster.'
     )
     weighs = [page.Column("form"), page.Column("size", "MB", 2), page.Column("parameters", "million", 2), page.Column("work", "GMAC", 2)]
-    weighs.append(page.Column("memory", "MB", 1))
-    weights = [[label(r), *_weights(r)] for r in result.rows]
+    weighs += [page.Column("memory", "MB", 1), page.Column("weights from")]
+    weights = [[label(r), *_weights(r), r.start or None] for r in result.rows]
     note = (
         "Memory is what loading and running add to a process, at the peak. A file counts weights that pyramid levels share once for each "
         "level, where it stores them so."

@@ -25,6 +25,7 @@ from shelfcount.evaluation.metrics import ClassScore
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#9AA3AE"
 INK, FAINT = "#1C2026", "#E3E7EC"
 MOST_CLASSES = 40
+LEAST_F1_SPAN = 0.06
 
 _STYLE: Any = {
     # A dollar sign in a class name is a dollar sign.
@@ -298,6 +299,10 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
         ax.set_xscale("log")
         _label_1_2_5(ax.xaxis)
         ax.margins(x=0.2, y=0.34)
+        low, high = ax.get_ylim()
+        # Forms of one model differ by less than the photos can tell; a finer scale would show that as a climb.
+        spare = max(0.0, LEAST_F1_SPAN - (high - low)) / 2
+        ax.set_ylim(low - spare, high + spare)
         note = f"\nnot measured: {', '.join(left_out)}" if left_out else ""
         ax.set(xlabel=f"{what}, logarithmic{note}", ylabel="F1 at IoU 0.5")
         ax.grid()

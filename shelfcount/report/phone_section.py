@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shelfcount.evaluation.phones import Line, Verdict
 from shelfcount.report import page
 
-TITLE = "May it go onto these phones?"
+TITLE = "Budgets of phones"
 
 
 def section(verdicts: Sequence[Verdict]) -> page.Section:
@@ -18,13 +18,14 @@ def section(verdicts: Sequence[Verdict]) -> page.Section:
 def _blocks(verdict: Verdict) -> list[page.Block]:
     columns = [page.Column(name) for name in (verdict.phone, "verdict", "got", "budget", "from")]
     rows = [[line.name, line.state, line.got, line.budget, line.basis] for line in verdict.lines]
-    blocks: list[page.Block] = [page.Table(columns, rows, _summary(verdict))]
+    blocks: list[page.Block] = [page.Table(columns, rows, summary(verdict))]
     if verdict.sources:
         blocks.append(page.Details("What the estimate rests on", [page.Note("\n".join(verdict.sources))]))
     return blocks
 
 
-def _summary(verdict: Verdict) -> str:
+def summary(verdict: Verdict) -> str:
+    """Which lines are missed, and which are open."""
     missed, left = (_names(verdict.lines, state) for state in ("missed", "open"))
     said = f"Missed: {missed}." if missed else "No line of the budget is missed."
     return said + (f" Open, as not measured or not decided by an estimate: {left}." if left else "")
