@@ -163,14 +163,25 @@ def _print_agreement(agreed: Any) -> None:
 @app.command()
 def correct(
     data: Annotated[str, typer.Option(help="Labelled photos.")],
-    output: Annotated[Path, typer.Option("--out", help="New labels as COCO; with --propose, the corrections file to decide on.")],
+    output: Annotated[Path, typer.Option("--out", help="New labels as COCO; with proposals, the corrections file to decide on.")],
     corrections: Corrections = None,
     propose: Annotated[
         Path | None,
         typer.Option(help="Bundle or run that did not learn from these photos: proposes corrections where it surely disagrees."),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Propose for photos that a model is to learn from: in so many parts, each judged by a model of the others."
+        ),
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="With --folds: folder for its runs, used again where they are; beside --out else.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="With --folds: TOML file, as for `train`.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="With --folds: such as train.epochs=30; may be repeated.")] = None,
     most: Annotated[int | None, typer.Option(min=1, help="Propose so many at most, the surest.")] = None,
-    html: Annotated[Path | None, typer.Option(help="With --propose: page with the crops, on which to accept and refuse.")] = None,
+    html: Annotated[Path | None, typer.Option(help="With proposals: page with the crops, on which to accept and refuse.")] = None,
     class_names: Names = None,
     threads: Threads = 2,
     json_file: JsonFile = None,
@@ -180,19 +191,24 @@ def correct(
     from shelfcount.data import corrections as correcting
     from shelfcount.data import formats, versions
 
-    if bool(corrections) == bool(propose):
+    given_as = [name for name, value in (("--corrections", corrections), ("--propose", propose), ("--folds", folds)) if value]
+    if len(given_as) != 1:
         raise ShelfcountError(
-            "correct takes either --corrections, which are applied, or --propose with a bundle or run; got both or neither"
+            "correct takes one of --corrections, which are applied, --propose with a bundle or run, and --folds; "
+            f"got {' and '.join(given_as) or 'none'}"
         )
-    if html and not propose:
-        raise ShelfcountError(f"--html shows what --propose finds, got --corrections with --html {html}")
+    if html and corrections:
+        raise ShelfcountError(f"--html shows what is proposed, got --corrections with --html {html}")
+    if (runs or config or changes) and not folds:
+        raise ShelfcountError(f"--runs, --config and --set belong to --folds, got {given_as[0]}")
     for file in (output, html, json_file):
         check_free(file, force)
     if output.suffix.lower() != ".json":
         raise ShelfcountError(f"--out must be a .json file, got '{output}'")
     dataset = _read(data, class_names)
-    if propose:
-        _propose(dataset, propose, output, most, html, json_file, threads)
+    if propose or folds:
+        judged = [(dataset, propose)] if propose else _folds(dataset, folds or 0, runs or output.with_suffix(""), config, changes or ())
+        _propose(dataset, judged, output, most, html, json_file, threads)
         return
     given = [correcting.read_corrections(path) for path in corrections or ()]
     versions.check_place(dataset, output)
@@ -206,26 +222,54 @@ def correct(
     out.print(f"labels: {output}")
 
 
+def _folds(dataset: Dataset, number: int, runs: Path, config: Path | None, changes: Sequence[str]) -> list[tuple[Dataset, Path]]:
+    """Parts of the data, each with a run that did not learn from it."""
+    from shelfcount.evaluation import folds
+
+    settings = config_module.load(config, changes)
+    parts = folds.make_folds(dataset, number, settings.train.seed)
+    with bar("training") as advance:
+
+        def step(fold: int, whole: int, done: int, total: int, figures: Mapping[str, float]) -> None:
+            advance(fold * total + done, whole * total, f"training fold {fold + 1} of {whole}")
+
+        trained = folds.train_folds(parts, runs, settings, _judge, step)
+    return [(part.held, run) for part, run in zip(parts, trained, strict=True)]
+
+
 def _propose(
-    dataset: Dataset, model: Path, output: Path, most: int | None, html: Path | None, json_file: Path | None, threads: int
+    dataset: Dataset,
+    judged: Sequence[tuple[Dataset, Path]],
+    output: Path,
+    most: int | None,
+    html: Path | None,
+    json_file: Path | None,
+    threads: int,
 ) -> None:
+    """Proposals for photos, each with the bundle or run that judges them, in one file."""
     from shelfcount.data.corrections import write_corrections
+    from shelfcount.data.formats import fingerprint
     from shelfcount.evaluation import label_errors, metrics
     from shelfcount.report import proposals_page
 
-    detector, threshold, facts = _open_low(model, threads)
-    with bar("looking for label errors") as advance:
-        found = metrics.run(detector, dataset, progress=advance)
-    proposals = label_errors.propose(dataset, found, threshold, model.resolve().name)[:most]
+    models: list[dict[str, Any]] = []
+    proposals: list[label_errors.Proposal] = []
+    for photos, model in judged:
+        detector, threshold, facts = _open_low(model, threads)
+        with bar("looking for label errors") as advance:
+            found = metrics.run(detector, photos, progress=advance)
+        proposals += label_errors.propose(photos, found, threshold, model.resolve().name)
+        models.append({**facts, "judged": len(photos)})
+        if facts.get("data_fingerprint") == fingerprint(photos):
+            err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
+    proposals = label_errors.surest_first(proposals)[:most]
     draft = label_errors.draft(dataset, proposals)
-    if facts.get("data_fingerprint") == draft.fingerprint:
-        err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
     write_corrections(draft, output)
     if html:
         proposals_page.write_page(dataset, proposals, draft, html)
     if json_file:
         entries = [{"sureness": round(p.sureness, 3), **p.correction.to_json()} for p in proposals]
-        write_json(json_file, {"model": facts, "fingerprint": draft.fingerprint, "proposals": entries})
+        write_json(json_file, {"models": models, "fingerprint": draft.fingerprint, "proposals": entries})
     adds = sum(p.correction.action == "add" for p in proposals)
     out.print(
         f"{len(proposals)} proposals, {adds} to add a label and {len(proposals) - adds} to rename one; decide on each: {html or output}"

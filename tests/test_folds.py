@@ -1,0 +1,106 @@
+"""Folds: each photo is held out once, with its group, and judged by a model that never saw it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from shelfcount import config
+from shelfcount.cli import app
+from shelfcount.data.corrections import read_corrections
+from shelfcount.data.formats import fingerprint
+from shelfcount.evaluation import folds
+from shelfcount.evaluation.folds import make_folds, train_folds
+from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Sixteen photos of noise, two of each store."""
+    folder, rng, photos = tmp_path_factory.mktemp("shop"), np.random.default_rng(0), []
+    for i in range(16):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        photos.append(Photo(folder / f"{i}.png", 40, 40, Detections([[5, 5, 20, 30]], [i % 2]), group=f"store {i // 2}"))
+    return Dataset(("cola", "tea"), tuple(photos), name="shop.json")
+
+
+def names(dataset: Dataset) -> set[str]:
+    return {photo.path.name for photo in dataset.photos}
+
+
+def groups(dataset: Dataset) -> set[str]:
+    return {photo.group for photo in dataset.photos}
+
+
+def test_each_photo_is_held_out_once_and_no_store_is_parted(shop: Dataset) -> None:
+    made = make_folds(shop, 4, seed=0)
+    assert [len(fold.held) for fold in made] == [4, 4, 4, 4]
+    assert set().union(*(names(fold.held) for fold in made)) == names(shop)
+    for fold in made:
+        assert not groups(fold.held) & (groups(fold.train) | groups(fold.val))
+        assert not groups(fold.train) & groups(fold.val)
+        assert len(fold.train) + len(fold.val) == 12
+
+
+def test_one_fold_has_nothing_to_learn_from(shop: Dataset) -> None:
+    with pytest.raises(ShelfcountError, match="at least 2 folds are needed, so that each is learnt from the others; got 1"):
+        make_folds(shop, 1, seed=0)
+
+
+def test_runs_that_are_there_are_used_and_stopped_ones_go_on(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, settings, calls = make_folds(shop, 3, seed=0), config.load(None, ["train.devices=2"]), []
+
+    def fit(train: Dataset, val: Dataset, run: Path, settings: config.Config, judge: Any, *, resume: bool, on_step: Any) -> None:
+        calls.append((run.name, resume, settings.train.devices))
+        on_step(1, 2, {})
+        run.mkdir(parents=True, exist_ok=True)
+        settings.write(run / "config.toml")
+        (run / "spec.json").touch()
+
+    monkeypatch.setattr(folds, "fit", fit)
+    (tmp_path / "fold-1" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "fold-1" / "checkpoints" / "last.ckpt").touch()
+    steps: list[tuple[int, ...]] = []
+    runs = train_folds(made, tmp_path, settings, lambda *_: None, lambda *args: steps.append(args[:4]))  # type: ignore[arg-type, return-value]
+    assert [run.name for run in runs] == ["fold-0", "fold-1", "fold-2"]
+    assert calls == [("fold-0", False, 1), ("fold-1", True, 1), ("fold-2", False, 1)]
+    assert steps == [(0, 3, 1, 2), (1, 3, 1, 2), (2, 3, 1, 2)]
+
+    learnt = {run: {"data_fingerprint": fingerprint(fold.train)} for run, fold in zip(runs, made, strict=True)}
+    monkeypatch.setattr(folds, "read_spec", lambda run: type("Spec", (), {"provenance": learnt[run]}))
+    assert train_folds(made, tmp_path, settings, lambda *_: None) == runs  # type: ignore[arg-type, return-value]
+    assert len(calls) == 3
+    with pytest.raises(ShelfcountError, match="fold-0' must be a run with this config"):
+        train_folds(made, tmp_path, config.load(None, ["train.epochs=1"]), lambda *_: None)  # type: ignore[arg-type, return-value]
+    learnt[runs[1]] = {"data_fingerprint": "0123456789abcdef"}
+    with pytest.raises(ShelfcountError, match=r"fold-1' must have learnt from this fold's photos, fingerprint \w{12}, got 0123456789ab"):
+        train_folds(made, tmp_path, settings, lambda *_: None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.slow
+def test_verb_proposes_over_folds(shelves: Any, tiny: tuple[str, ...], one_thread: None, tmp_path: Path) -> None:
+    arguments = [
+        "correct",
+        "--data",
+        str(shelves.train_json),
+        "--folds",
+        "2",
+        "--out",
+        f"{tmp_path}/c.json",
+        "--json",
+        f"{tmp_path}/j.json",
+    ]
+    for change in (*tiny, "train.epochs=1"):
+        arguments += ["--set", change]
+    said = CliRunner().invoke(app, arguments)
+    assert said.exit_code == 0, said.output
+    result = json.loads((tmp_path / "j.json").read_text())
+    assert sum(model["judged"] for model in result["models"]) == len(shelves.train)
+    assert result["fingerprint"] == read_corrections(tmp_path / "c.json").fingerprint == fingerprint(shelves.train)
+    assert (tmp_path / "c" / "fold-1" / "spec.json").exists()
