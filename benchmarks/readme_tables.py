@@ -75,14 +75,16 @@ def consumers(results: Path) -> str:
 
 
 def steps(results: Path) -> str:
-    """What one change each of the recipe is worth, as `benchmarks/ablation.py` found it; seeds of one change are averaged."""
+    """What one change each of the recipe is worth, as `ablation.py` and `ssdlite.py` found it; seeds of one change are averaged."""
     result = _read(results / "ablation.json")
     if result is None:
         return f"Ablation: {NOT_MEASURED}."
     heads = ("change", "seeds", "F1", "F1, class ignored", "mAP", "count error")
     rows = []
-    for name in dict.fromkeys(row["name"] for row in result["rows"]):
-        same = [row for row in result["rows"] if row["name"] == name]
+    peer = _read(results / "ssdlite.json")
+    all_rows = result["rows"] + (peer["rows"] if peer else [])
+    for name in dict.fromkeys(row["name"] for row in all_rows):
+        same = [row for row in all_rows if row["name"] == name]
         means = [_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error")]
         rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
     first = result["rows"][0]

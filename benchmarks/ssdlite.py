@@ -1,0 +1,123 @@
+"""torchvision's ssdlite320_mobilenet_v3_large as a row of the ablation: its network, anchors, loss and decoding, on the same photos.
+
+    python benchmarks/ssdlite.py DRINKS_FOLDER [--epochs 16]
+
+From random weights, as torchvision's lie on the network; the ablation's row "from nothing" is its counterpart. Photos,
+augmentation, optimizer, corrected labels and the choice of the threshold are those of the ablation.
+Writes benchmarks/results/ssdlite.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from shelfcount import config as config_module
+from shelfcount.console import bar
+from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
+from shelfcount.data.corrections import apply, read_corrections
+from shelfcount.data.formats import aligned, read
+from shelfcount.evaluation.metrics import AP_FLOOR, run, score
+from shelfcount.evaluation.threshold import best_threshold
+from shelfcount.records import Dataset, Detections
+from shelfcount.stamp import stamp
+from shelfcount.vision.images import write_whole
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "ssdlite.json"
+CONFIG = HERE / "configs" / "drinks_fused.toml"
+# Of the network; torchvision's model resizes to it itself.
+SIDE = 320
+BATCH = 8
+
+
+class TorchvisionDetector:
+    """A torchvision detection model as a `Detector`. Its class 0 is the background."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net.eval()
+
+    @torch.inference_mode()
+    def detect(self, image: np.ndarray) -> Detections:
+        found = self.net([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
+        boxes, classes, scores = (found[key].numpy() for key in ("boxes", "labels", "scores"))
+        return Detections(boxes, classes - 1, scores)
+
+
+def corrected(drinks: Path, part: str) -> Dataset:
+    """Photos of 'train' or 'val' with labels put right."""
+    return apply(read(str(drinks / f"{part}.json")), read_corrections(HERE / "data" / f"drinks_{part}_corrections.json"))
+
+
+def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
+    """The network after so many epochs of the ablation's photos and optimizer."""
+    torch.manual_seed(seed)
+    config = config_module.load(CONFIG)
+    # 300 as everywhere here, where torchvision gives 300 of 300 candidates; below AP_FLOOR nothing counts.
+    net = ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=len(dataset.classes) + 1, score_thresh=AP_FLOOR, detections_per_img=300
+    )
+    net.train()
+    photos = TrainingPhotos(dataset, SIDE, SIDE, config.augment, epochs, seed)
+    epoch = 0
+    loader = DataLoader(
+        photos, batch_size=BATCH, sampler=EpochSampler(len(photos), seed, lambda: epoch), collate_fn=collate, drop_last=True
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), config.train.lr, weight_decay=config.train.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.train.lr, total_steps=epochs * len(loader), pct_start=0.1)
+    with bar("training ssdlite320_mobilenet_v3_large") as advance:
+        for epoch in range(epochs):
+            for step, (images, samples) in enumerate(loader):
+                # It knows no boxes to ignore.
+                targets = [{"boxes": s["boxes"][~s["ignore"]], "labels": s["classes"][~s["ignore"]] + 1} for s in samples]
+                loss = torch.stack(list(net(list(images.float() / 255), targets).values())).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(net.parameters(), config.train.clip)
+                optimizer.step()
+                schedule.step()
+                advance(epoch * len(loader) + step + 1, epochs * len(loader), f"loss {loss.item():.2f}")
+    return net
+
+
+def main() -> None:
+    """Train, judge and write the row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("drinks", type=Path)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    training, validation = aligned(corrected(options.drinks, "train"), corrected(options.drinks, "val"))
+    begin = time.monotonic()
+    net = train(training, options.epochs, options.seed)
+    minutes = (time.monotonic() - begin) / 60
+    found = run(TorchvisionDetector(net), validation)
+    result = score(validation, found, best_threshold(validation, found, floor=AP_FLOOR)[0])
+    row = {
+        "name": "ssdlite320_mobilenet_v3_large",
+        "what": "torchvision's, from nothing, at 320 pixels",
+        "seed": options.seed,
+        "epochs": options.epochs,
+        "start": "random",
+        "f1": result.micro.f1,
+        "f1_class_ignored": result.any_class.f1,
+        "map": result.map,
+        "count_error": result.count_by_class.relative,
+        "minutes": round(minutes, 1),
+        "stamp": stamp(seed=options.seed, threads=torch.get_num_threads()),
+    }
+    write_whole(options.out, json.dumps({"photos": "validation, corrected labels", "rows": [row]}, indent=1))
+    print(f"F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min")
+
+
+if __name__ == "__main__":
+    main()
