@@ -27,7 +27,7 @@ from shelfcount.console import bar
 from shelfcount.data.formats import read
 from shelfcount.data.products import products
 from shelfcount.data.shelf_plane import CM_PER_FACING, ShelfParams, lay_out
-from shelfcount.shelf.facings import Arrangement, arrange
+from shelfcount.shelf.facings import Arrangement, arrange, shares
 from shelfcount.shelf.rows import rows
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
@@ -45,6 +45,15 @@ SOLD = 0.15
 # Bottoms of a regular row lie within the first share of the median product's height, those of two rows more than the second
 # apart, and a board of at least the third is between a row's heads and the feet above.
 NARROW, APART, BOARD = 0.3, 0.6, 0.12
+# Of a cell, averaged over all.
+MEANS = (
+    "products_in_right_row",
+    "products_in_right_row_and_column_or_stack",
+    "front_edges_off_in_widths",
+    "front_edges_off_in_heights",
+    "share_off_by_count",
+    "share_off_by_width",
+)
 
 
 # ---------------------------------------------------------------------------- synthetic shelves
@@ -140,6 +149,18 @@ def edge_errors(found: np.ndarray, true: np.ndarray) -> list[float]:
     return errors
 
 
+def share_errors(known: Shelf, arrangement: Arrangement) -> np.ndarray:
+    """(2,) how far a class's share of the shelf is off at most, by count and by width of its facings."""
+    found = {share.name: (share.by_count, share.by_width) for share in shares(arrangement) if share.row is None}
+    width = (known.boxes[:, 2] - known.boxes[:, 0]) * ~known.stacked
+    off = []
+    for name in set(known.names):
+        own = known.names == name
+        true = (own & ~known.stacked).sum() / (~known.stacked).sum(), width[own].sum() / width.sum()
+        off.append(np.abs(np.subtract(found[name], true)))
+    return np.max(off, axis=0)
+
+
 def gaps_hit(known: Shelf, arrangement: Arrangement) -> int:
     """How many of the gaps found lie where a facing was sold out."""
     middles, hits = (known.sold[:, 0] + known.sold[:, 2]) / 2, 0
@@ -151,7 +172,7 @@ def gaps_hit(known: Shelf, arrangement: Arrangement) -> int:
 
 def synthetic(tilt: float, yaw: float, shelves: int) -> dict[str, Any]:
     """One cell of the table: what is right of so many shelves at one tilt and yaw, in degrees."""
-    in_row, in_place, errors, whole = [], [], [], 0
+    in_row, in_place, errors, of_shares, whole = [], [], [], [], 0
     hits = sold = found = 0
     for number in range(shelves):
         rng = np.random.default_rng([SEED, number])
@@ -162,8 +183,10 @@ def synthetic(tilt: float, yaw: float, shelves: int) -> dict[str, Any]:
         whole += int(row_right.all())
         in_place.append(row_right & ((there.level > 0) == known.stacked) & (known.stacked | (there.column == known.column)))
         errors.append(edge_errors(there.front_boxes, known.boxes))
+        of_shares.append(share_errors(known, there))
         hits, sold, found = hits + gaps_hit(known, there), sold + len(known.sold), found + len(there.gaps)
     sideways, upright = np.mean(errors, axis=0)
+    by_count, by_width = np.mean(of_shares, axis=0)
     return {
         "tilt": tilt,
         "yaw": yaw,
@@ -175,6 +198,8 @@ def synthetic(tilt: float, yaw: float, shelves: int) -> dict[str, Any]:
         "gaps_at_sold_out_facings": hits,
         "front_edges_off_in_widths": round(float(sideways), 3),
         "front_edges_off_in_heights": round(float(upright), 3),
+        "share_off_by_count": round(float(by_count), 4),
+        "share_off_by_width": round(float(by_width), 4),
     }
 
 
@@ -234,10 +259,11 @@ def summary(cells: Sequence[Mapping[str, Any]], shelves: int) -> dict[str, Any]:
     """All cells together, and the worst one."""
     total = {key: sum(cell[key] for cell in cells) for key in ("sold_out_facings", "gaps", "gaps_at_sold_out_facings")}
     whole = sum(cell["shelves_with_every_row_right"] for cell in cells)
+    mean = {key: float(np.mean([cell[key] for cell in cells])) for key in MEANS}
     return {
         "photos": shelves * len(cells),
         "shelves_with_every_row_right": round(whole / shelves / len(cells), 4),
-        "products_in_right_row": round(float(np.mean([cell["products_in_right_row"] for cell in cells])), 4),
+        **{key: round(value, 4) for key, value in mean.items()},
         "worst_tilt_and_yaw": min(cell["products_in_right_row"] for cell in cells),
         "gap_recall": round(total["gaps_at_sold_out_facings"] / total["sold_out_facings"], 4),
         "gap_precision": round(total["gaps_at_sold_out_facings"] / total["gaps"], 4),
