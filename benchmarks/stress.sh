@@ -3,7 +3,7 @@
 #
 #   benchmarks/stress.sh DRINKS_FOLDER study        int8, float and, if it was trained, the baseline on the test photos
 #   benchmarks/stress.sh DRINKS_FOLDER fix          weakest conditions on the validation photos, into a config; a run with it
-#   benchmarks/stress.sh DRINKS_FOLDER short        two minutes, for a look; stores nothing
+#   benchmarks/stress.sh DRINKS_FOLDER short        all of it on few photos and with one epoch: shows that it works; stores nothing
 #
 # benchmarks/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, BASELINE, FIXED, SETTINGS and WEIGHTS name
 # others. The test photos choose nothing.
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}
 what=${2:?study, fix or short}
 run=${RUN:-runs/drinks} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline} fixed=${FIXED:-runs/robust}
-results=benchmarks/results labels=benchmarks/data
+results=benchmarks/results labels=benchmarks/data few=() brief=()
 # What the run was trained with: the fix adds to these settings, and starts from the same weights.
 settings=${SETTINGS:-benchmarks/configs/drinks_fused.toml} weights=${WEIGHTS:-runs/fused.safetensors}
 robust=benchmarks/configs/drinks_robust.toml
@@ -21,24 +21,35 @@ export PATH="$PWD/.venv/bin:$PATH"
 on() { # split, further arguments: on its photos with the corrected labels
   local split=$1
   shift
-  shelfcount stress "$@" --data "$drinks/$split.json" --corrections "$labels/drinks_${split}_corrections.json" --threads 1
+  shelfcount stress "$@" --data "$drinks/$split.json" --corrections "$labels/drinks_${split}_corrections.json" --threads 1 "${few[@]}"
+}
+
+study() {
+  on test "$bundle" "$run" --json "$results/stress.json" --picture "$results/stress.png" --html "$results/stress.html" --force
+  # 2 seconds a photo: fewer photos and strengths, the same for all three.
+  if [ -e "$baseline/spec.json" ]; then
+    on test "$bundle" "$run" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
+  fi
+}
+
+fix() {
+  [ -e "$robust" ] || on val "$run" --fix "$robust" --config "$settings" --json "$results/stress_validation.json" --force
+  [ -e "$fixed/spec.json" ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out "$fixed" --config "$robust" \
+    --set model.weights="$weights" "${brief[@]}" \
+    --corrections "$labels/drinks_train_corrections.json" --corrections "$labels/drinks_val_corrections.json"
+  # Side by side on photos that neither chose: what was covered, what was not, and the photos as they are.
+  on test "$run" "$fixed" --json "$results/stress_fixed.json" --force
 }
 
 case "$what" in
-  short) on val "$bundle" --photos 4 --strengths 3 ;;
-  study)
-    on test "$bundle" "$run" --json "$results/stress.json" --html "$results/stress.html" --force
-    # 2 seconds a photo: fewer photos and strengths, the same for all three.
-    if [ -e "$baseline/spec.json" ]; then
-      on test "$bundle" "$run" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
-    fi
-    ;;
-  fix)
-    [ -e "$robust" ] || on val "$run" --fix "$robust" --config "$settings" --json "$results/stress_validation.json" --force
-    [ -e "$fixed/spec.json" ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out "$fixed" --config "$robust" \
-      --set model.weights="$weights" --corrections "$labels/drinks_train_corrections.json" --corrections "$labels/drinks_val_corrections.json"
-    # Side by side on photos that neither chose: what was covered, what was not, and the photos as they are.
-    on test "$run" "$fixed" --json "$results/stress_fixed.json" --force
+  study) study ;;
+  fix) fix ;;
+  short)
+    results=$(mktemp -d) few=(--photos 3 --strengths 3) brief=(--set train.epochs=1)
+    trap 'rm -r "$results"' EXIT
+    robust=$results/robust.toml fixed=$results/robust
+    study
+    fix
     ;;
   *)
     echo "study, fix or short; got '$what'" >&2

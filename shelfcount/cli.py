@@ -662,6 +662,7 @@ def stress(
     data: Annotated[str, typer.Option(help="Labelled photos; for --fix validation photos, as test photos choose nothing.")],
     json_file: JsonFile = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with curves and examples here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write a plot of F1 under each condition here (.png).")] = None,
     fix: Annotated[Path | None, typer.Option(help="Write a config for `train` that covers the weakest conditions here.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file that --fix starts from; else that of the first run given.")] = None,
     photos: Annotated[int, typer.Option(min=0, help="Use only so many, evenly drawn; 0 uses all.")] = 0,
@@ -679,7 +680,7 @@ def stress(
     from shelfcount.report import stress_page
     from shelfcount.stamp import stamp
 
-    for file in (json_file, html, fix):
+    for file in (json_file, html, picture, fix):
         check_free(file, force)
     wanted, levels = study_module.chosen(conditions, strengths)
     base = _fix_base(models, config) if fix else None
@@ -697,6 +698,8 @@ def stress(
         write_json(json_file, result)
     if html:
         stress_page.write_page(study, result, html)
+    if picture:
+        write_whole(picture, stress_page.picture(result))
     _print_stress(result)
     if fix and base:
         weak = study.to_cover()

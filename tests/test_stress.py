@@ -192,6 +192,15 @@ def test_the_page_says_what_was_found(shelf: Dataset, tmp_path: Path) -> None:
     assert not re.search(r"https?://", page)
 
 
+def test_the_picture_has_a_row_for_each_condition_and_detector(shelf: Dataset) -> None:
+    subjects = [stress.Subject(name, Shapes(), 0.5) for name in ("shapes", "same")]
+    heights = []
+    for names in ("dark", "dark,tilt"):
+        result = stress.measure(subjects, shelf, *stress.chosen(names, "1,5")).to_json()
+        heights.append(cv2.imdecode(np.frombuffer(stress_page.picture(result), np.uint8), cv2.IMREAD_COLOR).shape[0])
+    assert heights[1] > heights[0]
+
+
 def test_what_the_page_says_in_words() -> None:
     assert (stress_page.points(-0.2174), stress_page.points(0.001), stress_page.points(-0.0002)) == ("−21.7", "+0.1", "0.0")
     assert stress_page.points(None) == "not measured"
@@ -204,7 +213,9 @@ def test_what_the_page_says_in_words() -> None:
 
 @pytest.mark.slow
 def test_the_verb_on_the_released_bundle(drinks: Path, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = [f"--{kind}={tmp_path / name}" for kind, name in (("json", "s.json"), ("html", "s.html"), ("fix", "s.toml"))]
+    outputs = [
+        f"--{kind}={tmp_path / name}" for kind, name in (("json", "s.json"), ("html", "s.html"), ("picture", "s.png"), ("fix", "s.toml"))
+    ]
     arguments = ["stress", str(released), "--data", str(drinks / "val.json"), "--photos", "2", "--conditions", "warm,uneven", *outputs]
     monkeypatch.setattr(sys, "argv", ["shelfcount", *arguments])
     cli.app(standalone_mode=False)
@@ -214,6 +225,7 @@ def test_the_verb_on_the_released_bundle(drinks: Path, released: Path, tmp_path:
     assert [c["name"] for c in result["conditions"]] == ["warm", "uneven"]
     assert result["stamp"]["seed"] == 0
     assert (tmp_path / "s.html").stat().st_size > 20_000
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     assert tomllib.loads((tmp_path / "s.toml").read_text())["augment"]["conditions"] == ["warm"]
     with pytest.raises(ShelfcountError, match=r"s.json' exists already"):
         cli.app(standalone_mode=False)

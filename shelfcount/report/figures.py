@@ -226,6 +226,38 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
     return _png(7.2, 3.8, draw)
 
 
+def robustness(conditions: Sequence[tuple[str, Sequence[Sequence[float]]]], clean: Sequence[float], detectors: Sequence[str]) -> bytes:
+    """F1 under each condition: a row of dots from its mildest strength, pale, to its hardest, dark.
+
+    Args:
+        conditions: Title, and for each detector F1 at each strength; the first on top.
+        clean: For each detector, F1 on the photos as they are: an upright line.
+        detectors: Their names.
+
+    Returns:
+        PNG bytes.
+    """
+    colours = [colour for colour, _ in zip(cycle((BLUE, ORANGE, GREEN, VERMILION)), detectors, strict=False)]
+    apart = 0.56 / len(detectors)
+
+    def draw(ax: Axes) -> None:
+        for i, (colour, name) in enumerate(zip(colours, detectors, strict=True)):
+            ax.axvline(clean[i], color=colour, linewidth=1, linestyle="--", zorder=1)
+            ax.scatter([], [], color=colour, s=26, label=name)
+            for row, (_, by_detector) in enumerate(conditions):
+                scores, height = by_detector[i], row + apart * (i - (len(detectors) - 1) / 2)
+                ax.plot(scores, [height] * len(scores), color=colour, linewidth=0.8, alpha=0.5, zorder=2)
+                # On white below, so that a pale dot does not show the line through it.
+                ax.scatter(scores, [height] * len(scores), s=26, color="white", zorder=3)
+                ax.scatter(scores, [height] * len(scores), s=26, color=colour, alpha=np.linspace(0.25, 1, len(scores)), zorder=4)
+        ax.set_yticks(range(len(conditions)), [title for title, _ in conditions])
+        ax.set(xlabel="F1; pale: mildest strength, dark: hardest; dashed: the photos as they are", ylim=(len(conditions) - 0.4, -0.6))
+        ax.grid(axis="x")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return _png(7.2, 1.1 + 0.26 * len(conditions) * max(1.0, 0.7 * len(detectors)), draw)
+
+
 def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, float]]]]) -> bytes:
     """Time of one photo by model and thread count: a dot at the median, a line to the 90th percentile.
 

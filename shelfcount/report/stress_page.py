@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 
 from shelfcount.evaluation.stress import TOLERATED, Study, generator
+from shelfcount.report import figures
 from shelfcount.report.page import show
 from shelfcount.report.pictures import FOUND, MISSED
 from shelfcount.vision.images import encode_photo, read_photo, write_whole
@@ -91,6 +92,17 @@ def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> Non
         tolerated=TOLERATED,
     )
     write_whole(path, page)
+
+
+def picture(result: Mapping[str, Any]) -> bytes:
+    """F1 under each condition, weakest first, as a PNG; from what `write_page` takes."""
+    everyone = range(len(result["detectors"]))
+    conditions = [
+        (condition["title"], [[step["detectors"][i]["f1"] for step in condition["strengths"]] for i in everyone])
+        for condition in result["conditions"]
+    ]
+    detectors = result["detectors"]
+    return figures.robustness(conditions, [detector["f1"] for detector in detectors], [detector["name"] for detector in detectors])
 
 
 def points(share: float | None) -> str:
