@@ -62,7 +62,19 @@ def test_learning_curve_says_how_many_examples_halve_the_loss() -> None:
     curves = {"falls": [(25, 0.2), (50, 0.02**0.5), (100, 0.1)], "flat": [(25, 0.2), (50, 0.2), (100, 0.2)]}
     assert {n.name: n.halving for n in needs(("falls", "flat"), confusion, curves=curves)} == {"falls": 300, "flat": None}
     (cut,) = (n for n in needs(("falls", "flat"), confusion, curves={"falls": curves["falls"][:2]}) if n.name == "falls")
-    assert cut.halving is None
+    assert (cut.halving, cut.gain) == (None, None)
+
+
+def test_class_that_gains_most_from_more_examples_comes_first() -> None:
+    # Both miss 4 of 10: 12 right of 20 products and 12 reported; with one mended, 16 right and reported.
+    confusion = np.array([[6, 0, 4], [0, 6, 4], [0, 0, 0]])
+    curves = {"slow": [(25, 0.8), (50, 0.6), (100, 0.4)], "quick": [(5, 0.8), (10, 0.6), (20, 0.4)]}
+    quick, slow = needs(("slow", "quick"), confusion, curves=curves)
+    assert (quick.name, slow.name, quick.bound) == ("quick", "slow", slow.bound)
+    # The same curve over a fifth of the examples: with 50 more, 70 of 20 against 150 of 100, to the same power.
+    own, slope = 2 * 16 / (20 + 16) - 2 * 12 / (20 + 12), np.polyfit(np.log([25, 50, 100]), np.log([0.8, 0.6, 0.4]), 1)[0]
+    assert quick.gain == pytest.approx(own * (1 - 3.5**slope))
+    assert slow.gain == pytest.approx(own * (1 - 1.5**slope))
 
 
 def test_classes_without_an_error_need_nothing() -> None:

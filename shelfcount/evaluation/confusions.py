@@ -17,6 +17,10 @@ from shelfcount.records import Dataset, Detections, Photo
 
 # A power law has two unknowns: with fewer points nothing would say how well it fits.
 FEWEST_POINTS = 3
+# A curve that falls by less, as the exponent of its power law, says nothing of how far it would fall.
+LEAST_SLOPE = -0.1
+# About what two photos of a shelf add to a class, and few enough that a curve need not be drawn far beyond its points.
+MORE_EXAMPLES = 50
 # Examples of a class in training, and the share of its products lost with so many.
 Curve = Sequence[tuple[float, float]]
 
@@ -122,6 +126,7 @@ class Need:
         bound: By how much F1 would rise if all of these were mended and nothing else changed: more examples can't give more.
         trained: Examples it had in training; None where that is not known.
         halving: How many more examples would halve what is lost, by its learning curve; None without one that falls.
+        gain: By how much F1 would rise with `MORE_EXAMPLES` more of them, by that curve.
     """
 
     name: str
@@ -133,12 +138,15 @@ class Need:
     bound: float
     trained: int | None = None
     halving: int | None = None
+    gain: float | None = None
 
 
 def needs(
     classes: Sequence[str], confusion: np.ndarray, trained: Mapping[str, int] | None = None, curves: Mapping[str, Curve] | None = None
 ) -> list[Need]:
-    """What each class costs, the dearest first; classes without an error are left out.
+    """What each class costs; classes without an error are left out.
+
+    First those to which more examples would give most, as far as curves say so; then the dearest.
 
     Args:
         classes: C names.
@@ -156,16 +164,21 @@ def needs(
         if missed + nothing + misnamed + taken_for:
             mended = 2 * (right + missed + misnamed + taken_for) / max(truth + found + missed - nothing, 1)
             examples = None if trained is None else trained.get(name, 0)
-            more = _halving(curves[name]) if curves and name in curves else None
-            rows.append(Need(name, int(confusion[c].sum()), missed, misnamed, taken_for, nothing, mended - base, examples, more))
-    return sorted(rows, key=lambda need: (-need.bound, need.name))
+            halving = gain = None
+            if curves and (fit := _power_law(curves.get(name, ()))):
+                most, slope = fit
+                halving = round(most * (2 ** (-1 / slope) - 1))
+                # The curve is of what the class itself loses: not of others taken for it.
+                own = 2 * (right + missed + misnamed) / max(truth + found + missed, 1) - base
+                gain = own * (1 - (1 + MORE_EXAMPLES / most) ** slope)
+            rows.append(Need(name, int(confusion[c].sum()), missed, misnamed, taken_for, nothing, mended - base, examples, halving, gain))
+    return sorted(rows, key=lambda need: (-(need.gain or 0.0), -need.bound, need.name))
 
 
-def _halving(curve: Curve) -> int | None:
-    """Examples to add to the most that were tried, until a power law through the points has fallen to half."""
+def _power_law(curve: Curve) -> tuple[float, float] | None:
+    """The most examples that were tried, and the exponent of a power law through the points; None where it hardly falls."""
     points = np.array([point for point in curve if min(point) > 0], np.float64).reshape(-1, 2)
     if len(points) < FEWEST_POINTS or len(np.unique(points[:, 0])) < FEWEST_POINTS:
         return None
     slope = float(np.polyfit(np.log(points[:, 0]), np.log(points[:, 1]), 1)[0])
-    # Where the curve hardly falls, the number would be one of hope and not of measurement.
-    return round(points[:, 0].max() * (2 ** (-1 / slope) - 1)) if slope < -0.1 else None
+    return (float(points[:, 0].max()), slope) if slope < LEAST_SLOPE else None

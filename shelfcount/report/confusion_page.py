@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfcount.evaluation.confusions import Confusion, Curve, Need, confusions, needs
+from shelfcount.evaluation.confusions import MORE_EXAMPLES, Confusion, Curve, Need, confusions, needs
 from shelfcount.evaluation.metrics import Evaluation
 from shelfcount.records import Dataset, Detections
 from shelfcount.report import figures, page
@@ -126,18 +126,28 @@ def _needs(rows: Sequence[Need], trained: Mapping[str, int] | None, curves: Mapp
         page.Column("reported where nothing stands"),
         page.Column("F1 to win at most", "points", 2),
     ]
-    columns += [page.Column("examples in training")] * (trained is not None) + [page.Column("examples to halve what is lost")] * bool(
-        curves
-    )
+    columns += [page.Column("examples in training")] * (trained is not None)
+    if curves:
+        columns += [page.Column("more to halve what is lost"), page.Column(f"F1 to win with {MORE_EXAMPLES} more", "points", 2)]
     cells = [
         [n.name, n.products, n.missed, n.misnamed, n.taken_for, n.nothing, 100 * n.bound]
         + [n.trained] * (trained is not None)
-        + [n.halving] * bool(curves)
+        + ([_told(n.halving), _told(n.gain, 100)] if curves else [])
         for n in rows
     ]
     caption = (
         "F1 to win at most: how many points F1 would rise if all errors of the class were mended and nothing else changed. "
         "It is a bound from this evaluation alone and says where more or better examples can pay, not how many it takes"
     )
-    caption += "." if curves else ": that takes learning curves, from trainings on parts of the data, which were not given."
+    caption += (
+        ". With more examples: by a power law through the class's learning curve, undefined where that hardly falls; it says which "
+        "class to photograph next, first the one that gives most."
+        if curves
+        else ": that takes learning curves, from trainings on parts of the data, which were not given."
+    )
     return [page.Table(columns, cells, caption)]
+
+
+def _told(value: float | None, times: int = 1) -> float:
+    """What a curve can't tell prints as undefined: it is not for lack of a measurement."""
+    return float("nan") if value is None else value * times
