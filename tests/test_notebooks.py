@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -27,10 +29,6 @@ def test_no_outputs_are_kept(path: Path) -> None:
 
 def run(path: Path) -> list[Any]:
     """Outputs of a notebook that is run in its own folder."""
-    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    pytest.importorskip("pandas", reason="pandas is not installed")
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=MOST_SECONDS, resources={"metadata": {"path": str(path.parent)}}).execute()
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

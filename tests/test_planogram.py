@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from shelfcount.shelf.rows import Placement, rows
 
 WIDTH, HEIGHT, PITCH = 40, 80, 130  # of a product, and from row to row, in pixels
 PHOTO = (1600, 1000)
+SCHEMA = Path(__file__).parents[1] / "export" / "plan.schema.json"
 
 
 def shelf(*lines: str, on_top: tuple[tuple[int, int, str], ...] = ()) -> Arrangement:
@@ -103,13 +105,31 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
         read_plan(tmp_path / "none.json", ["cola"])
 
 
-def test_the_schema_says_what_the_reader_wants() -> None:
-    schema = plan_schema()
-    product = schema["$defs"]["PlannedProduct"]
-    assert set(schema["required"]) == {"version", "rows"}
-    assert set(product["required"]) == {"class", "facings"}
-    assert product["properties"]["facings"]["minimum"] == 1
-    assert product["additionalProperties"] is False
+def test_the_schema_is_shipped_as_a_file() -> None:
+    # Written by: python -c "import json; from shelfcount.data.plans import plan_schema; print(json.dumps(plan_schema(), indent=1))"
+    assert json.loads(SCHEMA.read_text()) == plan_schema()
+
+
+def test_the_schema_says_what_the_reader_wants(tmp_path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    validator.check_schema(validator.schema)
+    write_plan(tmp_path / "plan.json", learn(shelf("aabbb", "ca", on_top=((0, 0, "d"),)), "corner shop"))
+    for plan in (good(), {"$schema": "plan.schema.json", **good()}, json.loads((tmp_path / "plan.json").read_text())):
+        validator.validate(plan)
+        read_plan(plan_file(tmp_path, plan), ["a", "b", "c", "d", "cola", "lemon"])
+    # What the reader refuses without knowing the model's classes, the schema refuses at the same place.
+    for content, place in (
+        ([], []),
+        (changed("rows", 0, "products", 1, "facings", to=0), ["rows", 0, "products", 1, "facings"]),
+        (changed("rows", 0, "products", 0, "facings", to="3"), ["rows", 0, "products", 0, "facings"]),
+        (changed("rows", 0, "products", 0, "facing", to=3), ["rows", 0, "products", 0]),
+        (changed("rows", 0, "products", 0, to={"class": "cola"}), ["rows", 0, "products", 0]),
+        (changed("rows", 0, "products", to=[]), ["rows", 0, "products"]),
+        (changed("version", to=2), ["version"]),
+    ):
+        assert [list(error.absolute_path) for error in validator.iter_errors(content)] == [place]
+        with pytest.raises(ShelfcountError, match="cannot be used"):
+            read_plan(plan_file(tmp_path, content), ["cola", "lemon"])
 
 
 # ---------------------------------------------------------------- the verdict

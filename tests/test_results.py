@@ -114,7 +114,6 @@ def test_against_a_plan(tmp_path: Path) -> None:
 
 
 def test_pandas() -> None:
-    pytest.importorskip("pandas", reason="pandas is not installed")
     counted = shelfcount.count([PHOTO, PHOTO], Cooler())
     table = counted.to_pandas()
     assert table.columns.tolist() == ["photo", "class", "score", "x", "y", "w", "h", "row", "position", "facing", "level"]
@@ -125,7 +124,8 @@ def test_pandas() -> None:
 
 @pytest.mark.slow
 def test_supervision() -> None:
-    supervision = pytest.importorskip("supervision", reason="supervision is not installed")
+    import supervision
+
     found = one().to_supervision()
     assert isinstance(found, supervision.Detections)
     assert found.xyxy[2].tolist() == [76, 10, 96, 50]

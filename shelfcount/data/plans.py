@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.images import write_whole
@@ -34,6 +35,7 @@ class PlannedRow(_Part):
 class Plan(_Part):
     """What should stand on a shelf, rows from top to bottom."""
 
+    schema_of: str = Field(default="", alias="$schema", description="Where this schema lies, for editors; not read.")
     version: Literal[1] = Field(description="Of this format.")
     name: str = Field(default="", description="For people.")
     rows: tuple[PlannedRow, ...] = Field(min_length=1)
@@ -72,8 +74,8 @@ def write_plan(path: Path | str, plan: Plan) -> None:
 
 
 def plan_schema() -> dict[str, Any]:
-    """JSON Schema of a plan."""
-    return Plan.model_json_schema(by_alias=True)
+    """JSON Schema of a plan, as export/plan.schema.json holds it."""
+    return {"$schema": GenerateJsonSchema.schema_dialect, **Plan.model_json_schema(by_alias=True)}
 
 
 def _names(plan: Plan) -> Iterator[tuple[str, str]]:
