@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import quality_tables
+from table_parts import origin, read_result, rows_under
 
 from shelfcount.evaluation.benchmark import Latency, Row
 from shelfcount.report.bench import markdown
@@ -46,55 +48,57 @@ HEADS = ("drinks, 33 classes", *FIGURES, *(f"{name}; corrected" for name in FIGU
 
 def figures(results: Path) -> str:
     """The Markdown between the markers; a result that is not there reads "not measured"."""
-    evaluated = {form: (_read(results / f"{name}.json"), _read(results / f"{name}_corrected.json")) for form, name in EVALUATED.items()}
+    evaluated = {
+        form: (read_result(results / f"{name}.json"), read_result(results / f"{name}_corrected.json")) for form, name in EVALUATED.items()
+    }
     rows = [[form, *(show(value) for result in pair for value in _scores(result))] for form, pair in evaluated.items()]
-    parts = ["\n".join(_markdown(HEADS, rows))]
+    parts = ["\n".join(rows_under(HEADS, rows))]
     published, corrected = list(evaluated.values())[-1]
     if published and corrected:
         parts.append(
             f"{published['photos']} photos with {published['boxes']:,} products as published and {corrected['boxes']:,} as corrected. "
-            f"{_training(published['model'])} {_origin(corrected)}"
+            f"{_training(published['model'])} {origin(corrected)}"
         )
-    compared = _read(results / COMPARED)
+    compared = read_result(results / COMPARED)
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
     else:
         rows = tuple(Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"])
-        parts += [markdown(rows).strip(), f"{'; '.join(compared['verdict'])}. {_origin(compared)}"]
+        parts += [markdown(rows).strip(), f"{'; '.join(compared['verdict'])}. {origin(compared)}"]
     return "\n\n".join(parts)
 
 
 def consumers(results: Path) -> str:
     """The released bundle in every runtime that apps use, as `export/consumers.py` found it."""
-    result = _read(results / CONSUMERS)
+    result = read_result(results / CONSUMERS)
     if result is None:
         return f"Consumers: {NOT_MEASURED}."
     # The main artifact's rows first, and those that ran before those that did not.
     rows = sorted(result["rows"], key=lambda row: (row["form"] != "model.tflite", "f1" not in row, row["consumer"].lower()))
-    return "\n\n".join(["\n".join(_markdown(CONSUMER_HEADS, [_consumer(row) for row in rows])), _consumers_legend(result)])
+    return "\n\n".join(["\n".join(rows_under(CONSUMER_HEADS, [_consumer(row) for row in rows])), _consumers_legend(result)])
 
 
 def steps(results: Path) -> str:
     """What one change each of the recipe is worth, as `ablation.py` and `ssdlite.py` found it; seeds of one change are averaged."""
-    result = _read(results / "ablation.json")
+    result = read_result(results / "ablation.json")
     if result is None:
         return f"Ablation: {NOT_MEASURED}."
     heads = ("change", "seeds", "F1", "F1, class ignored", "mAP", "count error")
     rows = []
-    peer = _read(results / "ssdlite.json")
+    peer = read_result(results / "ssdlite.json")
     all_rows = result["rows"] + (peer["rows"] if peer else [])
     for name in dict.fromkeys(row["name"] for row in all_rows):
         same = [row for row in all_rows if row["name"] == name]
         means = [_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error")]
         rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
     first = result["rows"][0]
-    legend = f"{first['epochs']} epochs each; {result['photos']}. {_origin(first)}"
-    return "\n\n".join(["\n".join(_markdown(heads, rows)), legend])
+    legend = f"{first['epochs']} epochs each; {result['photos']}. {origin(first)}"
+    return "\n\n".join(["\n".join(rows_under(heads, rows)), legend])
 
 
 def members(results: Path) -> str:
     """Size, work and speed of the family, as `benchmarks/family.py` measured them."""
-    result = _read(results / "family.json")
+    result = read_result(results / "family.json")
     if result is None:
         return f"Family: {NOT_MEASURED}."
     heads = ("network", "input", "GMAC", "int8 MB", "int8 ms", "float32 ms", "int8 is faster by", "outside XNNPACK in int8")
@@ -106,12 +110,12 @@ def members(results: Path) -> str:
             outside = ", ".join(row["outside_xnnpack"])
             figures = [show(row["gmac"]), f"{row['bytes'] / 1e6:.2f}", f"{row['ms']['p50']:.1f}", f"{whole:.1f}", times, outside]
             rows.append([model, f"{size} x {size}", *figures])
-    return "\n\n".join(["\n".join(_markdown(heads, rows)), f"Medians of {result['rows'][0]['runs']} runs taken in turn. {_origin(result)}"])
+    return "\n\n".join(["\n".join(rows_under(heads, rows)), f"Medians of {result['rows'][0]['runs']} runs taken in turn. {origin(result)}"])
 
 
 def training_speed(results: Path) -> str:
     """Photos a second against torchvision's way, as `benchmarks/training_speed.py` measured them."""
-    result = _read(results / "training_speed.json")
+    result = read_result(results / "training_speed.json")
     if result is None:
         return f"Training speed: {NOT_MEASURED}."
     rows = []
@@ -120,7 +124,7 @@ def training_speed(results: Path) -> str:
         each = ", ".join(f"{value:.1f}" for value in row["photos_per_second"])
         rows.append([f"{row['way']}: {row['what']}", each, f"{median:.1f} ({low:.1f} to {high:.1f})"])
     heads = ("loop", "photos a second, each round", "times torchvision's, round by round")
-    return "\n\n".join(["\n".join(_markdown(heads, rows)), _origin(result)])
+    return "\n\n".join(["\n".join(rows_under(heads, rows)), origin(result)])
 
 
 def _mean_and_range(values: Sequence[float]) -> str:
@@ -135,6 +139,10 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "ablation"): steps,
     ("benchmarks/README.md", "family"): members,
     ("benchmarks/README.md", "training speed"): training_speed,
+    ("benchmarks/README.md", "robustness"): quality_tables.robustness,
+    ("benchmarks/README.md", "planted faults"): quality_tables.planted_faults,
+    ("benchmarks/README.md", "agreement"): quality_tables.agreement,
+    ("benchmarks/README.md", "label errors"): quality_tables.label_errors,
 }
 
 
@@ -149,10 +157,6 @@ def replaced(readme: str, name: str, text: str) -> str:
         raise ValueError(f"the README must hold '{begin}' and then '{end}', once each")
     before, rest = readme.split(begin)
     return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def _consumer(row: dict[str, Any]) -> list[str]:
@@ -173,7 +177,7 @@ def _consumers_legend(result: dict[str, Any]) -> str:
         f"Bundle {result['name']} (sha256 {result['sha256'][:12]}...) on {result['photos']} golden photos with "
         f"{result['products']} products, where shelfcount's own runtime has F1 {show(result['f1'])}. "
         f"Differences are to its detections; for `model-raw.tflite` to its own "
-        f"decoding of the same file, with the suppression that MediaPipe does there. {arm} {_origin(result)}"
+        f"decoding of the same file, with the suppression that MediaPipe does there. {arm} {origin(result)}"
     )
 
 
@@ -190,15 +194,6 @@ def _training(model: dict[str, Any]) -> str:
         f"from {model['start'].split(' (')[0]}, seed {model['seed']}, at commit {made['commit']} on {made['device']}. "
         f"F1 on validation was {model['val_f1']:.3f}."
     )
-
-
-def _origin(result: dict[str, Any]) -> str:
-    made = result["stamp"]
-    return f"Measured {made['date']} at commit {made['commit']} on {made['device']}, threads: {made['threads']}."
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def main() -> int:

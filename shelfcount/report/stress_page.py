@@ -85,7 +85,7 @@ def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> Non
         weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
         plots=[_plot(condition, result) for condition in result["conditions"]],
         examples=[_example(study, condition) for condition in result["conditions"][:MOST_EXAMPLES]],
-        means=[_means(i, result) for i in range(len(result["detectors"]))],
+        means=[means(i, result) for i in range(len(result["detectors"]))],
         facts=_facts(study, result),
         size=PLOT,
         frame=FRAME,
@@ -145,7 +145,7 @@ def holds(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
     return f"to {value(summary['holds_to'])}"
 
 
-def _means(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
+def means(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
     """One detector over all conditions and strengths; what is missing somewhere is left out there."""
     cells = [step["detectors"][i] for condition in result["conditions"] for step in condition["strengths"]]
     known = {key: [cell[key] for cell in cells if cell[key] is not None] for key in ("f1", "lost", "count_error", "consistency")}
