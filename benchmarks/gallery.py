@@ -1,14 +1,14 @@
-"""The pictures of the README's gallery, from what lies in the repository: ``python benchmarks/gallery.py``.
+"""The pictures of the README's gallery: ``make demo && python benchmarks/gallery.py``.
 
+    results/gallery_merged.jpg  five photos of a synthetic shelf, and the shelf that they are merged to, by the demo's bundle
     results/gallery_plan.jpg    a cooler against its plan, after one product was exchanged and one sold out, by the released bundle
-    results/gallery_merged.jpg  five photos of a synthetic shelf, and the shelf that they are merged to
 
-The released bundle does not know synthetic products. What is merged is the truth of each photo, its edges scattered by 3 % and
-2 % of the products lost; the photos are placed by their pixels and these boxes.
+They show what `shelfcount merge` and `shelfcount planogram` write with ``--picture``.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -18,11 +18,9 @@ import numpy as np
 import shelfcount
 from shelfcount.data.products import products
 from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import Scene, views
-from shelfcount.records import Detections, ModelSpec
+from shelfcount.data.synthetic import views
 from shelfcount.report.pictures import annotate, shrunk
 from shelfcount.report.results import ShelfCount
-from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import encode_photo, write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -30,30 +28,12 @@ RESULTS = Path(__file__).parent / "results"
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
 COOLER = BUNDLE / "golden" / "1.jpg"
 SEED = 3
-CATALOGUE = products(16)
+# The products of `make demo`.
+CATALOGUE = products(12, 1)
 LONG_SHELF = ShelfParams(width=960, height=720, rows=(2, 2), facings=(7, 8), back_row=0.2, occlusion=0, yaw=12, tilt=3, background="cooler")
-SCATTER, LOST = 0.03, 0.02
 # Row and position of the product that is put in another's place, of that place, and of the product that is sold out.
 PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 3)
 WIDTH, MOST_BYTES = 1400, 200_000
-
-
-class Truth:
-    """A detector that knows the photos it is shown, and scatters their boxes."""
-
-    spec = ModelSpec("truth", "none", tuple(product.name for product in CATALOGUE), 720, 960, (), product_px=(60, 90, 120))
-
-    def __init__(self, scenes: list[Scene]) -> None:
-        self.known = {scene.image.tobytes(): scene.truth[~scene.truth.ignore] for scene in scenes}
-        self.rng = np.random.default_rng(SEED)
-
-    def detect(self, image: np.ndarray) -> Detections:
-        """The truth of a photo, scattered."""
-        truth = self.known[image.tobytes()]
-        truth = truth[self.rng.random(len(truth)) >= LOST]
-        size = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
-        boxes = truth.boxes + self.rng.normal(0, SCATTER, size.shape) * size
-        return truth.replace(boxes=box_math.clip(boxes, image.shape[1], image.shape[0]))
 
 
 def rearranged(cooler: ShelfCount) -> np.ndarray:
@@ -71,10 +51,10 @@ def rearranged(cooler: ShelfCount) -> np.ndarray:
     return cv2.inpaint(photo, hole, 5, cv2.INPAINT_TELEA)
 
 
-def long_shelf() -> np.ndarray:
+def long_shelf(bundle: Path) -> np.ndarray:
     """Five photos of a shelf in a row, and the merged shelf below."""
     scenes = views(CATALOGUE, LONG_SHELF, np.random.default_rng(SEED), 5, 0.3)
-    shelf = shelfcount.count([scene.image for scene in scenes], Truth(scenes)).merge()
+    shelf = shelfcount.count([scene.image for scene in scenes], bundle).merge()
     if shelf.notes:
         raise RuntimeError(f"all five photos must fit, got {shelf.notes}")
     whole, factor = shrunk(shelf.image, WIDTH), WIDTH / max(shelf.image.shape[:2])
@@ -101,10 +81,13 @@ def write(name: str, picture: np.ndarray) -> None:
 
 def main() -> int:
     """Make and write both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo" / "bundle", help="bundle that `make demo` made")
+    given = parser.parse_args()
     (cooler,) = shelfcount.count(COOLER, BUNDLE)
     (today,) = shelfcount.count(rearranged(cooler), BUNDLE)
     write("gallery_plan.jpg", today.judge(cooler.learn("Plan")).picture())
-    write("gallery_merged.jpg", long_shelf())
+    write("gallery_merged.jpg", long_shelf(given.demo))
     return 0
 
 
