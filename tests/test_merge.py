@@ -84,7 +84,7 @@ def test_every_product_counts_once(n: int, overlap: float, seed: int) -> None:
 
 @pytest.mark.slow
 def test_noise_leaves_the_count_within_3_percent() -> None:
-    """Boxes off by 3 %, and 2 % of them lost in each photo; six shelves of 3 to 8 photos, issue 7's figure."""
+    """Boxes off by 3 %, and 2 % of them lost in each photo; six shelves of 3 to 8 photos."""
     wrong, there = 0, 0
     for seed in range(6):
         scenes = shelf(3 + seed, (0.2, 0.3, 0.4)[seed % 3], 10 + seed)
@@ -102,7 +102,7 @@ def test_merging_is_no_worse_than_counting_single_photos(seed: int) -> None:
     scenes = shelf(4, 0.3, 20 + seed)
     result, _ = merged(scenes, noise, seed)
     single = [relative_error(photo.counts, true_counts([scene])) for photo, scene in zip(result.photos, scenes, strict=True)]
-    # Issue 7: at most 1.2 times the error of a single photo.
+    # Misnamed and missed products stay so, whatever the number of photos; merging must not add to them.
     assert relative_error(result.shelves[0].counts, true_counts(scenes)) <= 1.2 * np.mean(single)
 
 
