@@ -39,9 +39,13 @@ OMP_NUM_THREADS=1 train drinks-qat drinks_qat --set model.weights=runs/drinks/mo
 [ -e runs/drinks-float32 ] || shelfcount export runs/drinks --out runs/drinks-float32 --recipe float32 --test "$drinks/test.json"
 judge drinks-int8 drinks_int8
 judge drinks-float32 drinks_float32
-shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" --out runs/drinks-report --force \
+# Trained by benchmarks/baseline.sh; an untrained one has size and latency, and no F1.
+baseline=resnet50
+[ -e runs/baseline/spec.json ] && baseline=runs/baseline
+shelfcount bench runs/drinks-int8 --baseline "$baseline" --run runs/drinks --data "$drinks/test.json" --out runs/drinks-report --force \
   --photo "$drinks/images/test_image_189.jpg"
 cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/drinks/history.csv "$results/drinks_history.csv"
+python benchmarks/readme_plots.py
 python benchmarks/readme_tables.py

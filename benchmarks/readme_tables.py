@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import quality_tables
+import speed_tables
 from table_parts import origin, read_result, rows_under
 
 from shelfcount.evaluation.benchmark import Latency, Row
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 # As `shelfcount evaluate --json` writes them: NAME.json on the labels as published, NAME_corrected.json on the corrected ones.
 EVALUATED = {
+    "baseline: RetinaNet with ResNet-50 in float32, PyTorch": "drinks_baseline",
     "MobileNetV2 in float32, trained on labels as published": "drinks_published",
     "released network in float32, trained on labels as published": "drinks_uncorrected",
     "released network in float32, trained on corrected labels": "drinks_float",
@@ -59,13 +61,16 @@ def figures(results: Path) -> str:
             f"{published['photos']} photos with {published['boxes']:,} products as published and {corrected['boxes']:,} as corrected. "
             f"{_training(published['model'])} {origin(corrected)}"
         )
+    baseline = read_result(results / "drinks_baseline.json")
+    if baseline:
+        parts.append(speed_tables.baseline(baseline["model"]))
     compared = read_result(results / COMPARED)
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
     else:
         rows = tuple(Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"])
         parts += [markdown(rows).strip(), f"{'; '.join(compared['verdict'])}. {origin(compared)}"]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *speed_tables.plots(results)])
 
 
 def consumers(results: Path) -> str:
@@ -139,6 +144,8 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "ablation"): steps,
     ("benchmarks/README.md", "family"): members,
     ("benchmarks/README.md", "training speed"): training_speed,
+    ("benchmarks/README.md", "peers"): speed_tables.peers,
+    ("benchmarks/README.md", "scaling"): speed_tables.growth,
     ("benchmarks/README.md", "robustness"): quality_tables.robustness,
     ("benchmarks/README.md", "planted faults"): quality_tables.planted_faults,
     ("benchmarks/README.md", "agreement"): quality_tables.agreement,

@@ -734,7 +734,7 @@ def bench(
     baseline: Annotated[str, typer.Option(help="Run or bundle; 'resnet50' takes an untrained one, for size and latency.")],
     data: Annotated[str, typer.Option(help="Labelled test photos.")],
     output: Annotated[Path, typer.Option("--out", help="Report folder.")],
-    run: Annotated[Path | None, typer.Option(help="The bundle's run: measures its other forms too.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run of the bundle, or that it was fine-tuned from, for its other forms.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Counted runs of each form of the phone model.")] = 100,
     baseline_runs: Annotated[int, typer.Option(min=1, help="Counted runs of each form of the baseline.")] = 10,
     threads: Annotated[list[int] | None, typer.Option(min=1, help="Of the runtimes; may be repeated. 1 and 2 by default.")] = None,

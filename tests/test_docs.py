@@ -32,8 +32,8 @@ def code(document: str) -> list[str]:
     return [*"\n".join(blocks).splitlines(), *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
 
 
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme_tables", ROOT / "benchmarks" / "readme_tables.py")
+def tables(name: str = "readme_tables") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -110,7 +110,9 @@ def test_figures_are_current() -> None:
 def test_figures_come_from_the_results(tmp_path: Path) -> None:
     module = tables()
     assert module.figures(tmp_path).count("not measured") == len(module.EVALUATED) * (len(module.HEADS) - 1) + 1
-    assert [make(tmp_path).count("not measured") for make in (module.steps, module.members, module.training_speed)] == [1, 1, 1]
+    speed = tables("speed_tables")
+    tables_left = (module.steps, module.members, module.training_speed, speed.peers, speed.growth)
+    assert [make(tmp_path).count("not measured") for make in tables_left] == [1] * 5
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
     scores = {"photos": 40, "boxes": 1234, "f1": 0.83149, "any_class": {"f1": 0.95}, "map": None, "stamp": stamp}
     model = {"minutes": 12.34, "photos": 180, "boxes": 5570, "start": "runs/fused.safetensors", "seed": 0, "val_f1": 0.9, "trained": stamp}
@@ -118,10 +120,32 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     (tmp_path / "drinks_int8.json").write_text(json.dumps(result))
     (tmp_path / "drinks_int8_corrected.json").write_text(json.dumps({**result, "f1": 0.9, "boxes": 1300}))
     shown = module.figures(tmp_path)
-    row = "| released network in int8, LiteRT | 0.831 | 0.950 | not measured | 0.125 | 0.900 | 0.950 | not measured | 0.125 |"
+    row = "| the released bundle: int8, LiteRT | 0.831 | 0.950 | not measured | 0.125 | 0.900 | 0.950 | not measured | 0.125 |"
     assert row in shown
     assert "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes" in shown
     assert "at commit abc on a phone, threads: 2." in shown
+    assert "The baseline was trained" not in shown
+    baseline = {**result, "model": {**model, "start": "baseline-384/model.safetensors"}}
+    (tmp_path / "drinks_baseline.json").write_text(json.dumps(baseline))
+    (tmp_path / "drinks_f1_size.png").write_bytes(b"drawn")
+    shown = module.figures(tmp_path)
+    assert "started from baseline-384/model.safetensors, at commit abc" in shown
+    assert re.findall(r'src="benchmarks/results/(\w+\.png)"', shown) == ["drinks_f1_size.png"]
+
+
+def test_plots_need_a_trained_baseline() -> None:
+    module = tables("readme_plots")
+    latency = {"p50": 10.0, "p90": 11.0, "p99": 12.0, "runs": 5, "warmup": 1, "threads": 1}
+    row = {"name": "n", "variant": "LiteRT int8", "start": "", "size": 10**6, "macs": 1, "parameters": 1, "latency": latency}
+    row |= {"f1": 0.9, "map": 0.5, "count_error": 0.1, "role": "phone"}
+    untrained = {**row, "role": "baseline", "variant": "LiteRT float32", "size": 10**8, "f1": None}
+    assert module.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
+    one = {"name": "cola", "truth": 4, "found": 4, "tp": 3, "count_mae": 0.0, "count_bias": 0.0}
+    judged = {"per_class": [one, {**one, "name": "tea"}]}
+    compared = {"rows": [row, {**untrained, "f1": 0.92}], "evaluation": judged, "baseline_evaluation": judged}
+    drawn = module.draw(compared)
+    assert tuple(drawn) == module.PLOTS
+    assert all(data.startswith(b"\x89PNG") for data in drawn.values())
 
 
 def test_consumers_leave_no_row_without_figures_or_reason(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,18 @@ def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) 
 def test_a_baseline_that_is_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShelfcountError, match=r"--baseline must be a run or bundle folder, or 'resnet50'.*, got 'resnet51'"):
         variants.of_baseline("resnet51", ("cola",), tmp_path, quiet)
+
+
+def test_the_run_it_was_fine_tuned_from_may_have_its_own_threshold(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "_of_run", lambda role, run, *_: ([run], []))
+    bundle, run = read_bundle(released), tmp_path / "floats"
+    run.mkdir()
+    (run / "spec.json").write_text(json.dumps(replace(bundle.spec, score_threshold=0.125).to_json()))
+    with pytest.raises(ShelfcountError, match=r"--run must be the run .*; their score_threshold differ: .* 0.125 in '.*floats'"):
+        variants.of_bundle(bundle, run, tmp_path, quiet)
+    start = {"start": "floats/model.safetensors (301 of 301 tensors)"}
+    tuned = replace(bundle, spec=replace(bundle.spec, provenance=start))
+    assert variants.of_bundle(tuned, run, tmp_path, quiet)[0][1] == run
 
 
 @pytest.mark.slow

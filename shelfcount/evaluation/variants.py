@@ -21,6 +21,8 @@ from shelfcount.vision.images import write_whole
 UNTRAINED = "resnet50"
 BASELINE_SIZE = 640
 PYTORCH = "PyTorch float32"
+# Of a run that was trained with int8's rounding inside.
+ROUNDED = "PyTorch int8"
 PHONE_RECIPES = ("float32", "float16", "dynamic", "int8")
 BASELINE_RECIPES = ("float32", "int8")
 Progress = Callable[[int, int, str], None]
@@ -93,7 +95,7 @@ def of_bundle(bundle: Bundle, run: Path | None, folder: Path, progress: Progress
 
     Args:
         bundle: The phone model.
-        run: It was exported from it; None where there is none at hand.
+        run: It was exported from it, or fine-tuned from it with int8's rounding; None where there is none at hand.
         folder: Exported files are kept here, and taken from here the next time.
         progress: Called with files made, files in all, and what is being done.
 
@@ -167,24 +169,30 @@ def _check_same(bundle: Bundle, run: Path) -> None:
     from shelfcount.training.runs import read_spec
 
     spec = read_spec(run)
-    for field in ("architecture", "classes", "height", "width", "levels", "score_threshold"):
+    fields = ["architecture", "classes", "height", "width", "levels", "score_threshold"]
+    if str(bundle.spec.provenance.get("start", "")).startswith(f"{run.absolute().name}/"):
+        # Fine-tuned from it: the float network is the one that int8 is measured against, with a threshold of its own.
+        fields.remove("score_threshold")
+    for field in fields:
         ours, theirs = getattr(bundle.spec, field), getattr(spec, field)
         if ours != theirs:
             shown = (ours, theirs) if len(str(ours)) < 60 else ("its own", "other ones")
             raise ShelfcountError(
-                f"--run must be the run that '{bundle.path}' was exported from; their {field} differ: {shown[0]} in the bundle, "
-                f"{shown[1]} in '{run}'"
+                f"--run must be the run that '{bundle.path}' was exported or fine-tuned from; their {field} differ: {shown[0]} in the "
+                f"bundle, {shown[1]} in '{run}'"
             )
 
 
 def _of_run(role: str, run: Path, recipes: Sequence[str], folder: Path, progress: Progress) -> tuple[list[Variant], list[Dropped]]:
+    from shelfcount.training.fake_quant import FakeQuantized
     from shelfcount.training.runs import load_run
 
     detector = load_run(run)
     spec = detector.spec
+    form = ROUNDED if isinstance(detector.net, FakeQuantized) else PYTORCH
     weights = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
     exporter = _Exporter(detector.net, spec, weights, folder, lambda: _calibration(run, spec))
-    variants, dropped = [Variant(role, PYTORCH, run, spec)], []
+    variants, dropped = [Variant(role, form, run, spec)], []
     for done, recipe in enumerate(recipes):
         progress(done, len(recipes), f"exporting {spec.architecture} to {recipe}")
         try:

@@ -1,0 +1,63 @@
+"""Draw the README's plots from the stamped comparison beside this file: F1 against latency and size, and F1 of each class.
+
+``python benchmarks/readme_plots.py`` writes them; `readme_tables.py` then shows those that are there. Where no two
+models of the comparison have an F1 there is nothing to draw, and what was drawn before is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shelfcount.evaluation.benchmark import Latency, Row
+from shelfcount.evaluation.metrics import ClassScore, Score
+from shelfcount.report import figures
+from shelfcount.report.bench_page import label
+from shelfcount.vision.images import write_whole
+
+RESULTS = Path(__file__).parent / "results"
+# As `shelfcount bench` writes it.
+COMPARED = "drinks_bench.json"
+PLOTS = ("drinks_f1_latency.png", "drinks_f1_size.png", "drinks_f1_classes.png")
+
+
+def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
+    """The plots of a comparison as PNG bytes, by name; those that lack a second model with an F1 are left out.
+
+    Args:
+        compared: As `shelfcount bench` writes it.
+    """
+    rows = [Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"]]
+    plots = {}
+    if sum(row.f1 is not None for row in rows) > 1:
+        costs = ("median time of one photo in ms", [r.latency.p50 for r in rows]), ("file in MB", [r.size and r.size / 1e6 for r in rows])
+        for name, (what, cost) in zip(PLOTS, costs, strict=False):
+            points = [(label(row), value, row.f1) for row, value in zip(rows, cost, strict=True)]
+            plots[name] = figures.f1_against(points, what)
+    if compared.get("baseline_evaluation"):
+        sides = (_classes(compared[key]["per_class"]) for key in ("evaluation", "baseline_evaluation"))
+        plots[PLOTS[-1]] = figures.per_class_f1(*sides)
+    return plots
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> list[ClassScore]:
+    return [ClassScore(row["name"], Score(row["truth"], row["found"], row["tp"]), row["count_mae"], row["count_bias"]) for row in rows]
+
+
+def main() -> None:
+    """Write the plots, and say which could not be drawn."""
+    path = RESULTS / COMPARED
+    plots = draw(json.loads(path.read_text())) if path.exists() else {}
+    for name in PLOTS:
+        if name in plots:
+            write_whole(RESULTS / name, plots[name])
+        else:
+            (RESULTS / name).unlink(missing_ok=True)
+            print(f"not drawn: {name}; {path.name} lacks a trained baseline", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

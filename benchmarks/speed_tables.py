@@ -1,0 +1,68 @@
+"""What the READMEs say of the baseline, of peers and of growth, from the stamped results; `readme_tables.py` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from table_parts import origin, read_result, rows_under
+
+from shelfcount.evaluation.benchmark import Ratio, times_words
+from shelfcount.report.page import NOT_MEASURED, show
+
+# As `readme_plots.py` draws them.
+PLOTS = {
+    "drinks_f1_latency.png": "F1 of each form of the released network and of the baseline, over the time of one photo",
+    "drinks_f1_size.png": "F1 of the same, over the size of the file",
+}
+PEER_HEADS = ("detector", "form", "input", "MB", "GMAC", "memory, MB", "p50 ms", "p90 ms", "times the bundle's time", "outside XNNPACK")
+
+
+def baseline(model: dict[str, Any]) -> str:
+    """How the baseline came about: `model` as `shelfcount evaluate` writes it."""
+    made = model["trained"]
+    return (
+        f"The baseline was trained by [baseline.sh](benchmarks/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
+        f"seed {model['seed']}, in three trainings, of which the last took {model['minutes']:.1f} minutes and started from "
+        f"{model['start']}, at commit {made['commit']} on {made['device']}. F1 on validation was {model['val_f1']:.3f}."
+    )
+
+
+def plots(results: Path) -> list[str]:
+    """The README's pictures of the comparison that were drawn, as one paragraph; none, where none was."""
+    # Two fit side by side on GitHub.
+    drawn = [f'<img src="benchmarks/results/{name}" alt="{alt}" width="49%">' for name, alt in PLOTS.items() if (results / name).exists()]
+    return ["\n".join(drawn)] if drawn else []
+
+
+def peers(results: Path) -> str:
+    """The released bundle beside public detectors, as `peers.py` measured them."""
+    result = read_result(results / "peers.json")
+    if result is None:
+        return f"Peers: {NOT_MEASURED}."
+    left = "".join(f" Not measured: {missing['peer']}, as {missing['reason']}" for missing in result["left_out"])
+    sources = "; ".join(dict.fromkeys(f"{row['name']}: {row['source']}" for row in result["rows"]))
+    legend = (
+        f"One photo up to the heads, without suppression, {result['rows'][0]['latency']['runs']} runs each, in turn; the ratio is that of "
+        "paired runs, in brackets its 10th and 90th percentile. The peers know other classes, so F1 is not compared. "
+        f"{sources}.{left} {origin(result)}"
+    )
+    return "\n\n".join(["\n".join(rows_under(PEER_HEADS, [_peer(row) for row in result["rows"]])), legend])
+
+
+def _peer(row: dict[str, Any]) -> list[str]:
+    memory, times, latency = row["memory"] and row["memory"] / 1e6, row["times_bundle"], row["latency"]
+    costs = (row["size"] / 1e6, 2), (row["macs"] / 1e9, 2), (memory, 1), (latency["p50"], 1), (latency["p90"], 1)
+    head = [row["name"], row["form"], f"{row['width']} x {row['height']}"]
+    against = times_words(Ratio(**times)) if times else "the bundle"
+    return [*head, *(show(value, digits) for value, digits in costs), against, ", ".join(row["outside"]) or "none"]
+
+
+def growth(results: Path) -> str:
+    """What a count costs as things grow, in the words of `scaling.py`, and its picture."""
+    result = read_result(results / "scaling.json")
+    if result is None:
+        return f"Growth: {NOT_MEASURED}."
+    said = [f"- **{part['axis']}**: {' '.join(part['says'])}" for part in result.values() if isinstance(part, dict) and "says" in part]
+    picture = "![Time over the input's side, classes, products, megapixels and photos of a batch](results/scaling.png)"
+    return "\n\n".join([picture, "\n".join(said), origin(result)])
