@@ -117,6 +117,7 @@ def check(
     import numpy as np
 
     from shelfcount.data import agreement, checks
+    from shelfcount.data.formats import fingerprint
     from shelfcount.report import agreement_page, check_page
 
     beside = html.with_name(f"{html.stem}-agreement.html") if html and against else None
@@ -129,7 +130,8 @@ def check(
     with bar("looking at photos") as advance:
         report = checks.check(dataset, None if agreed else other, progress=advance)
     if json_file:
-        write_json(json_file, report.to_json() | ({"agreement": agreed.to_json()} if agreed else {}))
+        versions = {"fingerprints": [fingerprint(labels) for labels in (dataset, other) if labels]}
+        write_json(json_file, report.to_json() | ({"agreement": {**agreed.to_json(), **versions}} if agreed else {}))
     if html:
         check_page.write_page(report, html)
     if agreed and beside:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset
 from shelfcount.vision import boxes as box_math
 
@@ -128,8 +129,8 @@ class Report:
         """As plain lists, numbers and strings.
 
         Returns:
-            ``{"data": str, "against": str or null, "photos": n, "boxes": n, "classes": n, "passed": bool, "counts":
-            {"error": n, "warning": n, "note": n}, "kinds": {kind: {"title", "why"}}, "findings": [finding]}``; numbers
+            ``{"data": str, "fingerprint": str, "against": str or null, "photos": n, "boxes": n, "classes": n, "passed": bool,
+            "counts": {"error": n, "warning": n, "note": n}, "kinds": {kind: {"title", "why"}}, "findings": [finding]}``; numbers
             of what could be read, kinds that were found, findings worst first. A finding is ``{"severity", "kind",
             "file": str or null, "box": [x, y, w, h] or null, "others": [str], "message", "fix", "degree"}``; boxes in
             pixels of the upright photo, files relative to the folder that all of them share.
@@ -138,6 +139,7 @@ class Report:
         folder = os.path.commonpath(parents) if parents else ""
         return {
             "data": Path(self.dataset.name).name,
+            "fingerprint": fingerprint(self.dataset),
             "against": Path(self.against).name or None,
             "photos": len(self.dataset),
             "boxes": self.dataset.boxes,
