@@ -2,28 +2,30 @@
 
     python export/distill.py RUN TRAIN.json --to mobilenet_v2_fused --out runs/fused.safetensors
 
-mobilenet_v2_fused takes stages from stride 16 on, pyramid and heads from the run, and its plain
-convolutions up to stride 8 are trained to give what the run's own stages give there. Any other member
-of the family takes pyramid and heads, and the whole of its trunk is trained to feed that pyramid as
-the run's does. Both on augmented training photos. `shelfcount train --model NAME --set
+mobilenet_v2_fused takes stages from stride 16 on, pyramid and heads from the run; its plain convolutions
+up to stride 8 are trained to give what the run's own stages give there, and then its whole trunk to feed
+the pyramid as the run's does. Any other member of the family takes pyramid and heads, and learns to feed
+them. All on augmented training photos. `shelfcount train --model NAME --set
 model.weights=OUT` then trains the whole.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save
 from torch import nn
 from torch.utils.data import DataLoader
 
 from shelfcount.config import AugmentConfig
+from shelfcount.console import bar
 from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
 from shelfcount.data.formats import read
 from shelfcount.training.backbones import FAMILY
@@ -60,13 +62,6 @@ class Fed(nn.Module):
         return [lateral(f) for lateral, f in zip(self.laterals, self.trunk(x), strict=True)]
 
 
-def halves(teacher: nn.Module, student: nn.Module, fused: bool) -> tuple[nn.Module, nn.Module]:
-    """The parts that shall give the same: the teacher's and the student's."""
-    if not fused:
-        return Fed(teacher), Fed(student)
-    return Early(teacher.trunk, UP_TO_STRIDE_8[0]), Early(student.trunk, UP_TO_STRIDE_8[1])
-
-
 def transplant(teacher: nn.Module, student: nn.Module, fused: bool) -> int:
     """Copy what the student shall not learn from its teacher, every tensor that fits; returns how many."""
     theirs, mine, copied = teacher.state_dict(), student.state_dict(), {}
@@ -90,48 +85,50 @@ def missing(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return ((found - target).square() / target.var(dim=(0, 2, 3), keepdim=True)).mean()
 
 
-def main() -> None:
-    """Train the student's part and write the weights of its whole detector."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="of mobilenet_v2")
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--to", choices=[name for name in FAMILY if name != "mobilenet_v2"], default=FUSED)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    console = Console(stderr=True)
+@dataclass(frozen=True)
+class Lesson:
+    """One round of teaching.
 
-    run = load_run(options.run)
-    spec, teacher = run.spec, run.net.eval()
-    student = build(options.to, len(spec.classes), spec.levels, teacher.state_dict()["smooth.0.1.0.weight"].shape[0])
-    count = transplant(teacher, student, options.to == FUSED)
-    console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
+    Attributes:
+        name: For the progress.
+        wanted, learned: What the teacher gives and what the student shall give, for the same pixels.
+        epochs: Over the photos.
+        lr: Peak rate.
+    """
 
+    name: str
+    wanted: nn.Module
+    learned: nn.Module
+    epochs: int
+    lr: float
+
+
+def lessons(teacher: nn.Module, student: nn.Module, fused: bool, epochs: int, lr: float) -> list[Lesson]:
+    """The early stages first, where they alone are new; then all that feeds the pyramid, as what comes behind has to fit them."""
+    whole = Lesson("pyramid", Fed(teacher), Fed(student), epochs, lr)
+    if not fused:
+        return [whole]
+    early = (Early(net.trunk, stages) for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True))
+    # What was copied is nearly right already.
+    return [Lesson("early stages", *early, 3 * epochs, lr), replace(whole, lr=lr / 5)]
+
+
+def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argparse.Namespace, console: Console) -> float:
+    """Train `lesson.learned`; returns the share of the features' variance that it leaves unexplained, mean of the last epoch."""
     # Channels last and bfloat16: a quarter of the time on processors that have it.
-    wanted, learned = (
-        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for part in halves(teacher, student, options.to == FUSED)
-    )
-    photos = TrainingPhotos(read(options.data), spec.height, spec.width, AugmentConfig(), options.epochs, options.seed)
-    epoch = 0
-    sampler = EpochSampler(len(photos), options.seed, lambda: epoch)
-    loader = DataLoader(photos, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True)
-    optimizer = torch.optim.AdamW(learned.parameters(), lr=options.lr, weight_decay=0.01)
-    steps = options.epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=steps, pct_start=0.1)
-    columns = (TextColumn("unexplained {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    begin = time.monotonic()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=steps)
-        for epoch in range(options.epochs):
+    wanted, learned = (part.to(memory_format=torch.channels_last) for part in (lesson.wanted, lesson.learned))  # type: ignore[call-overload]
+    data, epoch = photos(lesson.epochs), 0
+    sampler = EpochSampler(len(data), options.seed, lambda: epoch)
+    loader = DataLoader(data, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True)
+    optimizer = torch.optim.AdamW(learned.parameters(), lr=lesson.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lesson.lr, total_steps=lesson.epochs * len(loader), pct_start=0.1)
+    crops, unexplained = np.random.default_rng(options.seed), 0.0
+    with bar(lesson.name) as advance:
+        for epoch in range(lesson.epochs):
             unexplained = 0.0
             learned.train()
-            for images, _ in loader:
-                x = normalise(images).contiguous(memory_format=torch.channels_last)
+            for step, (images, _) in enumerate(loader):
+                x = normalise(cropped(images, options.crop, crops)).contiguous(memory_format=torch.channels_last)
                 with torch.autocast("cpu", torch.bfloat16):
                     with torch.no_grad():
                         targets = wanted(x)
@@ -142,12 +139,49 @@ def main() -> None:
                 optimizer.step()
                 schedule.step()
                 unexplained += loss.item() / len(loader)
-                progress.advance(task)
-            progress.update(task, description=f"{unexplained:.3f}")
-            if not console.is_terminal and epoch % 5 == 4:
-                console.print(f"epoch {epoch + 1}: unexplained variance {unexplained:.4f}, {(time.monotonic() - begin) / 60:.1f} min")
-    write_whole(options.out, save({k: v.contiguous() for k, v in student.state_dict().items()}))
-    console.print(f"unexplained share of the features' variance {unexplained:.3f}; {options.out}")
+                shown = f"{lesson.name}, unexplained {loss.item():.3f}"
+                advance(epoch * len(loader) + step + 1, lesson.epochs * len(loader), shown)
+    console.print(f"{lesson.name}: unexplained share of the features' variance {unexplained:.3f}")
+    return unexplained
+
+
+def cropped(images: torch.Tensor, side: int, rng: np.random.Generator) -> torch.Tensor:
+    """(B, 3, H, W) to a window of (B, 3, side, side): features are local, and more small steps teach more than few large ones."""
+    y, x = (int(rng.integers(0, size - side + 1)) for size in images.shape[-2:])
+    return images[..., y : y + side, x : x + side]
+
+
+def main() -> None:
+    """Teach the student's part and write the weights of its whole detector."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="of mobilenet_v2")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--to", choices=[name for name in FAMILY if name != "mobilenet_v2"], default=FUSED)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=224, help="pixels, a multiple of 32")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    console = Console(stderr=True)
+
+    run = load_run(options.run)
+    spec, teacher = run.spec, run.net.eval()
+    student = build(options.to, len(spec.classes), spec.levels, teacher.state_dict()["smooth.0.1.0.weight"].shape[0])
+    fused = options.to == FUSED
+    count = transplant(teacher, student, fused)
+    console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
+    dataset = read(options.data)
+
+    def photos(epochs: int) -> TrainingPhotos:
+        return TrainingPhotos(dataset, spec.height, spec.width, AugmentConfig(), epochs, options.seed)
+
+    for lesson in lessons(teacher, student, fused, options.epochs, options.lr):
+        teach(lesson, photos, options, console)
+        write_whole(options.out, save({k: v.contiguous() for k, v in student.state_dict().items()}))
+    console.print(str(options.out))
 
 
 if __name__ == "__main__":

@@ -35,10 +35,10 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 # s: stride; e: expansion; c: channels). The depthwise convolutions in front of stride 8 are a tenth of
 # MobileNetV2's work and more than half of its time in int8; plain ones do the same, as in MobileNetV4
 # (arXiv:2404.10518). From stride 16 on it is MobileNetV2 block by block, up to where a shelf needs no more context.
-FUSED_STEM = 16
+FUSED_STEM = 24
 FUSED_STAGES = (
-    ("er_r1_k3_s2_e1_c24",),
-    ("er_r1_k3_s2_e4_c32", "ir_r1_k3_s1_e4_c32"),
+    ("er_r2_k3_s2_e4_c24",),
+    ("er_r2_k3_s2_e4_c32", "ir_r1_k3_s1_e4_c32"),
     ("ir_r4_k3_s2_e6_c64",),
     ("ir_r3_k3_s1_e6_c96",),
     ("ir_r2_k3_s2_e6_c160",),
