@@ -130,8 +130,9 @@ def check(
     with bar("looking at photos") as advance:
         report = checks.check(dataset, None if agreed else other, progress=advance)
     if json_file:
-        versions = {"fingerprints": [fingerprint(labels) for labels in (dataset, other) if labels]}
-        write_json(json_file, report.to_json() | ({"agreement": {**agreed.to_json(), **versions}} if agreed else {}))
+        versions = [fingerprint(labels) for labels in (dataset, other) if labels is not None]
+        compared = {"agreement": {"fingerprints": versions, **agreed.to_json()}} if agreed else {}
+        write_json(json_file, {"fingerprint": versions[0], **report.to_json(), **compared})
     if html:
         check_page.write_page(report, html)
     if agreed and beside:

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset
 from shelfcount.vision import boxes as box_math
 
@@ -129,7 +128,7 @@ class Report:
         """As plain lists, numbers and strings.
 
         Returns:
-            ``{"data": str, "fingerprint": str, "against": str or null, "photos": n, "boxes": n, "classes": n, "passed": bool,
+            ``{"data": str, "against": str or null, "photos": n, "boxes": n, "classes": n, "passed": bool,
             "counts": {"error": n, "warning": n, "note": n}, "kinds": {kind: {"title", "why"}}, "findings": [finding]}``; numbers
             of what could be read, kinds that were found, findings worst first. A finding is ``{"severity", "kind",
             "file": str or null, "box": [x, y, w, h] or null, "others": [str], "message", "fix", "degree"}``; boxes in
@@ -139,7 +138,6 @@ class Report:
         folder = os.path.commonpath(parents) if parents else ""
         return {
             "data": Path(self.dataset.name).name,
-            "fingerprint": fingerprint(self.dataset),
             "against": Path(self.against).name or None,
             "photos": len(self.dataset),
             "boxes": self.dataset.boxes,
