@@ -148,6 +148,8 @@ def test_other_classes_cost_only_the_last_convolution(tmp_path: Path) -> None:
         net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
         == f"{tmp_path.name}/w.safetensors ({total - 2} of {total} tensors)"
     )
+    (tmp_path / "spec.json").write_text('{"provenance": {"start": "random"}}')
+    assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(" tensors), from random")
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ evaluation need no second path: ``location`` (B, A, 4) as `vision.anchors.decode
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ class ShelfDetector(nn.Module):
             source = str(path)
         if source != "network" and (state := _detector_weights(Path(source))):
             missing, total = _load_what_fits(self, state)
-            return f"{_shown(Path(source))} ({total - missing} of {total} tensors)"
+            return f"{_shown(Path(source))} ({total - missing} of {total} tensors){_earlier(Path(source))}"
         return backbones.load_trunk(self.trunk, architecture, source)
 
 
@@ -215,7 +216,7 @@ class RetinaNet(nn.Module):
             backbones.fold_normalisation(self.trunk)
             return Path(source).name
         missing, total = _load_what_fits(self, state)
-        return f"{_shown(Path(source))} ({total - missing} of {total} tensors)"
+        return f"{_shown(Path(source))} ({total - missing} of {total} tensors){_earlier(Path(source))}"
 
 
 def retinanet_levels() -> tuple[AnchorLevel, ...]:
@@ -241,6 +242,13 @@ def _shown(path: Path) -> str:
 def _detector_weights(path: Path) -> dict[str, torch.Tensor] | None:
     state = backbones.read_safetensors(path)
     return state if any(k.startswith("trunk.") for k in state) else None
+
+def _earlier(path: Path) -> str:
+    # What a network was before it was what it starts from now: a baseline that has seen synthetic shelves is no random one.
+    spec = path.absolute().parent / "spec.json"
+    start = json.loads(spec.read_text()).get("provenance", {}).get("start") if spec.exists() else None
+    return f", from {start}" if start else ""
+
 
 
 def _load_what_fits(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[int, int]:
