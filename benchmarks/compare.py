@@ -5,6 +5,8 @@ A difference counts where it is beyond noise, and each line says what that is:
 * F1 over the same photos: 95 % of resamples of the photos (paired bootstrap) agree on its sign;
 * F1 of a class: three standard errors, as there are many classes;
 * latency on the same machine: the medians lie further apart than the runs spread, by 90th percentile above median;
+  where the same baseline in the same versions took another time, the machine was busy with something else, and the
+  bundle is held against the baseline that ran beside it: the ratios of their paired runs lie apart;
 * what is stored without a spread (mAP, macro F1, count error, size, memory): a margin, stated.
 
     python benchmarks/compare.py OLD NEW [--json OUT.json]
@@ -149,6 +151,7 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Chang
     unfit = "taken with --quick" if old.get("quick") or new.get("quick") else ""
     if old["stamp"]["device"] != new["stamp"]["device"]:
         unfit = f"measured on another machine: {old['stamp']['device']} against {new['stamp']['device']}"
+    unfit = unfit or busy(old, new)
     for name, was in rows[0].items():
         if name not in rows[1]:
             yield Change(name, None, None, "not compared", "only in the old result")
@@ -163,6 +166,8 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Chang
         yield from latencies(name, was, now, unfit)
     for name in rows[1].keys() - rows[0].keys():
         yield Change(name, None, None, "not compared", "only in the new result")
+    if same_reference(old, new):
+        yield paired(old, new)
     if old.get("evaluation") and new.get("evaluation"):
         yield from accuracy(old["evaluation"], new["evaluation"])
     yield from budgets(old.get("phones") or [], new.get("phones") or [])
@@ -186,6 +191,32 @@ def latencies(name: str, old: Mapping[str, Any], new: Mapping[str, Any], unfit: 
         spread = max(entry["p90"] - entry["p50"] for entry in (was, now))
         why = f"90th percentile up to {spread:.3g} ms above the median of {was['runs']} and {now['runs']} runs"
         yield judge(title, was["p50"], now["p50"], spread, why, more_is_better=False)
+
+
+def same_reference(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether both ran beside one and the same baseline, in the same versions of all libraries."""
+    if old["stamp"]["versions"] != new["stamp"]["versions"] or any("reference" not in side for side in (old, new)):
+        return False
+    was, now = (side["rows"][side["reference"]] for side in (old, new))
+    return all(was[key] == now[key] for key in ("name", "variant", "size", "macs"))
+
+
+def busy(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Why times cannot be compared, where the unchanged baseline itself took another time; else nothing."""
+    if not same_reference(old, new):
+        return ""
+    was, now = (side["rows"][side["reference"]] for side in (old, new))
+    if all(change.state == "same" for change in latencies("", was, now, "")):
+        return ""
+    return f"the baseline itself went from {was['latency']['p50']:.4g} to {now['latency']['p50']:.4g} ms: the machine was not as free"
+
+
+def paired(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
+    """How many times faster the bundle is than the baseline that ran in turn with it: better or worse where the spreads lie apart."""
+    was, now = (side["times_faster"] for side in (old, new))
+    state = "better" if now["low"] > was["high"] else "worse" if now["high"] < was["low"] else "same"
+    why = f"paired runs spread from {was['low']:g} to {was['high']:g} and from {now['low']:g} to {now['high']:g}"
+    return Change("times faster than the baseline", was["median"], now["median"], state, why)
 
 
 def budgets(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[Change]:

@@ -177,6 +177,23 @@ def test_latency_needs_one_machine_and_whole_runs(script: ModuleType, benched: d
     assert (found.state, found.why) == ("not compared", "taken with --quick")
 
 
+def test_on_a_busy_machine_the_baseline_that_ran_beside_it_decides(script: ModuleType, benched: dict[str, Any]) -> None:
+    benched = {**benched, "reference": len(benched["rows"]) - 1, "times_faster": {"median": 140.0, "low": 130.0, "high": 150.0}}
+    slow = copy.deepcopy(benched)
+    for row in slow["rows"]:
+        row["latency"] |= {key: 3 * row["latency"][key] for key in ("p50", "p90", "p99")}
+    changes = script.compare(benched, slow)
+    assert {change.state for change in changes if change.name.startswith("latency")} == {"not compared"}
+    assert states(changes)["times faster than the baseline"] == "same"
+    # The bundle slowed down by more than the baseline did.
+    slow["times_faster"] = {"median": 110.0, "low": 100.0, "high": 129.0}
+    assert states(script.compare(benched, slow))["times faster than the baseline"] == "worse"
+    # Newer libraries may be what made both slow.
+    slow["stamp"]["versions"] = {**slow["stamp"]["versions"], "ai-edge-litert": "9.9"}
+    changes = script.compare(benched, slow)
+    assert {change.state for change in changes if change.name.startswith("latency")} == {"worse"}
+
+
 def test_size_memory_threads_and_rows(script: ModuleType, benched: dict[str, Any]) -> None:
     old, new = copy.deepcopy(benched), copy.deepcopy(benched)
     old["rows"][0]["outside"], new["rows"][0]["outside"] = ["QUANTIZE"], ["QUANTIZE", "HARD_SWISH"]
