@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # `tensorflow` serves contract tests and lives in an environment of its own.
-EXTRAS = ("train", "export", "dev")
+EXTRAS = ("train", "export", "ray", "dev")
 
 
 def stated(project: dict) -> list[str]:

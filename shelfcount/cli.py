@@ -604,8 +604,31 @@ def evaluate(
     corrections: Corrections = None,
     threads: Threads = 2,
     force: Force = False,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Shuffle the run's photos and --data anew so many times, train and test on each, and say how figures vary."
+        ),
+    ] = 0,
+    depth: Annotated[
+        str, typer.Option(help="Of repeats: 'fast' trains heads on the frozen trunk's features, 'full' the network.")
+    ] = "fast",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each repeat; 24, or with --depth full the run's.")] = None,
+    until: Annotated[
+        float | None, typer.Option(help="Stop repeating once the 95 % interval of the median F1 is narrower, such as 0.01.")
+    ] = None,
+    shares: Annotated[
+        str, typer.Option(help="Of the training photos, such as 0.25,0.5,1: learning curves; each seed is run for each.")
+    ] = "1",
+    start: Annotated[Path | None, typer.Option(help="Weights that repeats start from; those that the run started from else.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="For repeats; as many as processors else.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster for repeats, or auto.")] = None,
+    repeats_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of finished repeats, which are not run again; in the run's folder else. With --html alone: its curves."),
+    ] = None,
 ) -> None:
-    """Precision, recall, F1, mAP and count error on labelled photos."""
+    """Precision, recall, F1, mAP and count error on labelled photos; with --repeats, how much they owe to the split."""
     from shelfcount.data.formats import fingerprint
     from shelfcount.evaluation import metrics
     from shelfcount.report import confusion_page
@@ -614,7 +637,14 @@ def evaluate(
 
     for file in (json_file, picture, html):
         check_free(file, force)
+    if repeats:
+        parts, settings = _repeated(model, data, trained_on, class_names, corrections or (), start)
+        folder = repeats_dir or model / f"repeats-{depth}"
+        results, summary = _repeat(parts, settings, folder, repeats, depth, epochs, until, shares, processes, ray)
+        _tell_repeats(results, summary, json_file, picture, html)
+        return
     dataset = _read(data, class_names, corrections or (), [trained_on] if trained_on else [])
+    curves = _curves(repeats_dir) if repeats_dir else None
     learnt = _read(trained_on, class_names, corrections or (), [data]) if trained_on else None
     detector, threshold, facts = _open_low(model, threads)
     with bar("evaluating") as advance:
@@ -628,8 +658,101 @@ def evaluate(
         write_whole(picture, confusion_matrix(result.confusion, result.classes))
     if html:
         trained = None if learnt is None else Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
-        confusion_page.write_page(dataset, found, result, facts["name"], html, trained)
+        confusion_page.write_page(dataset, found, result, facts["name"], html, trained, curves)
     _print_evaluation(result)
+
+
+def _repeated(
+    run: Path, data: str, trained_on: str | None, class_names: Path | None, corrections: Sequence[Path], start: Path | None
+) -> tuple[list[Dataset], config_module.Config]:
+    """The photos that are shuffled, file by file, and the settings that each repeat is trained with."""
+    from shelfcount.training import runs
+
+    if not (run / "config.toml").exists():
+        raise ShelfcountError(f"--repeats trains anew, and so takes a run folder, got '{run}', which has no config.toml")
+    settings = config_module.load(run / "config.toml", [f"model.weights={start}"] if start else ())
+    files, fixes = [data], list(corrections)
+    if trained_on:
+        files.insert(0, trained_on)
+    else:
+        sources = runs.read_sources(run)
+        files = [sources.train, *([sources.val] if sources.val else []), data]
+        class_names = class_names or sources.class_names
+        fixes += [path for path in sources.corrections if path.resolve() not in {fix.resolve() for fix in fixes}]
+    return [_read(file, class_names, fixes, files) for file in files], settings
+
+
+def _repeat(
+    parts: Sequence[Dataset],
+    settings: config_module.Config,
+    folder: Path,
+    number: int,
+    depth: str,
+    epochs: int | None,
+    until: float | None,
+    shares: str,
+    processes: int | None,
+    ray: str | None,
+) -> tuple[list[Any], dict[str, Any]]:
+    """Finished repeats in the order of their seeds, and what they say together."""
+    import os
+
+    import numpy as np
+
+    from shelfcount.evaluation import repeats, scheduling, settling
+    from shelfcount.stamp import stamp
+
+    plan = repeats.make_plan(settings, depth, epochs, shares)
+    if until is not None and not until > 0:
+        raise ShelfcountError(f"--until must be above 0, got {until:g}")
+    if warning := repeats.leak(settings, parts):
+        err.print(f"[yellow]warning:[/yellow] {plain(warning)}")
+    with bar("features of the frozen trunk") as advance:
+        study = repeats.open_study(repeats.pool(parts), plan, folder, advance)
+    err.print(f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept in {plain(str(folder))}")
+
+    def enough(first: Sequence[Any]) -> bool:
+        f1 = [r.f1 for r in settling.largest_share(first)]
+        return until is not None and settling.is_enough(f1, until, np.random.default_rng(0))
+
+    scheduler = scheduling.on_ray(ray) if ray else scheduling.processes(processes or os.cpu_count() or 1)
+    with bar("repeats") as advance:
+        results = repeats.run(study, folder, plan.tasks(number), scheduler, enough=enough, progress=advance)
+    facts = {"plan": repeats.describe(study.data, plan), "warning": warning, "stamp": stamp(threads=1)}
+    return results, {**facts, **settling.summary(results, until or settling.WIDTH)}
+
+
+def _tell_repeats(
+    results: Sequence[Any], summary: Mapping[str, Any], json_file: Path | None, picture: Path | None, html: Path | None
+) -> None:
+    from shelfcount.report import repeats_page
+
+    if json_file:
+        write_json(json_file, {**summary, "results": [r.to_json() for r in results]})
+    if picture:
+        write_whole(picture, repeats_page.picture(results, summary))
+    if html:
+        repeats_page.write_page(results, summary, repeats_page.facts(summary), html)
+    table = Table("figure", "median", "from", "to", "SD", "quartiles", box=None, header_style="bold")
+    for key, name in repeats_page.NAMES.items():
+        if of := summary.get(key):
+            sd = "not measured" if of["sd"] is None else f"{of['sd']:.4f}"
+            shown = [f"{v:.4f}" for v in (of["median"], *of["interval"])]
+            table.add_row(name, *shown, sd, " to ".join(f"{v:.4f}" for v in of["quartiles"]))
+    out.print(table)
+    out.print(f"{summary['repeats']} repeats; from and to hold the median with 95 %; {repeats_page.said(summary['enough'])}")
+
+
+def _curves(folder: Path) -> Mapping[str, Any]:
+    """Learning curves of the classes from finished repeats."""
+    from shelfcount.evaluation import repeats, settling
+
+    curves = settling.learning_curves(list(repeats.finished(folder).values()))
+    if not curves or len(next(iter(curves.values()))) < 2:
+        raise ShelfcountError(
+            f"learning curves take repeats at several shares of the training photos, '{folder}' has those of one: --shares 0.25,0.5,1"
+        )
+    return curves
 
 
 def _print_evaluation(result: Any) -> None:
@@ -841,13 +964,9 @@ def _training_data(
 
 
 def _judge(dataset: Dataset, found: Any) -> Any:
-    from shelfcount.evaluation.metrics import score
-    from shelfcount.evaluation.threshold import best_threshold
-    from shelfcount.training.fit import LOW_SCORE, Judgement
+    from shelfcount.evaluation.threshold import judge
 
-    threshold, _ = best_threshold(dataset, found, floor=LOW_SCORE)
-    scored = score(dataset, found, threshold)
-    return Judgement(scored.micro.f1, threshold, scored.map)
+    return judge(dataset, found)
 
 
 def _open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:

@@ -27,7 +27,7 @@ WITHOUT_TORCH = ("records", "vision", "runtime", "shelf")
 LIGHT = {"numpy", "cv2", "ai_edge_litert"}
 EXITS = {"print", "exit", "quit", "sys.exit", "os._exit", "SystemExit"}
 # Extras of pyproject.toml that a part may count on beside the main dependencies.
-EXTRAS = {"data": ["train"], "training": ["train"], "evaluation": ["train"], "deploy": ["train", "export"]}
+EXTRAS = {"data": ["train"], "training": ["train"], "evaluation": ["train", "ray"], "deploy": ["train", "export"]}
 
 
 def part(path: Path) -> str:
@@ -146,6 +146,6 @@ def test_the_lock_pins_what_is_declared() -> None:
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[^\s;@]+", line)] == []
     pins = dict(line.split("==") for line in lines)
     main, optional = project()["dependencies"], project()["optional-dependencies"]
-    wanted = [Requirement(text) for text in [*main, *optional["train"], *optional["export"], *optional["dev"]]]
+    wanted = [Requirement(text) for text in [*main, *optional["train"], *optional["export"], *optional["ray"], *optional["dev"]]]
     # A version of 0 fits nowhere, so a package that is not pinned is reported like one that does not fit.
     assert [str(r) for r in wanted if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"))] == [], "run `make lock`"

@@ -132,6 +132,7 @@ def class_scores(shift: int = 0) -> list[ClassScore]:
 
 
 FIGURES = {
+    "settling": lambda: figures.settling([0.5, 0.7, 0.6], [0.5, 0.6, 0.6], [(0.5, 0.5), (0.5, 0.7), (0.5, 0.7)], "F1"),
     "confusion_matrix": lambda: figures.confusion_matrix(np.arange(16).reshape(4, 4), CLASSES),
     "per_class_f1": lambda: figures.per_class_f1(class_scores(), class_scores(1)),
     "threshold_curve": lambda: figures.threshold_curve([0.1, 0.5, 0.9], [0.5, 0.8, 1], [1, 0.8, 0.1], [0.67, 0.8, 0.18], 0.5),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shelfcount.data.formats import read
-from shelfcount.data.splits import near_duplicate_groups, split
+from shelfcount.data.splits import near_duplicate_groups, shuffled, split
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -127,3 +127,25 @@ def test_drinks_near_duplicates_are_found_and_lie_in_one_split(drinks):
         pairs += len(part) - len(set(near_duplicate_groups(part).tolist()))
     whole = Dataset(parts["train"].classes, tuple(p for part in parts.values() for p in part.photos))
     assert pairs == len(whole) - len(set(near_duplicate_groups(whole).tolist())) == 3
+
+
+@given(st.integers(0, 1000))
+def test_shuffled_deals_out_every_photo_once_and_parts_no_group(seed: int) -> None:
+    groups = np.arange(60) // 2
+    parts = shuffled(groups, SHARES, seed)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(60))
+    assert not set(groups[parts["train"]]) & set(groups[parts["test"]])
+    # Groups of two, so that 60 % of 60 photos can be dealt out exactly.
+    assert [len(part) for part in parts.values()] == [36, 12, 12]
+
+
+def test_shuffled_parts_of_two_seeds_share_what_chance_gives() -> None:
+    tests = [set(shuffled(np.arange(1000), SHARES, seed)["test"]) for seed in range(10)]
+    shared = [len(a & b) / len(a) for i, a in enumerate(tests) for b in tests[:i]]
+    # A fifth is in the test part, so a fifth of another test part is too.
+    assert np.mean(shared) == pytest.approx(0.2, abs=0.02)
+
+
+def test_shuffled_needs_photos_for_each_part() -> None:
+    with pytest.raises(ShelfcountError, match="got none for val from 1 groups"):
+        shuffled(np.zeros(10, np.int64), SHARES, 0)

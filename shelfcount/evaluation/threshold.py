@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from shelfcount.evaluation.metrics import best_first, check, match, per_class_counts, ratio
+from shelfcount.evaluation.metrics import best_first, check, match, per_class_counts, ratio, score
 from shelfcount.records import Dataset, Detections
+
+if TYPE_CHECKING:
+    from shelfcount.training.fit import Judgement
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,15 @@ def best_threshold(
     # Scores are float32: the middle of two neighbours may round to the lower one, which is outside.
     middle = np.float32((low[widest] + high[widest]) / 2)
     return float(middle if middle > low[widest] else high[widest]), curve
+
+
+def judge(dataset: Dataset, found: Sequence[Detections]) -> Judgement:
+    """What validation says of an epoch, as `training.fit.fit` wants it: F1 at the best threshold, and mAP to compare epochs by."""
+    from shelfcount.training.fit import LOW_SCORE, Judgement
+
+    threshold, _ = best_threshold(dataset, found, floor=LOW_SCORE)
+    scored = score(dataset, found, threshold)
+    return Judgement(scored.micro.f1, threshold, scored.map)
 
 
 def _matched(truth: Detections, low: Detections, classes: int) -> _Matched:

@@ -226,6 +226,33 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
     return _png(7.2, 3.8, draw)
 
 
+def settling(values: Sequence[float], medians: Sequence[float], intervals: Sequence[tuple[float, float]], what: str) -> bytes:
+    """How the median of a figure settles as repeats grow: a dot for each repeat, a line for the median, a band for its interval.
+
+    Args:
+        values: Of each repeat, in their order.
+        medians, intervals: After one repeat, after two, and so on.
+        what: The figure, for the axis.
+
+    Returns:
+        PNG bytes.
+    """
+    numbers = range(1, len(values) + 1)
+
+    def draw(ax: Axes) -> None:
+        ax.scatter(numbers, values, s=14, color=GREY, linewidths=0, label="one repeat", zorder=1)
+        low, high = zip(*intervals, strict=True)
+        ax.fill_between(numbers, low, high, color=BLUE, alpha=0.2, linewidth=0, label="interval of the median", zorder=2)
+        ax.plot(numbers, medians, color=BLUE, label="median so far", zorder=3)
+        ax.axhline(medians[-1], color=VERMILION, linewidth=1, linestyle="--", label=f"median of all {len(values)}", zorder=2)
+        ax.set(xlabel="repeats", ylabel=what)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid()
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+
+    return _png(7.2, 3.8, draw)
+
+
 def robustness(conditions: Sequence[tuple[str, Sequence[Sequence[float]]]], clean: Sequence[float], detectors: Sequence[str]) -> bytes:
     """F1 under each condition: a row of dots from its mildest strength, pale, to its hardest, dark.
 

@@ -128,7 +128,11 @@ class ShelfDetector(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) in [-1, 1] to location (B, A, 4) and logits (B, A, C)."""
-        pyramid = [lateral(f) for lateral, f in zip(self.laterals, self.trunk(x), strict=True)]
+        return self.from_features(self.trunk(x))
+
+    def from_features(self, trunk: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pyramid and heads alone, from the trunk's features, finest first."""
+        pyramid = [lateral(f) for lateral, f in zip(self.laterals, trunk, strict=True)]
         for i in range(len(pyramid) - 2, -1, -1):
             pyramid[i] = pyramid[i] + self.up(pyramid[i + 1])
         features = [smooth(pyramid[i]) for smooth, i in zip(self.smooth, self.kept, strict=True)]
@@ -239,16 +243,16 @@ def _shown(path: Path) -> str:
     return f"{path.absolute().parent.name}/{path.name}"
 
 
-def _detector_weights(path: Path) -> dict[str, torch.Tensor] | None:
-    state = backbones.read_safetensors(path)
-    return state if any(k.startswith("trunk.") for k in state) else None
-
 def _earlier(path: Path) -> str:
     # What a network was before it was what it starts from now: a baseline that has seen synthetic shelves is no random one.
     spec = path.absolute().parent / "spec.json"
     start = json.loads(spec.read_text()).get("provenance", {}).get("start") if spec.exists() else None
     return f", from {start}" if start else ""
 
+
+def _detector_weights(path: Path) -> dict[str, torch.Tensor] | None:
+    state = backbones.read_safetensors(path)
+    return state if any(k.startswith("trunk.") for k in state) else None
 
 
 def _load_what_fits(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from shelfcount.config import Config
+from shelfcount.config import Config, TrainConfig
 from shelfcount.data.augment import EpochSampler, Sample, TrainingPhotos, collate
 from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
@@ -277,12 +277,10 @@ class _Module(pl.LightningModule):
             part.requires_grad_(False)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.net = net.to(memory_format=layout)  # type: ignore[call-overload]
-        self.averaged = AveragedModel(self.net, multi_avg_fn=_ramped_average(config.train.ema), use_buffers=True)
+        self.averaged = AveragedModel(self.net, multi_avg_fn=ramped_average(config.train.ema), use_buffers=True)
         self.averaged.requires_grad_(False)
         self.spec, self.config, self.val, self.judge = spec, config, val, judge
-        self.loss = LOSSES[config.train.loss]
-        if config.train.loss == "task_aligned":
-            self.loss = partial(self.loss, smoothing=config.train.smoothing, forgive=config.train.forgive)
+        self.loss = chosen_loss(config.train)
         ratios = anchors.layout(spec.levels, spec.height, spec.width)
         pixels = ratios * np.array([spec.height, spec.width] * 2, np.float32)
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
@@ -342,20 +340,34 @@ class _Module(pl.LightningModule):
                 for _, p in named:
                     p.requires_grad_(False)
                 continue
-            # Norms and biases are not decayed: shrinking them has no regularising meaning.
-            groups.append({"params": [p for _, p in named if p.ndim > 1], "lr": rate, "weight_decay": options.weight_decay})
-            groups.append({"params": [p for _, p in named if p.ndim <= 1], "lr": rate, "weight_decay": 0.0})
+            groups += decayed([p for _, p in named], rate, options.weight_decay)
         optimizer = torch.optim.AdamW(groups)
         # Not Lightning's `estimated_stepping_batches`: it starts the workers, before a checkpoint has said which epoch comes.
         schedule: torch.optim.lr_scheduler.LRScheduler
         if options.schedule == "one_cycle":
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [g["lr"] for g in groups], total_steps=self.steps)  # type: ignore[misc]
         else:
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(self.steps, options.warmup))
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(self.steps, options.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _cosine(steps: int, warmup: float) -> Callable[[int], float]:
+def chosen_loss(options: TrainConfig) -> Callable[..., dict[str, torch.Tensor]]:
+    """The loss that a config names, with its settings."""
+    if options.loss == "task_aligned":
+        return partial(LOSSES[options.loss], smoothing=options.smoothing, forgive=options.forgive)
+    return LOSSES[options.loss]
+
+
+def decayed(parameters: Sequence[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for AdamW. Norms and biases are not decayed: shrinking them has no regularising meaning."""
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+    ]
+
+
+def cosine(steps: int, warmup: float) -> Callable[[int], float]:
+    """The learning rate's share of its peak by step: a linear rise, then half a cosine down to 0."""
     rise = max(1, round(steps * warmup))
 
     def share(step: int) -> float:
@@ -366,7 +378,7 @@ def _cosine(steps: int, warmup: float) -> Callable[[int], float]:
     return share
 
 
-def _ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
+def ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Exponential moving average that forgets the start: its decay rises from 0.1 to `decay` over the first steps."""
 
     @torch.no_grad()

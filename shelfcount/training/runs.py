@@ -13,9 +13,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -121,6 +123,25 @@ def read_spec(run: Path) -> ModelSpec:
         return ModelSpec.from_json(data)
     except ShelfcountError as error:
         raise ShelfcountError(f"'{run / 'spec.json'}': {error}") from error
+
+
+def origin(weights: Path) -> Mapping[str, Any] | None:
+    """What a file of detector weights says it learnt from, empty where it doesn't say; None for those of a classifier.
+
+    Raises:
+        ShelfcountError: If the file is missing or no safetensors file.
+    """
+    try:
+        with safe_open(weights, "pt") as file:
+            if not any(key.startswith("trunk.") for key in file.keys()):  # noqa: SIM118 - no mapping
+                return None
+            stated = (file.metadata() or {}).get("origin")
+    except (OSError, SafetensorError) as error:
+        raise ShelfcountError(f"cannot read weights '{weights}': {error}") from error
+    if stated:
+        return json.loads(stated)
+    # A run keeps it in its spec.
+    return read_spec(weights.parent).provenance if (weights.parent / "spec.json").exists() else {}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""How much the drinks figures owe to which photos are tested on, and whether the fast depth may stand in for the full one.
+
+    python benchmarks/repeats.py DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors [--fast 100] [--full 5] [--processes 2]
+
+All 244 photos, with corrected labels, are shuffled anew for each repeat. Both depths start from the same
+ImageNet weights, which have seen none of them: a start that learnt from drinks would know the photos it is tested on. Finished
+repeats lie in runs/repeats and are not run again; a killed study goes on where it was. `--report` writes the
+result from what is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shelfcount import config as config_module
+from shelfcount.console import bar
+from shelfcount.data import corrections, formats
+from shelfcount.evaluation import repeats, scheduling, settling
+from shelfcount.evaluation.repeats import Repeat
+from shelfcount.records import Dataset
+from shelfcount.report import repeats_page
+from shelfcount.stamp import stamp
+from shelfcount.vision.images import write_whole
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "repeats.json"
+RUNS = HERE.parent / "runs" / "repeats"
+# A fifth of the released training's: the order of splits is what is compared, and five of these take an hour on 2 cores.
+FULL_EPOCHS = 20
+
+
+def photos(drinks: Path) -> list[Dataset]:
+    """The three parts as published, with corrected labels."""
+    parts = []
+    for name in ("train", "val", "test"):
+        given = corrections.read_corrections(HERE / "data" / f"drinks_{name}_corrections.json")
+        parts.append(corrections.apply(formats.read(drinks / f"{name}.json"), given))
+    return parts
+
+
+def study(parts: list[Dataset], plan: repeats.Plan, folder: Path, number: int, processes: int) -> list[Repeat]:
+    """Run what is missing."""
+    with bar(f"{plan.depth}: features") as advance:
+        opened = repeats.open_study(repeats.pool(parts), plan, folder, advance)
+    with bar(f"{plan.depth}: repeats") as advance:
+        return repeats.run(opened, folder, plan.tasks(number), scheduling.processes(processes), progress=advance)
+
+
+def finished(folder: Path) -> list[Repeat]:
+    """In the order of their seeds, up to the first that is missing."""
+    found = sorted(repeats.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
+    return [r for r in found if r.task.seed < next(n for n in range(len(found) + 1) if n not in {f.task.seed for f in found})]
+
+
+def report(out: Path) -> dict[str, Any]:
+    """What the finished repeats say, each depth by itself and both on their common splits."""
+    depths: dict[str, Any] = {}
+    f1: dict[str, dict[int, float]] = {"fast": {}, "full": {}}
+    count: dict[str, dict[int, float]] = {"fast": {}, "full": {}}
+    for depth in f1:
+        folder = RUNS / depth
+        if not (results := finished(folder)):
+            continue
+        whole = settling.largest_share(results)
+        plan = json.loads((folder / repeats.STUDY).read_text())
+        rows = [{"seed": r.task.seed, "f1": r.f1, "count_error": r.count_error, "threshold": r.threshold} for r in whole]
+        depths[depth] = {"plan": plan, **settling.summary(results, settling.WIDTH), "results": rows}
+        f1[depth] = {r.task.seed: r.f1 for r in whole}
+        count[depth] = {r.task.seed: r.count_error for r in whole if r.count_error is not None}
+        if depth == "fast":
+            write_whole(out.with_suffix(".png"), repeats_page.picture(results, depths[depth]))
+            depths["learning_curves"] = settling.learning_curves(results) if len(depths[depth]["by_share"]) > 1 else None
+    rng = np.random.default_rng(0)
+    together = {"f1": settling.agreement(f1["fast"], f1["full"], rng), "count_error": settling.agreement(count["fast"], count["full"], rng)}
+    result = {
+        "photos": "train, val and test of drinks, corrected labels",
+        **depths,
+        "agreement": together,
+        "stamp": stamp(seed=0, threads=1),
+    }
+    write_whole(out, json.dumps(result, indent=1))
+    return result
+
+
+def main() -> None:
+    """Run both depths, the fast one first, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("drinks", type=Path)
+    parser.add_argument("start", type=Path, help="MobileNetV2 trained on ImageNet, .safetensors")
+    parser.add_argument("--fast", type=int, default=100, help="repeats")
+    parser.add_argument("--full", type=int, default=5, help="repeats")
+    parser.add_argument("--full-epochs", type=int, default=FULL_EPOCHS)
+    parser.add_argument("--shares", default="1", help="of the training photos, for the fast depth")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    if not options.report:
+        settings = config_module.load(HERE / "configs" / "drinks.toml", [f"model.weights={options.start}"])
+        parts = photos(options.drinks)
+        fast = repeats.make_plan(settings, "fast", None, options.shares)
+        full = repeats.make_plan(settings, "full", options.full_epochs)
+        for plan, number in ((fast, options.fast), (full, options.full)):
+            if number:
+                study(parts, plan, RUNS / plan.depth, number, options.processes)
+                report(options.out)
+    result = report(options.out)
+    for depth in ("fast", "full"):
+        if of := result.get(depth):
+            spread = of["f1"]
+            low, high = spread["interval"]
+            print(
+                f"{depth}: median F1 {spread['median']:.3f} ({low:.3f} to {high:.3f}), SD {spread['sd'] or 0:.3f}, {of['repeats']} repeats"
+            )
+            print(f"  {repeats_page.said(of['enough'])}; {of['seconds_per_repeat']:g} s of one processor each")
+    print(f"common splits: {result['agreement']['f1']['splits']}; {options.out}")
+
+
+if __name__ == "__main__":
+    main()

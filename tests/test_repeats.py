@@ -1,0 +1,322 @@
+"""Repeated shuffles: what is finished is not run again, nothing is lost or counted twice, and the figures are arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shelfcount import config as config_module
+from shelfcount.data import formats
+from shelfcount.evaluation import repeats, scheduling, settling
+from shelfcount.evaluation.confusions import needs
+from shelfcount.evaluation.repeats import ClassFigures, Plan, Repeat, Study, Task
+from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.report import repeats_page
+from shelfcount.training import frozen
+from tests.conftest import Shelves
+
+
+def result(seed: int, f1: float = 0.5, share: float = 1.0, trained: int = 8, tp: int = 5) -> Repeat:
+    classes = (ClassFigures("cola", trained, 10, 10, tp), ClassFigures("tea", 3, 0, 0, 0))
+    return Repeat(Task(seed, share), f1, f1, 1 - f1, None, 0.4, {"train": 8, "val": 2, "test": 2}, classes, 1.0, "abc")
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_spread_of_known_values() -> None:
+    got = settling.spread([1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0))
+    # Median and quartiles by counting; SD of these five by hand: sqrt(7610 / 4).
+    assert (got.median, got.quartiles) == (3.0, (2.0, 4.0))
+    assert got.sd == pytest.approx(43.617, abs=1e-3)
+    assert got.interval[0] <= got.median <= got.interval[1]
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    held = [(s := settling.spread(rng.normal(size=40).tolist(), rng)).interval[0] <= 0 <= s.interval[1] for _ in range(200)]
+    # 95 % meant; percentile bootstrap of 40 values is within a few points of it.
+    assert 0.89 <= np.mean(held) <= 0.995
+
+
+def test_enough_is_the_first_number_from_which_on_the_interval_stays_narrow() -> None:
+    def step(n: int, width: float) -> settling.Spread:
+        return settling.Spread(n, 0.5, 0.1, (0.4, 0.6), (0.0, width))
+
+    wide = [step(n, 1.0) for n in range(1, 13)]
+    steps = [*wide, step(13, 0.05), step(14, 0.2), step(15, 0.05), step(16, 0.04)]
+    assert settling.enough(steps, 0.1) == settling.Enough(0.1, 15, 15)
+    # Half of the width of 16 repeats takes four times as many.
+    assert settling.enough(steps, 0.02) == settling.Enough(0.02, None, 64)
+    assert settling.enough([step(n, 0.0) for n in range(1, 12)], 0.1).repeats == settling.FEWEST
+    with pytest.raises(ValueError, match="must be above 0 and there must be a repeat, got 0 and 16"):
+        settling.enough(steps, 0)
+
+
+def test_learning_curves_are_of_the_splits_that_have_every_share() -> None:
+    several = [result(seed, share=share, trained=n, tp=tp) for seed in (0, 1) for share, n, tp in ((0.25, 2, 2), (0.5, 4, 6), (1.0, 8, 8))]
+    curves = settling.learning_curves([*several, result(2, trained=99, tp=0)])
+    assert curves == {"cola": [(2.0, pytest.approx(0.8)), (4.0, pytest.approx(0.4)), (8.0, pytest.approx(0.2))]}
+    # Lost is 1.6 / n, so twice the examples halve it: 8 more than the 8 there are.
+    confusion = np.array([[8, 0, 2], [0, 0, 0], [0, 0, 0]])
+    assert needs(("cola", "tea"), confusion, None, curves)[0].halving == 8
+
+
+def test_agreement_of_depths_on_common_splits() -> None:
+    fast, full = {0: 0.5, 1: 0.6, 2: 0.7, 9: 0.1}, {0: 0.7, 1: 0.8, 2: 0.9, 8: 0.1}
+    got = settling.agreement(fast, full, np.random.default_rng(0))
+    assert (got["splits"], got["pearson"], got["spearman"]) == (3, pytest.approx(1), pytest.approx(1))
+    assert got["full_minus_fast"]["mean"] == pytest.approx(0.2)
+    assert settling.agreement({0: 0.5}, {1: 0.5}, np.random.default_rng(0))["full_minus_fast"] is None
+
+
+# ---------------------------------------------------------------- study, folder and schedulers
+
+
+def plan(*changes: str, depth: Any = "fast", views: int = 2, epochs: int = 2) -> Plan:
+    return Plan(depth, epochs, config_module.load(None, changes), views, {"train": 0.5, "val": 0.25, "test": 0.25})
+
+
+@pytest.fixture
+def study(tmp_path: Path, shelves: Shelves) -> Study:
+    """Of the full depth, which computes nothing beforehand."""
+    return repeats.open_study(shelves.train, plan(depth="full"), tmp_path / "study")
+
+
+def here(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
+    """A scheduler that runs nothing."""
+    return (result(task.seed, share=task.share) for task in tasks)
+
+
+def test_what_is_finished_is_not_run_again(study: Study, tmp_path: Path) -> None:
+    folder, asked = tmp_path / "study", []
+
+    def watched(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
+        for task in tasks:
+            asked.append(task.seed)
+            yield result(task.seed)
+            # The same again, as from a worker that died when it had just sent it.
+            yield result(task.seed)
+
+    tasks = [Task(seed) for seed in range(5)]
+    repeats.run(study, folder, tasks[1:3], watched)
+    got = repeats.run(study, folder, tasks, watched)
+    assert asked == [1, 2, 0, 3, 4]
+    assert [r.task.seed for r in got] == list(range(5))
+    assert got == [result(seed) for seed in range(5)]
+    assert len(list(folder.glob("repeat-*.json"))) == 5
+
+
+def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(study: Study, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def backwards(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
+        while pair := [task for _, task in zip(range(2), tasks, strict=False)]:
+            yield from (result(task.seed) for task in reversed(pair))
+
+    def enough(first: Any) -> bool:
+        seen.append(len(first))
+        assert [r.task.seed for r in first] == list(range(len(first)))
+        return len(first) >= 4
+
+    got = repeats.run(study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough)
+    assert len(got) == 4
+    assert seen == [0, 0, 2, 2, 4]
+
+
+def test_a_folder_of_another_study_is_refused(study: Study, tmp_path: Path, shelves: Shelves) -> None:
+    folder = tmp_path / "study"
+    repeats.run(study, folder, [Task(0)], here)
+    with pytest.raises(ShelfcountError, match="differs in epochs"):
+        repeats.open_study(shelves.train, plan(depth="full", epochs=3), folder)
+    with pytest.raises(ShelfcountError, match="differs in data, photos"):
+        repeats.open_study(shelves.val, plan(depth="full"), folder)
+    strange = json.loads((folder / "repeat-0000.json").read_text()) | {"study": "0" * 64}
+    (folder / "repeat-0007.json").write_text(json.dumps(strange))
+    with pytest.raises(ShelfcountError, match=r"repeat-0007.json' is of another study"):
+        repeats.finished(folder)
+    with pytest.raises(ShelfcountError, match="holds no repeats"):
+        repeats.finished(tmp_path)
+
+
+def test_processes_seeds_and_places_do_not_make_another_study(tmp_path: Path, shelves: Shelves) -> None:
+    assert repeats.describe(shelves.train, plan()) == repeats.describe(shelves.train, plan("train.workers=7", "train.seed=3"))
+    assert repeats.describe(shelves.train, plan()) != repeats.describe(shelves.train, plan("train.lr=0.5"))
+
+
+def test_a_photo_of_two_data_sets_is_pooled_once(shelves: Shelves) -> None:
+    assert len(repeats.pool([shelves.train, shelves.val, shelves.train])) == len(shelves.train) + len(shelves.val)
+
+
+def test_a_start_that_learnt_from_the_photos_is_named(overfit: Any, shelves: Shelves) -> None:
+    config = config_module.load(None, [f"model.weights={overfit.run / 'model.safetensors'}"])
+    assert "has learnt from few.json" in str(repeats.leak(config, [shelves.val, overfit.photos]))
+    assert "that learnt from few.json; were photos" in str(repeats.leak(config, [shelves.val]))
+    assert repeats.leak(config_module.load(None, ["model.weights=none"]), [overfit.photos]) is None
+
+
+# ---------------------------------------------------------------- the two depths
+
+
+@pytest.fixture(scope="module")
+def tiny_plan(tiny: tuple[str, ...]) -> Plan:
+    return plan(*tiny, "augment.mosaic=0.5", epochs=4)
+
+
+@pytest.fixture(scope="module")
+def everything(shelves: Shelves) -> Dataset:
+    return repeats.pool([shelves.train, shelves.val])
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory, everything: Dataset, tiny_plan: Plan, one_thread: None) -> Path:
+    folder = tmp_path_factory.mktemp("fast")
+    repeats.open_study(everything, tiny_plan, folder)
+    return folder
+
+
+def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(cached: Path, everything: Dataset, tiny_plan: Plan) -> None:
+    import torch
+
+    from shelfcount.training.detector import build
+    from shelfcount.training.fit import make_spec
+    from shelfcount.training.runs import TorchDetector
+    from shelfcount.vision.images import read_photo
+
+    torch.manual_seed(0)
+    views = frozen.load(cached / repeats.FEATURES)
+    spec = dataclasses.replace(make_spec(everything, tiny_plan.config), score_threshold=0.0)
+    net: Any = build(spec.architecture, len(spec.classes), spec.levels, 32)
+    photo = everything.photos[3]
+    # Any trunk will do for the shapes; that of the cache had its own random weights.
+    assert [tuple(f.shape) for f in views.features([3], [0])] == [(1, *f.shape[1:]) for f in net.eval().trunk(torch.zeros(1, 3, 96, 96))]
+    assert views.truth(3, 0).boxes.numpy() == pytest.approx(photo.truth.boxes * np.array([96 / 256, 96 / 192] * 2), abs=1e-3)
+    assert frozen.detect(net, views, 3, photo, spec).boxes[:, 2].max() <= 256
+    whole = TorchDetector(net, spec).detect(read_photo(photo.path))
+    pixels = torch.from_numpy(np.zeros((1, 3, 96, 96), np.uint8))
+    seen = frozen._seen(net.trunk, pixels, tiny_plan.config)
+    assert [f.dtype for f in seen] == [np.float16] * 3
+    assert len(whole) > 0
+
+
+def test_a_fast_repeat_gives_the_same_again_and_its_figures_add_up(cached: Path, everything: Dataset, tiny_plan: Plan) -> None:
+    study = repeats.open_study(everything, tiny_plan, cached)
+    first, again, fewer = (repeats.repeat(study, task) for task in (Task(1), Task(1), Task(1, 0.5)))
+    assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(again, seconds=0.0)
+    assert sum(first.photos.values()) == len(everything)
+    tp, truth, found = (sum(getattr(row, name) for row in first.per_class) for name in ("tp", "truth", "found"))
+    assert first.f1 == pytest.approx(2 * tp / (truth + found))
+    # The same test photos with half the training photos.
+    assert [row.truth for row in fewer.per_class] == [row.truth for row in first.per_class]
+    assert fewer.photos["train"] == first.photos["train"] / 2
+    assert Repeat.from_json(json.loads(json.dumps(first.to_json()))) == first
+
+
+def test_half_a_cache_is_computed_again(cached: Path, tmp_path: Path) -> None:
+    with pytest.raises(ShelfcountError, match="cannot be read"):
+        frozen.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_full_repeat_trains_and_tests(tmp_path: Path, everything: Dataset, tiny_plan: Plan) -> None:
+    study = repeats.open_study(everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path)
+    got = repeats.repeat(study, Task(0))
+    assert 0 <= got.f1 <= 1
+    assert got.map is not None
+
+
+# ---------------------------------------------------------------- workers that die
+
+
+def fragile(folder: Path, seed: int) -> None:
+    """Kills its process the first time that it is asked for this seed."""
+    trace = folder / f"{seed}.ran"
+    with trace.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if seed == 2 and len(trace.read_text().splitlines()) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+
+
+def work(study: Study, task: Task) -> Repeat:
+    fragile(Path(study.data.name), task.seed)
+    return result(task.seed)
+
+
+def _with_traces(study: Study, folder: Path) -> Study:
+    folder.mkdir()
+    return dataclasses.replace(study, data=dataclasses.replace(study.data, name=str(folder)))
+
+
+def _none_lost_none_twice(study: Study, folder: Path, scheduler: Callable[..., Any]) -> None:
+    traces = folder.with_name("traces")
+    done: list[int] = []
+    tasks = [Task(seed) for seed in range(6)]
+    got = repeats.run(_with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n))
+    assert [r.task.seed for r in got] == list(range(6))
+    assert done == list(range(1, 7))
+    assert len((traces / "2.ran").read_text().splitlines()) >= 2
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_no_repeat(study: Study, tmp_path: Path) -> None:
+    _none_lost_none_twice(study, tmp_path / "study", scheduling.processes(2, work))
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    root = str(Path(__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", root)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        assert len(cluster.list_all_nodes()) == 2
+        _none_lost_none_twice(study, tmp_path / "study", scheduling.on_ray(cluster.address, work))
+    finally:
+        cluster.shutdown()
+
+
+def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ShelfcountError, match="no Ray cluster answers at 'localhost:1'"):
+        repeats.run(study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work))
+
+
+# ---------------------------------------------------------------- page, and the real photos
+
+
+def test_the_page_says_how_many_are_enough(tmp_path: Path) -> None:
+    several = [result(seed, 0.5 + seed % 3 / 1000) for seed in range(12)] + [result(seed, 0.4, 0.5) for seed in range(12)]
+    summary = settling.summary(several, 0.1)
+    repeats_page.write_page(several, summary, {"depth": "fast"}, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "10 repeats are enough for an interval of the median narrower than 0.1" in text
+    assert [share["share"] for share in summary["by_share"]] == [0.5, 1.0]
+    assert summary["repeats"] == 12
+
+
+@pytest.mark.slow
+def test_two_fast_repeats_on_some_drinks_photos(drinks: Path, tmp_path: Path, one_thread: None) -> None:
+    data = formats.read(drinks / "test.json")
+    settings = config_module.load(
+        None, ["model.weights=none", "model.architecture=mobilenet_v2_050", "model.height=160", "model.width=160"]
+    )
+    study = repeats.open_study(data, Plan("fast", 4, settings, 2), tmp_path)
+    got = repeats.run(study, tmp_path, [Task(0), Task(1)], lambda study, tasks: (repeats.repeat(study, task) for task in tasks))
+    assert [sum(r.photos.values()) for r in got] == [40, 40]
+    assert len({tuple(row.truth for row in r.per_class) for r in got}) == 2
