@@ -72,7 +72,8 @@ def label_errors(results: Path) -> str:
     if result is None:
         return f"Label errors: {NOT_MEASURED}."
     heads = ("proposals", "number", "as proposed", "wrong, in another way", "no error", "share wrong")
-    named = {**{f"the {n} surest": of for n, of in result["surest"].items()}, "all": result["all"], **result["kinds"]}
+    named = {**{f"the {n} surest": of for n, of in result["surest"].items()}, "all": result["all"]}
+    named |= {f"of all, to {kind} a label": of for kind, of in result["kinds"].items()}
     keys = ("proposals", "confirmed", "other", "refused", "wrong_label")
     rows = [[name, *(show(of[key]) for key in keys)] for name, of in named.items()]
     looked, recall = result["looked"], result["of_the_corrections"]

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}
 what=${2:?study, fix or short}
 run=${RUN:-runs/drinks} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline} fixed=${FIXED:-runs/robust}
-results=benchmarks/results labels=benchmarks/data few=() brief=()
+results=benchmarks/results labels=benchmarks/data pages=runs few=() brief=()
 # What the run was trained with: the fix adds to these settings, and starts from the same weights.
 settings=${SETTINGS:-benchmarks/configs/drinks_fused.toml} weights=${WEIGHTS:-runs/fused.safetensors}
 robust=benchmarks/configs/drinks_robust.toml
@@ -25,7 +25,7 @@ on() { # split, further arguments: on its photos with the corrected labels
 }
 
 study() {
-  on test "$bundle" "$run" --json "$results/stress.json" --picture "$results/stress.png" --html "$results/stress.html" --force
+  on test "$bundle" "$run" --json "$results/stress.json" --picture "$results/stress.png" --html "$pages/stress.html" --force
   # 2 seconds a photo: fewer photos and strengths, the same for all three.
   if [ -e "$baseline/spec.json" ]; then
     on test "$bundle" "$run" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
@@ -47,7 +47,7 @@ case "$what" in
   short)
     results=$(mktemp -d) few=(--photos 3 --strengths 3) brief=(--set train.epochs=1)
     trap 'rm -r "$results"' EXIT
-    robust=$results/robust.toml fixed=$results/robust
+    pages=$results robust=$results/robust.toml fixed=$results/robust
     study
     fix
     ;;
