@@ -5,7 +5,10 @@ the photos, and its findings of that kind are compared with what was put in. On 
 labels are exact, so that any other finding is a false alarm; real photos have faults of their own,
 which is what `before` counts: the findings on the photos as they are.
 
-    python benchmarks/check_faults.py [--data LABELS.json ...]
+Missing boxes are also held against corrections, for which every photo was looked at: ``--corrections``, one file for
+each of the labels, says how many of those found on the photos as they are were missing indeed.
+
+    python benchmarks/check_faults.py [--data LABELS.json ...] [--corrections LABELS_corrections.json ...]
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import cv2
 import numpy as np
 
 from shelfcount.data.checks import check
+from shelfcount.data.corrections import apply, read_corrections
 from shelfcount.data.findings import Finding
 from shelfcount.data.formats import read
 from shelfcount.data.labels import Corners
@@ -36,6 +40,8 @@ from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import encode_photo, read_photo, write_photo, write_whole
 
 RESULT = Path(__file__).parent / "results" / "check_faults.json"
+# A finding need not draw a box as a person does, only around the same product.
+FOUND_IOU = 0.4
 
 
 @dataclass
@@ -442,6 +448,30 @@ def measure(dataset: Dataset, folder: Path, each: int, seed: int) -> dict[str, d
     return results
 
 
+def missing_indeed(dataset: Dataset, corrected: Dataset) -> Counter[str]:
+    """What corrected labels say of the boxes that the check misses on the photos as they are.
+
+    Returns:
+        How many of the findings are ``right`` (a product was added there), ``untold`` (nobody can tell), or ``wrong``; and
+        of the products ``added``, how many were ``found``.
+    """
+    before, after = ({photo.path.name: photo.truth for photo in data.photos} for data in (dataset, corrected))
+    said, met = Counter(dict.fromkeys(("right", "untold", "wrong"), 0)), set()
+    for finding in (f for f in check(dataset).findings if f.kind == "missing-box" and f.file and f.box):
+        name, box = finding.file.name, np.array([finding.box])
+        truth = after[name]
+        overlap = np.where(truth.ignore, 0, box_math.iou(box, truth.boxes)[0])
+        covered = box_math.intersection(box, truth.boxes[truth.ignore]).max(initial=0) / box_math.area(box)[0]
+        if overlap.max(initial=0) >= FOUND_IOU:
+            said["right"] += 1
+            met.add((name, int(overlap.argmax())))
+        else:
+            said["untold" if covered >= 0.5 else "wrong"] += 1
+    products = [sum(int((~truth.ignore).sum()) for truth in of.values()) for of in (before, after)]
+    said.update(added=products[1] - products[0], found=len(met))
+    return said
+
+
 def _ratio(part: int, whole: int) -> float | None:
     return round(part / whole, 3) if whole else None
 
@@ -453,7 +483,7 @@ def _names(finding: Finding, what: str, box: Corners | None) -> bool:
         return False
     if box is None:
         return True
-    return finding.box is not None and bool(box_math.iou(np.array([finding.box]), np.array([box]))[0, 0] >= 0.4)
+    return finding.box is not None and bool(box_math.iou(np.array([finding.box]), np.array([box]))[0, 0] >= FOUND_IOU)
 
 
 def _copied(dataset: Dataset, folder: Path) -> list[Shelf]:
@@ -491,12 +521,19 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, nargs="*", default=[], help="labelled photos, joined; not those that the limits were chosen on"
     )
+    parser.add_argument("--corrections", type=Path, nargs="*", default=[], help="of each of the labels, in the same order")
     parser.add_argument("--photos", type=int, default=80, help="synthetic photos (default: 80)")
     parser.add_argument("--each", type=int, default=12, help="faults of each kind (default: 12)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
+    if given.corrections and len(given.corrections) != len(given.data):
+        parser.error(f"--corrections must be one for each of --data, got {len(given.corrections)} and {len(given.data)}")
     cv2.setNumThreads(1)
+    missing: Counter[str] = Counter()
+    for labels, corrections in zip(given.data if given.corrections else [], given.corrections, strict=True):
+        dataset = read(labels)
+        missing.update(missing_indeed(dataset, apply(dataset, read_corrections(corrections))))
     sets: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as work:
         params = ShelfParams(width=640, height=480, rows=(3, 4), facings=(9, 14))
@@ -504,7 +541,8 @@ def main() -> None:
         for name, dataset in {"synthetic": synthetic, **_joined(given.data)}.items():
             kinds = measure(dataset, Path(work) / name.replace(" ", "-"), given.each, given.seed)
             sets[name] = {"photos": len(dataset), "boxes": dataset.boxes, "classes": len(dataset.classes), "kinds": kinds}
-    write_whole(given.out, json.dumps({"sets": sets, "each": given.each, "stamp": stamp(seed=given.seed, threads=1)}, indent=1))
+    result = {"sets": sets, "each": given.each, "missing_boxes": dict(missing) or None}
+    write_whole(given.out, json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1))
 
 
 def _joined(paths: list[Path]) -> dict[str, Dataset]:

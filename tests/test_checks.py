@@ -612,6 +612,20 @@ def test_benchmark_has_a_fault_of_every_kind(faults: ModuleType) -> None:
     assert all(figures["kinds"].keys() == faults.FAULTS.keys() for figures in result["sets"].values())
 
 
+def test_benchmark_holds_missing_boxes_against_corrections(faults: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def photo(*boxes: list[float], untold: list[float] | None = None) -> Dataset:
+        every = [*boxes, *([untold] if untold else [])]
+        truth = Detections(every, [0] * len(every), ignore=[box is untold for box in every])
+        return Dataset(("cola",), (Photo(Path("a.jpg"), 400, 100, truth),))
+
+    kept, added, dark = [0, 0, 20, 40], [30, 0, 50, 40], [90, 0, 140, 40]
+    places = ((31, 1, 51, 41), (100, 0, 120, 40), (300, 0, 320, 40))
+    findings = tuple(Finding("warning", "missing-box", "m", "f", Path("a.jpg"), place) for place in places)
+    monkeypatch.setattr(faults, "check", lambda data: Report(data, findings))
+    said = faults.missing_indeed(photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark))
+    assert said == {"right": 1, "untold": 1, "wrong": 1, "added": 2, "found": 1}
+
+
 @pytest.mark.slow
 def test_benchmark_finds_what_it_plants(faults: ModuleType, shelves: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("missing-photo", "duplicate", "dark", "junk-class", "box-cut", "doubled-box")
