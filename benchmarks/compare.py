@@ -28,13 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from shelfcount.evaluation import benchmark
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.images import write_whole
 
 SEED = 0
-RESAMPLES = 2000
-# Of resamples; the tails beyond are 5 %.
-CERTAIN = (2.5, 97.5)
 # With 30 classes, two standard errors would call one of them changed in most comparisons.
 CLASS_ERRORS = 3.0
 # Metrics that no spread is stored for: a point, about what the bootstrap finds for F1 on the 40 drinks test photos, either way.
@@ -107,18 +105,11 @@ def resampled(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     for side in (old, new):
         rows = {row["path"]: row for row in side["per_photo"]}
         counts.append(np.array([[rows[path][key] for key in ("truth", "found", "tp")] for path in order], float))
-    chosen = np.random.default_rng(SEED).integers(0, len(order), (RESAMPLES, len(order)))
-    gains = f1(counts[1][chosen].sum(axis=1)) - f1(counts[0][chosen].sum(axis=1))
-    low, high = np.percentile(gains, CERTAIN)
+    low, high = benchmark.f1_gain(counts[1], counts[0], np.random.default_rng(SEED))
     state = "better" if low > 0 else "worse" if high < 0 else "same"
-    why = f"95 % of {RESAMPLES:,} resamples of {len(order)} photos change it by {low:+.4f} to {high:+.4f}"
-    return Change("F1", float(f1(counts[0].sum(axis=0))), float(f1(counts[1].sum(axis=0))), state, why)
-
-
-def f1(counts: np.ndarray) -> np.ndarray:
-    """(...) F1 of (..., 3) counts of truth, found and true positives; nothing found where nothing stands is 1."""
-    truth, found, tp = np.moveaxis(counts, -1, 0)
-    return np.where(truth + found > 0, 2 * tp / np.maximum(truth + found, 1), 1.0)
+    why = f"95 % of {benchmark.RESAMPLES:,} resamples of {len(order)} photos change it by {low:+.4f} to {high:+.4f}"
+    was, now = (float(benchmark.f1_of(side.sum(axis=0))) for side in counts)
+    return Change("F1", was, now, state, why)
 
 
 def classes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:

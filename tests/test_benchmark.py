@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shelfcount.evaluation.benchmark import Latency, Ratio, Row, latency, ratio, take_turns, times_words, verdict
+from shelfcount.evaluation.benchmark import Latency, Ratio, Row, f1_gain, latency, ratio, take_turns, times_words, verdict
 
 LATENCY = Latency(1.0, 1.1, 1.2, runs=10, warmup=1, threads=1)
 PHONE = Row("phone", "LiteRT int8", "random", 3_000_000, 10, 20, LATENCY, 0.84, 0.5, 0.1)
@@ -72,6 +72,25 @@ def test_verdict_claims_what_was_measured() -> None:
     assert lines[1] == "80 times faster (70 to 90 over paired runs)"
     assert "not measured" in lines[2]
     assert verdict(PHONE, replace(BASELINE, f1=0.86), Ratio(80.2, 70.4, 90.1))[2] == "F1 0.840 against 0.860"
+
+
+def test_a_difference_in_f1_is_held_against_the_photos() -> None:
+    # 40 photos of 30 products; one model finds 27 of each, the other as many on the whole, or 3 fewer on each photo.
+    ours = np.tile([30, 30, 27], (40, 1))
+    alike, worse = ours.copy(), ours.copy()
+    alike[:20, 2] -= 2
+    alike[20:, 2] += 2
+    worse[:, 2] -= 3
+    rng = np.random.default_rng(0)
+    low, high = f1_gain(ours, alike, rng)
+    assert low < 0 < high
+    # The photos agree: 3 of 30 each.
+    assert f1_gain(ours, worse, rng) == pytest.approx((0.1, 0.1))
+    rival = replace(BASELINE, f1=0.86)
+    said = verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.021, 0.004))[2]
+    assert said == "F1 0.840 against 0.860, no difference beyond what these photos can tell (-0.021 to +0.004)"
+    said = verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.031, -0.008))[2]
+    assert said == "F1 0.840 against 0.860, a difference of -0.031 to -0.008 over resamples of the photos"
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,17 @@ class Comparison:
         return speed
 
     @property
+    def f1_gain(self) -> tuple[float, float] | None:
+        """`benchmark.f1_gain` of the bundle over the reference; None where that was not trained."""
+        if self.baseline_evaluation is None:
+            return None
+        ours, theirs = (_by_photo(evaluation) for evaluation in (self.evaluation, self.baseline_evaluation))
+        return benchmark.f1_gain(ours, theirs, np.random.default_rng(0))
+
+    @property
     def verdict(self) -> list[str]:
         """One sentence a figure; the baseline's other file, where there is one, in a sentence of its own."""
-        lines = list(benchmark.verdict(self.rows[0], self.rows[self.reference], self.speed))
+        lines = list(benchmark.verdict(self.rows[0], self.rows[self.reference], self.speed, self.f1_gain))
         for row in self.rows[self.reference + 1 :]:
             if row.times_bundle is not None and row.variant != variants.PYTORCH:
                 lines.append(f"against the baseline as {row.variant}: " + ", ".join(benchmark.verdict(self.rows[0], row, row.times_bundle)))
@@ -105,6 +113,7 @@ class Comparison:
             "rows": [row.to_json() for row in self.rows],
             "reference": self.reference,
             "times_faster": asdict(self.speed),
+            "f1_gain": self.f1_gain,
             "verdict": self.verdict,
             "quick": self.plan.quick,
             "energy": None,
@@ -212,6 +221,10 @@ def _find(models: Sequence[Variant], dataset: Dataset, threads: int, advance: Ca
 
         found[model.key] = metrics.run(model.detector(threads), dataset, progress=step)
     return found
+
+
+def _by_photo(evaluation: Evaluation) -> np.ndarray:
+    return np.array([(photo.score.truth, photo.score.found, photo.score.tp) for photo in evaluation.photos])
 
 
 def _threshold(models: Sequence[Variant], key: str) -> float:
