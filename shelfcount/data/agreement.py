@@ -320,7 +320,7 @@ def alpha(table: np.ndarray) -> float | None:
 
 def _several(table: np.ndarray) -> bool:
     """Whether the two gave more than one name."""
-    return np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) > 1
+    return bool(np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) > 1)
 
 
 def _named(table: np.ndarray) -> Any:

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
@@ -276,7 +277,8 @@ def robustness(conditions: Sequence[tuple[str, Sequence[Sequence[float]]]], clea
                 ax.plot(scores, [height] * len(scores), color=colour, linewidth=0.8, alpha=0.5, zorder=2)
                 # On white below, so that a pale dot does not show the line through it.
                 ax.scatter(scores, [height] * len(scores), s=26, color="white", zorder=3)
-                ax.scatter(scores, [height] * len(scores), s=26, color=colour, alpha=np.linspace(0.25, 1, len(scores)), zorder=4)
+                shades = [to_rgba(colour, alpha) for alpha in np.linspace(0.25, 1, len(scores))]
+                ax.scatter(scores, [height] * len(scores), s=26, color=shades, zorder=4)
         ax.set_yticks(range(len(conditions)), [title for title, _ in conditions])
         ax.set(xlabel="F1; pale: mildest strength, dark: hardest; dashed: the photos as they are", ylim=(len(conditions) - 0.4, -0.6))
         ax.grid(axis="x")
