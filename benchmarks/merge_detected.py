@@ -6,8 +6,8 @@ Three parts, each with a stamp of its own; those that are not asked for stay as 
     python benchmarks/merge_detected.py --bundle BUNDLE                # how long a photo takes
     python benchmarks/merge_detected.py --bundle BUNDLE --data LABELS.json [--corrections CORRECTIONS.json]
 
-The first has exact truth. In the last each photo is cut in three that overlap, turned and dimmed, so that its labels are the
-truth of the merged shelf.
+The first has exact truth. In the last each photo is cut in four that overlap and have its shape, turned and dimmed, so that
+its labels are the truth of the merged shelf.
 """
 
 from __future__ import annotations
@@ -82,25 +82,28 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------- photos cut in three
+# ---------------------------------------------------------------------------- photos cut in four
 
 
-def cut_views(image: np.ndarray, rng: np.random.Generator, n: int = 3, share: float = 0.62) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Photos of parts of one photo, from left to right, each a little turned and dimmed; and its pixels to theirs.
+def cut_views(image: np.ndarray, rng: np.random.Generator, share: float = 0.65) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photos of the four quarters of one photo and of some of what is around them, each a little turned and dimmed, in any order.
 
     Args:
         image: (h, w, 3) uint8 RGB.
         rng: Same state, same photos.
-        n: How many.
-        share: Of the photo's width that each shows.
+        share: Of the photo's width and height that each shows.
+
+    Returns:
+        The photos, and for each the (3, 3) homography from pixels of `image` to its own.
     """
-    height, whole = image.shape[:2]
-    width = round(whole * share)
+    size = np.array(image.shape[1::-1])
+    width, height = np.round(size * share).astype(int).tolist()
+    corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * (size - (width, height))
     cuts = []
-    for left in np.linspace(0, whole - width, n):
+    for left, top in rng.permutation(corners).tolist():
         turn = np.deg2rad(rng.uniform(-3, 3))
         camera = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [*rng.uniform(-6e-5, 6e-5, 2), 1]])
-        homography = moved(width / 2, height / 2) @ camera @ moved(-left - width / 2, -height / 2)
+        homography = moved(width / 2, height / 2) @ camera @ moved(-left - width / 2, -top - height / 2)
         cuts.append((dimmed(cv2.warpPerspective(image, homography, (width, height), borderMode=cv2.BORDER_REFLECT), rng), homography))
     return cuts
 
@@ -112,11 +115,11 @@ def shown(truth: Detections, homography: np.ndarray, image: np.ndarray) -> Detec
     return truth.replace(boxes=within)[box_math.area(within) > LEAST_VISIBLE * box_math.area(boxes)]
 
 
-def cut_in_three(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
-    """Count error of photos merged from three parts, of the parts alone, and of the photos as they are."""
+def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
+    """Count error of photos merged from four parts, of the parts alone, and of the photos as they are."""
     detector = LiteRTDetector.open(bundle)
     wrong, there = Counter[str](), Counter[str]()
-    with bar("photos cut in three") as advance:
+    with bar("photos cut in four") as advance:
         for number, photo in enumerate(dataset.photos):
             # Enlarged, as points need it; the network sees its own input size either way.
             image = cv2.resize(read_photo(photo.path), None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC)
@@ -135,7 +138,7 @@ def cut_in_three(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
     return {
         "bundle": _named(bundle),
         "photos": len(dataset),
-        "parts": 3 * len(dataset),
+        "parts": 4 * len(dataset),
         "parts_placed": there["parts_placed"],
         "products": there["merged"],
         "count_error": round(wrong["merged"] / there["merged"], 4),
@@ -193,7 +196,7 @@ def main() -> int:
         if given.corrections:
             dataset = apply(dataset, read_corrections(given.corrections))
         labels = {"data": Path(given.data).name, "corrections": given.corrections and given.corrections.name}
-        made["cut_in_three"] = labels | cut_in_three(read_bundle(given.bundle), dataset)
+        made["cut_in_four"] = labels | cut_in_four(read_bundle(given.bundle), dataset)
     signed = stamp(seed=SEED, threads=cv2.getNumThreads())
     result |= {part: {"stamp": signed, **content} for part, content in made.items()}
     write_whole(RESULT, json.dumps(result, indent=1) + "\n")

@@ -21,7 +21,7 @@ def shelf(results: Path) -> str:
         commit = result["stamp"]["commit"] if result else "-"
         rows += [[what, value, f"`{name}.py`", commit] for what, value in (lines(result) if result else [(name, NOT_MEASURED)])]
     parts = read_result(results / "merge_detected.json") or {}
-    for name, lines in {"demo": _demo, "cut_in_three": _cut, "twelve_megapixels": _time}.items():
+    for name, lines in {"demo": _demo, "cut_in_four": _cut, "twelve_megapixels": _time}.items():
         part = parts.get(name)
         commit = part["stamp"]["commit"] if part else "-"
         rows += [[what, value, "`merge_detected.py`", commit] for what, value in (lines(part) if part else [(name, NOT_MEASURED)])]
@@ -83,8 +83,8 @@ def _demo(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
-        f"count error, {part['photos']} drinks photos cut in three and merged, by {part['bundle']['name']}",
-        f"{_percent(part['count_error'])}, of a third alone {_percent(part['part_alone_count_error'])}, "
+        f"count error, {part['photos']} drinks photos cut in four and merged, by {part['bundle']['name']}",
+        f"{_percent(part['count_error'])}, of a part alone {_percent(part['part_alone_count_error'])}, "
         f"of the whole photo {_percent(part['photo_as_it_is_count_error'])}",
     )
 
