@@ -36,7 +36,7 @@ train baseline-synthetic --data runs/baseline-shelves/train/labels.json --val ru
 train baseline-384 "${photos[@]}" --set model.weights=runs/baseline-synthetic/model.safetensors
 # Few steps with a low rate: the photos' own detail, for what was learnt at 384 pixels.
 train baseline "${photos[@]}" --set model.weights=runs/baseline-384/model.safetensors --set model.height=512 --set model.width=512 \
-  --set train.epochs=12 --set train.validate_every=3 --set train.lr=1e-4 --set augment.mosaic=0.0
+  --set train.epochs=12 --set train.validate_every=3 --set train.lr=5e-5 --set augment.mosaic=0.0
 
 shelfcount evaluate runs/baseline --data "$drinks/test.json" --json "$results/drinks_baseline.json" --force
 shelfcount evaluate runs/baseline --data "$drinks/test.json" --json "$results/drinks_baseline_corrected.json" --force "$(corrections test)"

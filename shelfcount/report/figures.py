@@ -27,6 +27,8 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 INK, FAINT = "#1C2026", "#E3E7EC"
 MOST_CLASSES = 40
 LEAST_F1_SPAN = 0.06
+# Inches: what is wider has letters too small for a phone.
+NARROW = 5.6
 
 _STYLE: Any = {
     # A dollar sign in a class name is a dollar sign.
@@ -164,7 +166,7 @@ def per_class_f1(scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | 
         note = f"; classes without any: {absent}" if absent else ""
         ax.set_xlabel(f"F1 at IoU 0.5 (in brackets: labelled boxes{note})")
 
-    return _png(7.2, 1.2 + 0.25 * max(len(rows), 1), draw)
+    return _png(NARROW, 1.2 + 0.25 * max(len(rows), 1), draw)
 
 
 def threshold_curve(
@@ -317,7 +319,7 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
             _label_1_2_5(ax.xaxis)
         ax.margins(x=0.1)
         ax.set_yticks(range(len(rows)), [label for label, _ in rows])
-        ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time of one photo in ms, logarithmic: median, line to the 90th percentile")
+        ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time of one photo in ms, logarithmic:\nmedian, line to the 90th percentile")
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
         for threads in counts:
@@ -325,7 +327,7 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
         if counts:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(counts))
 
-    return _png(7.2, 1.1 + 0.24 * max(len(counts), 2) * max(len(rows), 1), draw)
+    return _png(NARROW, 1.1 + 0.24 * max(len(counts), 2) * max(len(rows), 1), draw)
 
 
 def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: str) -> bytes:
@@ -371,7 +373,7 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
         _name_points(ax, [(cost, -minus_f1, label) for cost, minus_f1, label in known])
 
-    return _png(7.2, 4.6, draw)
+    return _png(NARROW, 4.6, draw)
 
 
 def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
