@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import quality_tables
+import repeats_table
 import speed_tables
 from table_parts import origin, read_result, rows_under
 
@@ -150,6 +151,7 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "planted faults"): quality_tables.planted_faults,
     ("benchmarks/README.md", "agreement"): quality_tables.agreement,
     ("benchmarks/README.md", "label errors"): quality_tables.label_errors,
+    ("benchmarks/README.md", "repeats"): repeats_table.repeats,
 }
 
 

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repeats_table
+from conftest import Overfit, Shelves
 
+from shelfcount import cli
 from shelfcount import config as config_module
 from shelfcount.data import formats
 from shelfcount.evaluation import repeats, scheduling, settling
@@ -22,7 +27,6 @@ from shelfcount.evaluation.repeats import ClassFigures, Plan, Repeat, Study, Tas
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.report import repeats_page
 from shelfcount.training import frozen
-from tests.conftest import Shelves
 
 
 def result(seed: int, f1: float = 0.5, share: float = 1.0, trained: int = 8, tp: int = 5) -> Repeat:
@@ -297,6 +301,96 @@ def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
         repeats.run(study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work))
 
 
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def evaluate(monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves) -> Callable[..., int]:
+    """`shelfcount evaluate` on a run and other photos, with repeats in this process; gives the exit code."""
+
+    def in_this_process(count: int) -> repeats.Scheduler:
+        return lambda study, tasks: (repeats.repeat(study, task) for task in tasks)
+
+    monkeypatch.setattr(scheduling, "processes", in_this_process)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["shelfcount", "evaluate", str(overfit.run), f"--data={shelves.val_json}", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return run
+
+
+def test_evaluate_repeats_goes_on_and_gives_its_curves_to_the_page(
+    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "repeats", tmp_path / "out.json"
+    common = ("--epochs=1", "--shares=0.34,0.67,1", f"--repeats-dir={folder}", "--force")
+    assert evaluate("--repeats=1", *common) == 0
+    old = {path: path.stat().st_mtime_ns for path in folder.glob("repeat-*.json")}
+    assert len(old) == 3
+    pages = (f"--html={tmp_path / 'page.html'}", f"--picture={tmp_path / 'settling.png'}", f"--json={out}")
+    assert evaluate("--repeats=2", *pages, *common) == 0
+    assert {path: path.stat().st_mtime_ns for path in old} == old
+    result = json.loads(out.read_text())
+    # Four photos of the run, which it also validated on, and four others.
+    assert (result["repeats"], result["plan"]["photos"], len(result["results"])) == (2, 8, 6)
+    assert str(tmp_path) not in out.read_text()
+    assert "2 repeats" in capsys.readouterr().out
+    assert evaluate(f"--repeats-dir={folder}", f"--html={tmp_path / 'confusions.html'}") == 0
+    assert "examples to halve what is lost" in (tmp_path / "confusions.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_and_leaves_no_workers(
+    evaluate: Callable[..., int], tmp_path: Path, overfit: Overfit, shelves: Shelves
+) -> None:
+    folder = tmp_path / "repeats"
+    common = ("--epochs=1", f"--repeats-dir={folder}")
+    verb = [sys.executable, "-m", "shelfcount.cli", "evaluate", str(overfit.run), f"--data={shelves.val_json}"]
+    study = subprocess.Popen([*verb, "--repeats=500", "--processes=1", *common], stderr=subprocess.DEVNULL)
+    while not (old := list(folder.glob("repeat-*.json"))):
+        assert study.poll() is None
+        time.sleep(0.1)
+    workers = Path(f"/proc/{study.pid}/task/{study.pid}/children").read_text().split()
+    study.kill()
+    study.wait()
+    before = {path: path.stat().st_mtime_ns for path in old}
+    assert evaluate("--repeats=3", *common) == 0
+    assert {path: path.stat().st_mtime_ns for path in old} == before
+    assert {Task(seed) for seed in range(3)} <= set(repeats.finished(folder))
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--depth=deep",), "must be fast or full, got 'deep'"),
+        (("--shares=0.5,2",), "such as 0.25,0.5,1, got '0.5,2'"),
+        (("--until=0",), "--until must be above 0, got 0"),
+    ],
+)
+def test_misuse_of_repeats_is_told(
+    evaluate: Callable[..., int], arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("--repeats=2", *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_start_that_knows_the_photos_is_warned_of(
+    evaluate: Callable[..., int], tmp_path: Path, overfit: Overfit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = f"--repeats-dir={tmp_path}"
+    assert evaluate("--repeats=1", "--epochs=1", folder, f"--start={overfit.run / 'model.safetensors'}") == 0
+    assert "has learnt from few.json" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- page, and the real photos
 
 
@@ -308,6 +402,18 @@ def test_the_page_says_how_many_are_enough(tmp_path: Path) -> None:
     assert "10 repeats are enough for an interval of the median narrower than 0.1" in text
     assert [share["share"] for share in summary["by_share"]] == [0.5, 1.0]
     assert summary["repeats"] == 12
+
+
+def test_the_table_holds_both_depths_and_how_they_agree(tmp_path: Path) -> None:
+    assert repeats_table.repeats(tmp_path) == "Repeated shuffles: not measured."
+    fast = settling.summary([result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1)
+    both = settling.agreement({n: 0.5 + n / 100 for n in range(5)}, {n: 0.7 + n / 100 for n in range(5)}, np.random.default_rng(0))
+    stamped = {"date": "2026-01-02", "commit": "abc", "device": "a phone", "threads": 1}
+    study = {"photos": "Twelve photos", "fast": {**fast, "plan": {"epochs": 24}}, "agreement": {"f1": both}, "stamp": stamped}
+    (tmp_path / "repeats.json").write_text(json.dumps(study))
+    shown = repeats_table.repeats(tmp_path)
+    assert "| heads on the frozen trunk | F1 | 12 | 24 | 0.555 |" in shown
+    assert "On the 5 splits that both were run on, F1 of the whole network is 0.200 higher" in shown
 
 
 @pytest.mark.slow

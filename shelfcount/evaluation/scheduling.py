@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import cv2
+import torch
 
 from shelfcount.evaluation.repeats import Repeat, Study, Task, repeat
 from shelfcount.records import ShelfcountError
@@ -38,7 +44,7 @@ def processes(count: int, work: Work = repeat) -> Callable[[Study, Iterator[Task
             running: dict[Future[Repeat], Task] = {}
             try:
                 # Not forked: PyTorch's threads do not survive it.
-                with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _one_thread) as pool:
+                with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin) as pool:
                     while True:
                         for task in _next(left, tasks, count - len(running)):
                             running[pool.submit(work, study, task)] = task
@@ -120,9 +126,15 @@ def _next(left: list[Task], tasks: Iterable[Task], number: int) -> list[Task]:
     return taken + list(islice(tasks, max(number - len(taken), 0)))
 
 
-def _one_thread() -> None:
-    import cv2
-    import torch
-
+def _begin() -> None:
+    """What a worker process does first."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # The workers of a process that is killed would wait for their next task for ever.
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,54 @@
+"""The table of benchmarks/README.md on repeated shuffles, from the stamped result; `readme_tables.py` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from table_parts import origin, read_result, rows_under
+
+from shelfcount.report.page import NOT_MEASURED, show
+from shelfcount.report.repeats_page import said
+
+DEPTHS = {"fast": "heads on the frozen trunk", "full": "the whole network"}
+FIGURES = {"f1": "F1", "count_error": "count error"}
+HEADS = ("trained", "figure", "repeats", "epochs", "median", "its 95 % interval", "SD", "quartiles", "seconds a repeat")
+
+
+def repeats(results: Path) -> str:
+    """Spread of the drinks figures over shuffles, and how the depths agree, as `benchmarks/repeats.py` measured them."""
+    result = read_result(results / "repeats.json")
+    if result is None:
+        return f"Repeated shuffles: {NOT_MEASURED}."
+    rows = [_row(result[depth], name, figure) for depth, name in DEPTHS.items() if depth in result for figure in FIGURES]
+    words = [f"{name[0].upper()}{name[1:]}: {said(result[depth]['enough'])}." for depth, name in DEPTHS.items() if depth in result]
+    words.append(_agreement(result["agreement"]["f1"]))
+    return "\n\n".join(["\n".join(rows_under(HEADS, rows)), f"{' '.join(words)} {result['photos']}. {origin(result)}"])
+
+
+def _row(of: dict[str, Any], name: str, figure: str) -> list[str]:
+    spread = of[figure]
+    ends = [" to ".join(show(value) for value in spread[key]) for key in ("interval", "quartiles")]
+    seconds = f"{of['seconds_per_repeat']:.0f}"
+    return [
+        name,
+        FIGURES[figure],
+        show(spread["repeats"]),
+        show(of["plan"]["epochs"]),
+        show(spread["median"]),
+        ends[0],
+        show(spread["sd"]),
+        ends[1],
+        seconds,
+    ]
+
+
+def _agreement(of: dict[str, Any]) -> str:
+    if of["splits"] < 2:
+        return f"The agreement of the two was {NOT_MEASURED}."
+    by = of["full_minus_fast"]
+    return (
+        f"On the {of['splits']} splits that both were run on, F1 of the whole network is {show(by['mean'])} higher on average, with an SD "
+        f"of {show(by['sd'])}; the SD between splits is {show(of['sd']['fast'])} and {show(of['sd']['full'])}, Spearman's correlation "
+        f"{show(of['spearman'], 2)}."
+    )
