@@ -8,8 +8,8 @@ what is seen.
 
     python benchmarks/label_errors.py --fold DATA.json=MODEL --corrections DATA_corrections.json [--looked LOOKED.json]...
 
-A model is a bundle, a run, or the folder of runs that ``shelfcount correct --folds`` makes of photos to learn from:
-then each photo is judged by the run that did not see it. ``--draft FOLDER`` writes what is to be looked at: a page and
+A model is a bundle or a run. Of photos to learn from, ``shelfcount correct --folds 4 --json PROPOSED.json`` judges each by
+a model that did not see it: then PROPOSED.json stands in the model's place. ``--draft FOLDER`` writes what is to be looked at: a page and
 corrections files to decide on.
 """
 
@@ -26,16 +26,14 @@ from typing import Any
 import numpy as np
 
 from shelfcount.cli import _open_low
-from shelfcount.data.corrections import DECISIONS, Corrections, apply, read_corrections, write_corrections
+from shelfcount.data.corrections import DECISIONS, Correction, Corrections, apply, read_corrections, write_corrections
 from shelfcount.data.formats import fingerprint, read
-from shelfcount.evaluation.folds import make_folds
 from shelfcount.evaluation.label_errors import Proposal, decided, draft, propose, surest_first
 from shelfcount.evaluation.metrics import run
 from shelfcount.records import Dataset
 from shelfcount.report.crops import grid
 from shelfcount.report.proposals_page import draw, write_page
 from shelfcount.stamp import stamp
-from shelfcount.training.runs import read_config, read_spec
 from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
 from shelfcount.vision.images import write_photo, write_whole
 
@@ -97,20 +95,22 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 3) if whole else None
 
 
-def judged(dataset: Dataset, model: Path) -> list[tuple[Dataset, Path]]:
-    """Photos, and the bundle or run that judges them.
+def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[dict[str, Any]]]:
+    """What ``shelfcount correct --json`` wrote of these labels, and the models behind it.
 
     Raises:
-        SystemExit: If a model learnt from the very photos: it would repeat the errors of their labels.
+        SystemExit: If it is of other labels.
     """
-    runs = sorted(model.glob("fold-*"), key=lambda path: int(path.name.partition("-")[2]))
-    if not runs:
-        return [(dataset, model)]
-    folds = make_folds(dataset, len(runs), read_config(runs[0]).train.seed)
-    for path, fold in zip(runs, folds, strict=True):
-        if read_spec(path).provenance["data_fingerprint"] != fingerprint(fold.train):
-            raise SystemExit(f"'{path}' must have learnt from its fold of '{dataset.name}' and nothing else; make the folds again")
-    return [(fold.held, path) for path, fold in zip(runs, folds, strict=True)]
+    content = json.loads(path.read_text())
+    if content["fingerprint"] != fingerprint(dataset):
+        raise SystemExit(f"'{path}' must be of the labels of '{dataset.name}'; propose again")
+    photos = {photo.path.name: photo for photo in dataset.photos}
+    proposals = []
+    for entry in content["proposals"]:
+        names = {"class_": entry.get("class"), "to_class": entry.get("to_class")}
+        correction = Correction(entry["photo"], entry["action"], tuple(entry["box"]), entry["reason"], **names, decision="undecided")
+        proposals.append(Proposal(photos[entry["photo"]], correction, entry["score"], entry["sureness"]))
+    return proposals, content["models"]
 
 
 def main() -> None:
@@ -132,13 +132,15 @@ def main() -> None:
         data, _, model = fold.rpartition("=")
         dataset = read(data)
         corrected = apply(dataset, corrections)
-        for photos, path in judged(dataset, Path(model)):
-            detector, threshold, facts = _open_low(path, 1)
-            proposals = propose(photos, run(detector, photos), threshold, path.name)
-            rows += [(proposal, verdict(proposal, corrected), Path(data).name) for proposal in proposals]
-            folds.append({"data": Path(data).name, "fingerprint": fingerprint(photos), "photos": len(photos), "model": facts})
-            if facts.get("data_fingerprint") == folds[-1]["fingerprint"]:
-                parser.error(f"'{path}' learnt from '{data}': it would repeat the errors of the labels")
+        if Path(model).is_file():
+            proposals, models = read_proposals(Path(model), dataset)
+        else:
+            detector, threshold, facts = _open_low(Path(model), 1)
+            if facts.get("data_fingerprint") == fingerprint(dataset):
+                parser.error(f"'{model}' learnt from '{data}': it would repeat the errors of the labels")
+            proposals, models = propose(dataset, run(detector, dataset), threshold, Path(model).name), [facts]
+        rows += [(proposal, verdict(proposal, corrected), Path(data).name) for proposal in proposals]
+        folds.append({"data": Path(data).name, "fingerprint": fingerprint(dataset), "photos": len(dataset), "models": models})
     order = {id(p): i for i, p in enumerate(surest_first([p for p, _, _ in rows]))}
     rows.sort(key=lambda row: order[id(row[0])])
     result = {"folds": folds, **measured([p for p, _, _ in rows], [v for _, v, _ in rows], made)}

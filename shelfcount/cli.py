@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -19,6 +19,9 @@ from shelfcount import config as config_module
 from shelfcount.console import bar, check_free, duration, err, leads, out, pair, plain, steps, write_json
 from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo, write_whole
+
+if TYPE_CHECKING:
+    from shelfcount.evaluation.folds import Judged
 
 app = typer.Typer(
     help="Count products on shop shelves with a detector that fits a phone.",
@@ -178,8 +181,12 @@ def correct(
             min=2, help="Propose for photos that a model is to learn from: in so many parts, each judged by a model of the others."
         ),
     ] = None,
+    depth: Annotated[
+        str, typer.Option(help="Of --folds: 'fast' trains heads on the frozen trunk's features, 'full' the network.")
+    ] = "fast",
     runs: Annotated[
-        Path | None, typer.Option(help="With --folds: folder for its runs, used again where they are; beside --out else.")
+        Path | None,
+        typer.Option(help="With --folds: folder for its runs or features, used again where they are; beside --out else."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="With --folds: TOML file, as for `train`.")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="With --folds: such as train.epochs=30; may be repeated.")] = None,
@@ -202,16 +209,19 @@ def correct(
         )
     if html and corrections:
         raise ShelfcountError(f"--html shows what is proposed, got --corrections with --html {html}")
-    if (runs or config or changes) and not folds:
-        raise ShelfcountError(f"--runs, --config and --set belong to --folds, got {given_as[0]}")
+    if (runs or config or changes or depth != "fast") and not folds:
+        raise ShelfcountError(f"--depth, --runs, --config and --set belong to --folds, got {given_as[0]}")
     for file in (output, html, json_file):
         check_free(file, force)
     if output.suffix.lower() != ".json":
         raise ShelfcountError(f"--out must be a .json file, got '{output}'")
     dataset = _read(data, class_names)
-    if propose or folds:
-        judged = [(dataset, propose)] if propose else _folds(dataset, folds or 0, runs or output.with_suffix(""), config, changes or ())
-        _propose(dataset, judged, output, most, html, json_file, threads)
+    if propose:
+        _propose(dataset, [_judged(dataset, propose, threads)], output, most, html, json_file)
+        return
+    if folds:
+        judged = _folds(dataset, folds, depth, runs or output.with_suffix(""), config_module.load(config, changes or ()), threads)
+        _propose(dataset, judged, output, most, html, json_file)
         return
     given = [correcting.read_corrections(path) for path in corrections or ()]
     versions.check_place(dataset, output)
@@ -225,53 +235,54 @@ def correct(
     out.print(f"labels: {output}")
 
 
-def _folds(dataset: Dataset, number: int, runs: Path, config: Path | None, changes: Sequence[str]) -> list[tuple[Dataset, Path]]:
-    """Parts of the data, each with a run that did not learn from it."""
+def _folds(dataset: Dataset, number: int, depth: str, folder: Path, settings: config_module.Config, threads: int) -> list[Judged]:
+    """Parts of the data, each as a model of the others sees it."""
     from shelfcount.evaluation import folds
 
-    settings = config_module.load(config, changes)
+    if depth not in ("fast", "full"):
+        raise ShelfcountError(f"--depth must be fast or full, got '{depth}'")
     parts = folds.make_folds(dataset, number, settings.train.seed)
     with bar("training") as advance:
 
-        def step(fold: int, whole: int, done: int, total: int, figures: Mapping[str, float]) -> None:
-            advance(fold * total + done, whole * total, f"training fold {fold + 1} of {whole}")
+        def step(part: int, whole: int, done: int, total: int, figures: Mapping[str, float]) -> None:
+            advance(part * total + done, whole * total, f"training part {part + 1} of {whole}")
 
-        trained = folds.train_folds(parts, runs, settings, _judge, step)
-    return [(part.held, run) for part, run in zip(parts, trained, strict=True)]
+        if depth == "fast":
+            return folds.judge_fast(dataset, parts, folder, settings, step)
+        trained = folds.train_folds(parts, folder, settings, step)
+    return [_judged(part.held, run, threads) for part, run in zip(parts, trained, strict=True)]
 
 
-def _propose(
-    dataset: Dataset,
-    judged: Sequence[tuple[Dataset, Path]],
-    output: Path,
-    most: int | None,
-    html: Path | None,
-    json_file: Path | None,
-    threads: int,
-) -> None:
-    """Proposals for photos, each with the bundle or run that judges them, in one file."""
-    from shelfcount.data.corrections import write_corrections
+def _judged(photos: Dataset, model: Path, threads: int) -> Judged:
+    """Photos as a bundle or run sees them."""
     from shelfcount.data.formats import fingerprint
-    from shelfcount.evaluation import label_errors, metrics
+    from shelfcount.evaluation import folds, metrics
+
+    detector, threshold, facts = _open_low(model, threads)
+    if facts.get("data_fingerprint") == fingerprint(photos):
+        err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
+    with bar("looking for label errors") as advance:
+        found = metrics.run(detector, photos, progress=advance)
+    return folds.Judged(photos, found, threshold, {**facts, "name": model.resolve().name})
+
+
+def _propose(dataset: Dataset, judged: Sequence[Judged], output: Path, most: int | None, html: Path | None, json_file: Path | None) -> None:
+    """Proposals for photos as models see them, in one file."""
+    from shelfcount.data.corrections import write_corrections
+    from shelfcount.evaluation import label_errors
     from shelfcount.report import proposals_page
 
-    models: list[dict[str, Any]] = []
     proposals: list[label_errors.Proposal] = []
-    for photos, model in judged:
-        detector, threshold, facts = _open_low(model, threads)
-        with bar("looking for label errors") as advance:
-            found = metrics.run(detector, photos, progress=advance)
-        proposals += label_errors.propose(photos, found, threshold, model.resolve().name)
-        models.append({**facts, "judged": len(photos)})
-        if facts.get("data_fingerprint") == fingerprint(photos):
-            err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
+    for one in judged:
+        proposals += label_errors.propose(one.photos, one.found, one.threshold, one.model["name"])
     proposals = label_errors.surest_first(proposals)[:most]
     draft = label_errors.draft(dataset, proposals)
     write_corrections(draft, output)
     if html:
         proposals_page.write_page(dataset, proposals, draft, html)
     if json_file:
-        entries = [{"sureness": round(p.sureness, 3), **p.correction.to_json()} for p in proposals]
+        entries = [{"sureness": round(p.sureness, 3), "score": round(p.score, 4), **p.correction.to_json()} for p in proposals]
+        models = [{**one.model, "judged": len(one.photos)} for one in judged]
         write_json(json_file, {"models": models, "fingerprint": draft.fingerprint, "proposals": entries})
     adds = sum(p.correction.action == "add" for p in proposals)
     out.print(

@@ -67,7 +67,7 @@ def test_runs_that_are_there_are_used_and_stopped_ones_go_on(shop: Dataset, tmp_
     (tmp_path / "fold-1" / "checkpoints").mkdir(parents=True)
     (tmp_path / "fold-1" / "checkpoints" / "last.ckpt").touch()
     steps: list[tuple[int, ...]] = []
-    runs = train_folds(made, tmp_path, settings, lambda *_: None, lambda *args: steps.append(args[:4]))  # type: ignore[arg-type, return-value]
+    runs = train_folds(made, tmp_path, settings, lambda *args: steps.append(args[:4]))
     assert [run.name for run in runs] == ["fold-0", "fold-1", "fold-2"]
     assert calls == [("fold-0", False, 1), ("fold-1", True, 1), ("fold-2", False, 1)]
     assert steps == [(0, 3, 1, 2), (1, 3, 1, 2), (2, 3, 1, 2)]
@@ -77,30 +77,30 @@ def test_runs_that_are_there_are_used_and_stopped_ones_go_on(shop: Dataset, tmp_
     assert train_folds(made, tmp_path, settings, lambda *_: None) == runs  # type: ignore[arg-type, return-value]
     assert len(calls) == 3
     with pytest.raises(ShelfcountError, match="fold-0' must be a run with this config"):
-        train_folds(made, tmp_path, config.load(None, ["train.epochs=1"]), lambda *_: None)  # type: ignore[arg-type, return-value]
+        train_folds(made, tmp_path, config.load(None, ["train.epochs=1"]))
     learnt[runs[1]] = {"data_fingerprint": "0123456789abcdef"}
     with pytest.raises(ShelfcountError, match=r"fold-1' must have learnt from this fold's photos, fingerprint \w{12}, got 0123456789ab"):
-        train_folds(made, tmp_path, settings, lambda *_: None)  # type: ignore[arg-type, return-value]
+        train_folds(made, tmp_path, settings)
 
 
 @pytest.mark.slow
-def test_verb_proposes_over_folds(shelves: Any, tiny: tuple[str, ...], one_thread: None, tmp_path: Path) -> None:
-    arguments = [
-        "correct",
-        "--data",
-        str(shelves.train_json),
-        "--folds",
-        "2",
-        "--out",
-        f"{tmp_path}/c.json",
-        "--json",
-        f"{tmp_path}/j.json",
-    ]
+@pytest.mark.parametrize("depth", ["fast", "full"])
+def test_verb_proposes_over_folds(depth: str, shelves: Any, tiny: tuple[str, ...], one_thread: None, tmp_path: Path) -> None:
+    files = {"--data": shelves.train_json, "--out": tmp_path / "c.json", "--json": tmp_path / "j.json"}
+    arguments = ["correct", "--folds", "2", "--depth", depth, *(str(part) for pair in files.items() for part in pair)]
     for change in (*tiny, "train.epochs=1"):
         arguments += ["--set", change]
     said = CliRunner().invoke(app, arguments)
     assert said.exit_code == 0, said.output
     result = json.loads((tmp_path / "j.json").read_text())
     assert sum(model["judged"] for model in result["models"]) == len(shelves.train)
+    assert [model["name"] for model in result["models"]] == ["fold-0", "fold-1"]
     assert result["fingerprint"] == read_corrections(tmp_path / "c.json").fingerprint == fingerprint(shelves.train)
-    assert (tmp_path / "c" / "fold-1" / "spec.json").exists()
+    assert (tmp_path / "c" / "fold-1" / "spec.json").exists() == (depth == "full")
+    assert len(list((tmp_path / "c").glob("features-*"))) == (depth == "fast")
+
+
+def test_depth_is_one_of_two(shelves: Any, tmp_path: Path) -> None:
+    arguments = ["correct", "--data", str(shelves.train_json), "--folds", "2", "--depth", "deep", "--out", f"{tmp_path}/c.json"]
+    with pytest.raises(ShelfcountError, match="--depth must be fast or full, got 'deep'"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -98,7 +98,7 @@ def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_
         ([], "one of --corrections, which are applied, --propose with a bundle or run, and --folds; got none"),
         (["--corrections", "c.json", "--propose", "bundle"], "got --corrections and --propose"),
         (["--corrections", "c.json", "--html", "p.html"], "--html shows what is proposed, got --corrections with --html p.html"),
-        (["--propose", "bundle", "--set", "train.epochs=1"], "--runs, --config and --set belong to --folds, got --propose"),
+        (["--propose", "bundle", "--set", "train.epochs=1"], "--depth, --runs, --config and --set belong to --folds, got --propose"),
     ],
 )
 def test_verb_wants_one_of_three(shop: Dataset, tmp_path: Path, extra: list[str], message: str) -> None:
