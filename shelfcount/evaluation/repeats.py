@@ -330,7 +330,8 @@ def describe(data: Dataset, plan: Plan) -> dict[str, Any]:
     if start.is_file():
         config["model"]["weights"] = f"{start.name}, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}"
     settings = {"depth": plan.depth, "epochs": plan.epochs, "parts": dict(plan.parts)}
-    views = {"views": plan.views} if plan.depth == "fast" else {}
+    heads = {"batch": frozen.HEAD_BATCH, "rate": frozen.HEAD_RATE, "averaged": frozen.AVERAGED}
+    views = {"views": plan.views, "heads": heads} if plan.depth == "fast" else {}
     return {"data": formats.fingerprint(data), "photos": len(data), **settings, **views, "config": config}
 
 
