@@ -20,7 +20,7 @@ import numpy as np
 from shelfcount import config as config_module
 from shelfcount.console import bar
 from shelfcount.data import corrections, formats
-from shelfcount.evaluation import repeats, scheduling, settling
+from shelfcount.evaluation import repeats, scheduling, settling, studies
 from shelfcount.evaluation.repeats import Repeat
 from shelfcount.records import Dataset
 from shelfcount.report import repeats_page
@@ -46,14 +46,14 @@ def photos(drinks: Path) -> list[Dataset]:
 def study(parts: list[Dataset], plan: repeats.Plan, folder: Path, number: int, processes: int) -> list[Repeat]:
     """Run what is missing."""
     with bar(f"{plan.depth}: features") as advance:
-        opened = repeats.open_study(repeats.pool(parts), plan, folder, advance)
+        opened = studies.open_study(studies.pool(parts), plan, folder, advance)
     with bar(f"{plan.depth}: repeats") as advance:
-        return repeats.run(opened, folder, plan.tasks(number), scheduling.processes(processes), progress=advance)
+        return studies.run(opened, folder, plan.tasks(number), scheduling.processes(processes), progress=advance)
 
 
 def finished(folder: Path) -> list[Repeat]:
     """In the order of their seeds, up to the first that is missing."""
-    found = sorted(repeats.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
+    found = sorted(studies.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
     return [r for r in found if r.task.seed < next(n for n in range(len(found) + 1) if n not in {f.task.seed for f in found})]
 
 
@@ -67,7 +67,7 @@ def report(out: Path) -> dict[str, Any]:
         if not (results := finished(folder)):
             continue
         whole = settling.largest_share(results)
-        plan = json.loads((folder / repeats.STUDY).read_text())
+        plan = json.loads((folder / studies.STUDY).read_text())
         rows = [{"seed": r.task.seed, "f1": r.f1, "count_error": r.count_error, "threshold": r.threshold} for r in whole]
         depths[depth] = {"plan": plan, **settling.summary(results, settling.WIDTH), "results": rows}
         f1[depth] = {r.task.seed: r.f1 for r in whole}

@@ -624,7 +624,7 @@ def evaluate(
     depth: Annotated[
         str, typer.Option(help="Of repeats: 'fast' trains heads on the frozen trunk's features, 'full' the network.")
     ] = "fast",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each repeat; 24, or with --depth full the run's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each repeat; 20, or with --depth full the run's.")] = None,
     until: Annotated[
         float | None, typer.Option(help="Stop repeating once the 95 % interval of the median F1 is narrower, such as 0.01.")
     ] = None,
@@ -710,16 +710,16 @@ def _repeat(
 
     import numpy as np
 
-    from shelfcount.evaluation import repeats, scheduling, settling
+    from shelfcount.evaluation import repeats, scheduling, settling, studies
     from shelfcount.stamp import stamp
 
     plan = repeats.make_plan(settings, depth, epochs, shares)
     if until is not None and not until > 0:
         raise ShelfcountError(f"--until must be above 0, got {until:g}")
-    if warning := repeats.leak(settings, parts):
+    if warning := studies.leak(settings, parts):
         err.print(f"[yellow]warning:[/yellow] {plain(warning)}")
     with bar("features of the frozen trunk") as advance:
-        study = repeats.open_study(repeats.pool(parts), plan, folder, advance)
+        study = studies.open_study(studies.pool(parts), plan, folder, advance)
     err.print(f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept in {plain(str(folder))}")
 
     def enough(first: Sequence[Any]) -> bool:
@@ -728,8 +728,8 @@ def _repeat(
 
     scheduler = scheduling.on_ray(ray) if ray else scheduling.processes(processes or os.cpu_count() or 1)
     with bar("repeats") as advance:
-        results = repeats.run(study, folder, plan.tasks(number), scheduler, enough=enough, progress=advance)
-    facts = {"plan": repeats.describe(study.data, plan), "warning": warning, "stamp": stamp(threads=1)}
+        results = studies.run(study, folder, plan.tasks(number), scheduler, enough=enough, progress=advance)
+    facts = {"plan": studies.describe(study.data, plan), "warning": warning, "stamp": stamp(threads=1)}
     return results, {**facts, **settling.summary(results, until or settling.WIDTH)}
 
 
@@ -756,9 +756,9 @@ def _tell_repeats(
 
 def _curves(folder: Path) -> Mapping[str, Any]:
     """Learning curves of the classes from finished repeats."""
-    from shelfcount.evaluation import repeats, settling
+    from shelfcount.evaluation import settling, studies
 
-    curves = settling.learning_curves(list(repeats.finished(folder).values()))
+    curves = settling.learning_curves(list(studies.finished(folder).values()))
     if not curves or len(next(iter(curves.values()))) < 2:
         raise ShelfcountError(
             f"learning curves take repeats at several shares of the training photos, '{folder}' has those of one: --shares 0.25,0.5,1"

@@ -21,7 +21,7 @@ from conftest import Overfit, Shelves
 from shelfcount import cli
 from shelfcount import config as config_module
 from shelfcount.data import formats
-from shelfcount.evaluation import repeats, scheduling, settling
+from shelfcount.evaluation import repeats, scheduling, settling, studies
 from shelfcount.evaluation.confusions import needs
 from shelfcount.evaluation.repeats import ClassFigures, Plan, Repeat, Study, Task
 from shelfcount.records import Dataset, ShelfcountError
@@ -93,7 +93,7 @@ def plan(*changes: str, depth: Any = "fast", views: int = 2, epochs: int = 2) ->
 @pytest.fixture
 def study(tmp_path: Path, shelves: Shelves) -> Study:
     """Of the full depth, which computes nothing beforehand."""
-    return repeats.open_study(shelves.train, plan(depth="full"), tmp_path / "study")
+    return studies.open_study(shelves.train, plan(depth="full"), tmp_path / "study")
 
 
 def here(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
@@ -112,8 +112,8 @@ def test_what_is_finished_is_not_run_again(study: Study, tmp_path: Path) -> None
             yield result(task.seed)
 
     tasks = [Task(seed) for seed in range(5)]
-    repeats.run(study, folder, tasks[1:3], watched)
-    got = repeats.run(study, folder, tasks, watched)
+    studies.run(study, folder, tasks[1:3], watched)
+    got = studies.run(study, folder, tasks, watched)
     assert asked == [1, 2, 0, 3, 4]
     assert [r.task.seed for r in got] == list(range(5))
     assert got == [result(seed) for seed in range(5)]
@@ -132,40 +132,40 @@ def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(study: S
         assert [r.task.seed for r in first] == list(range(len(first)))
         return len(first) >= 4
 
-    got = repeats.run(study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough)
+    got = studies.run(study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough)
     assert len(got) == 4
     assert seen == [0, 0, 2, 2, 4]
 
 
 def test_a_folder_of_another_study_is_refused(study: Study, tmp_path: Path, shelves: Shelves) -> None:
     folder = tmp_path / "study"
-    repeats.run(study, folder, [Task(0)], here)
+    studies.run(study, folder, [Task(0)], here)
     with pytest.raises(ShelfcountError, match="differs in epochs"):
-        repeats.open_study(shelves.train, plan(depth="full", epochs=3), folder)
+        studies.open_study(shelves.train, plan(depth="full", epochs=3), folder)
     with pytest.raises(ShelfcountError, match="differs in data, photos"):
-        repeats.open_study(shelves.val, plan(depth="full"), folder)
+        studies.open_study(shelves.val, plan(depth="full"), folder)
     strange = json.loads((folder / "repeat-0000.json").read_text()) | {"study": "0" * 64}
     (folder / "repeat-0007.json").write_text(json.dumps(strange))
     with pytest.raises(ShelfcountError, match=r"repeat-0007.json' is of another study"):
-        repeats.finished(folder)
+        studies.finished(folder)
     with pytest.raises(ShelfcountError, match="holds no repeats"):
-        repeats.finished(tmp_path)
+        studies.finished(tmp_path)
 
 
 def test_processes_seeds_and_places_do_not_make_another_study(tmp_path: Path, shelves: Shelves) -> None:
-    assert repeats.describe(shelves.train, plan()) == repeats.describe(shelves.train, plan("train.workers=7", "train.seed=3"))
-    assert repeats.describe(shelves.train, plan()) != repeats.describe(shelves.train, plan("train.lr=0.5"))
+    assert studies.describe(shelves.train, plan()) == studies.describe(shelves.train, plan("train.workers=7", "train.seed=3"))
+    assert studies.describe(shelves.train, plan()) != studies.describe(shelves.train, plan("train.lr=0.5"))
 
 
 def test_a_photo_of_two_data_sets_is_pooled_once(shelves: Shelves) -> None:
-    assert len(repeats.pool([shelves.train, shelves.val, shelves.train])) == len(shelves.train) + len(shelves.val)
+    assert len(studies.pool([shelves.train, shelves.val, shelves.train])) == len(shelves.train) + len(shelves.val)
 
 
 def test_a_start_that_learnt_from_the_photos_is_named(overfit: Any, shelves: Shelves) -> None:
     config = config_module.load(None, [f"model.weights={overfit.run / 'model.safetensors'}"])
-    assert "has learnt from few.json" in str(repeats.leak(config, [shelves.val, overfit.photos]))
-    assert "that learnt from few.json; were photos" in str(repeats.leak(config, [shelves.val]))
-    assert repeats.leak(config_module.load(None, ["model.weights=none"]), [overfit.photos]) is None
+    assert "has learnt from few.json" in str(studies.leak(config, [shelves.val, overfit.photos]))
+    assert "that learnt from few.json; were photos" in str(studies.leak(config, [shelves.val]))
+    assert studies.leak(config_module.load(None, ["model.weights=none"]), [overfit.photos]) is None
 
 
 # ---------------------------------------------------------------- the two depths
@@ -178,13 +178,13 @@ def tiny_plan(tiny: tuple[str, ...]) -> Plan:
 
 @pytest.fixture(scope="module")
 def everything(shelves: Shelves) -> Dataset:
-    return repeats.pool([shelves.train, shelves.val])
+    return studies.pool([shelves.train, shelves.val])
 
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory, everything: Dataset, tiny_plan: Plan, one_thread: None) -> Path:
     folder = tmp_path_factory.mktemp("fast")
-    repeats.open_study(everything, tiny_plan, folder)
+    studies.open_study(everything, tiny_plan, folder)
     return folder
 
 
@@ -197,7 +197,7 @@ def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(cach
     from shelfcount.vision.images import read_photo
 
     torch.manual_seed(0)
-    views = frozen.load(cached / repeats.FEATURES)
+    views = frozen.load(cached / studies.FEATURES)
     spec = dataclasses.replace(make_spec(everything, tiny_plan.config), score_threshold=0.0)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, 32)
     photo = everything.photos[3]
@@ -213,7 +213,7 @@ def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(cach
 
 
 def test_a_fast_repeat_gives_the_same_again_and_its_figures_add_up(cached: Path, everything: Dataset, tiny_plan: Plan) -> None:
-    study = repeats.open_study(everything, tiny_plan, cached)
+    study = studies.open_study(everything, tiny_plan, cached)
     first, again, fewer = (repeats.repeat(study, task) for task in (Task(1), Task(1), Task(1, 0.5)))
     assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(again, seconds=0.0)
     assert sum(first.photos.values()) == len(everything)
@@ -232,7 +232,7 @@ def test_half_a_cache_is_computed_again(cached: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_full_repeat_trains_and_tests(tmp_path: Path, everything: Dataset, tiny_plan: Plan) -> None:
-    study = repeats.open_study(everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path)
+    study = studies.open_study(everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path)
     got = repeats.repeat(study, Task(0))
     assert 0 <= got.f1 <= 1
     assert got.map is not None
@@ -265,7 +265,7 @@ def _none_lost_none_twice(study: Study, folder: Path, scheduler: Callable[..., A
     traces = folder.with_name("traces")
     done: list[int] = []
     tasks = [Task(seed) for seed in range(6)]
-    got = repeats.run(_with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n))
+    got = studies.run(_with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n))
     assert [r.task.seed for r in got] == list(range(6))
     assert done == list(range(1, 7))
     assert len((traces / "2.ran").read_text().splitlines()) >= 2
@@ -298,7 +298,7 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
 def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ShelfcountError, match="no Ray cluster answers at 'localhost:1'"):
-        repeats.run(study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work))
+        studies.run(study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work))
 
 
 # ---------------------------------------------------------------- the command line
@@ -308,7 +308,7 @@ def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
 def evaluate(monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves) -> Callable[..., int]:
     """`shelfcount evaluate` on a run and other photos, with repeats in this process; gives the exit code."""
 
-    def in_this_process(count: int) -> repeats.Scheduler:
+    def in_this_process(count: int) -> studies.Scheduler:
         return lambda study, tasks: (repeats.repeat(study, task) for task in tasks)
 
     monkeypatch.setattr(scheduling, "processes", in_this_process)
@@ -361,7 +361,7 @@ def test_a_study_that_is_killed_goes_on_and_leaves_no_workers(
     before = {path: path.stat().st_mtime_ns for path in old}
     assert evaluate("--repeats=3", *common) == 0
     assert {path: path.stat().st_mtime_ns for path in old} == before
-    assert {Task(seed) for seed in range(3)} <= set(repeats.finished(folder))
+    assert {Task(seed) for seed in range(3)} <= set(studies.finished(folder))
     end = time.monotonic() + 60
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < end
@@ -422,7 +422,7 @@ def test_two_fast_repeats_on_some_drinks_photos(drinks: Path, tmp_path: Path, on
     settings = config_module.load(
         None, ["model.weights=none", "model.architecture=mobilenet_v2_050", "model.height=160", "model.width=160"]
     )
-    study = repeats.open_study(data, Plan("fast", 4, settings, 2), tmp_path)
-    got = repeats.run(study, tmp_path, [Task(0), Task(1)], lambda study, tasks: (repeats.repeat(study, task) for task in tasks))
+    study = studies.open_study(data, Plan("fast", 4, settings, 2), tmp_path)
+    got = studies.run(study, tmp_path, [Task(0), Task(1)], lambda study, tasks: (repeats.repeat(study, task) for task in tasks))
     assert [sum(r.photos.values()) for r in got] == [40, 40]
     assert len({tuple(row.truth for row in r.per_class) for r in got}) == 2

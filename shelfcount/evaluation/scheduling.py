@@ -35,7 +35,7 @@ def processes(count: int, work: Work = repeat) -> Callable[[Study, Iterator[Task
         work: What to run, for tests; a function that can be pickled.
 
     Returns:
-        As `repeats.run` takes it. It raises ShelfcountError when workers keep dying.
+        As `studies.run` takes it. It raises ShelfcountError when workers keep dying.
     """
 
     def schedule(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
