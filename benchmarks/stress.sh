@@ -7,6 +7,7 @@
 #
 # benchmarks/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, BASELINE, FIXED, SETTINGS and WEIGHTS name
 # others. The test photos choose nothing.
+# A config that was chosen (configs/drinks_robust.toml) and a run that was trained stay; remove them to choose and train anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}
