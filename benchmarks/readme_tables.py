@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import quality_tables
 import repeats_table
 import speed_tables
+import training_tables
 from table_parts import origin, read_result, rows_under
 
 from shelfcount.evaluation.benchmark import Latency, Row
@@ -84,67 +85,14 @@ def consumers(results: Path) -> str:
     return "\n\n".join(["\n".join(rows_under(CONSUMER_HEADS, [_consumer(row) for row in rows])), _consumers_legend(result)])
 
 
-def steps(results: Path) -> str:
-    """What one change each of the recipe is worth, as `ablation.py` and `ssdlite.py` found it; seeds of one change are averaged."""
-    result = read_result(results / "ablation.json")
-    if result is None:
-        return f"Ablation: {NOT_MEASURED}."
-    heads = ("change", "seeds", "F1", "F1, class ignored", "mAP", "count error")
-    rows = []
-    peer = read_result(results / "ssdlite.json")
-    all_rows = result["rows"] + (peer["rows"] if peer else [])
-    for name in dict.fromkeys(row["name"] for row in all_rows):
-        same = [row for row in all_rows if row["name"] == name]
-        means = [_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error")]
-        rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
-    first = result["rows"][0]
-    legend = f"{first['epochs']} epochs each; {result['photos']}. {origin(first)}"
-    return "\n\n".join(["\n".join(rows_under(heads, rows)), legend])
-
-
-def members(results: Path) -> str:
-    """Size, work and speed of the family, as `benchmarks/family.py` measured them."""
-    result = read_result(results / "family.json")
-    if result is None:
-        return f"Family: {NOT_MEASURED}."
-    heads = ("network", "input", "GMAC", "int8 MB", "int8 ms", "float32 ms", "int8 is faster by", "outside XNNPACK in int8")
-    rows, found = [], {(row["model"], row["size"], row["recipe"]): row for row in result["rows"]}
-    for (model, size, recipe), row in found.items():
-        if recipe == "int8":
-            whole = found[model, size, "float32"]["ms"]["p50"]
-            times = f"{whole / row['ms']['p50']:.1f} times"
-            outside = ", ".join(row["outside_xnnpack"])
-            figures = [show(row["gmac"]), f"{row['bytes'] / 1e6:.2f}", f"{row['ms']['p50']:.1f}", f"{whole:.1f}", times, outside]
-            rows.append([model, f"{size} x {size}", *figures])
-    return "\n\n".join(["\n".join(rows_under(heads, rows)), f"Medians of {result['rows'][0]['runs']} runs taken in turn. {origin(result)}"])
-
-
-def training_speed(results: Path) -> str:
-    """Photos a second against torchvision's way, as `benchmarks/training_speed.py` measured them."""
-    result = read_result(results / "training_speed.json")
-    if result is None:
-        return f"Training speed: {NOT_MEASURED}."
-    rows = []
-    for row in result["rows"]:
-        median, low, high = row["times_torchvision"]
-        each = ", ".join(f"{value:.1f}" for value in row["photos_per_second"])
-        rows.append([f"{row['way']}: {row['what']}", each, f"{median:.1f} ({low:.1f} to {high:.1f})"])
-    heads = ("loop", "photos a second, each round", "times torchvision's, round by round")
-    return "\n\n".join(["\n".join(rows_under(heads, rows)), origin(result)])
-
-
-def _mean_and_range(values: Sequence[float]) -> str:
-    mean = show(sum(values) / len(values))
-    return mean if len(values) == 1 else f"{mean} ({show(min(values))} to {show(max(values))})"
-
-
 # File and marker of each table, and what makes it.
 TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("README.md", "figures"): figures,
     ("export/README.md", "consumers"): consumers,
-    ("benchmarks/README.md", "ablation"): steps,
-    ("benchmarks/README.md", "family"): members,
-    ("benchmarks/README.md", "training speed"): training_speed,
+    ("benchmarks/README.md", "ablation"): training_tables.steps,
+    ("benchmarks/README.md", "family"): training_tables.members,
+    ("benchmarks/README.md", "training speed"): training_tables.training_speed,
+    ("benchmarks/README.md", "quantization"): training_tables.quantization,
     ("benchmarks/README.md", "peers"): speed_tables.peers,
     ("benchmarks/README.md", "scaling"): speed_tables.growth,
     ("benchmarks/README.md", "robustness"): quality_tables.robustness,
