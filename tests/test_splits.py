@@ -146,6 +146,8 @@ def test_shuffled_parts_of_two_seeds_share_what_chance_gives() -> None:
     assert np.mean(shared) == pytest.approx(0.2, abs=0.02)
 
 
-def test_shuffled_needs_photos_for_each_part() -> None:
-    with pytest.raises(ShelfcountError, match="got none for val from 1 groups"):
-        shuffled(np.zeros(10, np.int64), SHARES, 0)
+def test_shuffled_leaves_no_part_without_photos() -> None:
+    for seed in range(20):
+        assert all(len(part) for part in shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 2]), SHARES, seed).values())
+    with pytest.raises(ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 8 photos"):
+        shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 1]), SHARES, 0)

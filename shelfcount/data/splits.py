@@ -69,20 +69,22 @@ def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict
         random choice of groups too.
 
     Raises:
-        ShelfcountError: If the shares are not positive or don't sum to 1, or a part gets no photo.
+        ShelfcountError: If the shares are not positive or don't sum to 1, or there are fewer groups than parts.
     """
     _check_shares(shares)
     order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1)
+    if len(order) < len(shares):
+        raise ShelfcountError(f"{len(shares)} parts need at least as many groups of photos, got {len(order)} of {len(groups)} photos")
     sizes = np.bincount(groups, minlength=len(order))[order]
-    # A group goes where the middle of its photos falls.
-    middles = (np.cumsum(sizes) - sizes / 2) / max(sizes.sum(), 1)
-    part = np.searchsorted(np.cumsum(list(shares.values()))[:-1], middles, side="right")
-    parts = {
-        name: np.concatenate([np.flatnonzero(groups == group) for group in order[part == i]] or [np.zeros(0, np.int64)])
-        for i, name in enumerate(shares)
-    }
-    if empty := [name for name, photos in parts.items() if not len(photos)]:
-        raise ShelfcountError(f"each of the parts {', '.join(shares)} needs photos, got none for {empty[0]} from {len(order)} groups")
+    # A group goes where the middle of its photos falls; but no part goes without.
+    middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    ends = np.searchsorted(middles, np.cumsum(list(shares.values())))
+    first = 0
+    parts = {}
+    for i, name in enumerate(shares):
+        end = int(np.clip(ends[i], first + 1, len(order) - (len(shares) - 1 - i))) if i < len(shares) - 1 else len(order)
+        parts[name] = np.concatenate([np.flatnonzero(groups == group) for group in order[first:end]])
+        first = end
     return parts
 
 
