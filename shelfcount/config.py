@@ -27,7 +27,7 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The network and its input."""
 
-    architecture: str = Field(default="mobilenet_v2", description="Key of the model family; `shelfcount train --help` lists them.")
+    architecture: str = Field(default="mobilenet_v2_fused", description="Key of the model family; `shelfcount train --help` lists them.")
     height: int = Field(default=416, ge=64, le=2048, description="Input pixels; a multiple of 32 and of the coarsest stride.")
     width: int = Field(default=416, ge=64, le=2048)
     neck: int = Field(default=96, ge=16, le=512, description="Channels of the pyramid and the heads.")
