@@ -61,9 +61,9 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
     Raises:
         ShelfcountError: If it knows other products.
     """
-    names = [product.name for product in DEMO_CATALOGUE]
-    if sorted(bundle.spec.classes) != sorted(names):
-        raise ShelfcountError(f"'{bundle.name}' must know the products of `make demo`, {', '.join(names)}; got {bundle.spec.classes}")
+    names = tuple(product.name for product in DEMO_CATALOGUE)
+    if bundle.spec.classes != names:
+        raise ShelfcountError(f"'{bundle.name}' must know the products of `make demo`, {names}; got {bundle.spec.classes}")
     detector, tally, overlaps = LiteRTDetector.open(bundle), Tally(), Counter[str]()
     with bar("synthetic shelves") as advance:
         for number in range(shelves):

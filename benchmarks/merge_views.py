@@ -25,6 +25,7 @@ import numpy as np
 from shelfcount.data.products import Product, products, sprite
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import Scene, views
+from shelfcount.evaluation.metrics import match
 from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.count import CountedPhoto
@@ -118,7 +119,7 @@ def errors(found: Mapping[str, int], true: Mapping[str, int]) -> int:
 
 
 class Tally:
-    """Counts against the truth, of merged shelves and of their photos alone."""
+    """Counts against the truth, of merged shelves and of their photos alone; what lies on ignored truth counts neither way."""
 
     def __init__(self) -> None:
         self.shelves: list[tuple[int, int, int]] = []
@@ -128,11 +129,14 @@ class Tally:
     def add(self, merged: Merged, scenes: Sequence[Scene], classes: Sequence[str] = CLASSES) -> None:
         """A shelf, and its photos in the same order. What was not placed on it counts as missed."""
         whole, true = merged.shelves[0], true_counts(scenes, classes)
-        self.shelves.append((errors(whole.counts, true), abs(len(whole.products) - true.total()), true.total()))
+        absorbed = {p.path: match(s.truth, p.detections).absorbed for p, s in zip(merged.photos, scenes, strict=True)}
+        counted = np.array([not absorbed[whole.photos[photo].path][found] for photo, found in whole.best], bool)
+        found = whole.products[counted].counts(classes)
+        self.shelves.append((errors(found, true), abs(int(counted.sum()) - true.total()), true.total()))
         self.placed += len(whole.photos)
         for photo, scene in zip(merged.photos, scenes, strict=True):
             alone = true_counts([scene], classes)
-            self.photos.append((errors(photo.counts, alone), alone.total()))
+            self.photos.append((errors(photo.detections[~absorbed[photo.path]].counts(classes), alone), alone.total()))
 
     def to_json(self) -> dict[str, Any]:
         """Shares of the products that stand there: missed, added or misnamed ones, and how far the number of all is off."""
