@@ -344,7 +344,7 @@ def test_evaluate_repeats_goes_on_and_gives_its_curves_to_the_page(
     assert str(tmp_path) not in out.read_text()
     assert "2 repeats" in capsys.readouterr().out
     assert evaluate(f"--repeats-dir={folder}", f"--html={tmp_path / 'confusions.html'}") == 0
-    assert "examples to halve what is lost" in (tmp_path / "confusions.html").read_text()
+    assert "more to halve what is lost" in (tmp_path / "confusions.html").read_text()
 
 
 @pytest.mark.slow

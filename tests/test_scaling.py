@@ -82,9 +82,8 @@ def test_a_bend_is_named_where_it_is(script: ModuleType) -> None:
 
 
 def test_largest_tensor_of_the_released_file(script: ModuleType, released: Path) -> None:
-    # 416 x 416 pixels as float32, before they are quantized: 416 * 416 * 3 * 4; the widest int8 tensor is
-    # that of MobileNetV2's second stage, 208 * 208 * 96.
-    assert script.largest_tensor((released / "model.tflite").read_bytes()) == 208 * 208 * 96
+    # 416 x 416 pixels as float32, before they are quantized; the widest int8 tensor, of the second stage, has 104 * 104 * 96.
+    assert script.largest_tensor((released / "model.tflite").read_bytes()) == 416 * 416 * 3 * 4
 
 
 def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes(script: ModuleType) -> None:

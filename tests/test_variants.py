@@ -25,25 +25,25 @@ def quiet(*_: object) -> None:
 
 
 def test_weights_of_a_file_are_those_of_the_network(released: Path) -> None:
-    # The shipped weights are of the released bundle's architecture. Batch norms fold into a bias a channel; the towers of the
-    # heads, which levels share, fold with norms of their own into as many convolutions as there are levels.
+    # The shipped weights are of the released bundle's architecture. Batch norms fold into a bias a channel. What levels share
+    # in the heads stands there once a level: towers fold with norms of their own, and in a network that learnt with int8's
+    # rounding each level has its predictions.
     levels, expected = len(read_bundle(released).spec.levels), 0
-    with safe_open(backbones.SHIPPED / "mobilenet_v2.safetensors", "np") as weights:
+    with safe_open(backbones.SHIPPED / "mobilenet_v2_fused.safetensors", "np") as weights:
         for name in weights.keys():  # noqa: SIM118
             shape = weights.get_slice(name).get_shape()
             if len(shape) == 4:
-                expected += (int(np.prod(shape)) + shape[0]) * (levels if ".convolutions." in name else 1)
+                expected += (int(np.prod(shape)) + shape[0]) * (levels if name.startswith(("classify.", "locate.")) else 1)
     assert variants.count_parameters((released / RAW_MODEL).read_bytes()) == expected
-    # int8 biases carry the scale of what comes in, so that each level has its own for its 33 scores and 4 coordinates.
-    assert variants.count_parameters((released / "model.tflite").read_bytes()) == expected + (levels - 1) * (33 + 4)
+    assert variants.count_parameters((released / "model.tflite").read_bytes()) == expected
 
 
 def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) -> None:
     bundle = read_bundle(released)
     (only,), dropped = variants.of_bundle(bundle, None, tmp_path, quiet)
-    assert (only.key, only.name, only.path) == ("phone LiteRT int8", "mobilenet_v2 416 x 416", released / "model.tflite")
+    assert (only.key, only.name, only.path) == ("phone LiteRT int8", "mobilenet_v2_fused 416 x 416", released / "model.tflite")
     assert only.bytes == bundle.model_bytes
-    assert only.start == "mobilenet_v2_imagenet.safetensors"
+    assert only.start == bundle.spec.provenance["start"]
     assert dropped == []
     (rival,), _ = variants.of_baseline(str(released), bundle.spec.classes, tmp_path, quiet)
     assert (rival.key, rival.trained) == ("baseline LiteRT int8", True)
