@@ -134,8 +134,8 @@ def test_tolerance_grows_with_what_resizing_changes() -> None:
     still = golden.measure_tolerance(Moves(), [image], [Detections([[10, 20, 40, 80]], [0], [0.5])], 0.4)  # type: ignore[arg-type]
     assert (still.iou, still.score) == (0.95, 0.05)
     moved = golden.measure_tolerance(Moves(), [image], [Detections([[10, 20, 40, 70]], [0], [0.6])], 0.4)  # type: ignore[arg-type]
-    # IoU 50 / 60, and 1.5 times the distance to 1, cut to a hundredth; the score was 0.1 apart.
-    assert moved.iou == pytest.approx(0.75, abs=0.0101)
+    # IoU 50 / 60, and twice the distance to 1, cut to a hundredth; the score was 0.1 apart.
+    assert moved.iou == pytest.approx(0.66, abs=0.0101)
     # A float32 0.6 less 0.5 is a little more than 0.1: rounded up to the next hundredth.
-    assert moved.score == pytest.approx(0.15, abs=0.0101)
+    assert moved.score == pytest.approx(0.2, abs=0.0101)
     assert json.dumps(moved.reason)
