@@ -49,15 +49,17 @@ SEEN_BY = {
     "dark": ("dark",),
     "bright": ("bright",),
     "glare": ("glare",),
-    "blur": ("defocus",),
+    "blur": ("defocus", "blurrier"),
     # Blur of any kind shows some; a photo must not be refused for what does no harm.
     "motion": ("motion", "defocus"),
     "tilt": ("tilt",),
     "yaw": ("yaw",),
     "pitch": ("pitch",),
     "product_size": ("far",),
-    "product_pixels": ("resolution",),
+    "product_pixels": ("resolution", "coarser"),
 }
+# Conditions that at their strongest cost less than `F1_LOST`, once more on top of that.
+AGAIN = {"blurrier": "defocus", "coarser": "resolution"}
 FAR = (0.8, 0.6, 0.45, 0.35, 0.25)
 TITLES = {
     "dark": "dark: grey level of the brightest tenth",
@@ -114,6 +116,10 @@ def changed(
     if condition == "far":
         image, homography = far(photo, FAR[strength - 1])
         return image, moved(truth, homography, photo.shape[1], photo.shape[0])[0], image
+    if condition in AGAIN:
+        condition = AGAIN[condition]
+        first = CONDITIONS[condition].apply(photo, max(STRENGTHS), rng)
+        photo, (truth, _) = first.image, first.move(truth)
     result = CONDITIONS[condition].apply(photo, strength, rng)
     labels, _ = result.move(truth)
     if CONDITIONS[condition].group != "view":

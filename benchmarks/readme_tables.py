@@ -147,7 +147,7 @@ def _scores(result: dict[str, Any] | None) -> list[Any]:
 def _training(model: dict[str, Any]) -> str:
     made = model["trained"]
     return (
-        f"The last was trained for {model['minutes']:.1f} minutes on {model['photos']} photos with {model['boxes']:,} boxes, "
+        f"The last was trained for {model['minutes']:.1f} minutes on {model['photos']} photos, "
         f"from {model['start'].split(' (')[0]}, seed {model['seed']}, at commit {made['commit']} on {made['device']}. "
         f"F1 on validation was {model['val_f1']:.3f}."
     )
