@@ -10,16 +10,16 @@ import { roundHalfToEven, stretch, tiles } from "./pixels.js";
 import { tilesPerSide } from "./tiling.js";
 
 export const LIMITS = {
-  dark: 45,
-  bright: 0.41,
+  dark: 51,
+  bright: 0.51,
   glare: 0.082,
-  blur: 0.89,
-  motion: 0.043,
-  tilt: 9.8,
-  yaw: 32,
+  blur: 0.91,
+  motion: 0.06,
+  tilt: 14,
+  yaw: 34,
   pitch: 35,
-  product_size: 0.59,
-  product_pixels: 0.26,
+  product_size: 0.63,
+  product_pixels: 0.2,
 };
 const LEAST = ["dark", "product_size", "product_pixels"];
 

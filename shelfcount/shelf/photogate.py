@@ -23,16 +23,16 @@ from shelfcount.vision import images
 # Where the released model has lost `F1_LOST` of benchmarks/photo_gate.py, over drinks validation photos under graded
 # conditions: benchmarks/results/photo_gate.json. The last two are shares of the median product of training.
 LIMITS = {
-    "dark": 45.0,
-    "bright": 0.41,
+    "dark": 51.0,
+    "bright": 0.51,
     "glare": 0.082,
-    "blur": 0.89,
-    "motion": 0.043,
-    "tilt": 9.8,
-    "yaw": 32.0,
+    "blur": 0.91,
+    "motion": 0.06,
+    "tilt": 14.0,
+    "yaw": 34.0,
     "pitch": 35.0,
-    "product_size": 0.59,
-    "product_pixels": 0.26,
+    "product_size": 0.63,
+    "product_pixels": 0.2,
 }
 # The others are unfit above their limit, these below.
 LEAST = ("dark", "product_size", "product_pixels")
