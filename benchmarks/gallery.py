@@ -32,7 +32,7 @@ SEED = 5
 CATALOGUE = products(12, 1)
 LONG_SHELF = ShelfParams(width=960, height=720, rows=(2, 2), facings=(7, 8), back_row=0.2, occlusion=0, yaw=12, tilt=3, background="cooler")
 # Row and position of the product that is put in another's place, of that place, and of the product that is sold out.
-PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 3)
+PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 2)
 WIDTH, MOST_BYTES = 1400, 200_000
 
 

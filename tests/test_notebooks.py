@@ -61,6 +61,6 @@ def test_from_photos_to_the_shelf() -> None:
     said = printed(outputs)
     assert "products on 4 photos" in said
     assert "row 1: string-red-chai stands on 1 facing of string-yellow-chai" in said
-    assert "row 2: aquafina has 4 facings, planned are 5" in said
+    assert "planned row 2: twister-dau is missing, 1 facing" in said
     # The counted cooler, the merged shelf, the deviations.
     assert pictures(outputs) == 3

@@ -145,7 +145,7 @@ def test_what_is_not_installed_is_named(package: str, method: str, monkeypatch: 
 
 def halves(released: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     """A golden photo of the released bundle, and two parts of it that overlap by more than a third."""
-    whole = cv2.cvtColor(cv2.imread(str(released / "golden" / "2.jpg")), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+    whole = cv2.cvtColor(cv2.imread(str(released / "golden" / "1.jpg")), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
     width = whole.shape[1]
     return whole, [whole[:, : round(0.62 * width)], whole[:, round(0.3 * width) :]]
 

@@ -93,7 +93,8 @@ class Deviation:
             case "misplaced":
                 return f"row {self.shelf_row}: {self.name} belongs to another place in planned row {self.plan_row}, {facings}"
             case "wrong_facings":
-                return f"row {self.shelf_row}: {self.name} has {self.seen} facings, planned are {self.planned}"
+                seen = "1 facing" if self.seen == 1 else f"{self.seen} facings"
+                return f"row {self.shelf_row}: {self.name} has {seen}, planned {'is' if self.planned == 1 else 'are'} {self.planned}"
             case "wrong_product":
                 return f"row {self.shelf_row}: {self.instead} stands on {facings} of {self.name}"
 
