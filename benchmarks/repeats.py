@@ -78,7 +78,7 @@ def report(out: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     together = {"f1": settling.agreement(f1["fast"], f1["full"], rng), "count_error": settling.agreement(count["fast"], count["full"], rng)}
     result = {
-        "photos": "train, val and test of drinks, corrected labels",
+        "photos": "All 244 drinks photos, corrected labels",
         **depths,
         "agreement": together,
         "stamp": stamp(seed=0, threads=1),
