@@ -141,6 +141,17 @@ def test_the_front_view_is_not_oblique(seed: int) -> None:
     assert abs(np.degrees(np.arctan2(y1 - y0, x1 - x0))) < 4
 
 
+def test_a_class_of_two_sizes_does_not_tilt_the_front() -> None:
+    """Small bottles above and large ones of the same class below, as on the drinks photos."""
+    small = [[60 * i, 100, 60 * i + 50, 200] for i in range(5, 12)]
+    large = [[90 * i, 600, 90 * i + 75, 750] for i in range(4, 8)]
+    view = look(np.zeros((1000, 1000, 3), np.uint8), Detections([*small, *large], [0] * 11))
+    (front,) = register([view]).fronts
+    top, bottom = np.array([[0, -350, 1], [0, 175, 1]]) @ front[2]
+    # Heights equal to each other would want a factor of 1.5, which takes half of it in depth.
+    assert 1 / 1.1 < top / bottom < 1.1
+
+
 def test_one_photo_is_its_own_front() -> None:
     (scene,) = shuffled(1, 0.3, 5)
     found = register([look(scene.image, Detections.empty())])

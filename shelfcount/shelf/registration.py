@@ -44,6 +44,9 @@ DAMPING = 1e-4
 WHOLE_SHARE = 0.97
 # Of the logarithm of height within a class: detectors are off by some 5 %, and what is named wrongly by more.
 HEIGHT_SPREAD = 0.1
+# Of that logarithm, how much it usually changes sideways and down over the products' standard deviation. Sideways photos add
+# up; down, the same class may well be of another size, as bottles of water are in the lower rows.
+USUAL_SLOPE = (0.3, 0.04)
 # Seen at 45 degrees, a wall is narrower by a factor of 1.41.
 MOST_STRETCH = 1.5
 # How much a photo laid flat insists on its shape, and on lying in the middle, against 1 for each place that it shares.
@@ -246,11 +249,14 @@ def _fronts(
     plane = [pose / np.cbrt(np.linalg.det(pose)) for pose in poses.values()]
     looks = list(views.values())
     front = _upright(_far_horizon(plane), plane)
+    levelled = np.zeros(2)
     for _ in range(ROUNDS):
         fronts = [front @ pose for pose in plane]
         if not all(map(_is_plausible, fronts, looks)):
             return _laid_flat(views, steps)
-        front = _upright(_alike_products(fronts, looks) @ front, plane)
+        level, step = _alike_products(fronts, looks, levelled)
+        levelled += step
+        front = _upright(level @ front, plane)
     return dict(zip(poses, fronts, strict=True))
 
 
@@ -308,17 +314,18 @@ def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.linalg.svd(horizon[None])[2][1:], horizon[None]])
 
 
-def _alike_products(poses: Sequence[np.ndarray], views: Sequence[View]) -> np.ndarray:
-    """(3, 3) that makes products of a class more alike: a step against the slope of their height over the front.
+def _alike_products(poses: Sequence[np.ndarray], views: Sequence[View], levelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3, 3) that makes products of a class more alike, and the step that it is against the slope of their height over the front.
 
-    Not of their width, which in a box grows with the photo's tilt.
+    Not of their width, which in a box grows with the photo's tilt. `levelled` is the sum of the steps so far: (2,), of
+    the logarithm of height, sideways and down, from the middle to the products' standard deviation.
     """
     boxes = np.concatenate([map_boxes(view.boxes, pose) for view, pose in zip(views, poses, strict=True)])
     classes = np.concatenate([view.classes for view in views])
     whole = np.concatenate([(np.abs(view.boxes) < WHOLE_SHARE * np.tile(view.half, 2)).all(axis=1) for view in views])
     whole &= boxes[:, 3] > boxes[:, 1]
     if not whole.any():
-        return np.eye(3)
+        return np.eye(3), np.zeros(2)
     boxes, kind = boxes[whole], np.unique(classes[whole], return_inverse=True)[1]
     places = (boxes[:, :2] + boxes[:, 2:]) / 2
     middle, extent = places.mean(axis=0), max(places.std(axis=0).max(), 1e-9)
@@ -327,9 +334,11 @@ def _alike_products(poses: Sequence[np.ndarray], views: Sequence[View]) -> np.nd
     columns -= np.stack([np.bincount(kind, c) for c in columns.T], axis=1)[kind] / np.bincount(kind)[kind, None]
     height, place = columns[:, 0], columns[:, 1:]
     weight = 1 / (1 + (height / HEIGHT_SPREAD) ** 2)
-    slope = np.linalg.solve((place * weight[:, None]).T @ place + np.eye(2), (place * weight[:, None]).T @ height)
+    prior, weighted = np.diag((HEIGHT_SPREAD / np.array(USUAL_SLOPE)) ** 2), (place * weight[:, None]).T
+    step = np.linalg.solve(weighted @ place + prior, weighted @ height - prior @ levelled)
     # Depth that grows by g shrinks a height by g; by 2 g if it grows upright.
+    step = np.clip(step, *(sign * MOST_LEVELLED * np.array([1, 2]) for sign in (-1, 1)))
     level, onto = np.eye(3), np.eye(3)
-    level[2, :2] = np.clip(slope / (1, 2), -MOST_LEVELLED, MOST_LEVELLED)
+    level[2, :2] = step / (1, 2)
     onto[:2] = np.column_stack([np.eye(2), -middle]) / extent
-    return level @ onto
+    return level @ onto, step
