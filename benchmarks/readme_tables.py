@@ -12,6 +12,7 @@ from typing import Any
 
 import quality_tables
 import repeats_table
+import shelf_tables
 import speed_tables
 import training_tables
 from table_parts import origin, read_result, rows_under
@@ -100,6 +101,7 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "agreement"): quality_tables.agreement,
     ("benchmarks/README.md", "label errors"): quality_tables.label_errors,
     ("benchmarks/README.md", "repeats"): repeats_table.repeats,
+    ("benchmarks/README.md", "shelf"): shelf_tables.shelf,
 }
 
 

@@ -78,7 +78,10 @@ def _against_single(counts: dict[str, Any]) -> str:
 
 
 def _demo(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield f"the same of {part['photos']} photos of {part['shelves']} shelves, by the detector of `make demo`", _against_single(part)
+    yield (
+        f"count error, {part['photos']} photos of {part['shelves']} synthetic shelves merged, by the detector of `make demo`",
+        _against_single(part),
+    )
 
 
 def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -90,5 +93,5 @@ def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _time(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    times = ", ".join(f"{taken['seconds']} s ({taken['photos']} photos)" for taken in part["a_photo"])
-    yield f"time of a photo of 12 megapixels, from file to merged list, {part['stamp']['threads']} threads", times
+    times = ", ".join(f"{taken['cpu_seconds']} s ({taken['photos']} photos)" for taken in part["a_photo"])
+    yield "processor time of a photo of 12 megapixels, from file to merged list", times
