@@ -78,10 +78,8 @@ def _against_single(counts: dict[str, Any]) -> str:
 
 
 def _demo(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield (
-        f"count error, {part['photos']} photos of {part['shelves']} synthetic shelves merged, by the detector of `make demo`",
-        _against_single(part),
-    )
+    photos = f"{part['photos']} photos of {part['shelves']} synthetic shelves"
+    yield f"count error, {photos} merged, by the detector of `make demo`", _against_single(part)
 
 
 def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
