@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -10,7 +11,7 @@ import os
 import pickle
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,7 +120,7 @@ def fit(
     loader = _loader(train, config, trainer)
     module = _Module(net, spec, config, val, judge, frozen, config.train.epochs * len(loader))
     checkpoint = str(run / "checkpoints" / "last.ckpt") if resume else None
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _opencv_without_threads():
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     return _finish(module, best, run, config, reporter.seconds / 60)
@@ -248,7 +249,18 @@ def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[S
 def _one_thread(_: int) -> None:
     # A worker is one of many; threads of its own would fight with the network's.
     torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _opencv_without_threads() -> Iterator[None]:
+    # Workers are forked, and OpenCV's threads are not there in a fork: a worker that uses or ends them waits forever.
+    # So they end here, before; workers inherit that there are none.
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config, minutes: float) -> TorchDetector:
