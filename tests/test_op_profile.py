@@ -42,8 +42,8 @@ def test_the_released_bundle(released: Path) -> None:
     layers = [operator.layer for operator in found.operators if operator.layer]
     # Each convolution of the file has its kernel, in the file's order.
     assert [layer.split()[0] for layer in layers] == weighted
-    # The stem of MobileNetV2 has 32 channels and halves 416 pixels.
-    assert layers[0] == "CONV_2D 3 x 3 to 208 x 208 x 32"
+    # The stem has 24 channels and halves 416 pixels.
+    assert layers[0] == "CONV_2D 3 x 3 to 208 x 208 x 24"
 
 
 @pytest.mark.slow
