@@ -222,7 +222,12 @@ def test_bundle_that_breaks_the_contract_is_a_negative_verdict(shelfcount: Shelf
 @pytest.mark.slow
 def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
     command = [sys.executable, "-m", "shelfcount.cli", "serve", str(bundle), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+
+    def interruptible() -> None:
+        # A shell that starts the tests in the background has them, and so the server, ignore interrupts.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=interruptible) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]
         try:
