@@ -6,7 +6,7 @@
 #   benchmarks/baseline.sh DRINKS_FOLDER
 #
 # It starts from random weights, which 180 photos cannot teach to see: synthetic shelves come first, then the photos
-# in two sizes. Some 35, 75 and 20 minutes on 2 cores. A run that is there already is used as it is, and one that was
+# in two sizes. A run that is there already is used as it is, and one that was
 # killed goes on where it stopped. benchmarks/drinks.sh compares the two.
 set -euo pipefail
 cd "$(dirname "$0")/.."

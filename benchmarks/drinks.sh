@@ -7,7 +7,6 @@
 # A MobileNetV2 on the labels as published gives, by export/distill.py, the start of the smaller and faster
 # network that is released. That one is trained twice side by side, on the labels as published and as corrected,
 # to see what the corrections are worth; the second is then fine-tuned with the rounding of int8 inside.
-# Two and a half hours on 2 cores in all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}
@@ -42,8 +41,8 @@ judge drinks-float32 drinks_float32
 # Trained by benchmarks/baseline.sh; an untrained one has size and latency, and no F1.
 baseline=resnet50
 [ -e runs/baseline/spec.json ] && baseline=runs/baseline
-shelfcount bench runs/drinks-int8 --baseline "$baseline" --run runs/drinks --data "$drinks/test.json" --out runs/drinks-report --force \
-  --photo "$drinks/images/test_image_189.jpg"
+shelfcount bench runs/drinks-int8 --baseline "$baseline" --run runs/drinks --data "$drinks/test.json" "$(corrections test)" \
+  --out runs/drinks-report --force --photo "$drinks/images/test_image_189.jpg"
 cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/drinks/history.csv "$results/drinks_history.csv"

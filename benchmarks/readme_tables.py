@@ -72,7 +72,8 @@ def figures(results: Path) -> str:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
     else:
         rows = tuple(Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"])
-        parts += [markdown(rows).strip(), f"{'; '.join(compared['verdict'])}. {origin(compared)}"]
+        against = f"F1, mAP and count error of this table are against {compared['evaluation']['boxes']:,} products"
+        parts += [markdown(rows).strip(), f"{'; '.join(compared['verdict'])}. {against}. {origin(compared)}"]
     return "\n\n".join([*parts, *speed_tables.plots(results)])
 
 

@@ -113,8 +113,8 @@ def lessons(teacher: nn.Module, student: nn.Module, fused: bool, epochs: int, lr
     return [Lesson("early stages", *early, 3 * epochs, lr), replace(whole, lr=lr / 5)]
 
 
-def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argparse.Namespace, console: Console) -> float:
-    """Train `lesson.learned`; returns the share of the features' variance that it leaves unexplained, mean of the last epoch."""
+def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argparse.Namespace, console: Console) -> None:
+    """Train `lesson.learned`; prints the share of the features' variance that it leaves unexplained, mean of the last epoch."""
     # Channels last and bfloat16: a quarter of the time on processors that have it.
     wanted, learned = (part.to(memory_format=torch.channels_last) for part in (lesson.wanted, lesson.learned))  # type: ignore[call-overload]
     data, epoch = photos(lesson.epochs), 0
@@ -142,7 +142,6 @@ def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argp
                 shown = f"{lesson.name}, unexplained {loss.item():.3f}"
                 advance(epoch * len(loader) + step + 1, lesson.epochs * len(loader), shown)
     console.print(f"{lesson.name}: unexplained share of the features' variance {unexplained:.3f}")
-    return unexplained
 
 
 def cropped(images: torch.Tensor, side: int, rng: np.random.Generator) -> torch.Tensor:

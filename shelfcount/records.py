@@ -192,7 +192,8 @@ class Dataset:
 
     @property
     def boxes(self) -> int:
-        return sum(len(p.truth) for p in self.photos)
+        """Of products; areas to ignore are none."""
+        return sum(int((~p.truth.ignore).sum()) for p in self.photos)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,9 @@ def test_other_classes_cost_only_the_last_convolution(tmp_path: Path) -> None:
     )
     (tmp_path / "spec.json").write_text('{"provenance": {"start": "random"}}')
     assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(" tensors), from random")
+    for damaged in ("[", "[1]", '{"provenance": null}', '{"provenance": {"start": 3}}'):
+        (tmp_path / "spec.json").write_text(damaged)
+        assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(" tensors)")
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:

@@ -245,9 +245,12 @@ def _shown(path: Path) -> str:
 
 def _earlier(path: Path) -> str:
     # What a network was before it was what it starts from now: a baseline that has seen synthetic shelves is no random one.
-    spec = path.absolute().parent / "spec.json"
-    start = json.loads(spec.read_text()).get("provenance", {}).get("start") if spec.exists() else None
-    return f", from {start}" if start else ""
+    try:
+        start = json.loads((path.absolute().parent / "spec.json").read_text())["provenance"]["start"]
+    except (OSError, ValueError, LookupError, TypeError):
+        # Weights without a run beside them, or a damaged one: they serve as well, and say less of themselves.
+        return ""
+    return f", from {start}" if isinstance(start, str) and start else ""
 
 
 def _detector_weights(path: Path) -> dict[str, torch.Tensor] | None:
