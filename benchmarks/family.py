@@ -1,4 +1,4 @@
-"""Every member of the family, and some cuts of it: size, work and speed as int8 files, without training.
+"""Every member of the family: size, work and speed as int8 files, without training, and what the operators of two of them take.
 
     python benchmarks/family.py [--sizes 320 416] [--runs 100]
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +23,15 @@ from torch import nn
 
 from shelfcount.deploy import bundle as bundles
 from shelfcount.deploy import contract, convert, flatbuffer
+from shelfcount.evaluation import op_profile
 from shelfcount.evaluation.benchmark import SPREAD, take_turns
+from shelfcount.evaluation.variants import counted_names
 from shelfcount.records import AnchorLevel, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 from shelfcount.stamp import stamp
 from shelfcount.training.backbones import FAMILY
 from shelfcount.training.detector import build
-from shelfcount.vision.images import write_whole
+from shelfcount.vision.images import write_photo, write_whole
 
 RESULT = Path(__file__).parent / "results" / "family.json"
 CLASSES = 33
@@ -35,6 +39,8 @@ NECK = 96
 # The anchors that drinks fitted at 416 pixels (export/release/drinks-int8/model.json).
 LEVELS_416 = ((8, 56.0, 30.5), (16, 93.5, 53.8))
 WARMUP = 10
+# Operator by operator: the usual trunk, and the one that was made of it.
+PROFILED = ("mobilenet_v2", "mobilenet_v2_fused")
 
 
 def network(architecture: str, spec: ModelSpec, neck: int) -> nn.Module:
@@ -69,6 +75,15 @@ def timed(detector: LiteRTDetector, pixels: np.ndarray) -> Callable[[], float]:
     return call
 
 
+def profiled(data: bytes, size: int, runs: int) -> list[dict[str, Any]]:
+    """Milliseconds by kind of operator, as `op_profile.by_kind` adds them up."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, photo = Path(folder) / "model.tflite", Path(folder) / "noise.png"
+        model.write_bytes(data)
+        write_photo(photo, np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8))
+        return op_profile.by_kind(op_profile.profile(model, photo, (size, size), runs=runs, threads=1).operators)
+
+
 def main() -> None:
     """Export all, then time all in turn, so that a slow minute of the machine hits all alike."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,7 +92,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="members; all without it")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    rows, calls = {}, {}
+    rows, calls, operators = {}, {}, []
     for size in options.sizes:
         for architecture in options.only or FAMILY:
             spec, made = files(architecture, size, NECK)
@@ -90,16 +105,19 @@ def main() -> None:
                     "bytes": len(data),
                     "gmac": round(flatbuffer.count_macs(data) / 1e9, 4),
                     "outside_xnnpack": sorted(set(contract.stray_operators(data))),
+                    "moving": counted_names(contract.moving_operators(data)),
                     "partitions": contract.partitions(data),
                 }
                 pixels = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
                 calls[key] = timed(LiteRTDetector(data, spec, threads=1), pixels)
+                if recipe == "int8" and architecture in PROFILED:
+                    operators.append({"model": architecture, "size": size, "kinds": profiled(data, size, options.runs)})
                 print(f"{key}: {len(data) / 1e6:.2f} MB", flush=True)
     times = take_turns(calls, dict.fromkeys(calls, options.runs), warmup=WARMUP)
     for key, row in rows.items():
         row["ms"] = dict(zip(("p10", "p50", "p90"), np.percentile(times[key], SPREAD).round(3).tolist(), strict=True))
         row["runs"] = options.runs
-    result = {"stamp": stamp(seed=0, threads=1), "classes": CLASSES, "neck": NECK, "rows": list(rows.values())}
+    result = {"stamp": stamp(seed=0, threads=1), "classes": CLASSES, "neck": NECK, "rows": list(rows.values()), "operators": operators}
     write_whole(options.out, json.dumps(result, indent=1))
     for row in rows.values():
         name = f"{row['model']:20s} {row['size']} {row['recipe']:8s}"

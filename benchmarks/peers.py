@@ -235,6 +235,7 @@ def _row(peer: Peer, subject: latency.Subject, timing: latency.Timing, own: late
         "times_bundle": times and vars(times),
         "within_noise": times and times.within_noise,
         "outside": variants.counted_names(contract.stray_operators(data)),
+        "moving": variants.counted_names(contract.moving_operators(data)),
         "partitions": contract.partitions(data),
         "f1": None,
     }

@@ -94,6 +94,7 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "ablation"): training_tables.steps,
     ("benchmarks/README.md", "family"): training_tables.members,
     ("benchmarks/README.md", "training speed"): training_tables.training_speed,
+    ("benchmarks/README.md", "held back"): training_tables.held_back,
     ("benchmarks/README.md", "quantization"): training_tables.quantization,
     ("benchmarks/README.md", "peers"): speed_tables.peers,
     ("benchmarks/README.md", "scaling"): speed_tables.growth,

@@ -15,7 +15,19 @@ PLOTS = {
     "drinks_f1_latency.png": "F1 of each form of the released network and of the baseline, over the time of one photo",
     "drinks_f1_size.png": "F1 of the same, over the size of the file",
 }
-PEER_HEADS = ("detector", "form", "input", "MB", "GMAC", "memory, MB", "p50 ms", "p90 ms", "times the bundle's time", "outside XNNPACK")
+PEER_HEADS = (
+    "detector",
+    "form",
+    "input",
+    "MB",
+    "GMAC",
+    "memory, MB",
+    "p50 ms",
+    "p90 ms",
+    "times the bundle's time",
+    "outside XNNPACK",
+    "only move data",
+)
 
 
 def baseline(model: dict[str, Any]) -> str:
@@ -55,7 +67,13 @@ def _peer(row: dict[str, Any]) -> list[str]:
     costs = (row["size"] / 1e6, 2), (row["macs"] / 1e9, 2), (memory, 1), (latency["p50"], 1), (latency["p90"], 1)
     head = [row["name"], row["form"], f"{row['width']} x {row['height']}"]
     against = times_words(Ratio(**times)) if times else "the bundle"
-    return [*head, *(show(value, digits) for value, digits in costs), against, ", ".join(row["outside"]) or "none"]
+    return [
+        *head,
+        *(show(value, digits) for value, digits in costs),
+        against,
+        ", ".join(row["outside"]) or "none",
+        ", ".join(row.get("moving", ())) or "none",
+    ]
 
 
 def growth(results: Path) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from table_parts import origin, read_result, rows_under
 
 from shelfcount.report.page import NOT_MEASURED, show
+
+# Rows, pairs of names and photos that are shown.
+HELD_BACK, HELD_BACK_PAIRS, HELD_BACK_PHOTOS = 10, 6, 5
 
 
 def steps(results: Path) -> str:
@@ -33,16 +37,35 @@ def members(results: Path) -> str:
     result = read_result(results / "family.json")
     if result is None:
         return f"Family: {NOT_MEASURED}."
-    heads = ("network", "input", "GMAC", "int8 MB", "int8 ms", "float32 ms", "int8 is faster by", "outside XNNPACK in int8")
+    heads = ("network", "input", "GMAC", "int8 MB", "int8 ms", "float32 ms", "int8 is faster by", "outside XNNPACK", "only move data")
     rows, found = [], {(row["model"], row["size"], row["recipe"]): row for row in result["rows"]}
     for (model, size, recipe), row in found.items():
         if recipe == "int8":
             whole = found[model, size, "float32"]["ms"]["p50"]
             times = f"{whole / row['ms']['p50']:.1f} times"
-            outside = ", ".join(row["outside_xnnpack"])
-            figures = [show(row["gmac"]), f"{row['bytes'] / 1e6:.2f}", f"{row['ms']['p50']:.1f}", f"{whole:.1f}", times, outside]
-            rows.append([model, f"{size} x {size}", *figures])
-    return "\n\n".join(["\n".join(rows_under(heads, rows)), f"Medians of {result['rows'][0]['runs']} runs taken in turn. {origin(result)}"])
+            operators = [", ".join(row[key]) for key in ("outside_xnnpack", "moving")]
+            figures = [show(row["gmac"]), f"{row['bytes'] / 1e6:.2f}", f"{row['ms']['p50']:.1f}", f"{whole:.1f}", times]
+            rows.append([model, f"{size} x {size}", *figures, *operators])
+    legend = f"Medians of {result['rows'][0]['runs']} runs taken in turn; operators of the int8 file. {origin(result)}"
+    return "\n\n".join(["\n".join(rows_under(heads, rows)), *_operators(result["operators"]), legend])
+
+
+def _operators(profiles: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of what each kind of operator takes, a column for each network."""
+    if not profiles:
+        return []
+    heads = ("operator", *(f"{one['model']} {one['size']}" for one in profiles))
+    cells = [{(k["name"], k["inside"]): k for k in one["kinds"]} for one in profiles]
+    kinds = sorted({kind for of in cells for kind in of}, key=lambda kind: -sum(of[kind]["ms"] for of in cells if kind in of))
+    rows = []
+    for kind in kinds:
+        ms = [f"{of[kind]['ms']:.2f} ms ({of[kind]['count']})" if kind in of else "-" for of in cells]
+        rows.append([kind[0] if kind[1] else f"{kind[0]}, outside XNNPACK", *ms])
+    rows.append(["all", *(f"{sum(k['ms'] for k in of.values()):.2f} ms" for of in cells)])
+    return [
+        "Int8, operator by operator under LiteRT's profiler, which slows them a little; in brackets how many:",
+        "\n".join(rows_under(heads, rows)),
+    ]
 
 
 def training_speed(results: Path) -> str:
@@ -57,6 +80,29 @@ def training_speed(results: Path) -> str:
         rows.append([f"{row['way']}: {row['what']}", each, f"{median:.1f} ({low:.1f} to {high:.1f})"])
     heads = ("loop", "photos a second, each round", "times torchvision's, round by round")
     return "\n\n".join(["\n".join(rows_under(heads, rows)), origin(result)])
+
+
+def held_back(results: Path) -> str:
+    """Which classes, names, photos and labels F1 on the test photos is held back by, as `held_back.py` counted them."""
+    result = read_result(results / "held_back.json")
+    if result is None:
+        return f"What F1 is held back by: {NOT_MEASURED}."
+    heads = ("class", "products", "missed", "misnamed", "others taken for it", "reported where nothing stands", "examples in training")
+    keys = ("name", "products", "missed", "misnamed", "taken_for", "nothing", "trained")
+    rows = [[*(str(of[key]) for key in keys), f"{100 * of['bound']:.1f}"] for of in result["classes"][:HELD_BACK]]
+    misnamed = sum(pair["mistakes"] for pair in result["pairs"])
+    named = "; ".join(f"{p['true']} as {p['reported']} {p['mistakes']} of {p['products']}" for p in result["pairs"][:HELD_BACK_PAIRS])
+    labels, photos = result["labels"], result["photos"]
+    errors = [row["missed or misnamed"] + row["false"] for row in photos]
+    worst = ", ".join(f"{row['photo']} (F1 {row['f1']:.2f})" for row in photos[:HELD_BACK_PHOTOS])
+    legend = (
+        f"F1 is {result['f1']:.3f}, and {result['f1_class_ignored']:.3f} with names ignored. {misnamed} products are found under another "
+        f"name: {named}. {100 * sum(errors[:HELD_BACK_PHOTOS]) / sum(errors):.0f} % of all errors lie on {HELD_BACK_PHOTOS} of "
+        f"{len(photos)} photos: {worst}. Of {labels['lost']} products that are missed or misnamed "
+        f"{labels['lost_with_the_same_label_as_published']} have the same name in the labels as published; the others were corrected "
+        f"by looking, and may be as hard for people. {origin(result)}"
+    )
+    return "\n\n".join(["\n".join(rows_under((*heads, "F1 points to win at most"), rows)), legend])
 
 
 def _mean_and_range(values: Sequence[float]) -> str:

@@ -12,7 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from shelfcount.records import AnchorLevel
+from shelfcount.evaluation.metrics import score
+from shelfcount.records import AnchorLevel, Dataset, Detections, Photo
 from shelfcount.training.detector import build
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +63,20 @@ def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list
             assert found == shapes
 
 
+def test_lost_products_are_told_by_whether_their_label_was_ever_in_doubt() -> None:
+    script = _script("benchmarks/held_back.py")
+    boxes = [[0, 0, 10, 20], [20, 0, 30, 20], [40, 0, 50, 20], [60, 0, 70, 20]]
+    photo = Photo(Path("a.jpg"), 80, 40, Detections(boxes, [0, 1, 1, 0]))
+    # As published the second had another name, and the third no label.
+    before = Photo(Path("a.jpg"), 80, 40, Detections([boxes[0], boxes[1], boxes[3]], [0, 0, 0]))
+    found = Detections([boxes[0]], [0], [0.9])
+    corrected, published = (Dataset(("cola", "tea"), (p,)) for p in (photo, before))
+    counted = script.unsure_labels(corrected, published, [found], 0.5)
+    assert counted == {"products": 4, "lost": 3, "lost_with_the_same_label_as_published": 1}
+    (row,) = script.photo_rows(score(corrected, [found], 0.5))
+    assert (row["photo"], row["missed or misnamed"], row["false"], row["f1"]) == ("a.jpg", 3, 0, 0.4)
+
+
 @pytest.mark.slow
 def test_family_measures_size_work_and_speed(tmp_path: Path) -> None:
     result = tmp_path / "family.json"
@@ -72,4 +87,5 @@ def test_family_measures_size_work_and_speed(tmp_path: Path) -> None:
     assert whole["gmac"] == small["gmac"]
     assert 2.5 < whole["bytes"] / small["bytes"] < 4
     assert small["partitions"] == 1
+    assert not {"PAD", "TRANSPOSE"} & set(small["moving"])
     assert small["outside_xnnpack"] == ["TFLite_Detection_PostProcess"]

@@ -20,6 +20,8 @@ from shelfcount.vision import anchors
 # GPU and Core ML delegates have no kernels for them, or only with conditions.
 NOT_ON_DELEGATES = {"GATHER", "GATHER_ND", "TOPK_V2", "CAST"}
 METADATA = b"TFLITE_METADATA"
+# They compute nothing new of what others made.
+MOVING = {"PAD", "PADV2", "MIRROR_PAD", "TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "QUANTIZE", "DEQUANTIZE"}
 
 
 def breaches(bundle: Bundle) -> list[str]:
@@ -51,6 +53,11 @@ def stray_operators(data: bytes) -> list[str]:
         Their names, such as ``TFLite_Detection_PostProcess``.
     """
     return [name for name in _executed(data) if name != "DELEGATE"]
+
+
+def moving_operators(data: bytes) -> list[str]:
+    """Those of a model that only pad, reorder, join or change the number format of what others made, in its order."""
+    return [name for name in flatbuffer.operator_names(data) if name in MOVING]
 
 
 def partitions(data: bytes) -> int:
