@@ -3,7 +3,8 @@
     python benchmarks/held_back.py BUNDLE DRINKS_FOLDER
 
 Counts against the corrected labels, and says how many of the products that are wrong carried another name, or none, in the
-labels as published. Writes benchmarks/results/held_back.json, held_back_names.jpg and held_back_photos.jpg.
+labels as published. What more examples of a class would give comes from the learning curves of benchmarks/results/repeats.json,
+where they were measured. Writes benchmarks/results/held_back.json, held_back_names.jpg and held_back_photos.jpg.
 """
 
 from __future__ import annotations
@@ -119,12 +120,14 @@ def main() -> None:
     pairs = confusions(corrected, found, threshold)
     trained = Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
     photos = photo_rows(evaluation)
+    repeated = HERE / "results" / "repeats.json"
+    curves = json.loads(repeated.read_text()).get("learning_curves") if repeated.exists() else None
     result = {
         "model": facts,
         "data": {"name": corrected.name, "fingerprint": fingerprint(corrected), "photos": len(corrected)},
         "f1": evaluation.micro.f1,
         "f1_class_ignored": evaluation.any_class.f1,
-        "classes": [vars(need) for need in sorted(needs(corrected.classes, evaluation.confusion, trained), key=lambda n: -n.bound)],
+        "classes": [vars(need) for need in sorted(needs(corrected.classes, evaluation.confusion, trained, curves), key=lambda n: -n.bound)],
         "pairs": [
             {
                 "true": corrected.classes[pair.true],

@@ -8,6 +8,7 @@ from typing import Any
 
 from table_parts import origin, read_result, rows_under
 
+from shelfcount.evaluation.confusions import MORE_EXAMPLES
 from shelfcount.report.page import NOT_MEASURED, show
 
 # Rows, pairs of names and photos that are shown.
@@ -89,7 +90,8 @@ def held_back(results: Path) -> str:
         return f"What F1 is held back by: {NOT_MEASURED}."
     heads = ("class", "products", "missed", "misnamed", "others taken for it", "reported where nothing stands", "examples in training")
     keys = ("name", "products", "missed", "misnamed", "taken_for", "nothing", "trained")
-    rows = [[*(str(of[key]) for key in keys), f"{100 * of['bound']:.1f}"] for of in result["classes"][:HELD_BACK]]
+    rows = [[*(str(of[key]) for key in keys), f"{100 * of['bound']:.1f}", *_more(of)] for of in result["classes"][:HELD_BACK]]
+    more = ("examples to halve what is lost", f"F1 points to win with {MORE_EXAMPLES} more examples")
     misnamed = sum(pair["mistakes"] for pair in result["pairs"])
     named = "; ".join(f"{p['true']} as {p['reported']} {p['mistakes']} of {p['products']}" for p in result["pairs"][:HELD_BACK_PAIRS])
     labels, photos = result["labels"], result["photos"]
@@ -102,7 +104,15 @@ def held_back(results: Path) -> str:
         f"{labels['lost_with_the_same_label_as_published']} have the same name in the labels as published; the others were corrected "
         f"by looking, and may be as hard for people. {origin(result)}"
     )
-    return "\n\n".join(["\n".join(rows_under((*heads, "F1 points to win at most"), rows)), legend])
+    curves = (
+        "Behind the bound: by a power law through the class's learning curve over the repeated shuffles below; a dash where more examples "
+        "hardly helped there, or no curve was measured."
+    )
+    return "\n\n".join(["\n".join(rows_under((*heads, "F1 points to win at most", *more), rows)), f"{legend} {curves}"])
+
+
+def _more(of: dict[str, Any]) -> list[str]:
+    return ["-", "-"] if of["halving"] is None else [f"{of['halving']:,}", f"{100 * of['gain']:.2f}"]
 
 
 def _mean_and_range(values: Sequence[float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,20 +9,19 @@ from itertools import groupby
 from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
 
 from shelfcount.data.findings import KINDS, SEVERITIES, Finding, Report, Severity
 from shelfcount.records import Detections, ShelfcountError
+from shelfcount.report.page import embedded, template
 from shelfcount.report.pictures import FOUND, INK, MISSED, Colour
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import encode_photo, read_photo, write_whole
+from shelfcount.vision.images import read_photo, write_whole
 
 # A data set of 10,000 photos may have a thousand findings of a kind; the worst tell what is wrong, the JSON has all.
 MOST_OF_A_KIND = 48
 # Longest side of a picture, twice what it has on a phone's screen in points; and what is shown around a box.
 PICTURE_SIDE = 520
-JPEG_QUALITY = 80
 SURROUNDINGS = 3.0
 LEAST_CROP = 120
 
@@ -61,16 +59,9 @@ def write_page(report: Report, path: Path | str) -> None:
         report: From `data.checks.check`; its photos are read again.
         path: Of the HTML file.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shelfcount", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     counts = [(severity, severity if number == 1 else f"{severity}s", number) for severity, number in report.counts().items()]
     facts = {"photos": len(report.dataset), "boxes": report.dataset.boxes, "classes": len(report.dataset.classes)}
-    page = environment.get_template("check_page.html").render(
+    page = template("check_page.html").render(
         name=Path(report.dataset.name).name,
         against=Path(report.against).name,
         passed=report.passed,
@@ -106,7 +97,7 @@ def _pictures(finding: Finding, labels: dict[Path, Detections]) -> list[str]:
         except ShelfcountError:  # which is what some findings are about
             continue
         picture = _drawn(image, labels.get(path, Detections.empty()).boxes, finding.box)
-        shown.append(f"data:image/jpeg;base64,{base64.b64encode(encode_photo(picture, quality=JPEG_QUALITY)).decode()}")
+        shown.append(embedded(picture))
     return shown
 
 

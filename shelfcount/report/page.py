@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import jinja2
 import numpy as np
 
-from shelfcount.vision.images import write_whole
+from shelfcount.vision.images import encode_photo, write_whole
 
 NOT_MEASURED = "not measured"
-JPEG_QUALITY = 85
+JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,7 @@ class Picture:
 
     @property
     def source(self) -> str:
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(self.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        return _data_url("image/jpeg", data.tobytes())
+        return embedded(self.image)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,20 @@ def write(path: Path | str, title: str, sections: Sequence[Section], lead: str =
 
 def render(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """The page that `write` writes."""
-    return _template().render(title=title, sections=sections, lead=lead)
+    return template("page.html", show=show).render(title=title, sections=sections, lead=lead)
+
+
+def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
+    """A template beside this file, which extends ``base.html``; `filters` by the names it calls them by. All values are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("shelfcount", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(name)
 
 
 def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
@@ -256,17 +267,10 @@ def show(value: Any, digits: int = 3) -> str:
     return str(value)
 
 
+def embedded(image: np.ndarray) -> str:
+    """(h, w, 3) uint8 RGB as a data URL, JPEG of quality `JPEG_QUALITY`."""
+    return _data_url("image/jpeg", encode_photo(image, quality=JPEG_QUALITY))
+
+
 def _data_url(mime: str, data: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shelfcount", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["show"] = show
-    return environment.get_template("page.html")

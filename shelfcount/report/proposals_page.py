@@ -6,7 +6,6 @@ The page opens offline and sends nothing anywhere; what it saves is the correcti
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from shelfcount.data.corrections import Corrections
 from shelfcount.evaluation.label_errors import Proposal
 from shelfcount.records import Dataset
 from shelfcount.report.crops import beside, crop, examples, photo_at
+from shelfcount.report.page import embedded, template
 from shelfcount.report.pictures import FALSE_ALARM, FOUND, MISSED, Mark
 from shelfcount.vision.boxes import xywh_to_xyxy
-from shelfcount.vision.images import encode_photo, write_whole
+from shelfcount.vision.images import write_whole
 
-JPEG_QUALITY = 80
 TITLES = {"add": "Not labelled", "rename": "Other name", "move": "Loose box", "remove": "No product", "ignore": "Can't be told"}
 
 
@@ -52,23 +50,16 @@ def write_page(dataset: Dataset, proposals: Sequence[Proposal], draft: Correctio
     @cache
     def shown(name: str) -> str:
         crops = examples(dataset, dataset.classes.index(name))
-        return _url(beside(crops)) if crops else ""
+        return embedded(beside(crops)) if crops else ""
 
     def item(proposal: Proposal) -> _Item:
         names = dict.fromkeys(name for name in (proposal.correction.to_class, proposal.correction.class_) if name)
         pictures = [(name, shown(name)) for name in names]
         return _Item(
-            proposal, TITLES[proposal.correction.action], _url(draw(proposal, dataset.classes)), [(n, p) for n, p in pictures if p]
+            proposal, TITLES[proposal.correction.action], embedded(draw(proposal, dataset.classes)), [(n, p) for n, p in pictures if p]
         )
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shelfcount", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("proposals_page.html").render(
+    page = template("proposals_page.html").render(
         name=draft.data, draft=_script_json(draft), items=[item(p) for p in proposals], file=f"{Path(draft.data).stem}_corrections.json"
     )
     write_whole(path, page)
@@ -95,7 +86,3 @@ def _script_json(draft: Corrections) -> str:
     whole: dict[str, Any] = {"data": draft.data, "fingerprint": draft.fingerprint, "reviewed": list(draft.reviewed)}
     whole["corrections"] = [c.to_json() for c in draft.corrections]
     return json.dumps(whole).replace("<", "\\u003c")
-
-
-def _url(picture: np.ndarray) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(encode_photo(picture, quality=JPEG_QUALITY)).decode()}"

@@ -5,21 +5,19 @@ It opens offline and fits a phone: the plots are drawn as SVG and follow the pag
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 
 from shelfcount.evaluation.stress import TOLERATED, Study, generator
 from shelfcount.report import figures
-from shelfcount.report.page import show
+from shelfcount.report.page import embedded, show, template
 from shelfcount.report.pictures import FOUND, MISSED
-from shelfcount.vision.images import encode_photo, read_photo, write_whole
+from shelfcount.vision.images import read_photo, write_whole
 
 # Of a plot, in its own units: outer size, and the frame's left, top, right and bottom.
 PLOT = (330, 190)
@@ -29,7 +27,6 @@ FULL_COLOUR = 0.4
 MOST_EXAMPLES = 6
 # Longest side of an example, twice what it has on a phone's screen in points.
 PICTURE_SIDE = 560
-JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,8 @@ def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> Non
         result: `study.to_json()`, with ``stamp`` and ``data`` added.
         path: Of the HTML file.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shelfcount", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"show": show, "negated": lambda lost: points(-lost)}
-    environment.globals["shade"] = shade
-    page = environment.get_template("stress_page.html").render(
+    page = template("stress_page.html", show=show, negated=lambda lost: points(-lost)).render(
+        shade=shade,
         result=result,
         strengths=study.strengths,
         weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
@@ -218,4 +207,4 @@ def _picture(image: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int
     for box, colour in boxes:
         left, top, right, bottom = (round(float(v) * scale) for v in box)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
-    return f"data:image/jpeg;base64,{base64.b64encode(encode_photo(picture, quality=JPEG_QUALITY)).decode()}"
+    return embedded(picture)
