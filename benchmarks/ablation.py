@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--jobs 2]
 
-Every row is the released network's recipe (configs/drinks_fused.toml) in a fifth of its epochs with one thing
+Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs with one thing
 changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
 labels; the test photos are not touched. FUSED, and V4 for mobilenet_v4_s, are starts from export/distill.py.
 Rows that stand in benchmarks/results/ablation.json already are not trained again.
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
 # Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
 COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
 CONFIG = HERE / "configs" / "drinks_fused.toml"
+ROBUST = HERE / "configs" / "drinks_robust.toml"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Step:
     seeds: tuple[int, ...] = (0,)
 
 
+def conditions() -> tuple[str, ...]:
+    """Those that the released network is trained under."""
+    return (f"augment.conditions={json.dumps(tomllib.loads(ROBUST.read_text())['augment']['conditions'])}",)
+
+
 def strong() -> tuple[str, ...]:
     """The package's default augmentation, as changes of the drinks recipe's milder one."""
     from shelfcount.config import AugmentConfig
@@ -65,7 +72,8 @@ def strong() -> tuple[str, ...]:
 
 
 STEPS = (
-    Step("base", "the recipe of the released network", seeds=(0, 1, 2)),
+    Step("base", "the recipe of drinks_fused.toml", seeds=(0, 1, 2)),
+    Step("conditions", "light, colour casts, fog, blur and phones, as released", conditions()),
     Step("labels as published", "training labels not corrected", corrected=False, seeds=(0, 1, 2)),
     Step("paste", "products of other photos pasted in", ("augment.paste=0.5",), seeds=(0, 1, 2)),
     Step("smoothing", "a tenth of a target spread over all classes", ("train.smoothing=0.1",), seeds=(0, 1, 2)),
@@ -138,6 +146,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    words = {step.name: step.what for step in STEPS}
+    for row in rows:
+        row["what"] = words[row["name"]]
     stands = {(row["name"], row["seed"], row["epochs"]) for row in rows}
     jobs = [
         (step, seed)

@@ -29,7 +29,8 @@ EVALUATED = {
     "baseline: RetinaNet with ResNet-50 in float32, PyTorch": "drinks_baseline",
     "MobileNetV2 in float32, trained on labels as published": "drinks_published",
     "released network in float32, trained on labels as published": "drinks_uncorrected",
-    "released network in float32, trained on corrected labels": "drinks_float",
+    "the same, trained on corrected labels": "drinks_plain",
+    "the same, trained under bad light and other conditions too, as released": "drinks_float",
     "the same, LiteRT": "drinks_float32",
     "the released bundle: int8, LiteRT": "drinks_int8",
 }

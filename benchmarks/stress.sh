@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How robust the detectors of the README are, and how much the fix that `shelfcount stress` proposes helps.
 #
-#   benchmarks/stress.sh DRINKS_FOLDER study        int8, float and, if it was trained, the baseline on the test photos
+#   benchmarks/stress.sh DRINKS_FOLDER study        what is released, in int8 and float, and, if it was trained, the baseline on the test photos
 #   benchmarks/stress.sh DRINKS_FOLDER fix          weakest conditions on the validation photos, into a config; a run with it
 #   benchmarks/stress.sh DRINKS_FOLDER short        all of it on few photos and with one epoch: shows that it works; stores nothing
 #
@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}
 what=${2:?study, fix or short}
-run=${RUN:-runs/drinks} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline} fixed=${FIXED:-runs/robust}
+run=${RUN:-runs/drinks} fixed=${FIXED:-runs/robust} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline}
 results=benchmarks/results labels=benchmarks/data pages=runs few=() brief=()
 # What the run was trained with: the fix adds to these settings, and starts from the same weights.
 settings=${SETTINGS:-benchmarks/configs/drinks_fused.toml} weights=${WEIGHTS:-runs/fused.safetensors}
@@ -26,10 +26,10 @@ on() { # split, further arguments: on its photos with the corrected labels
 }
 
 study() {
-  on test "$bundle" "$run" --json "$results/stress.json" --picture "$results/stress.png" --html "$pages/stress.html" --force
+  on test "$bundle" "$fixed" --json "$results/stress.json" --picture "$results/stress.png" --html "$pages/stress.html" --force
   # 2 seconds a photo: fewer photos and strengths, the same for all three.
   if [ -e "$baseline/spec.json" ]; then
-    on test "$bundle" "$run" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
+    on test "$bundle" "$fixed" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
   fi
 }
 
@@ -49,8 +49,8 @@ case "$what" in
     results=$(mktemp -d) few=(--photos 3 --strengths 3) brief=(--set train.epochs=1)
     trap 'rm -r "$results"' EXIT
     pages=$results robust=$results/robust.toml fixed=$results/robust
-    study
     fix
+    study
     ;;
   *)
     echo "study, fix or short; got '$what'" >&2

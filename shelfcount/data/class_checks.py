@@ -24,8 +24,8 @@ PLACEHOLDERS = re.compile(
     "asdf|bbox|box|class|default|delete|dummy|item|label|misc|na|nan|new|none|null|obj|object|other|product|qwerty|region|rubbish|"
     "temp|test|tmp|todo|trash|undefined|unknown|unlabell?ed|untitled|xxx|[0-9]+"
 )
-# Boxes in training. Of five drinks classes with 15 to 35, a trained detector found four at an F1 below 0.4 on the test
-# photos; of those with 70 and more, one in twenty (benchmarks/results/drinks_float.json, per_class).
+# Boxes in training. The drinks classes with fewer have all a lower F1 on the test photos than the median class has
+# (benchmarks/results/drinks_plain.json, per_class).
 FEW_BOXES = 40
 # Boxes of the commonest class by those of the median one: 4.2 in the drinks training photos.
 MOST_UNEVEN = 10.0
