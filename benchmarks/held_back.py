@@ -124,7 +124,7 @@ def main() -> None:
     curves = json.loads(repeated.read_text()).get("learning_curves") if repeated.exists() else None
     result = {
         "model": facts,
-        "data": {"name": corrected.name, "fingerprint": fingerprint(corrected), "photos": len(corrected)},
+        "data": {"name": Path(published.name).name, "fingerprint": fingerprint(corrected), "photos": len(corrected)},
         "f1": evaluation.micro.f1,
         "f1_class_ignored": evaluation.any_class.f1,
         "classes": [vars(need) for need in sorted(needs(corrected.classes, evaluation.confusion, trained, curves), key=lambda n: -n.bound)],
