@@ -133,6 +133,20 @@ def ours(dataset: Dataset, freeze: int) -> float | None:
     return (len(times) - first) * config.train.batch / (times[-1] - times[first - 1])
 
 
+def rows(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Photos a second of each way, and how many times the reference's they are: median, least and most over the rounds."""
+    slow = np.array(speeds["torchvision's loop"])
+    return [
+        {
+            "way": way,
+            "what": WAYS[way],
+            "photos_per_second": values,
+            "times_torchvision": [round(float(f(np.array(values) / slow)), 2) for f in (np.median, np.min, np.max)],
+        }
+        for way, values in speeds.items()
+    ]
+
+
 def main() -> None:
     """Each way in turn, as often as asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,18 +170,9 @@ def main() -> None:
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             speeds[way].append(round(float(said.strip().splitlines()[-1]), 2))
             print(f"round {turn + 1}, {way}: {speeds[way][-1]:.2f} photos a second", flush=True)
-    slow = np.array(speeds["torchvision's loop"])
-    rows = [
-        {
-            "way": way,
-            "what": WAYS[way],
-            "photos_per_second": values,
-            "times_torchvision": [round(float(f(np.array(values) / slow)), 2) for f in (np.median, np.min, np.max)],
-        }
-        for way, values in speeds.items()
-    ]
-    result = {"stamp": stamp(threads=os.cpu_count()), "photos": options.photos, "epochs_counted": EPOCHS - 1, "rows": rows}
-    write_whole(options.out, json.dumps(result, indent=1))
+        # Each round is written: what was measured is not lost with a run that is stopped.
+        result = {"stamp": stamp(threads=os.cpu_count()), "photos": options.photos, "epochs_counted": EPOCHS - 1, "rows": rows(speeds)}
+        write_whole(options.out, json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
