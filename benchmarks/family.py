@@ -44,14 +44,15 @@ PROFILED = ("mobilenet_v2", "mobilenet_v2_fused")
 
 
 def network(architecture: str, spec: ModelSpec, neck: int) -> nn.Module:
-    """Random weights, and statistics as a trained network has them: none of its ranges is empty."""
+    """Random weights, and statistics as a trained network has them: those of its own activations, so that no range is empty."""
     torch.manual_seed(0)
-    net = build(architecture, len(spec.classes), spec.levels, neck).eval()
+    net = build(architecture, len(spec.classes), spec.levels, neck)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return net
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # of one batch
+    with torch.no_grad():
+        net.train()(torch.rand(2, 3, spec.height, spec.width) * 2 - 1)
+    return net.eval()
 
 
 def files(architecture: str, size: int, neck: int) -> tuple[ModelSpec, dict[str, bytes]]:
