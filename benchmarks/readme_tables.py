@@ -17,8 +17,6 @@ import speed_tables
 import training_tables
 from table_parts import origin, read_result, rows_under
 
-from shelfcount.evaluation.benchmark import Latency, Row
-from shelfcount.report.bench import markdown
 from shelfcount.report.page import NOT_MEASURED, show
 from shelfcount.vision.images import write_whole
 
@@ -72,9 +70,7 @@ def figures(results: Path) -> str:
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
     else:
-        rows = tuple(Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"])
-        against = f"F1, mAP and count error of this table are against {compared['evaluation']['boxes']:,} products"
-        parts += [markdown(rows).strip(), f"{'; '.join(compared['verdict'])}. {against}. {origin(compared)}"]
+        parts += speed_tables.compared(compared)
     return "\n\n".join([*parts, *speed_tables.plots(results)])
 
 
@@ -94,6 +90,7 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("export/README.md", "consumers"): consumers,
     ("benchmarks/README.md", "ablation"): training_tables.steps,
     ("benchmarks/README.md", "family"): training_tables.members,
+    ("benchmarks/README.md", "at 320"): speed_tables.at_320,
     ("benchmarks/README.md", "training speed"): training_tables.training_speed,
     ("benchmarks/README.md", "held back"): training_tables.held_back,
     ("benchmarks/README.md", "quantization"): training_tables.quantization,

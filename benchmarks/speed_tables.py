@@ -7,7 +7,8 @@ from typing import Any
 
 from table_parts import origin, read_result, rows_under
 
-from shelfcount.evaluation.benchmark import Ratio, times_words
+from shelfcount.evaluation.benchmark import Latency, Ratio, Row, times_words
+from shelfcount.report.bench import markdown
 from shelfcount.report.page import NOT_MEASURED, show
 
 # As `readme_plots.py` draws them.
@@ -45,6 +46,19 @@ def plots(results: Path) -> list[str]:
     # Two fit side by side on GitHub.
     drawn = [f'<img src="benchmarks/results/{name}" alt="{alt}" width="49%">' for name, alt in PLOTS.items() if (results / name).exists()]
     return ["\n".join(drawn)] if drawn else []
+
+
+def compared(result: dict[str, Any]) -> list[str]:
+    """A result of `shelfcount bench` as a table and a paragraph: its forms, its verdict, and what it was counted against."""
+    rows = tuple(Row(**{**row, "latency": Latency(**row["latency"])}) for row in result["rows"])
+    against = f"F1, mAP and count error of this table are against {result['evaluation']['boxes']:,} products"
+    return [markdown(rows).strip(), f"{'; '.join(result['verdict'])}. {against}. {origin(result)}"]
+
+
+def at_320(results: Path) -> str:
+    """The network at 320 pixels against the baseline at 640, as `shelfcount bench` compared them."""
+    result = read_result(results / "drinks_bench_320.json")
+    return f"At 320 pixels: {NOT_MEASURED}." if result is None else "\n\n".join(compared(result))
 
 
 def peers(results: Path) -> str:
