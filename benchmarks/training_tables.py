@@ -57,7 +57,7 @@ def _operators(profiles: Sequence[dict[str, Any]]) -> list[str]:
         return []
     heads = ("operator", *(f"{one['model']} {one['size']}" for one in profiles))
     cells = [{(k["name"], k["inside"]): k for k in one["kinds"]} for one in profiles]
-    kinds = sorted({kind for of in cells for kind in of}, key=lambda kind: -sum(of[kind]["ms"] for of in cells if kind in of))
+    kinds = sorted({kind for of in cells for kind in of}, key=lambda kind: (-sum(of[kind]["ms"] for of in cells if kind in of), kind))
     rows = []
     for kind in kinds:
         ms = [f"{of[kind]['ms']:.2f} ms ({of[kind]['count']})" if kind in of else "-" for of in cells]
