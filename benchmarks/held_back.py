@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from shelfcount.cli import _open_low
+from shelfcount.cli import open_low
 from shelfcount.console import bar
 from shelfcount.data.corrections import apply, read_corrections
 from shelfcount.data.formats import aligned, fingerprint, read
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("drinks", type=Path)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    detector, threshold, facts = _open_low(options.bundle, 1)
+    detector, threshold, facts = open_low(options.bundle, 1)
     parts = {name: read(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
     fixed = {name: apply(of, read_corrections(HERE / "data" / f"drinks_{name}_corrections.json")) for name, of in parts.items()}
     published, corrected = aligned(parts["test"], fixed["test"])

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.cli import _open_low
+from shelfcount.cli import open_low
 from shelfcount.data.corrections import DECISIONS, Correction, Corrections, apply, read_corrections, write_corrections
 from shelfcount.data.formats import fingerprint, read
 from shelfcount.evaluation.label_errors import Proposal, decided, draft, propose, surest_first
@@ -135,7 +135,7 @@ def main() -> None:
         if Path(model).is_file():
             proposals, models = read_proposals(Path(model), dataset)
         else:
-            detector, threshold, facts = _open_low(Path(model), 1)
+            detector, threshold, facts = open_low(Path(model), 1)
             if facts.get("data_fingerprint") == fingerprint(dataset):
                 parser.error(f"'{model}' learnt from '{data}': it would repeat the errors of the labels")
             proposals, models = propose(dataset, run(detector, dataset), threshold, Path(model).name), [facts]

@@ -258,7 +258,7 @@ def _judged(photos: Dataset, model: Path, threads: int) -> Judged:
     from shelfcount.data.formats import fingerprint
     from shelfcount.evaluation import folds, metrics
 
-    detector, threshold, facts = _open_low(model, threads)
+    detector, threshold, facts = open_low(model, threads)
     if facts.get("data_fingerprint") == fingerprint(photos):
         err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
     with bar("looking for label errors") as advance:
@@ -657,10 +657,10 @@ def evaluate(
     dataset = _read(data, class_names, corrections or (), [trained_on] if trained_on else [])
     curves = _curves(repeats_dir) if repeats_dir else None
     learnt = _read(trained_on, class_names, corrections or (), [data]) if trained_on else None
-    detector, threshold, facts = _open_low(model, threads)
+    detector, threshold, facts = open_low(model, threads)
     with bar("evaluating") as advance:
         found = metrics.run(detector, dataset, progress=advance)
-    # mAP wants the detections of low score, and has them: `_open_low` sees to it.
+    # mAP wants the detections of low score, and has them: `open_low` sees to it.
     result = metrics.score(dataset, found, threshold)
     if json_file:
         head = {"model": facts, "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(threads=threads)}
@@ -825,7 +825,7 @@ def stress(
     dataset = study_module.spread(dataset, photos) if photos else dataset
     subjects = []
     for model in models:
-        detector, threshold, facts = _open_low(model, threads)
+        detector, threshold, facts = open_low(model, threads)
         subjects.append(study_module.Subject(f"{facts['name']} ({facts['recipe']})", detector, threshold, facts))
     with bar("photos under conditions") as advance:
         study = study_module.measure(subjects, dataset, wanted, levels, seed=seed, progress=advance)
@@ -980,7 +980,7 @@ def _judge(dataset: Dataset, found: Any) -> Any:
     return judge(dataset, found)
 
 
-def _open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:
+def open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:
     """A detector that reports low scores too, for mAP; the threshold to judge it at; and what it is."""
     from shelfcount.runtime.bundle import LOWEST_SCORE
 
