@@ -12,6 +12,8 @@ from shelfcount.report.repeats_page import said
 
 DEPTHS = {"fast": "heads on the frozen trunk", "full": "the whole network"}
 FIGURES = {"f1": "F1", "count_error": "count error"}
+# Repeats after which the interval's width is told.
+SETTLED = (25, 50, 100)
 HEADS = ("trained", "figure", "repeats", "epochs", "median", "its 95 % interval", "SD", "quartiles", "seconds a repeat")
 
 
@@ -22,8 +24,11 @@ def repeats(results: Path) -> str:
         return f"Repeated shuffles: {NOT_MEASURED}."
     rows = [_row(result[depth], name, figure) for depth, name in DEPTHS.items() if depth in result for figure in FIGURES]
     words = [f"{name[0].upper()}{name[1:]}: {said(result[depth]['enough'])}." for depth, name in DEPTHS.items() if depth in result]
+    words += [_settles(result[depth]) for depth in DEPTHS if depth in result]
     words.append(_agreement(result["agreement"]["f1"]))
-    return "\n\n".join(["\n".join(rows_under(HEADS, rows)), f"{' '.join(words)} {result['photos']}. {origin(result)}"])
+    return "\n\n".join(
+        ["\n".join(rows_under(HEADS, rows)), f"{' '.join(word for word in words if word)} {result['photos']}. {origin(result)}"]
+    )
 
 
 def _row(of: dict[str, Any], name: str, figure: str) -> list[str]:
@@ -41,6 +46,18 @@ def _row(of: dict[str, Any], name: str, figure: str) -> list[str]:
         ends[1],
         seconds,
     ]
+
+
+def _settles(of: dict[str, Any]) -> str:
+    """How the interval narrows, and what fewer photos to learn from cost; empty where there is nothing of it to tell."""
+    steps = of["settling"]["f1"]
+    widths = [(n, steps[n - 1]["interval"]) for n in SETTLED if n <= len(steps)]
+    said = [f"The interval is {high - low:.3f} wide after {n} repeats" for n, (low, high) in widths]
+    words = f"{', '.join([said[0], *(part.removeprefix('The interval is ') for part in said[1:])])}." if said else ""
+    if len(of["by_share"]) > 1:
+        shares = ", ".join(f"{show(share['f1']['median'])} from {share['photos']:.0f}" for share in of["by_share"])
+        words += f" Median F1 by photos learnt from, on the {of['by_share'][0]['f1']['repeats']} shuffles run with all of them: {shares}."
+    return words.strip()
 
 
 def _agreement(of: dict[str, Any]) -> str:

@@ -134,13 +134,12 @@ def summary(repeats: Sequence[Repeat], width: float, seed: int = 0) -> dict[str,
         "count_error": [r.count_error for r in whole if r.count_error is not None],
     }
     steps = {name: settling(values, np.random.default_rng(seed)) for name, values in figures.items() if values}
-    shares = sorted({r.task.share for r in repeats})
     return {
         "repeats": len(whole),
         **{name: of[-1].to_json() for name, of in steps.items()},
         "enough": dataclasses.asdict(enough(steps["f1"], width)),
         "settling": {name: [{"median": s.median, "interval": s.interval} for s in of] for name, of in steps.items()},
-        "by_share": [{"share": s, **_of_share([r for r in repeats if r.task.share == s], seed)} for s in shares],
+        "by_share": [{"share": share, **_of_share(of, seed)} for share, of in _on_common_seeds(repeats).items() if of],
         "seconds_per_repeat": round(float(np.mean([r.seconds for r in whole])), 1),
         "commits": sorted({r.commit for r in repeats}),
     }
@@ -149,6 +148,14 @@ def summary(repeats: Sequence[Repeat], width: float, seed: int = 0) -> dict[str,
 def _of_share(repeats: Sequence[Repeat], seed: int) -> dict[str, Any]:
     photos = float(np.mean([r.photos["train"] for r in repeats]))
     return {"photos": round(photos, 1), "f1": spread([r.f1 for r in repeats], np.random.default_rng(seed)).to_json()}
+
+
+def _on_common_seeds(repeats: Sequence[Repeat]) -> dict[float, list[Repeat]]:
+    """Repeats by share, smallest first, of those seeds that have every share: so all shares are of the same splits."""
+    shares = sorted({r.task.share for r in repeats})
+    by_task = {(r.task.seed, r.task.share): r for r in repeats}
+    seeds = [seed for seed in sorted({r.task.seed for r in repeats}) if all((seed, share) in by_task for share in shares)]
+    return {share: [by_task[seed, share] for seed in seeds] for share in shares}
 
 
 def learning_curves(repeats: Sequence[Repeat]) -> dict[str, Curve]:
@@ -160,16 +167,14 @@ def learning_curves(repeats: Sequence[Repeat]) -> dict[str, Curve]:
     Args:
         repeats: At several shares; seeds that lack a share are left out, so that all points are of the same splits.
     """
-    shares = sorted({r.task.share for r in repeats})
-    by_task = {(r.task.seed, r.task.share): r for r in repeats}
-    seeds = [seed for seed in sorted({r.task.seed for r in repeats}) if all((seed, share) in by_task for share in shares)]
-    if not seeds:
+    by_share = _on_common_seeds(repeats)
+    if not all(by_share.values()):
         return {}
     curves: dict[str, Curve] = {}
-    for c, row in enumerate(by_task[seeds[0], shares[0]].per_class):
+    for c, row in enumerate(next(iter(by_share.values()))[0].per_class):
         points = []
-        for share in shares:
-            rows = [by_task[seed, share].per_class[c] for seed in seeds]
+        for of in by_share.values():
+            rows = [r.per_class[c] for r in of]
             stood = sum(r.truth for r in rows)
             if stood:
                 points.append((float(np.mean([r.trained for r in rows])), 1 - sum(r.tp for r in rows) / stood))
