@@ -26,9 +26,8 @@ def repeats(results: Path) -> str:
     words = [f"{name[0].upper()}{name[1:]}: {said(result[depth]['enough'])}." for depth, name in DEPTHS.items() if depth in result]
     words += [_settles(result[depth]) for depth in DEPTHS if depth in result]
     words.append(_agreement(result["agreement"]["f1"]))
-    return "\n\n".join(
-        ["\n".join(rows_under(HEADS, rows)), f"{' '.join(word for word in words if word)} {result['photos']}. {origin(result)}"]
-    )
+    told = " ".join(word for word in words if word)
+    return "\n\n".join(["\n".join(rows_under(HEADS, rows)), f"{told} {result['photos']}. {origin(result)}"])
 
 
 def _row(of: dict[str, Any], name: str, figure: str) -> list[str]:
