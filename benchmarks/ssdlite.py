@@ -27,7 +27,7 @@ from shelfcount.data.corrections import apply, read_corrections
 from shelfcount.data.formats import aligned, read
 from shelfcount.evaluation.metrics import AP_FLOOR, run, score
 from shelfcount.evaluation.threshold import best_threshold
-from shelfcount.records import Dataset, Detections
+from shelfcount.records import Dataset, Detections, ModelSpec
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
@@ -42,8 +42,9 @@ BATCH = 8
 class TorchvisionDetector:
     """A torchvision detection model as a `Detector`. Its class 0 is the background."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, classes: tuple[str, ...]) -> None:
         self.net = net.eval()
+        self.spec = ModelSpec("ssdlite", "ssdlite320_mobilenet_v3_large", classes, SIDE, SIDE, ())
 
     @torch.inference_mode()
     def detect(self, image: np.ndarray) -> Detections:
@@ -100,7 +101,7 @@ def main() -> None:
     begin = time.monotonic()
     net = train(training, options.epochs, options.seed)
     minutes = (time.monotonic() - begin) / 60
-    found = run(TorchvisionDetector(net), validation)
+    found = run(TorchvisionDetector(net, validation.classes), validation)
     result = score(validation, found, best_threshold(validation, found, floor=AP_FLOOR)[0])
     row = {
         "name": "ssdlite320_mobilenet_v3_large",
