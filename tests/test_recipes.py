@@ -12,7 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from shelfcount.evaluation.metrics import score
+from shelfcount.data.formats import aligned
+from shelfcount.evaluation.metrics import run, score
 from shelfcount.records import AnchorLevel, Dataset, Detections, Photo
 from shelfcount.training.detector import build
 
@@ -75,6 +76,20 @@ def test_lost_products_are_told_by_whether_their_label_was_ever_in_doubt() -> No
     assert counted == {"products": 4, "lost": 3, "lost_with_the_same_label_as_published": 1}
     (row,) = script.photo_rows(score(corrected, [found], 0.5))
     assert (row["photo"], row["missed or misnamed"], row["false"], row["f1"]) == ("a.jpg", 3, 0, 0.4)
+
+
+@pytest.mark.slow
+def test_torchvisions_detector_is_trained_and_judged_on_the_same_photos(drinks: Path) -> None:
+    script = _script("benchmarks/ssdlite.py")
+    training, validation = aligned(*(script.corrected(drinks, part) for part in ("train", "val")))
+    net = script.train(training.subset(range(8)), 1, 0)
+    few = validation.subset(range(2))
+    # One step from nothing finds nothing that is sure; what is looked at is that it is asked and judged.
+    net.score_thresh = 0.0
+    found = run(script.TorchvisionDetector(net, few.classes), few)
+    assert [0 < len(f) <= 300 for f in found] == [True, True]
+    judged = score(few, found, 0.0).micro
+    assert (judged.truth, judged.f1 < 0.5) == (few.boxes, True)
 
 
 @pytest.mark.slow
