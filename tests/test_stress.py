@@ -226,6 +226,10 @@ def test_the_verb_on_the_released_bundle(drinks: Path, released: Path, tmp_path:
     assert result["stamp"]["seed"] == 0
     assert (tmp_path / "s.html").stat().st_size > 20_000
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-    assert tomllib.loads((tmp_path / "s.toml").read_text())["augment"]["conditions"] == ["warm"]
+    # Which are weak depends on the bundle; none is covered that is not, and light from the side is never.
+    lost = {c["name"]: c["detectors"][0]["lost"] for c in result["conditions"]}
+    covered = tomllib.loads((tmp_path / "s.toml").read_text())["augment"]["conditions"]
+    assert covered in ([], ["warm"])
+    assert covered == [] or lost["warm"] >= result["tolerated"]
     with pytest.raises(ShelfcountError, match=r"s.json' exists already"):
         cli.app(standalone_mode=False)
