@@ -6,8 +6,8 @@
 #   benchmarks/baseline.sh DRINKS_FOLDER
 #
 # It starts from random weights, which 180 photos cannot teach to see: synthetic shelves come first, then the photos
-# in two sizes. A run that is there already is used as it is, and one that was
-# killed goes on where it stopped. benchmarks/drinks.sh compares the two.
+# in two sizes. A run that is there already is used as it is, and one that was killed goes on where it stopped.
+# benchmarks/drinks.sh compares the two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}

@@ -102,5 +102,5 @@ def test_family_measures_size_work_and_speed(tmp_path: Path) -> None:
     assert whole["gmac"] == small["gmac"]
     assert 2.5 < whole["bytes"] / small["bytes"] < 4
     assert small["partitions"] == 1
-    assert not {"PAD", "TRANSPOSE"} & set(small["moving"])
+    assert not [name for name in small["moving"] if name.startswith(("PAD", "TRANSPOSE"))]
     assert small["outside_xnnpack"] == ["TFLite_Detection_PostProcess"]
