@@ -27,7 +27,9 @@ def repeats(results: Path) -> str:
     words += [_settles(result[depth]) for depth in DEPTHS if depth in result]
     words.append(_agreement(result["agreement"]["f1"]))
     told = " ".join(word for word in words if word)
-    return "\n\n".join(["\n".join(rows_under(HEADS, rows)), f"{told} {result['photos']}. {origin(result)}"])
+    # The depths may have been run on different machines.
+    made = " ".join(f"{name[0].upper()}{name[1:]}: {origin(result[depth])}" for depth, name in DEPTHS.items() if depth in result)
+    return "\n\n".join(["\n".join(rows_under(HEADS, rows)), f"{told} {result['photos']}. {made}"])
 
 
 def _row(of: dict[str, Any], name: str, figure: str) -> list[str]:

@@ -315,14 +315,14 @@ def train(
     check_free(json_file, force or resume)
     training, validation = _training_data(data, val, class_names, settings.train.seed, corrections or ())
     from shelfcount.training import runs
-    from shelfcount.training.fit import fit
+    from shelfcount.training.fit import fit, precision
 
     sources = runs.Sources(data, val, class_names, tuple(corrections or ()))
     begin = time.monotonic()
     if speaks:
         err.print(
             f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
-            f"for up to {settings.train.epochs} epochs; log in {output / 'history.csv'}"
+            f"for up to {settings.train.epochs} epochs in {precision(settings.train)}; log in {output / 'history.csv'}"
         )
     with bar("training") as advance:
 

@@ -84,7 +84,9 @@ class TrainConfig(_Section):
     )
     patience: int = Field(default=40, ge=1, description="Epochs without a better validation mAP before stopping.")
     validate_every: int = Field(default=2, ge=1, description="Epochs.")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="auto", description="Mixed where the device multiplies in bfloat16 or float16, otherwise float32."
+    )
     channels_last: bool = True
     workers: int = Field(default=2, ge=0, description="Processes that decode and augment.")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from shelfcount.machine import device
 
 PACKAGES = (
     "shelfcount",
@@ -40,7 +41,7 @@ def stamp(*, seed: int | None = None, threads: int | None = None) -> dict[str, A
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
         "versions": versions(),
-        "device": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "device": device(),
         "threads": threads,
         "seed": seed,
     }
@@ -56,11 +57,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "not a checkout"
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

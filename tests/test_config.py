@@ -68,7 +68,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ("model.strides=[]", "model.strides: Tuple should have at least 1 item"),
         ("model.strides=[8,0]", "model.strides.1: Input should be greater than 0, got 0"),
         ("model.strides=[8,128]", "model: height must be a multiple of 128, got 416"),
-        ("train.precision=float8", "train.precision: Input should be '32-true', 'bf16-mixed' or '16-mixed', got 'float8'"),
+        ("train.precision=float8", "train.precision: Input should be 'auto', '32-true', 'bf16-mixed' or '16-mixed', got 'float8'"),
         ("train.epochs=1.5", "train.epochs: Input should be a valid integer, got a number with a fractional part, got 1.5"),
         ("train.epochs.x=3", "train.epochs: Input should be a valid integer"),
         ("augment.flip=2", "augment.flip: Input should be less than or equal to 1, got 2"),

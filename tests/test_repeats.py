@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import repeats as study_script
 import repeats_table
 from conftest import Overfit, Shelves
 
-from shelfcount import cli
+from shelfcount import cli, machine
 from shelfcount import config as config_module
 from shelfcount.data import formats
 from shelfcount.evaluation import repeats, scheduling, settling, studies
@@ -412,11 +413,30 @@ def test_the_table_holds_both_depths_and_how_they_agree(tmp_path: Path) -> None:
     fast = settling.summary([result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1)
     both = settling.agreement({n: 0.5 + n / 100 for n in range(5)}, {n: 0.7 + n / 100 for n in range(5)}, np.random.default_rng(0))
     stamped = {"date": "2026-01-02", "commit": "abc", "device": "a phone", "threads": 1}
-    study = {"photos": "Twelve photos", "fast": {**fast, "plan": {"epochs": 24}}, "agreement": {"f1": both}, "stamp": stamped}
+    study = {"photos": "Twelve photos", "fast": {**fast, "plan": {"epochs": 24}, "stamp": stamped}, "agreement": {"f1": both}}
     (tmp_path / "repeats.json").write_text(json.dumps(study))
     shown = repeats_table.repeats(tmp_path)
     assert "| heads on the frozen trunk | F1 | 12 | 24 | 0.555 |" in shown
     assert "On the 5 splits that both were run on, F1 of the whole network is 0.200 higher" in shown
+    assert "Heads on the frozen trunk: Measured 2026-01-02 at commit abc on a phone" in shown
+
+
+def test_a_depth_that_was_not_run_again_keeps_what_the_result_says_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_script, "RUNS", tmp_path / "runs")
+    rows = [{"seed": seed, "f1": 0.5 + seed / 100, "count_error": None if seed else 0.2} for seed in range(4)]
+    fast = {"stamp": {"date": "2026-01-02"}, "repeats": 4, "results": rows}
+    (tmp_path / "out.json").write_text(json.dumps({"fast": fast, "learning_curves": [{"class": "cola"}]}))
+    (tmp_path / "runs" / "full").mkdir(parents=True)
+    (tmp_path / "runs" / "full" / studies.STUDY).write_text("{}")
+    for seed in range(3):
+        studies.keep(tmp_path / "runs" / "full", result(seed, 0.6 + seed / 100))
+    made = study_script.report(tmp_path / "out.json")
+    assert made["fast"] == fast
+    assert made["learning_curves"] == [{"class": "cola"}]
+    assert made["full"]["repeats"] == 3
+    assert made["full"]["stamp"]["device"] == machine.device()
+    assert made["agreement"]["f1"]["full_minus_fast"]["mean"] == pytest.approx(0.1)
+    assert made["agreement"]["count_error"]["splits"] == 1
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from shelfcount.config import Config, TrainConfig
 from shelfcount.data.augment import EpochSampler, Sample, TrainingPhotos, collate
 from shelfcount.data.formats import fingerprint
+from shelfcount.machine import multiplies_bfloat16
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
@@ -109,6 +110,7 @@ def fit(
         "licence": train.licence,
         "attribution": train.attribution,
         "seed": config.train.seed,
+        "precision": precision(config.train),
         "trained": stamp(seed=config.train.seed, threads=torch.get_num_threads()),
     }
     spec = replace(spec, provenance=provenance)
@@ -124,6 +126,15 @@ def fit(
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     return _finish(module, best, run, config, reporter.seconds / 60)
+
+
+def precision(options: TrainConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """What a config's "auto" is on this machine."""
+    if options.precision != "auto":
+        return options.precision
+    if options.accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        return "bf16-mixed" if multiplies_bfloat16() else "32-true"
+    return "bf16-mixed" if not torch.cuda.is_available() or torch.cuda.is_bf16_supported() else "16-mixed"
 
 
 def make_spec(train: Dataset, config: Config) -> ModelSpec:
@@ -215,7 +226,7 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
         devices=options.devices,
         num_nodes=options.nodes,
         strategy="ddp" if parallel else "auto",
-        precision=options.precision,
+        precision=precision(options),
         gradient_clip_val=options.clip,
         check_val_every_n_epoch=interval,
         num_sanity_val_steps=0,

@@ -21,7 +21,7 @@ from shelfcount.config import AugmentConfig, Config
 from shelfcount.data.augment import Sample, TrainingPhotos, collate
 from shelfcount.records import Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.training.detector import BASELINE, build
-from shelfcount.training.fit import chosen_loss, cosine, decayed, make_spec, ramped_average
+from shelfcount.training.fit import chosen_loss, cosine, decayed, make_spec, precision, ramped_average
 from shelfcount.training.losses import Truth
 from shelfcount.training.runs import normalise
 from shelfcount.vision import anchors
@@ -213,7 +213,9 @@ def _seen(trunk: nn.Module, pixels: torch.Tensor, config: Config) -> list[np.nda
 
 
 def _precision(config: Config) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.train.precision == "bf16-mixed")
+    # On the processor, whatever a whole training would run on.
+    options = config.train.model_copy(update={"accelerator": "cpu"})
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision(options) == "bf16-mixed")
 
 
 def _open(folder: Path, level: int, shape: tuple[int, ...]) -> np.ndarray:
