@@ -1,6 +1,6 @@
 """One change at a time: what each part of the recipe is worth on validation photos.
 
-    python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--jobs 2]
+    python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors] [--jobs 2]
 
 Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs with one thing
 changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
@@ -33,6 +33,8 @@ SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
 # Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
 COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
 CONFIG = HERE / "configs" / "drinks_fused.toml"
+# Starts of mobilenet_v4_s that an option of the same name gives.
+TAUGHT = ("distilled", "synthetic")
 ROBUST = HERE / "configs" / "drinks_robust.toml"
 
 
@@ -45,7 +47,7 @@ class Step:
         what: The change, in words.
         changes: `--set`s on top of benchmarks/configs/drinks_fused.toml.
         model: Of the family, where it is another.
-        start: Its weights, where they are others than the fused ones: as `model.weights`, or 'distilled'.
+        start: Its weights, where they are others than the fused ones: as `model.weights`, or the option that names their file.
         corrected: Whether training labels are the corrected ones.
         seeds: Three where the difference may be small.
     """
@@ -90,6 +92,7 @@ STEPS = (
     Step("from nothing", "random weights", start="none"),
     Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
     Step("mobilenet_v4_s", "from nothing, as there are no weights offline", model="mobilenet_v4_s", start="none"),
+    Step("mobilenet_v4_s, synthetic", "from 1,200 synthetic shelves", model="mobilenet_v4_s", start="synthetic"),
     Step("mobilenet_v4_s, distilled", "from the features of a mobilenet_v2", model="mobilenet_v4_s", start="distilled"),
 )
 
@@ -139,7 +142,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("drinks", type=Path)
     parser.add_argument("fused", help="start of mobilenet_v2_fused")
-    parser.add_argument("--distilled", help="start of mobilenet_v4_s; without it, its row is left out")
+    for taught in TAUGHT:
+        parser.add_argument(f"--{taught}", help="start of mobilenet_v4_s; without it, its row is left out")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of rows")
@@ -154,14 +158,15 @@ def main() -> None:
         (step, seed)
         for step in STEPS
         for seed in step.seeds
-        if (step.name, seed, options.epochs) not in stands and (options.distilled or step.start != "distilled")
+        if (step.name, seed, options.epochs) not in stands and (step.start not in TAUGHT or vars(options)[step.start])
     ]
     # First seeds first, so that an interrupted study has every row once.
     jobs = sorted((job for job in jobs if not options.only or job[0].name in options.only), key=lambda job: job[1])
     lock = Lock()
 
     def work(job: tuple[Step, int]) -> None:
-        start = {None: options.fused, "distilled": options.distilled}.get(job[0].start, job[0].start)
+        starts = {None: options.fused, **{taught: vars(options)[taught] for taught in TAUGHT}}
+        start = starts.get(job[0].start, job[0].start)
         row = train(*job, options.epochs, options.drinks, start)
         with lock:
             rows.append(row)

@@ -6,7 +6,7 @@ mobilenet_v2_fused takes stages from stride 16 on, pyramid and heads from the ru
 up to stride 8 are trained to give what the run's own stages give there, and then its whole trunk to feed
 the pyramid as the run's does. Any other member of the family takes pyramid and heads, and learns to feed
 them. All on augmented training photos. `shelfcount train --model NAME --set
-model.weights=OUT` then trains the whole.
+model.weights=OUT` then trains the whole. With 'shipped' as RUN the teacher is the mobilenet_v2 that comes with the package.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from safetensors.torch import save
 from torch import nn
 from torch.utils.data import DataLoader
 
-from shelfcount.config import AugmentConfig
+from shelfcount.config import AugmentConfig, Config, ModelConfig
 from shelfcount.console import bar
 from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
 from shelfcount.data.formats import read
 from shelfcount.machine import multiplies_bfloat16
+from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.backbones import FAMILY
 from shelfcount.training.detector import build
+from shelfcount.training.fit import make_spec
 from shelfcount.training.runs import load_run, normalise
 from shelfcount.vision.images import write_whole
 
 FUSED = "mobilenet_v2_fused"
+SHIPPED = "shipped"
 # What stands at stride 8 in both trunks: (stages of mobilenet_v2, stages of mobilenet_v2_fused) up to it.
 UP_TO_STRIDE_8 = (3, 2)
 # What comes behind, stage for stage.
@@ -151,10 +154,26 @@ def cropped(images: torch.Tensor, side: int, rng: np.random.Generator) -> torch.
     return images[..., y : y + side, x : x + side]
 
 
+def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
+    """The network of a run, or the one that comes with the package, and its spec.
+
+    Args:
+        source: A run of mobilenet_v2, or 'shipped'.
+        dataset: What is taught on; it gives the shipped one its classes and anchors, of which features know nothing.
+    """
+    if source != SHIPPED:
+        run = load_run(Path(source))
+        return run.net, run.spec
+    spec = make_spec(dataset, Config(model=ModelConfig(architecture="mobilenet_v2")))
+    net: Any = build(spec.architecture, len(spec.classes), spec.levels, ModelConfig().neck)
+    net.load_start(spec.architecture, SHIPPED)
+    return net, spec
+
+
 def main() -> None:
     """Teach the student's part and write the weights of its whole detector."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="of mobilenet_v2")
+    parser.add_argument("run", help=f"of mobilenet_v2, or '{SHIPPED}'")
     parser.add_argument("data", type=Path)
     parser.add_argument("--to", choices=[name for name in FAMILY if name != "mobilenet_v2"], default=FUSED)
     parser.add_argument("--out", type=Path, required=True)
@@ -167,13 +186,13 @@ def main() -> None:
     torch.manual_seed(options.seed)
     console = Console(stderr=True)
 
-    run = load_run(options.run)
-    spec, teacher = run.spec, run.net.eval()
+    dataset = read(options.data)
+    teacher, spec = teacher_of(options.run, dataset)
+    teacher.eval()
     student = build(options.to, len(spec.classes), spec.levels, teacher.state_dict()["smooth.0.1.0.weight"].shape[0])
     fused = options.to == FUSED
     count = transplant(teacher, student, fused)
     console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
-    dataset = read(options.data)
 
     def photos(epochs: int) -> TrainingPhotos:
         return TrainingPhotos(dataset, spec.height, spec.width, AugmentConfig(), epochs, options.seed)

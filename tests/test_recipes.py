@@ -11,10 +11,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import Shelves
+from safetensors.torch import load_file
 
 from shelfcount.data.formats import aligned
 from shelfcount.evaluation.metrics import run, score
 from shelfcount.records import AnchorLevel, Dataset, Detections, Photo
+from shelfcount.training.backbones import SHIPPED
 from shelfcount.training.detector import build
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +65,15 @@ def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list
         for half in ("wanted", "learned"):
             found = [[tuple(f.shape) for f in getattr(lesson, half)(torch.zeros(1, 3, 64, 96))] for lesson in taught]
             assert found == shapes
+
+
+def test_the_teacher_may_be_the_network_that_comes_with_the_package(shelves: Shelves) -> None:
+    script = _script("export/distill.py")
+    teacher, spec = script.teacher_of("shipped", shelves.train)
+    shipped = load_file(SHIPPED / "mobilenet_v2.safetensors")
+    assert spec.classes == shelves.train.classes
+    for name in ("trunk.conv_stem.weight", "laterals.0.0.weight"):
+        assert torch.equal(teacher.state_dict()[name], shipped[name].float())
 
 
 def test_lost_products_are_told_by_whether_their_label_was_ever_in_doubt() -> None:
