@@ -45,7 +45,8 @@ EPOCHS = 4
 WAYS = {
     "torchvision's loop": "one process, float32, every layer, photos decoded each time",
     "shelfcount, every layer": "as benchmarks/configs/drinks.toml, but nothing frozen",
-    "shelfcount": "as benchmarks/configs/drinks.toml: two processes, bfloat16, photos kept decoded, stem and first stages frozen",
+    "shelfcount": "as benchmarks/configs/drinks.toml: two processes, bfloat16 where the processor has it, photos kept decoded, "
+    "stem and first stages frozen",
 }
 
 

@@ -201,14 +201,15 @@ def _trunk(data: Dataset, config: Config) -> nn.Module:
     spec = make_spec(data, config)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
     net.load_start(spec.architecture, config.model.weights)
-    return net.trunk.eval()
+    # Half the time on a processor, and the layout that features are kept in.
+    return net.trunk.to(memory_format=torch.channels_last).eval()
 
 
 @torch.inference_mode()
 def _seen(trunk: nn.Module, pixels: torch.Tensor, config: Config) -> list[np.ndarray]:
     """(B, h, w, C) float16, a level each."""
     with _precision(config):
-        features = trunk(normalise(pixels))
+        features = trunk(normalise(pixels).contiguous(memory_format=torch.channels_last))
     return [f.permute(0, 2, 3, 1).to(torch.float16).numpy() for f in features]
 
 
