@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--draft", type=Path, help="folder for the page and the files to decide on")
     parser.add_argument("--most", type=int, default=20, help="proposals to look at (default: 20)")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--name", default="label_errors", help="of the result and its picture (default: label_errors)")
     given = parser.parse_args()
     if len(given.fold) != len(given.corrections):
         parser.error(f"every --fold needs its --corrections, got {len(given.fold)} and {len(given.corrections)}")
@@ -152,9 +153,9 @@ def main() -> None:
         {"data": data, "sureness": round(p.sureness, 3), **p.correction.to_json(), "decision": p.correction.decision, "corrections": word}
         for p, (_, word, data) in zip(seen, first, strict=True)
     ]
-    write_whole(given.out / "label_errors.json", json.dumps({**result, "stamp": stamp(threads=1)}, indent=1) + "\n")
+    write_whole(given.out / f"{given.name}.json", json.dumps({**result, "stamp": stamp(threads=1)}, indent=1) + "\n")
     classes = dataset.classes
-    write_photo(given.out / "label_errors.jpg", grid([draw(p, classes) for p, _, _ in first], columns=5, cell=CELL), quality=85)
+    write_photo(given.out / f"{given.name}.jpg", grid([draw(p, classes) for p, _, _ in first], columns=5, cell=CELL), quality=85)
     print(json.dumps({key: result[key] for key in ("surest", "all", "kinds", "of_the_corrections", "looked")}), file=sys.stderr)
     if given.draft:
         for fold in given.fold:

@@ -73,9 +73,9 @@ def _with_interval(of: dict[str, Any], figure: str) -> str:
     return show(of[figure]) + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
 
 
-def label_errors(results: Path) -> str:
+def label_errors(results: Path, name: str = "label_errors.json") -> str:
     """How many proposed label errors are errors, as `benchmarks/label_errors.py` counted them."""
-    result = read_result(results / "label_errors.json")
+    result = read_result(results / name)
     if result is None:
         return f"Label errors: {NOT_MEASURED}."
     heads = ("proposals", "number", "as proposed", "wrong, in another way", "no error", "share wrong")
@@ -93,6 +93,11 @@ def label_errors(results: Path) -> str:
         f"{recall['rename']['made']}. Held-out photos: {folds}. {origin(result)}"
     )
     return "\n\n".join(["\n".join(rows_under(heads, rows)), legend])
+
+
+def label_errors_of_folds(results: Path) -> str:
+    """The same of photos to learn from, each judged by a model of the others."""
+    return label_errors(results, "label_errors_folds.json")
 
 
 def robustness(results: Path) -> str:

@@ -101,6 +101,7 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "planted faults"): quality_tables.planted_faults,
     ("benchmarks/README.md", "agreement"): quality_tables.agreement,
     ("benchmarks/README.md", "label errors"): quality_tables.label_errors,
+    ("benchmarks/README.md", "label errors of folds"): quality_tables.label_errors_of_folds,
     ("benchmarks/README.md", "repeats"): repeats_table.repeats,
     ("benchmarks/README.md", "shelf"): shelf_tables.shelf,
 }
