@@ -324,6 +324,11 @@ def train(
             f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
             f"for up to {settings.train.epochs} epochs in {precision(settings.train)}; log in {output / 'history.csv'}"
         )
+        if settings.train.precision == "bf16-mixed" and precision(settings.train.model_copy(update={"precision": "auto"})) == "32-true":
+            err.print(
+                "[yellow]warning:[/yellow] this processor has no instructions for bfloat16, and takes many times as long in it as in "
+                "float32. --set train.precision=auto takes what it is quick at."
+            )
     with bar("training") as advance:
 
         def step(done: int, total: int, figures: Mapping[str, float]) -> None:

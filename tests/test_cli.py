@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import Overfit, Shelves
 
-from shelfcount import cli
+from shelfcount import cli, machine
 from shelfcount.data.corrections import Correction, Corrections, write_corrections
 from shelfcount.data.formats import fingerprint
 from shelfcount.deploy import convert
@@ -137,6 +137,22 @@ def test_train_writes_a_run_and_keeps_an_old_one(shelfcount: Shelfcount, tmp_pat
     assert "no --val: 1 of 8 photos" in said.err
     assert {"config.toml", "spec.json", "model.safetensors", "history.csv", "data.json"} <= {p.name for p in (tmp_path / "run").iterdir()}
     refused(shelfcount(*arguments), "holds a run already. Go on with --resume, start over with --force")
+
+
+def test_slow_precision_is_warned_of(
+    shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "instructions", frozenset)
+    told = {}
+    for precision in ("bf16-mixed", "auto"):
+        sets = [part for change in (*tiny, "train.accelerator=cpu", f"train.precision={precision}") for part in ("--set", change)]
+        # Nothing is there to go on with, so that nothing is trained.
+        said = shelfcount("train", "--data", shelves.train_json, "--out", tmp_path / "run", "--resume", *sets)
+        refused(said, "nothing to resume")
+        told[precision] = said.err
+    assert "has no instructions for bfloat16" in told["bf16-mixed"]
+    assert "bfloat16" not in told["auto"]
+    assert "epochs in 32-true; log in" in told["auto"]
 
 
 def test_corrections_must_name_the_labels_given(shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves) -> None:
