@@ -62,7 +62,7 @@ def test_system_without_cpuinfo_takes_float32(tmp_path: Path, monkeypatch: pytes
 def test_gpu_decides_whatever_the_processor(on: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, bfloat16: bool, taken: str) -> None:
     on(ZEN_2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 or including_emulation)
     assert precision(TrainConfig()) == taken
     assert precision(TrainConfig(accelerator="cpu")) == "32-true"
 

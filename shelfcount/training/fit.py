@@ -134,7 +134,7 @@ def precision(options: TrainConfig) -> Literal["32-true", "bf16-mixed", "16-mixe
         return options.precision
     if options.accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         return "bf16-mixed" if multiplies_bfloat16() else "32-true"
-    return "bf16-mixed" if not torch.cuda.is_available() or torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 def make_spec(train: Dataset, config: Config) -> ModelSpec:
