@@ -1,10 +1,17 @@
 """One change at a time: what each part of the recipe is worth on validation photos.
 
-    python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors] [--jobs 2]
+    python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors]
+        [--imagenet MOBILENET_V2.safetensors] [--jobs 2]
 
 Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs with one thing
 changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
-labels; the test photos are not touched. FUSED, and V4 for mobilenet_v4_s, are starts from export/distill.py.
+labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py. V4 as `--synthetic`
+has learnt the synthetic shelves that baseline.sh makes:
+
+    shelfcount train --model mobilenet_v4_s --data runs/baseline-shelves/train/labels.json \\
+        --val runs/baseline-shelves/val/labels.json --config benchmarks/configs/drinks_fused.toml \\
+        --set model.weights=none --set train.epochs=4 --set augment.mosaic=0 --out runs/v4-shelves
+
 Rows that stand in benchmarks/results/ablation.json already are not trained again.
 """
 
@@ -33,8 +40,8 @@ SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
 # Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
 COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
 CONFIG = HERE / "configs" / "drinks_fused.toml"
-# Starts of mobilenet_v4_s that an option of the same name gives.
-TAUGHT = ("distilled", "synthetic")
+# Starts that an option of the same name gives, and whose they are.
+TAUGHT = {"distilled": "mobilenet_v4_s", "synthetic": "mobilenet_v4_s", "imagenet": "mobilenet_v2"}
 ROBUST = HERE / "configs" / "drinks_robust.toml"
 
 
@@ -73,6 +80,7 @@ def strong() -> tuple[str, ...]:
     return tuple(f"augment.{key}={json.dumps(value)}" for key, value in AugmentConfig().model_dump(mode="json").items())
 
 
+SMALL_STEPS = ("train.batch=4", "train.lr=8e-3")
 STEPS = (
     Step("base", "the recipe of drinks_fused.toml", seeds=(0, 1, 2)),
     Step("conditions", "light, colour casts, fog, blur and phones, as released", conditions()),
@@ -91,6 +99,14 @@ STEPS = (
     Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
     Step("from nothing", "random weights", start="none"),
     Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
+    Step("small steps", "four photos a step at four times the rate", SMALL_STEPS),
+    Step(
+        "mobilenet_v2, small steps",
+        "from ImageNet's trunk alone, its first stages frozen",
+        (*SMALL_STEPS, "train.trunk_lr=0.25", "train.freeze=2"),
+        model="mobilenet_v2",
+        start="imagenet",
+    ),
     Step("mobilenet_v4_s", "from nothing, as there are no weights offline", model="mobilenet_v4_s", start="none"),
     Step("mobilenet_v4_s, synthetic", "from 1,200 synthetic shelves", model="mobilenet_v4_s", start="synthetic"),
     Step("mobilenet_v4_s, distilled", "from the features of a mobilenet_v2", model="mobilenet_v4_s", start="distilled"),
@@ -142,8 +158,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("drinks", type=Path)
     parser.add_argument("fused", help="start of mobilenet_v2_fused")
-    for taught in TAUGHT:
-        parser.add_argument(f"--{taught}", help="start of mobilenet_v4_s; without it, its row is left out")
+    for taught, member in TAUGHT.items():
+        parser.add_argument(f"--{taught}", help=f"start of {member}; without it, its row is left out")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of rows")

@@ -30,6 +30,11 @@ def steps(results: Path) -> str:
         rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
     first = result["rows"][0]
     legend = f"{first['epochs']} epochs each; {result['photos']}. {origin(first)}"
+    elsewhere: dict[str, list[str]] = {}
+    for row in result["rows"]:
+        if row["stamp"]["device"] != first["stamp"]["device"]:
+            elsewhere.setdefault(row["stamp"]["device"], []).append(f"{row['name']} at commit {row['stamp']['commit']}")
+    legend += "".join(f" On {device}: {'; '.join(of)}." for device, of in elsewhere.items())
     return "\n\n".join(["\n".join(rows_under(heads, rows)), legend])
 
 
