@@ -30,8 +30,7 @@ from shelfcount.vision.images import write_whole
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "repeats.json"
 RUNS = HERE.parent / "runs" / "repeats"
-# Of the whole network. As with the heads alone, so few epochs from random heads teach more in small steps at a high rate;
-# the rate is the better of 3e-3 and 8e-3 on the validation photos.
+# Of the whole network: as with the heads alone, small steps at a high rate, as there are so few epochs from random heads.
 FULL_EPOCHS = 20
 FULL = ("train.batch=4", "train.lr=8e-3", "train.channels_last=true")
 
@@ -77,7 +76,9 @@ def report(out: Path) -> dict[str, Any]:
                 write_whole(out.with_suffix(".png"), repeats_page.picture(results, depths[depth]))
                 depths["learning_curves"] = settling.learning_curves(results) if len(depths[depth]["by_share"]) > 1 else None
         elif depth in kept:
-            depths |= {key: kept[key] for key in (depth, *(["learning_curves"] if depth == "fast" else []))}
+            depths[depth] = kept[depth]
+            if depth == "fast":
+                depths["learning_curves"] = kept["learning_curves"]
         for row in depths.get(depth, {}).get("results", ()):
             f1[depth][row["seed"]] = row["f1"]
             if row["count_error"] is not None:
@@ -108,12 +109,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     if not options.report:
-        settings = [
-            config_module.load(HERE / "configs" / "drinks.toml", [f"model.weights={options.start}", *of_depth]) for of_depth in ((), FULL)
-        ]
+        start, config = f"model.weights={options.start}", HERE / "configs" / "drinks.toml"
+        fast = repeats.make_plan(config_module.load(config, [start]), "fast", None, options.shares)
+        full = repeats.make_plan(config_module.load(config, [start, *FULL]), "full", options.full_epochs)
         parts = photos(options.drinks)
-        fast = repeats.make_plan(settings[0], "fast", None, options.shares)
-        full = repeats.make_plan(settings[1], "full", options.full_epochs)
         for plan, number in ((fast, options.fast), (full, options.full)):
             if number:
                 study(parts, plan, RUNS / plan.depth, number, options.processes)

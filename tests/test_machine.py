@@ -68,7 +68,7 @@ def test_gpu_decides_whatever_the_processor(on: Callable[[str], None], monkeypat
 
 
 def test_precision_that_is_taken_is_no_slow_one(one_thread: None) -> None:
-    # On a processor without bfloat16 a convolution and its gradient take more than ten times as long in it.
+    # Without instructions for bfloat16 a convolution and its gradient take many times as long in it.
     layer, x = torch.nn.Conv2d(48, 48, 3, padding=1), torch.rand(4, 48, 40, 40)
 
     def seconds(mixed: bool) -> float:

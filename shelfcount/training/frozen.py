@@ -201,7 +201,7 @@ def _trunk(data: Dataset, config: Config) -> nn.Module:
     spec = make_spec(data, config)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
     net.load_start(spec.architecture, config.model.weights)
-    # Half the time on a processor, and the layout that features are kept in.
+    # What processors are quicker in, and the layout that features are kept in.
     return net.trunk.to(memory_format=torch.channels_last).eval()
 
 
