@@ -6,10 +6,12 @@
 Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs with one thing
 changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
 labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py. V4 as `--synthetic`
-has learnt the synthetic shelves that baseline.sh makes:
+has learnt synthetic shelves with products as large as on the photos:
 
-    shelfcount train --model mobilenet_v4_s --data runs/baseline-shelves/train/labels.json \\
-        --val runs/baseline-shelves/val/labels.json --config benchmarks/configs/drinks_fused.toml \\
+    shelfcount synth --out runs/shelves/train --photos 1200 --classes 60 --size 512x512 --facings 6-12 --seed 0
+    shelfcount synth --out runs/shelves/val --photos 40 --classes 60 --size 512x512 --facings 6-12 --seed 1
+    shelfcount train --model mobilenet_v4_s --data runs/shelves/train/labels.json \\
+        --val runs/shelves/val/labels.json --config benchmarks/configs/drinks_fused.toml \\
         --set model.weights=none --set train.epochs=4 --set augment.mosaic=0 --out runs/v4-shelves
 
 Rows that stand in benchmarks/results/ablation.json already are not trained again.

@@ -17,6 +17,7 @@ import speed_tables
 import training_tables
 from table_parts import origin, read_result, rows_under
 
+from shelfcount.evaluation import variants
 from shelfcount.report.page import NOT_MEASURED, show
 from shelfcount.vision.images import write_whole
 
@@ -32,7 +33,9 @@ EVALUATED = {
     "the same, LiteRT": "drinks_float32",
     "the released bundle: int8, LiteRT": "drinks_int8",
 }
-# As `shelfcount bench` writes it.
+# As `shelfcount bench` writes it: the released bundle beside the trained baseline, and all forms of the network beside an
+# untrained one at the size that RetinaNet is published with.
+TRAINED = "drinks_bench_trained.json"
 COMPARED = "drinks_bench.json"
 # As `export/consumers.py` writes it.
 CONSUMERS = "consumers.json"
@@ -66,12 +69,14 @@ def figures(results: Path) -> str:
     baseline = read_result(results / "drinks_baseline.json")
     if baseline:
         parts.append(speed_tables.baseline(baseline["model"]))
-    compared = read_result(results / COMPARED)
+    trained, compared = (read_result(results / name) for name in (TRAINED, COMPARED))
+    if trained:
+        parts += ["The released bundle beside this baseline:", *speed_tables.compared(trained), *speed_tables.plots(results)]
     if compared is None:
         parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
     else:
-        parts += speed_tables.compared(compared)
-    return "\n\n".join([*parts, *speed_tables.plots(results)])
+        parts += [f"All forms of the network, beside a ResNet-50 at {variants.BASELINE_SIZE} pixels:", *speed_tables.compared(compared)]
+    return "\n\n".join(parts)
 
 
 def consumers(results: Path) -> str:

@@ -36,7 +36,7 @@ def baseline(model: dict[str, Any]) -> str:
     made = model["trained"]
     return (
         f"The baseline was trained by [baseline.sh](benchmarks/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
-        f"seed {model['seed']}, in three trainings, of which the last took {model['minutes']:.1f} minutes and started from "
+        f"seed {model['seed']}, in two trainings, of which the last took {model['minutes']:.1f} minutes and started from "
         f"{model['start']}, at commit {made['commit']} on {made['device']}. F1 on validation was {model['val_f1']:.3f}."
     )
 

@@ -5,8 +5,10 @@
 mobilenet_v2_fused takes stages from stride 16 on, pyramid and heads from the run; its plain convolutions
 up to stride 8 are trained to give what the run's own stages give there, and then its whole trunk to feed
 the pyramid as the run's does. Any other member of the family takes pyramid and heads, and learns to feed
-them. All on augmented training photos. `shelfcount train --model NAME --set
-model.weights=OUT` then trains the whole. With 'shipped' as RUN the teacher is the mobilenet_v2 that comes with the package.
+them. The baseline, resnet50, has another pyramid: the first channels that it is fed with learn to be all
+that the run's is fed with, and what lies behind stays random. All on augmented training photos.
+`shelfcount train --model NAME --set model.weights=OUT` then trains the whole. With 'shipped' as RUN the
+teacher is the mobilenet_v2 that comes with the package.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import nn
 from torch.utils.data import DataLoader
+from torchvision.models.resnet import Bottleneck
 
 from shelfcount.config import AugmentConfig, Config, ModelConfig
 from shelfcount.console import bar
@@ -31,7 +34,7 @@ from shelfcount.data.formats import read
 from shelfcount.machine import multiplies_bfloat16
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.backbones import FAMILY
-from shelfcount.training.detector import build
+from shelfcount.training.detector import BASELINE, RetinaNet, build, retinanet_levels
 from shelfcount.training.fit import make_spec
 from shelfcount.training.runs import load_run, normalise
 from shelfcount.vision.images import write_whole
@@ -58,12 +61,16 @@ class Early(nn.Module):
 class Fed(nn.Module):
     """(B, 3, H, W) in [-1, 1] to what the pyramid is fed with, (B, neck, H / s, W / s) for the strides s of the trunk."""
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: Any, neck: int) -> None:
         super().__init__()
-        self.trunk, self.laterals = net.trunk, net.laterals
+        self.neck, self.trunk = neck, net.trunk
+        self.laterals = net.fpn.inner_blocks if isinstance(net, RetinaNet) else net.laterals
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return [lateral(f) for lateral, f in zip(self.laterals, self.trunk(x), strict=True)]
+        features = self.trunk(x)
+        # torchvision's trunk names its features.
+        listed = list(features.values()) if isinstance(features, dict) else features
+        return [lateral(f)[:, : self.neck] for lateral, f in zip(self.laterals, listed, strict=True)]
 
 
 def transplant(teacher: nn.Module, student: nn.Module, fused: bool) -> int:
@@ -82,6 +89,16 @@ def transplant(teacher: nn.Module, student: nn.Module, fused: bool) -> int:
             copied[name] = tensor
     student.load_state_dict({**mine, **copied})
     return len(copied)
+
+
+def silence_branches(net: nn.Module) -> None:
+    """Let every block of a ResNet pass on what it gets until it has learnt more: from random weights, 50 layers learn sooner so.
+
+    The last normalisation of each branch starts at zero (arXiv:1706.02677, section 5.1).
+    """
+    for block in net.modules():
+        if isinstance(block, Bottleneck):
+            nn.init.zeros_(block.bn3.weight)
 
 
 def missing(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -107,9 +124,9 @@ class Lesson:
     lr: float
 
 
-def lessons(teacher: nn.Module, student: nn.Module, fused: bool, epochs: int, lr: float) -> list[Lesson]:
+def lessons(teacher: nn.Module, student: nn.Module, fused: bool, neck: int, epochs: int, lr: float) -> list[Lesson]:
     """The early stages first, where they alone are new; then all that feeds the pyramid, as what comes behind has to fit them."""
-    whole = Lesson("pyramid", Fed(teacher), Fed(student), epochs, lr)
+    whole = Lesson("pyramid", Fed(teacher, neck), Fed(student, neck), epochs, lr)
     if not fused:
         return [whole]
     early = (Early(net.trunk, stages) for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True))
@@ -175,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help=f"of mobilenet_v2, or '{SHIPPED}'")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--to", choices=[name for name in FAMILY if name != "mobilenet_v2"], default=FUSED)
+    parser.add_argument("--to", choices=[name for name in [*FAMILY, BASELINE] if name != "mobilenet_v2"], default=FUSED)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=8)
@@ -189,7 +206,11 @@ def main() -> None:
     dataset = read(options.data)
     teacher, spec = teacher_of(options.run, dataset)
     teacher.eval()
-    student = build(options.to, len(spec.classes), spec.levels, teacher.state_dict()["smooth.0.1.0.weight"].shape[0])
+    neck = teacher.state_dict()["smooth.0.1.0.weight"].shape[0]
+    levels = retinanet_levels() if options.to == BASELINE else spec.levels
+    student = build(options.to, len(spec.classes), levels, neck)
+    if options.to == BASELINE:
+        silence_branches(student)
     fused = options.to == FUSED
     count = transplant(teacher, student, fused)
     console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
@@ -197,7 +218,7 @@ def main() -> None:
     def photos(epochs: int) -> TrainingPhotos:
         return TrainingPhotos(dataset, spec.height, spec.width, AugmentConfig(), epochs, options.seed)
 
-    for lesson in lessons(teacher, student, fused, options.epochs, options.lr):
+    for lesson in lessons(teacher, student, fused, neck, options.epochs, options.lr):
         teach(lesson, photos, options, console)
         write_whole(options.out, save({k: v.contiguous() for k, v in student.state_dict().items()}))
     console.print(str(options.out))

@@ -48,12 +48,16 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _multiple(self) -> ModelConfig:
-        # The pyramid is built down from the trunk's stride 32, whichever levels are kept.
-        step = math.lcm(TRUNK_STRIDE, *self.strides)
         for name in ("height", "width"):
-            if getattr(self, name) % step:
-                raise ValueError(f"{name} must be a multiple of {step}, got {getattr(self, name)}")
+            if getattr(self, name) % self.step:
+                raise ValueError(f"{name} must be a multiple of {self.step}, got {getattr(self, name)}")
         return self
+
+    @property
+    def step(self) -> int:
+        """Pixels that every side of an input is a multiple of."""
+        # The pyramid is built down from the trunk's stride 32, whichever levels are kept.
+        return math.lcm(TRUNK_STRIDE, *self.strides)
 
 
 class TrainConfig(_Section):
@@ -124,6 +128,11 @@ class AugmentConfig(_Section):
         description="Such as 'motion' or 'glare', of `vision.conditions`; `shelfcount stress --fix` lists what a detector lacks.",
     )
     condition: float = Field(default=0.4, ge=0, le=1, description="Probability that a photo is seen under one of `conditions`.")
+    window: int = Field(
+        default=0,
+        ge=0,
+        description="Side in pixels of the square that training sees of each input, from anywhere in it: more and smaller steps; 0 is all.",
+    )
 
     @field_validator("conditions")
     @classmethod
@@ -155,6 +164,13 @@ class Config(_Section):
     train: TrainConfig = TrainConfig()
     augment: AugmentConfig = AugmentConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _window(self) -> Config:
+        window, step, largest = self.augment.window, self.model.step, min(self.model.height, self.model.width)
+        if window % step or window > largest:
+            raise ValueError(f"augment.window must be 0 or a multiple of {step} up to {largest}, got {window}")
+        return self
 
     def to_toml(self) -> str:
         """The resolved config; reading it back gives an equal one."""

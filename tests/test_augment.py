@@ -294,3 +294,26 @@ def test_without_pasting_the_other_random_choices_are_as_before(shelf: Dataset) 
     plain = TrainingPhotos(shelf, HEIGHT, WIDTH, AugmentConfig(), seed=1)[3, 0]
     unlikely = TrainingPhotos(shelf, HEIGHT, WIDTH, AugmentConfig(paste=0), seed=1)[3, 0]
     assert torch.equal(plain["image"], unlikely["image"])
+
+
+def test_a_window_shows_a_part_with_its_labels_and_does_not_judge_what_it_cuts(shelf: Dataset) -> None:
+    still = AugmentConfig(
+        mosaic=0, scale=(1, 1), aspect=0, rotate=0, perspective=0, brightness=0, contrast=0, saturation=0, hue=0, blur=0, noise=0, jpeg=0
+    )
+    whole = TrainingPhotos(shelf, HEIGHT, WIDTH, still)
+    photos = TrainingPhotos(shelf, HEIGHT, WIDTH, still.model_copy(update={"window": 64}))
+    judged = 0
+    for epoch in range(40):
+        part, of = photos[epoch, 1], whole[epoch, 1]
+        assert part["image"].shape == (3, 64, 64)
+        for box, c, ignore in zip(part["boxes"], part["classes"], part["ignore"], strict=True):
+            assert bool((box >= 0).all())
+            assert bool((box <= 64).all())
+            left, top, right, bottom = box.round().int().tolist()
+            # The colour of its class fills the box, wherever the window lies.
+            assert _product_pixels(part["image"], int(c))[top + 2 : bottom - 2, left + 2 : right - 2].all()
+            entire = of["boxes"][of["classes"] == c][0]
+            share = (box[2:] - box[:2]).prod() / (entire[2:] - entire[:2]).prod()
+            assert bool(ignore) == bool(share < 0.35)
+            judged += not ignore
+    assert judged > 20

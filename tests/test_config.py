@@ -72,6 +72,8 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ("train.epochs=1.5", "train.epochs: Input should be a valid integer, got a number with a fractional part, got 1.5"),
         ("train.epochs.x=3", "train.epochs: Input should be a valid integer"),
         ("augment.flip=2", "augment.flip: Input should be less than or equal to 1, got 2"),
+        ("augment.window=100", "augment.window must be 0 or a multiple of 32 up to 416, got 100"),
+        ("augment.window=448", "augment.window must be 0 or a multiple of 32 up to 416, got 448"),
     ],
 )
 def test_wrong_value_states_rule_and_value(change: str, message: str) -> None:

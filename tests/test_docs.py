@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -100,6 +101,14 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert len(example.strip().splitlines()) <= 10
 
 
+# As `shelfcount bench` writes it.
+ROW: dict[str, Any] = {
+    "name": "n", "variant": "LiteRT int8", "start": "", "size": 10**6, "macs": 1, "parameters": 1, "role": "phone",
+    "f1": 0.9, "map": 0.5, "count_error": 0.1,
+    "latency": {"p50": 10.0, "p90": 11.0, "p99": 12.0, "runs": 5, "warmup": 1, "threads": 1},
+}
+
+
 def test_figures_are_current() -> None:
     module = tables()
     for (file, name), make in module.TABLES.items():
@@ -135,19 +144,21 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     assert "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes" in shown
     assert "at commit abc on a phone, threads: 2." in shown
     assert "The baseline was trained" not in shown
-    baseline = {**result, "model": {**model, "start": "baseline-384/model.safetensors"}}
+    baseline = {**result, "model": {**model, "start": "baseline-windows/model.safetensors"}}
     (tmp_path / "drinks_baseline.json").write_text(json.dumps(baseline))
     (tmp_path / "drinks_f1_size.png").write_bytes(b"drawn")
+    trained = {"rows": [ROW], "verdict": ["9 times faster"], "evaluation": {"boxes": 1300}, "stamp": stamp}
+    (tmp_path / "drinks_bench_trained.json").write_text(json.dumps(trained))
     shown = module.figures(tmp_path)
-    assert "started from baseline-384/model.safetensors, at commit abc" in shown
+    assert "started from baseline-windows/model.safetensors, at commit abc" in shown
+    assert "The released bundle beside this baseline:" in shown
+    assert "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown
     assert re.findall(r'src="benchmarks/results/(\w+\.png)"', shown) == ["drinks_f1_size.png"]
 
 
 def test_plots_need_a_trained_baseline() -> None:
     module = tables("readme_plots")
-    latency = {"p50": 10.0, "p90": 11.0, "p99": 12.0, "runs": 5, "warmup": 1, "threads": 1}
-    row = {"name": "n", "variant": "LiteRT int8", "start": "", "size": 10**6, "macs": 1, "parameters": 1, "latency": latency}
-    row |= {"f1": 0.9, "map": 0.5, "count_error": 0.1, "role": "phone"}
+    row = ROW
     untrained = {**row, "role": "baseline", "variant": "LiteRT float32", "size": 10**8, "f1": None}
     assert module.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
     one = {"name": "cola", "truth": 4, "found": 4, "tp": 3, "count_mae": 0.0, "count_bias": 0.0}

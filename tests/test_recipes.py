@@ -18,7 +18,7 @@ from shelfcount.data.formats import aligned
 from shelfcount.evaluation.metrics import run, score
 from shelfcount.records import AnchorLevel, Dataset, Detections, Photo
 from shelfcount.training.backbones import SHIPPED
-from shelfcount.training.detector import build
+from shelfcount.training.detector import build, retinanet_levels
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
@@ -55,12 +55,15 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
         # The fused trunk joins at stride 8 first; then each feeds the pyramid: 16 channels at strides 8, 16 and 32.
         ("mobilenet_v2_fused", [[(1, 32, 8, 12)], [(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)]]),
         ("mobilenet_v4_s", [[(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)]]),
+        # 16 of the 256 that its pyramid is fed with.
+        ("resnet50", [[(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)]]),
     ],
 )
 def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list[list[tuple[int, ...]]]) -> None:
     script = _script("export/distill.py")
-    teacher, student = (build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", member))
-    taught = script.lessons(teacher, student, len(shapes) == 2, 1, 1e-3)
+    levels = retinanet_levels() if member == "resnet50" else LEVELS
+    teacher, student = build("mobilenet_v2", 3, LEVELS, 16).eval(), build(member, 3, levels, 16).eval()
+    taught = script.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
     with torch.no_grad():
         for half in ("wanted", "learned"):
             found = [[tuple(f.shape) for f in getattr(lesson, half)(torch.zeros(1, 3, 64, 96))] for lesson in taught]

@@ -141,6 +141,8 @@ class TrainingPhotos(TorchDataset[Sample]):
             image = self.look(image)
             if self.config.conditions and rng.random() < self.config.condition:
                 image, boxes, ignore = self._under_condition(image, boxes, ignore, rng)
+            if self.config.window:
+                image, boxes, ignore = self._through_window(image, boxes, ignore, rng)
         sized = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
         return {"image": image.as_subclass(torch.Tensor), "boxes": boxes[sized], "classes": classes[sized], "ignore": ignore[sized]}
 
@@ -232,6 +234,17 @@ class TrainingPhotos(TorchDataset[Sample]):
         hidden[kept] = torch.from_numpy(seen.ignore.copy())
         # A condition may shrink the photo; the network's input stays as large.
         return torch.from_numpy(stretch(changed.image, self.height, self.width)).permute(2, 0, 1), moved, hidden
+
+    def _through_window(
+        self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A square of the config's side from anywhere in the input; what lies outside is left as a box of no size."""
+        assert self.config is not None
+        side = self.config.window
+        top, left = (int(rng.integers(0, size - side + 1)) for size in (self.height, self.width))
+        moved = boxes - boxes.new_tensor([left, top] * 2)
+        kept = _cut(moved, 0, 0, side, side)
+        return image[:, top : top + side, left : left + side], kept, ignore | _hidden(kept, moved)
 
 
 def _edge_middles(boxes: torch.Tensor) -> torch.Tensor:

@@ -304,8 +304,10 @@ class _Module(pl.LightningModule):
         self.averaged.requires_grad_(False)
         self.spec, self.config, self.val, self.judge = spec, config, val, judge
         self.loss = chosen_loss(config.train)
-        ratios = anchors.layout(spec.levels, spec.height, spec.width)
-        pixels = ratios * np.array([spec.height, spec.width] * 2, np.float32)
+        # Of what training sees; validation sees whole photos, and the detector has anchors of its own.
+        window = config.augment.window
+        height, width = (window, window) if window else (spec.height, spec.width)
+        pixels = anchors.layout(spec.levels, height, width) * np.array([height, width] * 2, np.float32)
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
         self.judgement = Judgement(0.0, spec.score_threshold)
         self.latest: dict[str, float] = {}

@@ -94,7 +94,7 @@ def cache(
     trunk = _trunk(data, config)
     model, size = config.model, len(data)
     plain = TrainingPhotos(data, model.height, model.width, None)
-    alone = AugmentConfig(**{**config.augment.model_dump(), "mosaic": 0.0, "paste": 0.0})
+    alone = AugmentConfig(**{**config.augment.model_dump(), "mosaic": 0.0, "paste": 0.0, "window": 0})
     changed = TrainingPhotos(data, model.height, model.width, alone, views, seed)
     levels: list[np.ndarray] = []
     samples: dict[tuple[int, int], Sample] = {}
