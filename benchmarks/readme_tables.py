@@ -97,6 +97,7 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "family"): training_tables.members,
     ("benchmarks/README.md", "at 320"): speed_tables.at_320,
     ("benchmarks/README.md", "with AVX2"): speed_tables.with_avx2,
+    ("benchmarks/README.md", "phones"): speed_tables.phones,
     ("benchmarks/README.md", "training speed"): training_tables.training_speed,
     ("benchmarks/README.md", "held back"): training_tables.held_back,
     ("benchmarks/README.md", "quantization"): training_tables.quantization,

@@ -70,6 +70,16 @@ def _benched(results: Path, name: str, what: str) -> str:
     return f"{what}: {NOT_MEASURED}." if result is None else "\n\n".join(compared(result))
 
 
+def phones(results: Path) -> str:
+    """The released bundle against the budgets of the phones in this folder, as `bench` judged them."""
+    result = read_result(results / "drinks_bench_trained.json")
+    if result is None:
+        return f"Phones: {NOT_MEASURED}."
+    keys = ("name", "budget", "got", "state", "basis")
+    rows = [[verdict["phone"], *(line[key] for key in keys)] for verdict in result["phones"] for line in verdict["lines"]]
+    return "\n\n".join(["\n".join(rows_under(("phone", "what", "budget", "got", "verdict", "basis"), rows)), origin(result)])
+
+
 def peers(results: Path) -> str:
     """The released bundle beside public detectors, as `peers.py` measured them."""
     result = read_result(results / "peers.json")

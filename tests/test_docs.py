@@ -103,8 +103,16 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 # As `shelfcount bench` writes it.
 ROW: dict[str, Any] = {
-    "name": "n", "variant": "LiteRT int8", "start": "", "size": 10**6, "macs": 1, "parameters": 1, "role": "phone",
-    "f1": 0.9, "map": 0.5, "count_error": 0.1,
+    "name": "n",
+    "variant": "LiteRT int8",
+    "start": "",
+    "size": 10**6,
+    "macs": 1,
+    "parameters": 1,
+    "role": "phone",
+    "f1": 0.9,
+    "map": 0.5,
+    "count_error": 0.1,
     "latency": {"p50": 10.0, "p90": 11.0, "p99": 12.0, "runs": 5, "warmup": 1, "threads": 1},
 }
 
@@ -130,6 +138,7 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
         speed.growth,
         speed.at_320,
         speed.with_avx2,
+        speed.phones,
     )
     assert [make(tmp_path).count("not measured") for make in tables_left] == [1] * len(tables_left)
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
@@ -147,11 +156,14 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     baseline = {**result, "model": {**model, "start": "baseline-windows/model.safetensors"}}
     (tmp_path / "drinks_baseline.json").write_text(json.dumps(baseline))
     (tmp_path / "drinks_f1_size.png").write_bytes(b"drawn")
+    line = {"name": "size", "budget": "at most 5 MB", "got": "1.72 MB", "state": "kept", "basis": "the bundle"}
     trained = {"rows": [ROW], "verdict": ["9 times faster"], "evaluation": {"boxes": 1300}, "stamp": stamp}
+    trained["phones"] = [{"phone": "Pixel 4", "lines": [line]}]
     (tmp_path / "drinks_bench_trained.json").write_text(json.dumps(trained))
     shown = module.figures(tmp_path)
     assert "started from baseline-windows/model.safetensors, at commit abc" in shown
     assert "The released bundle beside this baseline:" in shown
+    assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed.phones(tmp_path)
     assert "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown
     assert re.findall(r'src="benchmarks/results/(\w+\.png)"', shown) == ["drinks_f1_size.png"]
 
