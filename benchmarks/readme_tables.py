@@ -68,7 +68,7 @@ def figures(results: Path) -> str:
         )
     baseline = read_result(results / "drinks_baseline.json")
     if baseline:
-        parts.append(speed_tables.baseline(baseline["model"]))
+        parts.append(speed_tables.baseline(baseline["model"], results / "drinks_baseline_history.csv"))
     trained, compared = (read_result(results / name) for name in (TRAINED, COMPARED))
     if trained:
         parts += ["The released bundle beside this baseline:", *speed_tables.compared(trained), *speed_tables.plots(results)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,26 @@ PEER_HEADS = (
 )
 
 
-def baseline(model: dict[str, Any]) -> str:
-    """How the baseline came about: `model` as `shelfcount evaluate` writes it."""
-    made = model["trained"]
+def baseline(model: dict[str, Any], history: Path) -> str:
+    """How the baseline came about, and how far its learning curve had come.
+
+    Args:
+        model: As `shelfcount evaluate` writes it.
+        history: CSV of all its trainings, with their names in a column `run`.
+    """
+    made, curve = model["trained"], ""
+    if history.exists():
+        with history.open(newline="") as file:
+            judged = [
+                f"{float(row['val_f1']):.3f} after epoch {row['epoch']} of {row['run']}"
+                for row in csv.DictReader(file)
+                if row.get("val_f1")
+            ]
+        curve = f" F1 on validation: {', '.join(judged)}." if judged else ""
     return (
         f"The baseline was trained by [baseline.sh](benchmarks/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
         f"seed {model['seed']}, in two trainings, of which the last took {model['minutes']:.1f} minutes and started from "
-        f"{model['start']}, at commit {made['commit']} on {made['device']}. F1 on validation was {model['val_f1']:.3f}."
+        f"{model['start']}, at commit {made['commit']} on {made['device']}.{curve}"
     )
 
 

@@ -164,7 +164,8 @@ def per_class_f1(scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | 
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
         note = f"; classes without any: {absent}" if absent else ""
-        ax.set_xlabel(f"F1 at IoU 0.5 (in brackets: labelled boxes{note})")
+        # Of one line it would be wider than the bars' part of the picture.
+        ax.set_xlabel(f"F1 at IoU 0.5\n(in brackets: labelled boxes{note})")
 
     return _png(NARROW, 1.2 + 0.25 * max(len(rows), 1), draw)
 
@@ -365,7 +366,7 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
         low, high = ax.get_ylim()
         # Forms of one model differ by less than the photos can tell; a finer scale would show that as a climb.
         spare = max(0.0, LEAST_F1_SPAN - (high - low)) / 2
-        ax.set_ylim(low - spare, high + spare)
+        ax.set_ylim(max(0.0, low - spare), min(1.0, high + spare))
         note = f"\nnot measured: {', '.join(left_out)}" if left_out else ""
         ax.set(xlabel=f"{what}, logarithmic{note}", ylabel="F1 at IoU 0.5")
         ax.grid()
