@@ -10,6 +10,7 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from conftest import Overfit, Shelves
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shelfcount.deploy import bundle, contract, convert, flatbuffer
@@ -36,6 +37,19 @@ def opened(model: bytes) -> Interpreter:
 def photos_of(shelves: Shelves) -> list[np.ndarray]:
     """12 photos: 4 that the network knows by heart, 8 that it never saw."""
     return [read_photo(p.path) for p in (*shelves.train.photos, *shelves.val.photos)]
+
+
+class Grouped(nn.Module):
+    """A network of one anchor of 8 pixels at stride 8, whose first convolution ends in a group norm, as the baseline's heads do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.GroupNorm(4, 16), nn.ReLU())
+        self.heads = nn.Conv2d(16, 6, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.heads(self.seen(x)).permute(0, 2, 3, 1).reshape(1, -1, 6)
+        return rows[..., :4], rows[..., 4:]
 
 
 # ---------------------------------------------------------------- what the network sees
@@ -150,6 +164,27 @@ def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
     finished = flatbuffer.finish(quantized, spec, LOWEST_SCORE)
     assert flatbuffer.operator_names(finished).count("QUANTIZE") == 1
     assert contract.stray_operators(finished) == ["TFLite_Detection_PostProcess"]
+
+
+def test_int8_leaves_group_norms_in_float32(shelves: Shelves) -> None:
+    torch.manual_seed(0)
+    net = Grouped().eval()
+    spec = ModelSpec("grouped", "grouped", ("cola", "tea"), 96, 96, (AnchorLevel(8, ((8.0, 8.0),)),))
+    images = [stretch(image, 96, 96) for image in photos_of(shelves)[:4]]
+    model = convert.quantize(convert.to_litert(net, spec), "int8", images)
+    graph, names = flatbuffer.read(model).subgraphs[0], flatbuffer.operator_names(model)
+    written = [(name, graph.tensors[op.outputs[0]].type) for name, op in zip(names, graph.operators, strict=True)]
+    float32, int8 = 0, 9  # of the schema's TensorType
+    assert [kind for name, kind in written if name in ("MEAN", "RSQRT", "SUB")] == [float32] * 4
+    assert [kind for name, kind in written if name == "CONV_2D"] == [int8] * 2
+    interpreter = opened(model)
+    x = (images[0].astype(np.float32)[None] - 127) / 127.5
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(x).permute(0, 3, 1, 2))[1].sigmoid().numpy()
+    (found,) = (interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details() if tuple(o["shape"])[-1] == 2)
+    np.testing.assert_allclose(found, wanted, atol=0.02)
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)

@@ -114,6 +114,8 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_
             job.load_quantization_recipe(recipes.static_wi8_ai8())
             for boundary in (operation.INPUT, operation.OUTPUT):
                 job.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
+            # Groups have a mean and a variance for each photo: they fold into no weights, and int8 is too coarse for them.
+            job.update_quantization_recipe(".*GroupNorm.*", operation.ALL_SUPPORTED, algorithm_key="no_quantize")
             for name in keep_float:
                 # The quantizer looks for operators by the names of what they write, each ended by a semicolon.
                 job.update_quantization_recipe(f"^{re.escape(name)};$", operation.ALL_SUPPORTED, algorithm_key="no_quantize")
