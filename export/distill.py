@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from safetensors.torch import save
@@ -143,13 +142,13 @@ def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argp
     loader = DataLoader(data, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True)
     optimizer = torch.optim.AdamW(learned.parameters(), lr=lesson.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lesson.lr, total_steps=lesson.epochs * len(loader), pct_start=0.1)
-    crops, unexplained = np.random.default_rng(options.seed), 0.0
+    unexplained = 0.0
     with bar(lesson.name) as advance:
         for epoch in range(lesson.epochs):
             unexplained = 0.0
             learned.train()
             for step, (images, _) in enumerate(loader):
-                x = normalise(cropped(images, options.crop, crops)).contiguous(memory_format=torch.channels_last)
+                x = normalise(images).contiguous(memory_format=torch.channels_last)
                 with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
                     with torch.no_grad():
                         targets = wanted(x)
@@ -163,12 +162,6 @@ def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argp
                 shown = f"{lesson.name}, unexplained {loss.item():.3f}"
                 advance(epoch * len(loader) + step + 1, lesson.epochs * len(loader), shown)
     console.print(f"{lesson.name}: unexplained share of the features' variance {unexplained:.3f}")
-
-
-def cropped(images: torch.Tensor, side: int, rng: np.random.Generator) -> torch.Tensor:
-    """(B, 3, H, W) to a window of (B, 3, side, side): features are local, and more small steps teach more than few large ones."""
-    y, x = (int(rng.integers(0, size - side + 1)) for size in images.shape[-2:])
-    return images[..., y : y + side, x : x + side]
 
 
 def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
@@ -216,7 +209,8 @@ def main() -> None:
     console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
 
     def photos(epochs: int) -> TrainingPhotos:
-        return TrainingPhotos(dataset, spec.height, spec.width, AugmentConfig(), epochs, options.seed)
+        # Features are local, and more small steps teach more than few large ones.
+        return TrainingPhotos(dataset, spec.height, spec.width, AugmentConfig(window=options.crop), epochs, options.seed)
 
     for lesson in lessons(teacher, student, fused, neck, options.epochs, options.lr):
         teach(lesson, photos, options, console)
