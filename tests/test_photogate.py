@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -156,19 +157,28 @@ def test_limits_are_those_that_were_measured() -> None:
 
 
 @pytest.mark.slow
-def test_twelve_megapixels_take_less_than_30_ms() -> None:
+def test_judging_twelve_megapixels_takes_less_than_half_of_reading_them() -> None:
     photo = cv2.resize(read_photo(min(GOLDEN.glob("*.jpg"))), (4000, 3000), interpolation=cv2.INTER_CUBIC)
-    threads, taken = cv2.getNumThreads(), []
+    jpeg = cv2.imencode(".jpg", photo)[1]
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for _ in range(10):
-            # Of this process: what else the machine does is no part of it.
-            begin = time.process_time()
-            judge(photo, SPEC)
-            taken.append(time.process_time() - begin)
+        # A yardstick of the same machine: benchmarks/photo_gate.py has the milliseconds, of a machine it names.
+        judging = processor_time(lambda: judge(photo, SPEC))
+        reading = processor_time(lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     finally:
         cv2.setNumThreads(threads)
-    assert min(taken) < 0.030
+    assert judging < reading / 2
+
+
+def processor_time(work: Callable[[], object]) -> float:
+    """Least seconds of ten; of this process, since what else the machine does is no part of it."""
+    taken = []
+    for _ in range(10):
+        begin = time.process_time()
+        work()
+        taken.append(time.process_time() - begin)
+    return min(taken)
 
 
 @pytest.mark.slow

@@ -205,9 +205,11 @@ def light(copy: np.ndarray) -> tuple[float, float, float]:
     grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
     up_to = np.cumsum(np.bincount(grey.ravel(), minlength=256))
     dark = int(np.searchsorted(up_to * 10, 9 * grey.size))
-    bright = float((copy.max(axis=2) >= BLOWN).mean())
+    # Not max(axis=2): numpy takes 15 times as long along an axis of three.
+    red, green, blue = cv2.split(copy)
+    bright = float((cv2.max(cv2.max(red, green), blue) >= BLOWN).mean())
     n = GLARE_BLOCK**2
-    least, levels = _blocks(copy.min(axis=2)).sum(axis=2), _blocks(grey)
+    least, levels = _blocks(cv2.min(cv2.min(red, green), blue)).sum(axis=2), _blocks(grey)
     blank = n * (levels**2).sum(axis=2) - levels.sum(axis=2) ** 2 < (GLARE_DETAIL * n) ** 2
     white = blank & (least >= GLARE_LEVEL * n)
     return float(dark), bright, float(white.mean()) if white.size else 0.0
