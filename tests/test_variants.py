@@ -102,3 +102,6 @@ def test_files_are_made_once_and_a_form_that_fails_is_told_of(
     again, dropped = variants.of_bundle(opened, overfit.run, tmp_path, quiet)
     assert [variant.form for variant in again] == [form for form in forms if form != "LiteRT float16"]
     assert [str(d) for d in dropped] == ["phone LiteRT float16: could not be exported: no such operator"]
+    # Nor is a file kept that other code made.
+    monkeypatch.setattr(variants, "_exporting_code", lambda: "changed")
+    assert len(variants.of_bundle(opened, overfit.run, tmp_path, quiet)[1]) == 3

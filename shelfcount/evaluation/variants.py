@@ -229,7 +229,7 @@ class _Exporter:
 
     def export(self, recipe: str) -> Path:
         spec = replace(self.spec, provenance={})
-        known = json.dumps([self.weights, spec.to_json(), recipe, versions()], sort_keys=True)
+        known = json.dumps([self.weights, spec.to_json(), recipe, versions(), _exporting_code()], sort_keys=True)
         path = self.folder / f"{spec.architecture}-{recipe}-{hashlib.sha256(known.encode()).hexdigest()[:12]}.tflite"
         if not path.exists():
             # Converting needs torch and takes a while; a file that stands already needs neither.
@@ -240,6 +240,12 @@ class _Exporter:
             self.converted = self.converted or convert.to_litert(self.net, self.spec)
             write_whole(path, artifact(self.converted, self.spec, recipe, photos))
         return path
+
+
+def _exporting_code() -> str:
+    """Fingerprint of the source that builds, converts and quantizes networks: the package's version alone misses a change in a checkout."""
+    parts = [Path(__file__).parents[1] / part for part in ("deploy", "training")]
+    return hashlib.sha256(b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))).hexdigest()
 
 
 def _calibration(run: Path, spec: ModelSpec) -> list[np.ndarray]:
