@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import agreement as benchmark
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,18 +33,6 @@ def row(*classes: int, left: float = 0, width: float = 20) -> Detections:
     """Products of 20 x 40 pixels, 30 pixels apart."""
     boxes = [[30 * i + left, 10, 30 * i + left + width, 50] for i in range(len(classes))]
     return Detections(boxes, classes)
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "agreement.py"
-    spec = importlib.util.spec_from_file_location("agreement_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 # --- the figures
@@ -184,7 +170,7 @@ def _elsewhere(photo: Photo) -> Photo:
 
 
 @pytest.mark.parametrize("who", ["second", "each"])
-def test_labellers_are_recognised_by_their_errors(benchmark: ModuleType, who: str) -> None:
+def test_labellers_are_recognised_by_their_errors(who: str) -> None:
     rng = np.random.default_rng(5)
     known = labels(*[row(*rng.integers(0, 3, 12)) for _ in range(200)])
     planted = {"missed": 0.08, "misnamed": 0.05, "edge": 0.03}

@@ -3,16 +3,14 @@
 import base64
 import copy
 import dataclasses
-import importlib.util
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 
+import check_faults
 import cv2
 import numpy as np
 import pytest
@@ -593,26 +591,14 @@ def test_drinks_splits_are_fit_to_train_on_and_share_no_photo(drinks: Path) -> N
     }
 
 
-@pytest.fixture(scope="module")
-def faults() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_faults", ROOT / "benchmarks" / "check_faults.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_benchmark_has_a_fault_of_every_kind(faults: ModuleType) -> None:
+def test_benchmark_has_a_fault_of_every_kind() -> None:
     # Entries of a broken form are the parsers' own tests' subject.
-    assert faults.FAULTS.keys() == KINDS.keys() - {"unusable-label"}
-    result = json.loads(faults.RESULT.read_text())
-    assert all(figures["kinds"].keys() == faults.FAULTS.keys() for figures in result["sets"].values())
+    assert check_faults.FAULTS.keys() == KINDS.keys() - {"unusable-label"}
+    result = json.loads(check_faults.RESULT.read_text())
+    assert all(figures["kinds"].keys() == check_faults.FAULTS.keys() for figures in result["sets"].values())
 
 
-def test_benchmark_holds_missing_boxes_against_corrections(faults: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_holds_missing_boxes_against_corrections(monkeypatch: pytest.MonkeyPatch) -> None:
     def photo(*boxes: list[float], untold: list[float] | None = None) -> Dataset:
         every = [*boxes, *([untold] if untold else [])]
         truth = Detections(every, [0] * len(every), ignore=[box is untold for box in every])
@@ -621,14 +607,14 @@ def test_benchmark_holds_missing_boxes_against_corrections(faults: ModuleType, m
     kept, added, dark = [0, 0, 20, 40], [30, 0, 50, 40], [90, 0, 140, 40]
     places = ((31, 1, 51, 41), (100, 0, 120, 40), (300, 0, 320, 40))
     findings = tuple(Finding("warning", "missing-box", "m", "f", Path("a.jpg"), place) for place in places)
-    monkeypatch.setattr(faults, "check", lambda data: Report(data, findings))
-    said = faults.missing_indeed(photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark))
+    monkeypatch.setattr(check_faults, "check", lambda data: Report(data, findings))
+    said = check_faults.missing_indeed(photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark))
     assert said == {"right": 1, "untold": 1, "wrong": 1, "added": 2, "found": 1}
 
 
 @pytest.mark.slow
-def test_benchmark_finds_what_it_plants(faults: ModuleType, shelves: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_finds_what_it_plants(shelves: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("missing-photo", "duplicate", "dark", "junk-class", "box-cut", "doubled-box")
-    monkeypatch.setattr(faults, "FAULTS", {kind: faults.FAULTS[kind] for kind in few})
-    results = faults.measure(copy.copy(shelves), tmp_path, each=3, seed=0)
+    monkeypatch.setattr(check_faults, "FAULTS", {kind: check_faults.FAULTS[kind] for kind in few})
+    results = check_faults.measure(copy.copy(shelves), tmp_path, each=3, seed=0)
     assert {kind: (r["planted"], r["recall"], r["precision"]) for kind, r in results.items()} == dict.fromkeys(few, (3, 1.0, 1.0))

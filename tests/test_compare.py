@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import compare
 import numpy as np
 import pytest
 
@@ -17,18 +15,6 @@ from shelfcount.records import ShelfcountError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare", ROOT / "benchmarks" / "compare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -64,13 +50,13 @@ def without_hits(result: dict[str, Any], photos: int, each: int) -> dict[str, An
     return changed
 
 
-def test_nothing_changed(script: ModuleType, evaluated: dict[str, Any], benched: dict[str, Any]) -> None:
+def test_nothing_changed(evaluated: dict[str, Any], benched: dict[str, Any]) -> None:
     for result in (evaluated, benched):
-        assert {change.state for change in script.compare(result, copy.deepcopy(result))} == {"same"}
+        assert {change.state for change in compare.compare(result, copy.deepcopy(result))} == {"same"}
 
 
-def test_every_stored_result_against_itself(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main([str(RESULTS), str(RESULTS)]) == 0
+def test_every_stored_result_against_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([str(RESULTS), str(RESULTS)]) == 0
     said = capsys.readouterr().out
     assert "drinks_int8.json\n  same         F1: 0." in said
     assert "resamples of 40 photos change it by +0.0000 to +0.0000)" in said
@@ -78,9 +64,9 @@ def test_every_stored_result_against_itself(script: ModuleType, capsys: pytest.C
     assert "0 better, 0 worse" in said
 
 
-def test_losing_a_product_on_every_photo_is_a_loss(script: ModuleType, evaluated: dict[str, Any]) -> None:
+def test_losing_a_product_on_every_photo_is_a_loss(evaluated: dict[str, Any]) -> None:
     worse = without_hits(evaluated, photos=40, each=1)
-    (found,) = [change for change in script.compare(evaluated, worse) if change.name == "F1"]
+    (found,) = [change for change in compare.compare(evaluated, worse) if change.name == "F1"]
     assert found.state == "worse"
     tp, boxes = evaluated["tp"], evaluated["boxes"] + evaluated["found"]
     lost = sum(row["tp"] > 0 for row in evaluated["per_photo"])
@@ -88,18 +74,18 @@ def test_losing_a_product_on_every_photo_is_a_loss(script: ModuleType, evaluated
     assert found.old == pytest.approx(evaluated["f1"])
     # As many hits fewer as there are photos with one, and as many detections.
     assert found.new == pytest.approx(2 * (tp - lost) / (boxes - lost))
-    assert states(script.compare(worse, evaluated))["F1"] == "better"
+    assert states(compare.compare(worse, evaluated))["F1"] == "better"
 
 
-def test_losing_ten_products_on_one_photo_is_noise(script: ModuleType, evaluated: dict[str, Any]) -> None:
+def test_losing_ten_products_on_one_photo_is_noise(evaluated: dict[str, Any]) -> None:
     # A third of the resamples leaves that photo out: (39 / 40) ** 40 is 0.36.
-    (found,) = [change for change in script.compare(evaluated, without_hits(evaluated, photos=1, each=10)) if change.name == "F1"]
+    (found,) = [change for change in compare.compare(evaluated, without_hits(evaluated, photos=1, each=10)) if change.name == "F1"]
     assert found.state == "same"
     assert found.new < found.old
     assert found.why.endswith("to +0.0000")
 
 
-def test_bootstrap_spread_is_that_of_the_means(script: ModuleType) -> None:
+def test_bootstrap_spread_is_that_of_the_means() -> None:
     # 200 photos of 100 products, no false alarms: F1 is nearly linear in the hits, so that the spread of its change
     # is that of a mean, sqrt(2) * 5 / sqrt(200) products of 100 for two models of independent hits.
     rng = np.random.default_rng(3)
@@ -111,20 +97,20 @@ def test_bootstrap_spread_is_that_of_the_means(script: ModuleType) -> None:
         }
         for _ in range(2)
     ]
-    why = script.resampled(*sides).why
+    why = compare.resampled(*sides).why
     low, high = (float(word) for word in why.split(" by ")[1].split(" to "))
     assert (high - low) / (2 * 1.96) == pytest.approx(2**0.5 * 5 / 200**0.5 / 100, rel=0.15)
 
 
-def test_other_photos_or_labels_are_refused(script: ModuleType, evaluated: dict[str, Any]) -> None:
+def test_other_photos_or_labels_are_refused(evaluated: dict[str, Any]) -> None:
     other = copy.deepcopy(evaluated)
     other["per_photo"][0]["truth"] += 1
     name = other["per_photo"][0]["path"]
     with pytest.raises(ShelfcountError, match=f"must be of the same photos and labels, got 1 photos that differ, such as '{name}'"):
-        script.compare(evaluated, other)
+        compare.compare(evaluated, other)
 
 
-def test_a_class_that_broke_down_is_named(script: ModuleType, evaluated: dict[str, Any]) -> None:
+def test_a_class_that_broke_down_is_named(evaluated: dict[str, Any]) -> None:
     broken = copy.deepcopy(evaluated)
     row = max(broken["per_class"], key=lambda row: row["tp"])
     was = dict(row)
@@ -132,7 +118,7 @@ def test_a_class_that_broke_down_is_named(script: ModuleType, evaluated: dict[st
     def lose(products: int) -> dict[str, str]:
         row["tp"], row["found"] = was["tp"] - products, was["found"] - products
         row["f1"] = 2 * row["tp"] / (row["truth"] + row["found"])
-        return {name: state for name, state in states(script.compare(evaluated, broken)).items() if name.startswith("F1 of ")}
+        return {name: state for name, state in states(compare.compare(evaluated, broken)).items() if name.startswith("F1 of ")}
 
     # A quarter of the products found in the most frequent class, of which there are more than 100; then 3 in 100.
     assert was["tp"] > 100
@@ -141,62 +127,62 @@ def test_a_class_that_broke_down_is_named(script: ModuleType, evaluated: dict[st
 
 
 @pytest.mark.parametrize(("by", "state"), [(-0.0099, "same"), (-0.011, "worse"), (0.011, "better")])
-def test_figures_without_a_spread_have_a_margin(script: ModuleType, evaluated: dict[str, Any], by: float, state: str) -> None:
+def test_figures_without_a_spread_have_a_margin(evaluated: dict[str, Any], by: float, state: str) -> None:
     changed = copy.deepcopy(evaluated)
     changed["map"] += by
     changed["macro_f1"] += by
     changed["count_error"]["by_class"]["relative"] -= by
-    found = script.compare(evaluated, changed)
+    found = compare.compare(evaluated, changed)
     assert {states(found)[name] for name in ("mAP", "macro F1", "count error")} == {state}
     changed["map"] = None
-    assert states(script.compare(evaluated, changed))["mAP"] == "not compared"
+    assert states(compare.compare(evaluated, changed))["mAP"] == "not compared"
 
 
 @pytest.mark.parametrize(("spreads", "state"), [(0.99, "same"), (1.01, "worse"), (-1.01, "better")])
-def test_latency_by_the_spread_of_the_runs(script: ModuleType, benched: dict[str, Any], spreads: float, state: str) -> None:
+def test_latency_by_the_spread_of_the_runs(benched: dict[str, Any], spreads: float, state: str) -> None:
     changed = copy.deepcopy(benched)
     latency = changed["rows"][0]["latency"]
     spread = latency["p90"] - latency["p50"]
     for key in ("p50", "p90", "p99"):
         latency[key] += spreads * spread
     name = f"latency of {title(benched)}, 1 thread, ms"
-    assert states(script.compare(benched, changed))[name] == state
+    assert states(compare.compare(benched, changed))[name] == state
     # A wider spread in either hides it.
     latency["p90"] += spread
-    assert states(script.compare(benched, changed))[name] == "same"
+    assert states(compare.compare(benched, changed))[name] == "same"
 
 
-def test_latency_needs_one_machine_and_whole_runs(script: ModuleType, benched: dict[str, Any]) -> None:
+def test_latency_needs_one_machine_and_whole_runs(benched: dict[str, Any]) -> None:
     changed = copy.deepcopy(benched)
     changed["rows"][0]["latency"]["p50"] += 100
     changed["stamp"]["device"] = "a phone"
     name = f"latency of {title(benched)}, 1 thread, ms"
-    (found,) = [change for change in script.compare(benched, changed) if change.name == name]
+    (found,) = [change for change in compare.compare(benched, changed) if change.name == name]
     device = benched["stamp"]["device"]
     assert (found.state, found.why) == ("not compared", f"measured on another machine: {device} against a phone")
     changed["stamp"], changed["quick"] = benched["stamp"], True
-    (found,) = [change for change in script.compare(benched, changed) if change.name == name]
+    (found,) = [change for change in compare.compare(benched, changed) if change.name == name]
     assert (found.state, found.why) == ("not compared", "taken with --quick")
 
 
-def test_on_a_busy_machine_the_baseline_that_ran_beside_it_decides(script: ModuleType, benched: dict[str, Any]) -> None:
+def test_on_a_busy_machine_the_baseline_that_ran_beside_it_decides(benched: dict[str, Any]) -> None:
     benched = {**benched, "reference": len(benched["rows"]) - 1, "times_faster": {"median": 140.0, "low": 130.0, "high": 150.0}}
     slow = copy.deepcopy(benched)
     for row in slow["rows"]:
         row["latency"] |= {key: 3 * row["latency"][key] for key in ("p50", "p90", "p99")}
-    changes = script.compare(benched, slow)
+    changes = compare.compare(benched, slow)
     assert {change.state for change in changes if change.name.startswith("latency")} == {"not compared"}
     assert states(changes)["times faster than the baseline"] == "same"
     # The bundle slowed down by more than the baseline did.
     slow["times_faster"] = {"median": 110.0, "low": 100.0, "high": 129.0}
-    assert states(script.compare(benched, slow))["times faster than the baseline"] == "worse"
+    assert states(compare.compare(benched, slow))["times faster than the baseline"] == "worse"
     # Newer libraries may be what made both slow.
     slow["stamp"]["versions"] = {**slow["stamp"]["versions"], "ai-edge-litert": "9.9"}
-    changes = script.compare(benched, slow)
+    changes = compare.compare(benched, slow)
     assert {change.state for change in changes if change.name.startswith("latency")} == {"worse"}
 
 
-def test_size_memory_threads_and_rows(script: ModuleType, benched: dict[str, Any]) -> None:
+def test_size_memory_threads_and_rows(benched: dict[str, Any]) -> None:
     old, new = copy.deepcopy(benched), copy.deepcopy(benched)
     old["rows"][0]["outside"], new["rows"][0]["outside"] = ["QUANTIZE"], ["QUANTIZE", "HARD_SWISH"]
     old["rows"][0] |= {"memory": 20_000_000, "by_threads": [{**old["rows"][0]["latency"], "threads": 2}]}
@@ -204,7 +190,7 @@ def test_size_memory_threads_and_rows(script: ModuleType, benched: dict[str, Any
     new["rows"][0]["size"] = int(new["rows"][0]["size"] * 0.98)
     new["rows"][-1]["variant"] = "another form"
     name, last = title(benched), benched["rows"][-1]
-    found = states(script.compare(old, new))
+    found = states(compare.compare(old, new))
     assert found[f"memory of {name}, MB"] == "worse"
     assert found[f"size of {name}, MB"] == "better"
     assert found[f"operators of {name} outside XNNPACK"] == "worse"
@@ -213,43 +199,43 @@ def test_size_memory_threads_and_rows(script: ModuleType, benched: dict[str, Any
     assert found[f"{last['name']}, {last['variant']}"] == found[f"{last['name']}, another form"] == "not compared"
 
 
-def test_a_budget_that_is_newly_missed(script: ModuleType, benched: dict[str, Any]) -> None:
+def test_a_budget_that_is_newly_missed(benched: dict[str, Any]) -> None:
     def with_phone(state: str) -> dict[str, Any]:
         line = {"name": "size", "budget": "at most 5.00 MB", "got": "5.10 MB", "state": state, "basis": "the file"}
         return {**benched, "phones": [{"phone": "Pixel 4", "lines": [line]}]}
 
-    assert states(script.compare(with_phone("kept"), with_phone("missed")))["Pixel 4, size"] == "worse"
-    assert states(script.compare(with_phone("missed"), with_phone("kept")))["Pixel 4, size"] == "better"
-    assert "Pixel 4, size" not in states(script.compare(with_phone("missed"), with_phone("missed")))
-    assert "Pixel 4, size" not in states(script.compare(benched, with_phone("missed")))
+    assert states(compare.compare(with_phone("kept"), with_phone("missed")))["Pixel 4, size"] == "worse"
+    assert states(compare.compare(with_phone("missed"), with_phone("kept")))["Pixel 4, size"] == "better"
+    assert "Pixel 4, size" not in states(compare.compare(with_phone("missed"), with_phone("missed")))
+    assert "Pixel 4, size" not in states(compare.compare(benched, with_phone("missed")))
 
 
-def test_exit_codes_and_json(script: ModuleType, evaluated: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_and_json(evaluated: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, written = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "changes.json"
     old.write_text(json.dumps(evaluated))
     new.write_text(json.dumps(without_hits(evaluated, photos=40, each=1)))
-    assert script.main([str(old), str(new), "--json", str(written)]) == 1
+    assert compare.main([str(old), str(new), "--json", str(written)]) == 1
     assert "0 better, 1 worse, 3 within noise, 0 not compared" in capsys.readouterr().out
     (changes,) = json.loads(written.read_text()).values()
     assert [change["state"] for change in changes] == ["worse", "same", "same", "same"]
-    assert script.main([str(new), str(old)]) == 0
-    assert script.main([str(old), str(RESULTS / "merge_views.json")]) == 2
+    assert compare.main([str(new), str(old)]) == 0
+    assert compare.main([str(old), str(RESULTS / "merge_views.json")]) == 2
     assert "that can be compared, got none in merge_views.json" in capsys.readouterr().err
-    assert script.main([str(old), str(tmp_path)]) == 2
+    assert compare.main([str(old), str(tmp_path)]) == 2
     assert "must be two files or two folders" in capsys.readouterr().err
     new.write_text("{")
-    assert script.main([str(old), str(new)]) == 2
+    assert compare.main([str(old), str(new)]) == 2
     assert "cannot read result" in capsys.readouterr().err
 
 
 def test_a_folder_goes_on_past_a_file_of_other_photos(
-    script: ModuleType, evaluated: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for side, corrected in (("old", "drinks_int8.json"), ("new", "drinks_int8_corrected.json")):
         (tmp_path / side).mkdir()
         (tmp_path / side / "a.json").write_text((RESULTS / corrected).read_text())
         (tmp_path / side / "b.json").write_text(json.dumps(evaluated))
-    assert script.main([str(tmp_path / "old"), str(tmp_path / "new")]) == 0
+    assert compare.main([str(tmp_path / "old"), str(tmp_path / "new")]) == 0
     said = capsys.readouterr().out
     assert "a.json\n  not compared all figures (both results must be of the same photos and labels" in said
     assert "b.json\n  same         F1" in said

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import readme_plots
+import readme_tables
+import speed_tables
+import training_tables
 import typer
 
 from shelfcount.cli import app
@@ -31,15 +33,6 @@ def code(document: str) -> list[str]:
     text = (ROOT / document).read_text().replace("\\\n", " ")
     blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
     return [*"\n".join(blocks).splitlines(), *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
-
-
-def tables(name: str = "readme_tables") -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("document", DOCS)
@@ -118,27 +111,24 @@ ROW: dict[str, Any] = {
 
 
 def test_figures_are_current() -> None:
-    module = tables()
-    for (file, name), make in module.TABLES.items():
+    for (file, name), make in readme_tables.TABLES.items():
         readme = (ROOT / file).read_text()
-        assert module.replaced(readme, name, make(module.RESULTS)) == readme, "run benchmarks/readme_tables.py"
+        assert readme_tables.replaced(readme, name, make(readme_tables.RESULTS)) == readme, "run benchmarks/readme_tables.py"
 
 
 def test_figures_come_from_the_results(tmp_path: Path) -> None:
-    module = tables()
-    assert module.figures(tmp_path).count("not measured") == len(module.EVALUATED) * (len(module.HEADS) - 1) + 1
-    speed, training = tables("speed_tables"), tables("training_tables")
+    assert readme_tables.figures(tmp_path).count("not measured") == len(readme_tables.EVALUATED) * (len(readme_tables.HEADS) - 1) + 1
     tables_left = (
-        training.steps,
-        training.members,
-        training.training_speed,
-        training.held_back,
-        training.quantization,
-        speed.peers,
-        speed.growth,
-        speed.at_320,
-        speed.with_avx2,
-        speed.phones,
+        training_tables.steps,
+        training_tables.members,
+        training_tables.training_speed,
+        training_tables.held_back,
+        training_tables.quantization,
+        speed_tables.peers,
+        speed_tables.growth,
+        speed_tables.at_320,
+        speed_tables.with_avx2,
+        speed_tables.phones,
     )
     assert [make(tmp_path).count("not measured") for make in tables_left] == [1] * len(tables_left)
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
@@ -147,7 +137,7 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     result = {**scores, "count_error": {"by_class": {"relative": 0.125}}, "model": model}
     (tmp_path / "drinks_int8.json").write_text(json.dumps(result))
     (tmp_path / "drinks_int8_corrected.json").write_text(json.dumps({**result, "f1": 0.9, "boxes": 1300}))
-    shown = module.figures(tmp_path)
+    shown = readme_tables.figures(tmp_path)
     row = "| the released bundle: int8, LiteRT | 0.831 | 0.950 | not measured | 0.125 | 0.900 | 0.950 | not measured | 0.125 |"
     assert row in shown
     assert "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes" in shown
@@ -160,24 +150,23 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     trained = {"rows": [ROW], "verdict": ["9 times faster"], "evaluation": {"boxes": 1300}, "stamp": stamp}
     trained["phones"] = [{"phone": "Pixel 4", "lines": [line]}]
     (tmp_path / "drinks_bench_trained.json").write_text(json.dumps(trained))
-    shown = module.figures(tmp_path)
+    shown = readme_tables.figures(tmp_path)
     assert "started from baseline-windows/model.safetensors, at commit abc" in shown
     assert "The released bundle beside this baseline:" in shown
-    assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed.phones(tmp_path)
+    assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed_tables.phones(tmp_path)
     assert "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown
     assert re.findall(r'src="benchmarks/results/(\w+\.png)"', shown) == ["drinks_f1_size.png"]
 
 
 def test_plots_need_a_trained_baseline() -> None:
-    module = tables("readme_plots")
     row = ROW
     untrained = {**row, "role": "baseline", "variant": "LiteRT float32", "size": 10**8, "f1": None}
-    assert module.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
+    assert readme_plots.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
     one = {"name": "cola", "truth": 4, "found": 4, "tp": 3, "count_mae": 0.0, "count_bias": 0.0}
     judged = {"per_class": [one, {**one, "name": "tea"}]}
     compared = {"rows": [row, {**untrained, "f1": 0.92}], "evaluation": judged, "baseline_evaluation": judged}
-    drawn = module.draw(compared)
-    assert tuple(drawn) == module.PLOTS
+    drawn = readme_plots.draw(compared)
+    assert tuple(drawn) == readme_plots.PLOTS
     assert all(data.startswith(b"\x89PNG") for data in drawn.values())
 
 
@@ -189,7 +178,7 @@ def test_consumers_leave_no_row_without_figures_or_reason(tmp_path: Path) -> Non
     about = {"name": "drinks", "sha256": "0123456789abcdef", "photos": 4, "products": 130, "f1": 0.85, "stamp": stamp}
     result = {**about, "arm_bits": {"reason": "not run: no network"}, "rows": [unmade, met]}
     (tmp_path / "consumers.json").write_text(json.dumps(result))
-    shown = tables().consumers(tmp_path).splitlines()
+    shown = readme_tables.consumers(tmp_path).splitlines()
     assert shown[2] == "| MediaPipe Tasks, web | 1.1.0 | `model.tflite` | yes | 0.831 | 1.500 | 0.031 |"
     assert shown[3] == "| LiteRT on Arm | - | `model.tflite` | - | not run: These are missing: debootstrap | - | - |"
     assert shown[-1].startswith("Bundle drinks (sha256 0123456789ab...) on 4 golden photos with 130 products")
@@ -197,7 +186,7 @@ def test_consumers_leave_no_row_without_figures_or_reason(tmp_path: Path) -> Non
 
 def test_figures_need_their_markers() -> None:
     with pytest.raises(ValueError, match="'<!-- figures -->' and then '<!-- /figures -->', once each"):
-        tables().replaced("no markers here", "figures", "text")
+        readme_tables.replaced("no markers here", "figures", "text")
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import placement
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from placement import CATALOGUE, arranged, edge_errors, shelf
 
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import render
 from shelfcount.shelf.facings import Arrangement, arrange, shares, to_json
 from shelfcount.shelf.rows import Placement, rows
-
-
-def _placement() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "placement.py"
-    spec = importlib.util.spec_from_file_location("placement", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    # Its dataclasses look their module up by name.
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-placement = _placement()
-shelf, arranged, edge_errors, CATALOGUE = placement.shelf, placement.arranged, placement.edge_errors, placement.CATALOGUE
 
 
 @pytest.mark.parametrize("tilt", [-15.0, -7.0, 0.0, 15.0])

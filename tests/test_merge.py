@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from merge_views import CATALOGUE, CLASSES, THRESHOLD, Noise, counted, detected, errors, true_counts
 
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import Scene, views
@@ -28,21 +27,6 @@ from shelfcount.vision import images
 pytestmark = pytest.mark.slow
 
 
-def _load() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "merge_views.py"
-    spec = importlib.util.spec_from_file_location("merge_views", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    # Its dataclasses look their module up by name.
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-merge_views = _load()
-CATALOGUE, CLASSES, THRESHOLD = merge_views.CATALOGUE, merge_views.CLASSES, merge_views.THRESHOLD
-Noise, detected, counted = merge_views.Noise, merge_views.detected, merge_views.counted
-true_counts, errors = merge_views.true_counts, merge_views.errors
 WIDE = ShelfParams(width=800, height=600, rows=(2, 3), facings=(12, 16))
 
 

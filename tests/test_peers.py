@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+import peers
 import pytest
 
 from shelfcount.deploy import contract, flatbuffer
@@ -16,24 +14,13 @@ from shelfcount.evaluation.variants import count_parameters
 from shelfcount.runtime.bundle import RAW_MODEL
 
 
-@pytest.fixture(scope="module")
-def peers() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "peers.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_peers", path)
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their own module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_calibration_noise_is_the_same_each_time(peers: ModuleType) -> None:
+def test_calibration_noise_is_the_same_each_time() -> None:
     assert [photo.shape for photo in peers.noise(8)] == [(8, 8, 3)] * peers.NOISE_PHOTOS
     np.testing.assert_array_equal(peers.noise(8), peers.noise(8))
 
 
 @pytest.mark.slow
-def test_the_bundle_is_measured_up_to_its_heads(peers: ModuleType, released: Path, tmp_path: Path) -> None:
+def test_the_bundle_is_measured_up_to_its_heads(released: Path, tmp_path: Path) -> None:
     heads = peers.bundle_heads(tmp_path)
     data, whole = heads.path.read_bytes(), (released / "model.tflite").read_bytes()
     assert flatbuffer.operator_names(data) == flatbuffer.operator_names(whole)[:-1]
@@ -43,7 +30,7 @@ def test_the_bundle_is_measured_up_to_its_heads(peers: ModuleType, released: Pat
 
 
 @pytest.mark.slow
-def test_a_row_says_what_was_measured_and_where_it_comes_from(peers: ModuleType, tmp_path: Path) -> None:
+def test_a_row_says_what_was_measured_and_where_it_comes_from(tmp_path: Path) -> None:
     heads = peers.bundle_heads(tmp_path)
     # The bundle against itself: equal but for noise, so no spread can be asserted.
     own, twin = peers.measure([heads, peers.Peer("twin", "int8", heads.path, "here", "none")], runs=3, threads=1)
@@ -56,7 +43,7 @@ def test_a_row_says_what_was_measured_and_where_it_comes_from(peers: ModuleType,
 
 
 @pytest.mark.slow
-def test_float16_weights_are_widened_without_a_change(peers: ModuleType, released: Path) -> None:
+def test_float16_weights_are_widened_without_a_change(released: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     narrow = (released / RAW_MODEL).read_bytes()

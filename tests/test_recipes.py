@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import distill
+import held_back
 import pytest
+import ssdlite
 import torch
 from conftest import Shelves
 from safetensors.torch import load_file
@@ -24,21 +25,10 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
 
 
-def _script(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does() -> None:
-    script = _script("export/distill.py")
     torch.manual_seed(0)
     teacher, student = (build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused"))
-    script.transplant(teacher, student, fused=True)
+    distill.transplant(teacher, student, fused=True)
     features = torch.randn(1, 32, 8, 8)
     with torch.no_grad():
         # Stages 3 and 4 of the teacher are 2 and 3 of the student, the first two blocks of its 5 are all of the student's 4.
@@ -60,10 +50,9 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
     ],
 )
 def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list[list[tuple[int, ...]]]) -> None:
-    script = _script("export/distill.py")
     levels = retinanet_levels() if member == "resnet50" else LEVELS
     teacher, student = build("mobilenet_v2", 3, LEVELS, 16).eval(), build(member, 3, levels, 16).eval()
-    taught = script.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
+    taught = distill.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
     with torch.no_grad():
         for half in ("wanted", "learned"):
             found = [[tuple(f.shape) for f in getattr(lesson, half)(torch.zeros(1, 3, 64, 96))] for lesson in taught]
@@ -71,8 +60,7 @@ def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list
 
 
 def test_the_teacher_may_be_the_network_that_comes_with_the_package(shelves: Shelves) -> None:
-    script = _script("export/distill.py")
-    teacher, spec = script.teacher_of("shipped", shelves.train)
+    teacher, spec = distill.teacher_of("shipped", shelves.train)
     shipped = load_file(SHIPPED / "mobilenet_v2.safetensors")
     assert spec.classes == shelves.train.classes
     for name in ("trunk.conv_stem.weight", "laterals.0.0.weight"):
@@ -80,28 +68,26 @@ def test_the_teacher_may_be_the_network_that_comes_with_the_package(shelves: She
 
 
 def test_lost_products_are_told_by_whether_their_label_was_ever_in_doubt() -> None:
-    script = _script("benchmarks/held_back.py")
     boxes = [[0, 0, 10, 20], [20, 0, 30, 20], [40, 0, 50, 20], [60, 0, 70, 20]]
     photo = Photo(Path("a.jpg"), 80, 40, Detections(boxes, [0, 1, 1, 0]))
     # As published the second had another name, and the third no label.
     before = Photo(Path("a.jpg"), 80, 40, Detections([boxes[0], boxes[1], boxes[3]], [0, 0, 0]))
     found = Detections([boxes[0]], [0], [0.9])
     corrected, published = (Dataset(("cola", "tea"), (p,)) for p in (photo, before))
-    counted = script.unsure_labels(corrected, published, [found], 0.5)
+    counted = held_back.unsure_labels(corrected, published, [found], 0.5)
     assert counted == {"products": 4, "lost": 3, "lost_with_the_same_label_as_published": 1}
-    (row,) = script.photo_rows(score(corrected, [found], 0.5))
+    (row,) = held_back.photo_rows(score(corrected, [found], 0.5))
     assert (row["photo"], row["missed or misnamed"], row["false"], row["f1"]) == ("a.jpg", 3, 0, 0.4)
 
 
 @pytest.mark.slow
 def test_torchvisions_detector_is_trained_and_judged_on_the_same_photos(drinks: Path) -> None:
-    script = _script("benchmarks/ssdlite.py")
-    training, validation = aligned(*(script.corrected(drinks, part) for part in ("train", "val")))
-    net = script.train(training.subset(range(8)), 1, 0)
+    training, validation = aligned(*(ssdlite.corrected(drinks, part) for part in ("train", "val")))
+    net = ssdlite.train(training.subset(range(8)), 1, 0)
     few = validation.subset(range(2))
     # One step from nothing finds nothing that is sure; what is looked at is that it is asked and judged.
     net.score_thresh = 0.0
-    found = run(script.TorchvisionDetector(net, few.classes), few)
+    found = run(ssdlite.TorchvisionDetector(net, few.classes), few)
     assert [0 < len(f) <= 300 for f in found] == [True, True]
     judged = score(few, found, 0.0).micro
     assert (judged.truth, judged.f1 < 0.5) == (few.boxes, True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
 
 import cv2
+import merge_views
 import numpy as np
 import pytest
+from merge_views import CATALOGUE
 
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import Scene, views
@@ -23,19 +21,6 @@ from shelfcount.shelf.registration import MOST_PHOTOS, register
 pytestmark = pytest.mark.slow
 
 
-def _load() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "merge_views.py"
-    spec = importlib.util.spec_from_file_location("merge_views", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    # Its dataclasses look their module up by name.
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-merge_views = _load()
-CATALOGUE = merge_views.CATALOGUE
 # Two rows, wide: the photos' width is what limits them, so that neighbours share no more than they are asked to.
 WIDE = ShelfParams(width=800, height=600, rows=(2, 3), facings=(12, 16))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import scaling
 import torch
 
 from shelfcount.records import AnchorLevel, Detections, ModelSpec
@@ -22,25 +21,13 @@ from shelfcount.vision.postprocess import detections_from_heads
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scaling", ROOT / "benchmarks" / "scaling.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("products", "found"), [(0, 0), (10, 10), (300, 300), (500, 300)])
-def test_what_is_painted_is_found_up_to_the_most_that_a_file_gives(script: ModuleType, products: int, found: int) -> None:
-    level = script.crafted_level()
-    image = script.painted(416, products)
+def test_what_is_painted_is_found_up_to_the_most_that_a_file_gives(products: int, found: int) -> None:
+    level = scaling.crafted_level()
+    image = scaling.painted(416, products)
     pixels = torch.from_numpy((image.astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE).permute(2, 0, 1)[None]
     with torch.no_grad():
-        location, logits = script.Painted(5, script.CANDIDATES)(pixels)
+        location, logits = scaling.Painted(5, scaling.CANDIDATES)(pixels)
     scores = logits.sigmoid()[0].numpy()
     seen = detections_from_heads(
         location[0].numpy(),
@@ -54,39 +41,39 @@ def test_what_is_painted_is_found_up_to_the_most_that_a_file_gives(script: Modul
     )
     assert len(seen) == found
     # Each product is seen by as many anchors as a real network has above the file's threshold.
-    assert (scores.max(axis=1) >= 0.05).sum() == products * script.CANDIDATES
+    assert (scores.max(axis=1) >= 0.05).sum() == products * scaling.CANDIDATES
     assert set(seen.classes.tolist()) <= {0}
 
 
-def test_powers_and_lines_are_those_planted(script: ModuleType) -> None:
+def test_powers_and_lines_are_those_planted() -> None:
     x = [1, 2, 4, 8]
-    np.testing.assert_allclose(script.powers(x, [3 * v**1.5 for v in x]), 1.5)
-    assert script.line(x, [10 + 2 * v for v in x]) == (pytest.approx(10), pytest.approx(2))
+    np.testing.assert_allclose(scaling.powers(x, [3 * v**1.5 for v in x]), 1.5)
+    assert scaling.line(x, [10 + 2 * v for v in x]) == (pytest.approx(10), pytest.approx(2))
 
 
-def test_a_bend_is_named_where_it_is(script: ModuleType) -> None:
+def test_a_bend_is_named_where_it_is() -> None:
     x = [10, 100, 1000]
-    assert script.power_sentence(x, [2.0 * v for v in x], "pixels", "pixels") == (
+    assert scaling.power_sentence(x, [2.0 * v for v in x], "pixels", "pixels") == (
         "From 10 to 1000 pixels the time grows 100.0 times (20 to 2,000 ms), with the power 1.00 of the pixels throughout: no bend."
     )
     # A side twice as long is four times the area.
-    assert "power 1.00 of the area throughout" in script.power_sentence(x, [v**2 for v in x], "pixels a side", "area", 2)
-    bent = script.power_sentence(x, (5.0, 5.0, 50.0), "pixels", "pixels")
+    assert "power 1.00 of the area throughout" in scaling.power_sentence(x, [v**2 for v in x], "pixels a side", "area", 2)
+    bent = scaling.power_sentence(x, (5.0, 5.0, 50.0), "pixels", "pixels")
     assert bent.endswith("It bends at 100: power 0.00 of the pixels before, 1.00 behind.")
-    said = script.line_sentence([1, 10, 100], [920, 1100, 2900], "photo", "photos")
+    said = scaling.line_sentence([1, 10, 100], [920, 1100, 2900], "photo", "photos")
     assert said == (
         "The time fits 900 ms and 20 ms for each photo. It bends at 45 photos: below, the fixed part is most of it, above, the photos."
     )
-    assert "It would bend at 45 photos, beyond the 10 measured" in script.line_sentence([1, 10], [920, 1100], "photo", "photos")
-    assert script.line_sentence([1, 10], [19, 199], "photo", "photos").endswith("no bend in this range.")
+    assert "It would bend at 45 photos, beyond the 10 measured" in scaling.line_sentence([1, 10], [920, 1100], "photo", "photos")
+    assert scaling.line_sentence([1, 10], [19, 199], "photo", "photos").endswith("no bend in this range.")
 
 
-def test_largest_tensor_of_the_released_file(script: ModuleType, released: Path) -> None:
+def test_largest_tensor_of_the_released_file(released: Path) -> None:
     # 416 x 416 pixels as float32, before they are quantized; the widest int8 tensor, of the second stage, has 104 * 104 * 96.
-    assert script.largest_tensor((released / "model.tflite").read_bytes()) == 416 * 416 * 3 * 4
+    assert scaling.largest_tensor((released / "model.tflite").read_bytes()) == 416 * 416 * 3 * 4
 
 
-def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes(script: ModuleType) -> None:
+def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes() -> None:
     class Finder:
         spec = ModelSpec("m", "a", ("cola",), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),))
 
@@ -96,7 +83,7 @@ def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes
 
     photo = np.zeros((60, 60, 3), np.uint8)
     photo[:25, :16] = 255
-    made = script.mosaic(Finder(), [photo], 1)
+    made = scaling.mosaic(Finder(), [photo], 1)
     assert made.shape == (866, 1155, 3)
     # Ten times enlarged, to 200 a side: two photos of 600 stand side by side.
     assert made[100, 100, 0] == made[100, 700, 0] == made[700, 100, 0] == 255
@@ -104,23 +91,23 @@ def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes
 
 
 @pytest.mark.slow
-def test_a_count_in_a_process_of_its_own(script: ModuleType, released: Path, tmp_path: Path) -> None:
-    seconds, megabytes = script.command(released, [released / "golden" / "1.jpg"], tmp_path)
+def test_a_count_in_a_process_of_its_own(released: Path, tmp_path: Path) -> None:
+    seconds, megabytes = scaling.command(released, [released / "golden" / "1.jpg"], tmp_path)
     assert seconds > 0
     # numpy, OpenCV and LiteRT alone take more than 50 MB.
     assert 50 < megabytes < 2000
     assert len(json.loads((tmp_path / "counts.json").read_text())["photos"]) == 1
     with pytest.raises(subprocess.CalledProcessError):
-        script.command(tmp_path, [released / "golden" / "1.jpg"], tmp_path)
+        scaling.command(tmp_path, [released / "golden" / "1.jpg"], tmp_path)
 
 
 @pytest.mark.slow
-def test_short_form(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["scaling.py", "--short", "--out", str(tmp_path)])
-    assert script.main() == 0
+    assert scaling.main() == 0
     said = capsys.readouterr().out
     result = json.loads((tmp_path / "scaling.json").read_text())
-    assert result["bundle"]["sha256"] == read_bundle(script.RELEASED).sha256
+    assert result["bundle"]["sha256"] == read_bundle(scaling.RELEASED).sha256
     for part in ("input_size", "classes", "products", "photo_size", "batch"):
         assert [row["at"] for row in result[part]["rows"]] == sorted(row["at"] for row in result[part]["rows"])
         assert " ".join(result[part]["says"]) in said
