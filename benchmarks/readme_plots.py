@@ -1,4 +1,5 @@
-"""Draw the README's plots from the stamped comparison beside this file: F1 against latency and size, and F1 of each class.
+"""Draw the README's plots from the results beside this file: F1 against latency and size, F1 of each class, and how the
+baseline learnt.
 
 ``python benchmarks/readme_plots.py`` writes them; `readme_tables.py` then shows those that are there. Where no two
 models of the comparison have an F1 there is nothing to draw, and what was drawn before is removed.
@@ -6,7 +7,9 @@ models of the comparison have an F1 there is nothing to draw, and what was drawn
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +25,8 @@ RESULTS = Path(__file__).parent / "results"
 # As `shelfcount bench` writes it, of the released bundle and the trained baseline.
 COMPARED = "drinks_bench_trained.json"
 PLOTS = ("drinks_f1_latency.png", "drinks_f1_size.png", "drinks_f1_classes.png")
+# Of the baseline's trainings, one after the other, with their names in a column `run`; and what is drawn of it.
+HISTORY, CURVE = "drinks_baseline_history.csv", "drinks_baseline_curve.png"
 
 
 def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
@@ -43,12 +48,28 @@ def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
     return plots
 
 
+def learning_curve(history: Path) -> bytes:
+    """Loss and validation F1 over the epochs of all trainings as PNG bytes.
+
+    Args:
+        history: As `baseline.sh` puts it together.
+    """
+    with history.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    runs = dict.fromkeys(row["run"] for row in rows)
+    losses = {f"loss of {run}": [float(row["loss"]) if row["run"] == run else math.nan for row in rows] for run in runs}
+    f1 = [float(row["val_f1"]) if row["val_f1"] else None for row in rows]
+    return figures.training_curves(range(1, len(rows) + 1), losses, f1)
+
+
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[ClassScore]:
     return [ClassScore(row["name"], Score(row["truth"], row["found"], row["tp"]), row["count_mae"], row["count_bias"]) for row in rows]
 
 
 def main() -> None:
     """Write the plots, and say which could not be drawn."""
+    if (RESULTS / HISTORY).exists():
+        write_whole(RESULTS / CURVE, learning_curve(RESULTS / HISTORY))
     path = RESULTS / COMPARED
     plots = draw(json.loads(path.read_text())) if path.exists() else {}
     for name in PLOTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from shelfcount.report.page import NOT_MEASURED, show
 PLOTS = {
     "drinks_f1_latency.png": "F1 of each form of the released network and of the baseline, over the time of one photo",
     "drinks_f1_size.png": "F1 of the same, over the size of the file",
+    "drinks_f1_classes.png": "F1 of each class, of the released bundle and of the baseline",
+    "drinks_baseline_curve.png": "Loss and validation F1 of the baseline over the epochs of its trainings",
 }
 PEER_HEADS = (
     "detector",
@@ -39,18 +42,15 @@ def baseline(model: dict[str, Any], history: Path) -> str:
         model: As `shelfcount evaluate` writes it.
         history: CSV of all its trainings, with their names in a column `run`.
     """
-    made, curve = model["trained"], ""
+    made, how, curve = model["trained"], "", ""
     if history.exists():
         with history.open(newline="") as file:
-            judged = [
-                f"{float(row['val_f1']):.3f} after epoch {row['epoch']} of {row['run']}"
-                for row in csv.DictReader(file)
-                if row.get("val_f1")
-            ]
-        curve = f" F1 on validation: {', '.join(judged)}." if judged else ""
+            runs = {run: list(epochs) for run, epochs in groupby(csv.DictReader(file), key=lambda row: row["run"])}
+        ends = [f"{float(epochs[-1]['val_f1']):.3f} after {len(epochs)} epochs of {run}" for run, epochs in runs.items()]
+        how, curve = f" in {len(runs)} trainings,", f" F1 on validation: {', '.join(ends)}."
     return (
         f"The baseline was trained by [baseline.sh](benchmarks/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
-        f"seed {model['seed']}, in two trainings, of which the last took {model['minutes']:.1f} minutes and started from "
+        f"seed {model['seed']},{how} the last in {model['minutes']:.1f} minutes from "
         f"{model['start']}, at commit {made['commit']} on {made['device']}.{curve}"
     )
 

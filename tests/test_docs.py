@@ -150,8 +150,12 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     trained = {"rows": [ROW], "verdict": ["9 times faster"], "evaluation": {"boxes": 1300}, "stamp": stamp}
     trained["phones"] = [{"phone": "Pixel 4", "lines": [line]}]
     (tmp_path / "drinks_bench_trained.json").write_text(json.dumps(trained))
+    learnt = "run,epoch,loss,val_f1\nwindows,1,0.3,\nwindows,2,0.2,0.85\nwhole,1,0.1,0.86\n"
+    (tmp_path / readme_plots.HISTORY).write_text(learnt)
+    assert readme_plots.learning_curve(tmp_path / readme_plots.HISTORY).startswith(b"\x89PNG")
     shown = readme_tables.figures(tmp_path)
-    assert "started from baseline-windows/model.safetensors, at commit abc" in shown
+    assert "in 2 trainings, the last in 12.3 minutes from baseline-windows/model.safetensors, at commit abc" in shown
+    assert "F1 on validation: 0.850 after 2 epochs of windows, 0.860 after 1 epochs of whole." in shown
     assert "The released bundle beside this baseline:" in shown
     assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed_tables.phones(tmp_path)
     assert "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown

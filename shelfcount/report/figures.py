@@ -220,6 +220,9 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="x")
         right = ax.twinx()
+        # The right grid goes behind the left lines.
+        ax.set_zorder(right.get_zorder() + 1)
+        ax.patch.set_visible(False)
         known = [(e, v) for e, v in zip(epochs, f1, strict=True) if v is not None]
         right.plot([e for e, _ in known], [v for _, v in known], color=VERMILION, marker="o", markersize=3.5, label="F1")
         right.set(ylim=(0, 1.02), ylabel="validation F1")
