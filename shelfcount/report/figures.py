@@ -218,15 +218,16 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
         _label_1_2_5(ax.yaxis)
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.grid(axis="x")
         right = ax.twinx()
-        # The right grid goes behind the left lines.
+        # The whole grid belongs to the right axes, which go behind, so that it crosses no line.
         ax.set_zorder(right.get_zorder() + 1)
         ax.patch.set_visible(False)
+        right.xaxis.set_visible(True)
+        right.tick_params(axis="x", labelbottom=False)
         known = [(e, v) for e, v in zip(epochs, f1, strict=True) if v is not None]
         right.plot([e for e, _ in known], [v for _, v in known], color=VERMILION, marker="o", markersize=3.5, label="F1")
         right.set(ylim=(0, 1.02), ylabel="validation F1")
-        right.grid(axis="y")
+        right.grid()
         lines = [*ax.get_lines(), *right.get_lines()]
         ax.legend(lines, [str(line.get_label()) for line in lines], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
 
