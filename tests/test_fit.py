@@ -132,6 +132,19 @@ def test_epochs_that_were_not_the_best_are_not_repeated(tmp_path: Path, train: T
 
 
 @pytest.mark.slow
+def test_epochs_since_the_last_validation_are_not_repeated(tmp_path: Path, train: Train) -> None:
+    changes, judge = (*LONG, "train.validate_every=3"), rising_judge()
+    train(tmp_path / "whole", *changes, judge=rising_judge())
+    # The first step of epoch 5; epochs 3 and 6 are judged.
+    with pytest.raises(StoppedError):
+        train(tmp_path / "killed", *changes, judge=judge, on_step=kill_at(9))
+    steps: list[int] = []
+    train(tmp_path / "killed", *changes, judge=judge, resume=True, on_step=lambda done, total, figures: steps.append(done))
+    assert steps == [9, 10, 11, 12]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
 def test_process_killed_by_the_system_goes_on(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
     def command(run: Path, *more: str) -> list[str]:
         sets = [part for change in (*tiny, *LONG) for part in ("--set", change)]

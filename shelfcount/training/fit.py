@@ -213,9 +213,9 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
     interval = min(options.validate_every, options.epochs)
     # Written when the epoch's row of the history is there; `save_last` of Lightning would leave out
     # the epochs that were not the best so far, and a resumed run would repeat them.
-    often: dict[str, Any] = {"every_n_epochs": interval, "save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_fitness", mode="max", **often)
-    last = ModelCheckpoint(run / "checkpoints", filename="last", **often)
+    saving: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_fitness", mode="max", every_n_epochs=interval, **saving)
+    last = ModelCheckpoint(run / "checkpoints", filename="last", every_n_epochs=1, **saving)
     stop = EarlyStopping("val_fitness", mode="max", patience=max(1, options.patience // interval))
     parallel = options.devices * options.nodes > 1
     for name in ("pytorch_lightning", "lightning_fabric"):
