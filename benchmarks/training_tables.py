@@ -20,22 +20,38 @@ def steps(results: Path) -> str:
     result = read_result(results / "ablation.json")
     if result is None:
         return f"Ablation: {NOT_MEASURED}."
-    heads = ("change", "seeds", "F1", "F1, class ignored", "mAP", "count error")
-    rows = []
     peer = read_result(results / "ssdlite.json")
-    all_rows = result["rows"] + (peer["rows"] if peer else [])
-    for name in dict.fromkeys(row["name"] for row in all_rows):
-        same = [row for row in all_rows if row["name"] == name]
-        means = [_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error")]
-        rows.append([f"{name}: {same[0]['what']}", str(len(same)), *means])
     first = result["rows"][0]
-    legend = f"{first['epochs']} epochs each; {result['photos']}. {origin(first)}"
     elsewhere: dict[str, list[str]] = {}
     for row in result["rows"]:
         if row["stamp"]["device"] != first["stamp"]["device"]:
             elsewhere.setdefault(row["stamp"]["device"], []).append(f"{row['name']} at commit {row['stamp']['commit']}")
-    legend += "".join(f" On {device}: {'; '.join(of)}." for device, of in elsewhere.items())
-    return "\n\n".join(["\n".join(rows_under(heads, rows)), legend])
+    legend = _epochs(result) + "".join(f" On {device}: {'; '.join(of)}." for device, of in elsewhere.items())
+    return "\n\n".join([_changes(result["rows"] + (peer["rows"] if peer else [])), legend])
+
+
+def steps_again(results: Path) -> str:
+    """Those whose difference is small or that were missing, on several seeds, from a start made anew, so with a base of their own."""
+    result = read_result(results / "ablation_again.json")
+    return f"Ablation, again: {NOT_MEASURED}." if result is None else "\n\n".join([_changes(result["rows"]), _epochs(result)])
+
+
+def _changes(rows: Sequence[dict[str, Any]]) -> str:
+    """A row for each change; what it wins is held against the base of the same seed."""
+    heads = ("change", "seeds", "F1", "F1 points above the base, seed by seed", "F1, class ignored", "mAP", "count error")
+    base = {row["seed"]: row["f1"] for row in rows if row["name"] == "base"}
+    table = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        same = [row for row in rows if row["name"] == name]
+        f1, *others = (_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error"))
+        won = [f"{100 * (row['f1'] - base[row['seed']]):+.1f}" for row in same if row["seed"] in base and name != "base"]
+        table.append([f"{name}: {same[0]['what']}", str(len(same)), f1, ", ".join(won) or "-", *others])
+    return "\n".join(rows_under(heads, table))
+
+
+def _epochs(result: dict[str, Any]) -> str:
+    first = result["rows"][0]
+    return f"{first['epochs']} epochs each; {result['photos']}. {origin(first)}"
 
 
 def members(results: Path) -> str:

@@ -647,6 +647,7 @@ def evaluate(
     """Precision, recall, F1, mAP and count error on labelled photos; with --repeats, how much they owe to the split."""
     from shelfcount.data.formats import fingerprint
     from shelfcount.evaluation import metrics
+    from shelfcount.evaluation.threshold import sweep
     from shelfcount.report import confusion_page
     from shelfcount.report.figures import confusion_matrix
     from shelfcount.stamp import stamp
@@ -666,16 +667,17 @@ def evaluate(
     with bar("evaluating") as advance:
         found = metrics.run(detector, dataset, progress=advance)
     # mAP wants the detections of low score, and has them: `open_low` sees to it.
-    result = metrics.score(dataset, found, threshold)
+    result, best = metrics.score(dataset, found, threshold), sweep(dataset, found).best_f1
     if json_file:
         head = {"model": facts, "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(threads=threads)}
-        write_json(json_file, {**head, **result.to_json()})
+        write_json(json_file, {**head, **result.to_json(), "best_threshold": dict(zip(("threshold", "f1"), best, strict=True))})
     if picture:
         write_whole(picture, confusion_matrix(result.confusion, result.classes))
     if html:
         trained = None if learnt is None else Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
         confusion_page.write_page(dataset, found, result, facts["name"], html, trained, curves)
     _print_evaluation(result)
+    out.print(f"{'F1 at the best score':26} {best[1]:.4f} at {best[0]:.4f}, which only these photos know")
 
 
 def _repeated(

@@ -63,6 +63,10 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
     text = (tmp_path / "report.md").read_text()
     assert [row for row in result.rows if f"| {bench_page.label(row)} |" not in text] == []
     assert (tmp_path / "counted.jpg").stat().st_size > 10_000
+    # Of the bundle and the baseline: no threshold gives less than the best one.
+    for row, curve in zip((own, result.rows[result.reference]), result.curves, strict=True):
+        assert row.best_f1 == curve.best_f1
+        assert row.best_f1[1] >= row.f1
 
 
 def test_a_bundle_against_a_larger_one_in_the_short_form(overfit, artifact: Callable[[str], bytes], bundle: Path, tmp_path: Path) -> None:

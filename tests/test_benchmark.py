@@ -71,7 +71,10 @@ def test_verdict_claims_what_was_measured() -> None:
     assert lines[0] == "50 times smaller (3.00 MB against 150.0 MB)"
     assert lines[1] == "80 times faster (70 to 90 over paired runs)"
     assert "not measured" in lines[2]
-    assert verdict(PHONE, replace(BASELINE, f1=0.86), Ratio(80.2, 70.4, 90.1))[2] == "F1 0.840 against 0.860"
+    assert verdict(PHONE, replace(BASELINE, f1=0.86), Ratio(80.2, 70.4, 90.1))[2:] == ["F1 0.840 against 0.860"]
+    swept = [replace(PHONE, best_f1=(0.5, 0.85)), replace(BASELINE, f1=0.86, best_f1=(0.31, 0.883))]
+    said = verdict(*swept, Ratio(80.2, 70.4, 90.1))[3]
+    assert said.endswith("best on these very photos, at scores of 0.50 and 0.31, F1 0.850 against 0.883")
 
 
 def test_a_difference_in_f1_is_held_against_the_photos() -> None:

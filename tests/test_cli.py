@@ -359,6 +359,8 @@ def test_evaluate_takes_a_run_or_a_bundle(shelfcount: Shelfcount, tmp_path: Path
     assert float(line.split()[-1]) > 0.8
     assert "mAP 0.5:0.95" in said.out
     assert "not measured" not in said.out
+    assert result["best_threshold"]["f1"] >= result["f1"]
+    assert f"{result['best_threshold']['f1']:.4f} at {result['best_threshold']['threshold']:.4f}" in said.out
     assert read_photo(tmp_path / "confusion.png").ndim == 3
 
 

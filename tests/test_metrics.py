@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shelfcount.evaluation import threshold as threshold_module
 from shelfcount.evaluation.metrics import CountError, Score, evaluate, match, run, score
-from shelfcount.evaluation.threshold import best_threshold
+from shelfcount.evaluation.threshold import best_threshold, sweep
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.vision.images import write_photo
 
@@ -350,6 +350,7 @@ def test_one_matching_serves_every_threshold(seed):
         result = score(data, found, curve.thresholds[i], average_precision=False)
         assert result.micro.f1 == pytest.approx(curve.f1[i])
         assert result.count_by_class.mae * len(data) == pytest.approx(curve.count_error[i])
+    assert sweep(data, found).best_f1 == (curve.thresholds[curve.f1.argmax()], curve.f1.max())
     chosen = score(data, found, threshold, average_precision=False).micro.f1
     assert chosen == pytest.approx(curve.f1[np.searchsorted(curve.thresholds, threshold)])
 

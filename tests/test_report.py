@@ -135,7 +135,7 @@ FIGURES = {
     "settling": lambda: figures.settling([0.5, 0.7, 0.6], [0.5, 0.6, 0.6], [(0.5, 0.5), (0.5, 0.7), (0.5, 0.7)], "F1"),
     "confusion_matrix": lambda: figures.confusion_matrix(np.arange(16).reshape(4, 4), CLASSES),
     "per_class_f1": lambda: figures.per_class_f1(class_scores(), class_scores(1)),
-    "threshold_curve": lambda: figures.threshold_curve([0.1, 0.5, 0.9], [0.5, 0.8, 1], [1, 0.8, 0.1], [0.67, 0.8, 0.18], 0.5),
+    "f1_over_threshold": lambda: figures.f1_over_threshold([("a", np.array([0.1, 0.5, 1.0]), np.array([0.67, 0.8, 0.0]), 0.5)]),
     "training_curves": lambda: figures.training_curves([0, 1, 2], {"training loss": [3.0, 2.0, 1.5]}, [None, 0.4, 0.6]),
     "latency_by_threads": lambda: figures.latency_by_threads(
         [("int8", [(1, 9.3, 10.1), (2, 5.2, 6.0)]), ("ResNet-50", [(1, 1130.0, 1200.0)]), ("other", [])]

@@ -75,6 +75,8 @@ class Row:
         postprocessing: Decoding and suppression, a part of `latency`.
         memory: Bytes that loading and running it add to a process, at the peak.
         lost_points: Points of F1 lost against the same weights in float32.
+        threshold: The model's own score threshold, at which `f1` and `count_error` were measured.
+        best_f1: (threshold, F1) where the test photos would have it highest; a bound, as nobody could have known it.
         outside: Operators that run outside XNNPACK.
         partitions: Pieces into which XNNPACK cuts the network.
         operators: What each operator takes, as `evaluation.op_profile` found it.
@@ -97,6 +99,8 @@ class Row:
     postprocessing: Latency | None = None
     memory: int | None = None
     lost_points: float | None = None
+    threshold: float | None = None
+    best_f1: tuple[float, float] | None = None
     outside: Sequence[str] | None = None
     partitions: int | None = None
     operators: Sequence[Mapping[str, Any]] | None = None
@@ -208,6 +212,10 @@ def verdict(phone: Row, baseline: Row, speed: Ratio, gain: tuple[float, float] |
         lines.append("F1 against the baseline was not measured, as the baseline was not trained")
     else:
         lines.append(f"F1 {phone.f1:.3f} against {baseline.f1:.3f}{_beyond(gain)}")
+        if phone.best_f1 and baseline.best_f1:
+            (at, own), (rival_at, other) = phone.best_f1, baseline.best_f1
+            where = f"at scores of {at:.2f} and {rival_at:.2f}"
+            lines.append(f"with the score thresholds that are best on these very photos, {where}, F1 {own:.3f} against {other:.3f}")
     return lines
 
 

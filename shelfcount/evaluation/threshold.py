@@ -32,6 +32,12 @@ class Curve:
     f1: np.ndarray
     count_error: np.ndarray
 
+    @property
+    def best_f1(self) -> tuple[float, float]:
+        """(threshold, F1) where F1 is highest. On test photos a bound: nobody could have known that threshold."""
+        top = int(self.f1.argmax())
+        return float(self.thresholds[top]), float(self.f1[top])
+
 
 @dataclass(frozen=True, eq=False)
 class _Matched:
@@ -78,7 +84,7 @@ def best_threshold(
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be in [0, 1], got {floor}")
     check(dataset, found)
-    photos = [_matched(photo.truth, low, len(dataset.classes)) for photo, low in zip(dataset.photos, found, strict=True)]
+    photos = _matched_all(dataset, found)
     curve = _curve(photos)
     value = curve.f1 if by == "f1" else -curve.count_error
     top = int(value.argmax())
@@ -93,6 +99,16 @@ def best_threshold(
     return float(middle if middle > low[widest] else high[widest]), curve
 
 
+def sweep(dataset: Dataset, found: Sequence[Detections]) -> Curve:
+    """What each score threshold gives; arguments and errors as of `best_threshold`.
+
+    How far F1 at the chosen threshold lies below `Curve.best_f1` says what the choice costs on these photos: much where
+    scores have shifted, as on a new phone or in other light.
+    """
+    check(dataset, found)
+    return _curve(_matched_all(dataset, found))
+
+
 def judge(dataset: Dataset, found: Sequence[Detections]) -> Judgement:
     """What validation says of an epoch, as `training.fit.fit` wants it: F1 at the best threshold, and mAP to compare epochs by."""
     from shelfcount.training.fit import LOW_SCORE, Judgement
@@ -100,6 +116,10 @@ def judge(dataset: Dataset, found: Sequence[Detections]) -> Judgement:
     threshold, _ = best_threshold(dataset, found, floor=LOW_SCORE)
     scored = score(dataset, found, threshold)
     return Judgement(scored.micro.f1, threshold, scored.map)
+
+
+def _matched_all(dataset: Dataset, found: Sequence[Detections]) -> list[_Matched]:
+    return [_matched(photo.truth, low, len(dataset.classes)) for photo, low in zip(dataset.photos, found, strict=True)]
 
 
 def _matched(truth: Detections, low: Detections, classes: int) -> _Matched:

@@ -15,6 +15,7 @@ from shelfcount.evaluation import benchmark, latency, metrics, op_profile, varia
 from shelfcount.evaluation.benchmark import Ratio, Row
 from shelfcount.evaluation.metrics import Evaluation
 from shelfcount.evaluation.op_profile import Operator, Profile
+from shelfcount.evaluation.threshold import Curve, sweep
 from shelfcount.evaluation.variants import Variant
 from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
 from shelfcount.report import disagreement, page
@@ -61,6 +62,7 @@ class Comparison:
         reference: Index of the baseline's row that the headline compares with.
         evaluation: Of the bundle on the test photos.
         baseline_evaluation: Of the reference, or None where it was not trained.
+        curves: F1 over the score threshold, of the bundle and of the reference where that was trained.
         operators: Of the bundle, in the order in which they ran; None where they could not be profiled.
         disagreements: Photos on which the bundle and the reference differ most.
         left_out: What could not be measured, and why.
@@ -74,6 +76,7 @@ class Comparison:
     reference: int
     evaluation: Evaluation
     baseline_evaluation: Evaluation | None
+    curves: Sequence[Curve]
     operators: Sequence[Operator] | None
     disagreements: Sequence[Disagreement]
     left_out: Sequence[Dropped]
@@ -172,10 +175,11 @@ def measure(
     with bar("measuring F1") as advance:
         found = _find(models, dataset, max(plan.threads), advance)
     evaluations = {key: metrics.score(dataset, boxes, _threshold(models, key)) for key, boxes in found.items()}
+    curves = {key: sweep(dataset, boxes) for key, boxes in found.items()}
     timings = {t: _time(models, shown, plan, t, bar) for t in plan.threads}
     with bar("profiling operators") as advance:
         profiles, unprofiled = _profile(models, shown, plan, advance)
-    rows = tuple(_row(model, models, evaluations, timings, profiles, plan) for model in models)
+    rows = tuple(_row(model, models, evaluations, curves, timings, profiles, plan) for model in models)
     reference = next((i for i, m in enumerate(models) if m.role == "baseline" and m.form == REFERENCE_FORM), len(phone))
     own, rival = models[0].key, models[reference].key
     differing: list[Disagreement] = []
@@ -188,6 +192,7 @@ def measure(
         reference,
         evaluations[own],
         evaluations.get(rival),
+        [curves[key] for key in (own, rival) if key in curves],
         profiles[own].operators if own in profiles else None,
         differing,
         [*dropped, *more, *unprofiled],
@@ -259,6 +264,7 @@ def _row(
     model: Variant,
     models: Sequence[Variant],
     evaluations: Mapping[str, Evaluation],
+    curves: Mapping[str, Curve],
     timings: Mapping[int, Mapping[str, latency.Timing]],
     profiles: Mapping[str, Profile],
     plan: Plan,
@@ -283,6 +289,8 @@ def _row(
         postprocessing=timing.postprocessing,
         memory=timing.memory,
         lost_points=_lost(model, models, evaluations),
+        threshold=evaluation.threshold if evaluation else None,
+        best_f1=curves[key].best_f1 if key in curves else None,
     )
     if not model.is_file:
         # The work is that of the converted file, where there is one.

@@ -220,7 +220,20 @@ def _quality_blocks(result: Comparison) -> list[page.Block]:
         "Rows are what stands there, columns what was reported.",
         "Confusion matrix",
     )
-    return [page.Cards(cards), classes, confusion]
+    return [page.Cards(cards), classes, _threshold_figure(result), confusion]
+
+
+def _threshold_figure(result: Comparison) -> page.Figure:
+    names = ("this model", "baseline")
+    # What each was measured at is its own threshold.
+    chosen = [of.threshold for of in (result.evaluation, result.baseline_evaluation) if of]
+    lines = [(name, c.thresholds, c.f1, at) for name, c, at in zip(names, result.curves, chosen, strict=False)]
+    bounds = [f"{name} {c.best_f1[1]:.3f} at {c.best_f1[0]:.2f}" for name, c in zip(names, result.curves, strict=False)]
+    caption = (
+        "F1 over the score threshold; dots are the models' own, chosen on validation photos. Highest on these photos, which nobody could "
+        f"have known: {', '.join(bounds)}."
+    )
+    return page.Figure(figures.f1_over_threshold(lines), caption, "F1 over the score threshold")
 
 
 def _disagreement_blocks(result: Comparison) -> list[page.Block]:

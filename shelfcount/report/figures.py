@@ -170,33 +170,27 @@ def per_class_f1(scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | 
     return _png(NARROW, 1.2 + 0.25 * max(len(rows), 1), draw)
 
 
-def threshold_curve(
-    thresholds: Sequence[float] | np.ndarray,
-    precision: Sequence[float] | np.ndarray,
-    recall: Sequence[float] | np.ndarray,
-    f1: Sequence[float] | np.ndarray,
-    chosen: float,
-) -> bytes:
-    """Precision, recall and F1 over the score threshold, all of one length, with the chosen threshold marked; PNG bytes."""
+def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]]) -> bytes:
+    """F1 over the score threshold, a line for each model and a dot at its own threshold.
+
+    Args:
+        models: Name, (k,) ascending thresholds, (k,) F1 at each, and the threshold that the model has; four at most.
+
+    Returns:
+        PNG bytes.
+    """
 
     def draw(ax: Axes) -> None:
-        for values, name, colour, style in ((precision, "precision", BLUE, "--"), (recall, "recall", ORANGE, "-."), (f1, "F1", INK, "-")):
-            ax.plot(thresholds, values, style, color=colour, label=name)
-        ax.axvline(chosen, color=VERMILION, linewidth=1.2)
-        at_left = chosen > 0.75
-        ax.annotate(
-            f"chosen: {chosen:.2f}",
-            (chosen, 0.03),
-            xytext=(-6 if at_left else 6, 0),
-            textcoords="offset points",
-            ha="right" if at_left else "left",
-            color=VERMILION,
-        )
-        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold")
+        for (name, thresholds, f1, chosen), colour, style in zip(models, (BLUE, ORANGE, GREEN, INK), ("-", "--", "-.", ":"), strict=False):
+            ax.step(thresholds, f1, style, where="pre", color=colour, label=name)
+            # The entry of the curve that holds for it: the first threshold not below.
+            at = min(int(np.searchsorted(thresholds, chosen)), len(f1) - 1)
+            ax.plot([chosen], [f1[at]], "o", color=colour, markersize=8, markeredgecolor="white", zorder=3)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold", ylabel="F1 at IoU 0.5")
         ax.grid()
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _png(7.2, 3.8, draw)
+    return _png(NARROW, 3.4, draw)
 
 
 def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]], f1: Sequence[float | None]) -> bytes:
