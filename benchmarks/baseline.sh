@@ -26,7 +26,7 @@ photos=(--data "$drinks/train.json" --val "$drinks/val.json" "$(corrections trai
 [ -e runs/resnet50.safetensors ] ||
   python export/distill.py shipped "$drinks/train.json" --to resnet50 --out runs/resnet50.safetensors --epochs 30 --crop 192
 train baseline-windows "${photos[@]}" --set model.weights=runs/resnet50.safetensors
-# Again from where that ended, with the full rate and for longer, until validation gains no more by it.
+# Again and again from where that ended, with the full rate and for longer: does validation still gain by it?
 restart=(--set train.epochs=40 --set train.validate_every=8)
 train baseline-restart "${photos[@]}" "${restart[@]}" --set model.weights=runs/baseline-windows/model.safetensors
 train baseline-again "${photos[@]}" "${restart[@]}" --set model.weights=runs/baseline-restart/model.safetensors
