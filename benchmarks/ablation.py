@@ -5,7 +5,8 @@
 
 Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs with one thing
 changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
-labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py. V4 as `--synthetic`
+labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py; with 'shipped' as
+FUSED, rows go on from the weights in the package, where all epochs are behind them. V4 as `--synthetic`
 has learnt synthetic shelves with products as large as on the photos:
 
     shelfcount synth --out runs/shelves/train --photos 1200 --classes 60 --size 512x512 --facings 6-12 --seed 0
@@ -14,7 +15,7 @@ has learnt synthetic shelves with products as large as on the photos:
         --val runs/shelves/val/labels.json --config benchmarks/configs/drinks_fused.toml \\
         --set model.weights=none --set train.epochs=4 --set augment.mosaic=0 --out runs/v4-shelves
 
-Rows that stand in benchmarks/results/ablation.json already are not trained again.
+Rows that stand in the result already are not trained again.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ STEPS = (
     Step("paste", "products of other photos pasted in", ("augment.paste=0.5",), seeds=(0, 1, 2)),
     Step("smoothing", "a tenth of a target spread over all classes", ("train.smoothing=0.1",), seeds=(0, 1, 2)),
     Step("512 pixels", "a larger input", ("model.height=512", "model.width=512"), seeds=(0, 1, 2)),
+    Step("512 pixels and paste", "both", ("model.height=512", "model.width=512", "augment.paste=0.5"), seeds=(0, 1, 2)),
     Step("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
     Step("forgiving", "unlabelled places forgiven", ("train.forgive=0.5",)),
     Step("as published, forgiving", "labels not corrected, unlabelled places forgiven", ("train.forgive=0.5",), corrected=False),
@@ -160,7 +162,7 @@ def main() -> None:
     """Train what is missing, so many at a time as asked for; each row is written when it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("drinks", type=Path)
-    parser.add_argument("fused", help="start of mobilenet_v2_fused")
+    parser.add_argument("fused", help="start of mobilenet_v2_fused, or 'shipped'")
     for taught, member in TAUGHT.items():
         parser.add_argument(f"--{taught}", help=f"start of {member}; without it, its row is left out")
     parser.add_argument("--epochs", type=int, default=16)

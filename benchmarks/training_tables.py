@@ -30,10 +30,14 @@ def steps(results: Path) -> str:
     return "\n\n".join([_changes(result["rows"] + (peer["rows"] if peer else [])), legend])
 
 
-def steps_again(results: Path) -> str:
-    """Those whose difference is small or that were missing, on several seeds, from a start made anew, so with a base of their own."""
-    result = read_result(results / "ablation_again.json")
-    return f"Ablation, again: {NOT_MEASURED}." if result is None else "\n\n".join([_changes(result["rows"]), _epochs(result)])
+def steps_at_the_end(results: Path) -> str:
+    """What changes are worth at the end of training: going on from the shipped weights, with a base of their own."""
+    result = read_result(results / "ablation_shipped.json")
+    return (
+        f"Ablation from the shipped weights: {NOT_MEASURED}."
+        if result is None
+        else "\n\n".join([_changes(result["rows"]), _epochs(result)])
+    )
 
 
 def _changes(rows: Sequence[dict[str, Any]]) -> str:

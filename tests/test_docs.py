@@ -120,7 +120,7 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     assert readme_tables.figures(tmp_path).count("not measured") == len(readme_tables.EVALUATED) * (len(readme_tables.HEADS) - 1) + 1
     tables_left = (
         training_tables.steps,
-        training_tables.steps_again,
+        training_tables.steps_at_the_end,
         training_tables.members,
         training_tables.training_speed,
         training_tables.held_back,
