@@ -48,7 +48,8 @@ def _changes(rows: Sequence[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["name"] for row in rows):
         same = [row for row in rows if row["name"] == name]
         f1, *others = (_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error"))
-        won = [f"{100 * (row['f1'] - base[row['seed']]):+.1f}" for row in same if row["seed"] in base and name != "base"]
+        # Rounded before it is written, and 0 added, so that no difference has no sign of loss.
+        won = [f"{round(100 * (row['f1'] - base[row['seed']]), 1) + 0:+.1f}" for row in same if row["seed"] in base and name != "base"]
         table.append([f"{name}: {same[0]['what']}", str(len(same)), f1, ", ".join(won) or "-", *others])
     return "\n".join(rows_under(heads, table))
 
