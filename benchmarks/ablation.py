@@ -100,7 +100,6 @@ STEPS = (
     Step("no mosaic", "whole photos alone", ("augment.mosaic=0",)),
     Step("strong augmentation", "the package's default augmentation", strong()),
     Step("no averaging", "the last weights instead of their running mean", ("train.ema=0",)),
-    Step("half the epochs", "the same in half the time", ("train.epochs=8",)),
     Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
     Step("from nothing", "random weights", start="none"),
     Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
