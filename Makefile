@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Its name holds the hash of what is to be installed, so that a changed lock is installed and an unchanged one is not again.
 INSTALLED := $(VENV)/installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+# Two processes, as many as the smallest machine has cores; a file stays in one, with what its tests share.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 help:  ## Show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -22,10 +24,10 @@ demo: setup  ## Train, quantize, measure and count on synthetic shelves, up to a
 test: quick slow  ## Everything: lint, types, quick and slow tests
 
 quick: lint  ## Lint, types and the quick tests
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 slow: setup consumers
-	@$(BIN)/python -m pytest -q -m slow
+	@$(PYTEST) -m slow
 
 consumers: setup  ## Make the environments of the runtimes that must load a bundle
 	@.ci/consumers tflite_runtime mediapipe web arm tensorflow gpu_analyzer
