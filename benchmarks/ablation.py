@@ -3,10 +3,10 @@
     python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors]
         [--imagenet MOBILENET_V2.safetensors] [--jobs 2]
 
-Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs with one thing
-changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
-labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py; with 'shipped' as
-FUSED, rows go on from the weights in the package, where all epochs are behind them. V4 as `--synthetic`
+Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs (rows on length say theirs) with one
+thing changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
+labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py; with
+'shipped' as FUSED, rows go on from the weights in the package, where all epochs are behind them. V4 as `--synthetic`
 has learnt synthetic shelves with products as large as on the photos:
 
     shelfcount synth --out runs/shelves/train --photos 1200 --classes 60 --size 512x512 --facings 6-12 --seed 0
@@ -60,6 +60,7 @@ class Step:
         start: Its weights, where they are others than the fused ones: as `model.weights`, or the option that names their file.
         corrected: Whether training labels are the corrected ones.
         seeds: Three where the difference may be small.
+        epochs: Other than the study's.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Step:
     start: str | None = None
     corrected: bool = True
     seeds: tuple[int, ...] = (0,)
+    epochs: int | None = None
 
 
 def conditions() -> tuple[str, ...]:
@@ -100,6 +102,9 @@ STEPS = (
     Step("no mosaic", "whole photos alone", ("augment.mosaic=0",)),
     Step("strong augmentation", "the package's default augmentation", strong()),
     Step("no averaging", "the last weights instead of their running mean", ("train.ema=0",)),
+    Step("half as long", "8 epochs", epochs=8),
+    Step("twice as long", "32 epochs", epochs=32),
+    Step("twice as long, paste", "32 epochs, products of other photos pasted in", ("augment.paste=0.5",), epochs=32),
     Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
     Step("from nothing", "random weights", start="none"),
     Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
@@ -178,7 +183,7 @@ def main() -> None:
         (step, seed)
         for step in STEPS
         for seed in step.seeds
-        if (step.name, seed, options.epochs) not in stands and (step.start not in TAUGHT or vars(options)[step.start])
+        if (step.name, seed, step.epochs or options.epochs) not in stands and (step.start not in TAUGHT or vars(options)[step.start])
     ]
     # First seeds first, so that an interrupted study has every row once.
     jobs = sorted((job for job in jobs if not options.only or job[0].name in options.only), key=lambda job: job[1])
@@ -187,7 +192,7 @@ def main() -> None:
     def work(job: tuple[Step, int]) -> None:
         starts = {None: options.fused, **{taught: vars(options)[taught] for taught in TAUGHT}}
         start = starts.get(job[0].start, job[0].start)
-        row = train(*job, options.epochs, options.drinks, start)
+        row = train(*job, job[0].epochs or options.epochs, options.drinks, start)
         with lock:
             rows.append(row)
             order = [step.name for step in STEPS]

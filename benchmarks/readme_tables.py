@@ -17,7 +17,6 @@ import speed_tables
 import training_tables
 from table_parts import origin, read_result, rows_under
 
-from shelfcount.evaluation import variants
 from shelfcount.report.page import NOT_MEASURED, show
 from shelfcount.vision.images import write_whole
 
@@ -29,14 +28,13 @@ EVALUATED = {
     "MobileNetV2 in float32, trained on labels as published": "drinks_published",
     "released network in float32, trained on labels as published": "drinks_uncorrected",
     "the same, trained on corrected labels": "drinks_plain",
-    "the same, trained under bad light and other conditions too, as released": "drinks_float",
+    "the same, trained under bad light and other conditions too": "drinks_float",
+    "the same, for longer and with products pasted in, as released": "drinks_released",
     "the same, LiteRT": "drinks_float32",
     "the released bundle: int8, LiteRT": "drinks_int8",
 }
-# As `shelfcount bench` writes it: the released bundle beside the trained baseline, and all forms of the network beside an
-# untrained one at the size that RetinaNet is published with.
+# As `shelfcount bench` writes it: all forms of the released network beside the trained baseline.
 TRAINED = "drinks_bench_trained.json"
-COMPARED = "drinks_bench.json"
 # As `export/consumers.py` writes it.
 CONSUMERS = "consumers.json"
 CONSUMER_HEADS = (
@@ -69,13 +67,12 @@ def figures(results: Path) -> str:
     baseline = read_result(results / "drinks_baseline.json")
     if baseline:
         parts.append(speed_tables.baseline(baseline["model"], results / "drinks_baseline_history.csv"))
-    trained, compared = (read_result(results / name) for name in (TRAINED, COMPARED))
-    if trained:
-        parts += ["The released bundle beside this baseline:", *speed_tables.compared(trained), *speed_tables.plots(results)]
-    if compared is None:
-        parts.append(f"Size and latency against ResNet-50: {NOT_MEASURED}.")
+    trained = read_result(results / TRAINED)
+    if trained is None:
+        parts.append(f"Size and latency against the baseline: {NOT_MEASURED}.")
     else:
-        parts += [f"All forms of the network, beside a ResNet-50 at {variants.BASELINE_SIZE} pixels:", *speed_tables.compared(compared)]
+        parts += ["The released bundle and other forms of its network beside this baseline:", *speed_tables.compared(trained)]
+        parts += speed_tables.plots(results)
     return "\n\n".join(parts)
 
 
@@ -97,7 +94,8 @@ TABLES: dict[tuple[str, str], Callable[[Path], str]] = {
     ("benchmarks/README.md", "ablation shipped"): training_tables.steps_at_the_end,
     ("benchmarks/README.md", "family"): training_tables.members,
     ("benchmarks/README.md", "at 320"): speed_tables.at_320,
-    ("benchmarks/README.md", "with AVX2"): speed_tables.with_avx2,
+    ("benchmarks/README.md", "at 640"): speed_tables.at_640,
+    ("benchmarks/README.md", "with VNNI"): speed_tables.with_vnni,
     ("benchmarks/README.md", "phones"): speed_tables.phones,
     ("benchmarks/README.md", "training speed"): training_tables.training_speed,
     ("benchmarks/README.md", "held back"): training_tables.held_back,

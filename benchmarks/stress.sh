@@ -6,14 +6,14 @@
 #   benchmarks/stress.sh DRINKS_FOLDER fix          weakest conditions on the validation photos, into a config; a run with it
 #   benchmarks/stress.sh DRINKS_FOLDER short        all of it on few photos and with one epoch: shows that it works; stores nothing
 #
-# benchmarks/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, BASELINE, FIXED, SETTINGS and WEIGHTS name
+# benchmarks/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, RELEASED, BASELINE, FIXED, SETTINGS and WEIGHTS name
 # others. The test photos choose nothing.
 # A config that was chosen (configs/drinks_robust.toml) and a run that was trained stay; remove them to choose and train anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 drinks=${1:?folder with train.json, val.json and test.json}
 what=${2:?study, baseline, fix or short}
-run=${RUN:-runs/drinks} fixed=${FIXED:-runs/robust} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline}
+run=${RUN:-runs/drinks} fixed=${FIXED:-runs/robust} released=${RELEASED:-runs/released} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline}
 results=benchmarks/results labels=benchmarks/data pages=runs few=() brief=()
 # What the run was trained with: the fix adds to these settings, and starts from the same weights.
 settings=${SETTINGS:-benchmarks/configs/drinks_fused.toml} weights=${WEIGHTS:-runs/fused.safetensors}
@@ -27,12 +27,12 @@ on() { # split, further arguments: on its photos with the corrected labels
 }
 
 study() {
-  on test "$bundle" "$fixed" --json "$results/stress.json" --picture "$results/stress.png" --html "$pages/stress.html" --force
+  on test "$bundle" "$released" --json "$results/stress.json" --picture "$results/stress.png" --html "$pages/stress.html" --force
 }
 
 against_baseline() { # the float run, where it is at hand, stands between the two
   local detectors=("$bundle")
-  [ -e "$fixed/spec.json" ] && detectors+=("$fixed")
+  [ -e "$released/spec.json" ] && detectors+=("$released")
   # Seconds a photo: fewer photos and strengths, the same for all.
   on test "${detectors[@]}" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
 }
@@ -53,7 +53,7 @@ case "$what" in
   short)
     results=$(mktemp -d) few=(--photos 3 --strengths 3) brief=(--set train.epochs=1)
     trap 'rm -r "$results"' EXIT
-    pages=$results robust=$results/robust.toml fixed=$results/robust
+    pages=$results robust=$results/robust.toml fixed=$results/robust released=$results/robust
     fix
     study
     ;;

@@ -56,7 +56,7 @@ def _changes(rows: Sequence[dict[str, Any]]) -> str:
 
 def _epochs(result: dict[str, Any]) -> str:
     first = result["rows"][0]
-    return f"{first['epochs']} epochs each; {result['photos']}. {origin(first)}"
+    return f"{first['epochs']} epochs each, where a row says no other; {result['photos']}. {origin(first)}"
 
 
 def members(results: Path) -> str:

@@ -356,6 +356,7 @@ def export(
     recipe: Annotated[str, typer.Option(help="float32, float16, dynamic or int8.")] = "int8",
     data: Annotated[str | None, typer.Option(help="Training photos for int8 calibration, where they moved.")] = None,
     val: Annotated[str | None, typer.Option(help="Validation photos for the drop in F1 and golden/, where they moved.")] = None,
+    corrections: Annotated[list[Path] | None, typer.Option(help="Corrections to their labels, where those moved; may be repeated.")] = None,
     test: Annotated[str | None, typer.Option(help="Test photos, for the figures of the model card.")] = None,
     json_file: JsonFile = None,
     force: Force = False,
@@ -374,9 +375,15 @@ def export(
     bundles.check_free(output, force)
     check_free(json_file, force)
     detector, settings = runs.load_run(run), runs.read_config(run)
-    sources = runs.read_sources(run)
+    # A run that was handed on has no data.json, as no path in it would hold elsewhere.
+    sources = runs.Sources(data, val) if data and val and not (run / runs.SOURCES).exists() else runs.read_sources(run)
     training, validation = _training_data(
-        data or sources.train, val or sources.val, sources.class_names, settings.train.seed, sources.corrections, sources_of=str(run)
+        data or sources.train,
+        val or sources.val,
+        sources.class_names,
+        settings.train.seed,
+        sources.corrections if corrections is None else corrections,
+        sources_of=str(run),
     )
     tested = _read(test, sources.class_names) if test else None
     spec = detector.spec
@@ -971,7 +978,7 @@ def _training_data(
     except ShelfcountError as error:
         if sources_of:
             raise ShelfcountError(
-                f"the data of '{sources_of}' cannot be read: {error} Give their new place with --data and --val."
+                f"the data of '{sources_of}' cannot be read: {error} Give their new place with --data, --val and --corrections."
             ) from error
         raise
     from shelfcount.data.splits import split

@@ -201,7 +201,22 @@ def test_export_of_a_run_whose_photos_moved_says_what_to_give(shelfcount: Shelfc
     run = shutil.copytree(overfit.run, tmp_path / "run")
     gone = {"train": str(tmp_path / "gone.json"), "val": None, "class_names": None}
     (run / "data.json").write_text(json.dumps(gone))
-    refused(shelfcount("export", run, "--out", tmp_path / "b"), "gone.json", "Give their new place with --data and --val")
+    refused(shelfcount("export", run, "--out", tmp_path / "b"), "gone.json", "Give their new place with --data, --val and --corrections")
+
+
+@pytest.mark.slow
+def test_export_of_a_run_that_was_handed_on_takes_its_photos_from_the_options(
+    shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, converted: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "to_litert", lambda net, spec: converted)
+    run = shutil.copytree(overfit.run, tmp_path / "run", ignore=shutil.ignore_patterns("data.json", "checkpoints", "tensorboard"))
+    refused(shelfcount("export", run, "--out", tmp_path / "b", "--recipe", "float16"), "Give --data and --val")
+    photos = ("--data", overfit.labels, "--val", overfit.labels)
+    said = shelfcount("export", run, "--out", tmp_path / "b", "--recipe", "float16", *photos)
+    assert said.code == 0, said
+    assert read_bundle(tmp_path / "b").measured["validation_photos"] == 4
+    missing = tmp_path / "no.json"
+    refused(shelfcount("export", run, "--out", tmp_path / "c", *photos, "--corrections", missing), "no.json", "and --corrections")
 
 
 # ---------------------------------------------------------------- verify

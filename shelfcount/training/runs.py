@@ -3,6 +3,7 @@
 RUN/config.toml         resolved config
 RUN/spec.json           model spec: classes, anchors, threshold, provenance
 RUN/model.safetensors   averaged weights of the best epoch
+RUN/data.json           where its photos, labels and corrections lie, as absolute paths
 RUN/history.csv         losses and validation figures by epoch; tensorboard/ the same for TensorBoard
 RUN/checkpoints/        for --resume
 """
@@ -30,6 +31,8 @@ from shelfcount.training.fake_quant import FakeQuantized
 from shelfcount.vision import anchors
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, stretch, write_whole
 from shelfcount.vision.postprocess import detections_from_heads
+
+SOURCES = "data.json"
 
 
 class TorchDetector:
@@ -169,13 +172,13 @@ def write_sources(run: Path, sources: Sources) -> None:
         "class_names": sources.class_names and str(sources.class_names.resolve()),
         "corrections": [str(path.resolve()) for path in sources.corrections],
     }
-    write_whole(run / "data.json", json.dumps(data, indent=2))
+    write_whole(run / SOURCES, json.dumps(data, indent=2))
 
 
 def read_sources(run: Path) -> Sources:
     """The inverse of `write_sources`."""
     try:
-        data = json.loads((run / "data.json").read_text())
+        data = json.loads((run / SOURCES).read_text())
         names = data["class_names"]
         return Sources(data["train"], data["val"], names and Path(names), tuple(map(Path, data.get("corrections", []))))
     except (OSError, ValueError, KeyError, TypeError) as error:
