@@ -128,7 +128,8 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
         speed_tables.peers,
         speed_tables.growth,
         speed_tables.at_320,
-        speed_tables.with_avx2,
+        speed_tables.at_640,
+        speed_tables.with_vnni,
         speed_tables.phones,
     )
     assert [make(tmp_path).count("not measured") for make in tables_left] == [1] * len(tables_left)
