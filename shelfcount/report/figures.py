@@ -357,7 +357,9 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
         )
         for cost, minus_f1, _ in known:
             on_front = (cost, -minus_f1) in front
-            ax.scatter(cost, -minus_f1, s=52, color=GREEN if on_front else GREY, marker="o" if on_front else "X", zorder=3)
+            ax.scatter(
+                cost, -minus_f1, s=52, color=GREEN if on_front else GREY, marker="o" if on_front else "X", zorder=4 if on_front else 3
+            )
         ax.set_xscale("log")
         _label_1_2_5(ax.xaxis)
         ax.margins(x=0.2, y=0.34)
@@ -395,6 +397,8 @@ def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         chosen = free[0] if free else 0
         taken.append(boxes[chosen].padded(2))
         text.set_position(steps[chosen])
+        # Lines to other points pass behind it.
+        text.set(zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         if steps[chosen] not in ((0, 11), (0, -11)):
             line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 5, "shrinkB": 4}
             ax.annotate("", (x, y), xytext=steps[chosen], textcoords="offset points", arrowprops=line)
