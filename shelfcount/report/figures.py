@@ -397,8 +397,8 @@ def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         chosen = free[0] if free else 0
         taken.append(boxes[chosen].padded(2))
         text.set_position(steps[chosen])
-        # Lines to other points pass behind it.
-        text.set(zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        # Lines to other points pass behind it, and it behind the points.
+        text.set(zorder=2.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         if steps[chosen] not in ((0, 11), (0, -11)):
             line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 5, "shrinkB": 4}
-            ax.annotate("", (x, y), xytext=steps[chosen], textcoords="offset points", arrowprops=line)
+            ax.annotate("", (x, y), xytext=steps[chosen], textcoords="offset points", arrowprops=line, zorder=2.2)
