@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from shelfcount import config
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
 from shelfcount.training import runs
 from shelfcount.training.detector import build
+from shelfcount.vision.images import read_photo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,3 +133,17 @@ def test_weights_of_another_model_are_refused(run: Path) -> None:
     (run / "spec.json").write_text(json.dumps({**data, "classes": ["cola", "water", "juice"]}))
     with pytest.raises(ShelfcountError, match=r"weights in '.*run' do not fit its spec\.json: (?s:.*)classify\.predict"):
         runs.load_run(run)
+
+
+def test_the_run_behind_the_released_bundle_counts_as_the_bundle_does() -> None:
+    release = Path(__file__).parents[1] / "export" / "release"
+    assert not (release / "drinks-float" / runs.SOURCES).exists(), "its paths would hold on one machine only"
+    detector, golden = runs.load_run(release / "drinks-float"), release / "drinks-int8" / "golden"
+    promised = json.loads((golden / "golden.json").read_text())["photos"]
+    same, counted = 0, 0
+    for photo in promised:
+        found = Counter(detector.detect(read_photo(golden / photo["file"])).counts(detector.spec.classes))
+        same += (found & Counter(photo["counts"])).total()
+        counted += (found | Counter(photo["counts"])).total()
+    # The bundle was fine-tuned from it with int8's rounding, so most is alike; a run of other weights shares next to nothing.
+    assert same >= 0.8 * counted
