@@ -104,7 +104,6 @@ STEPS = (
     Step("no averaging", "the last weights instead of their running mean", ("train.ema=0",), seeds=(0, 1, 2)),
     Step("half as long", "8 epochs", epochs=8),
     Step("twice as long", "32 epochs", epochs=32),
-    Step("twice as long, paste", "32 epochs, products of other photos pasted in", ("augment.paste=0.5",), epochs=32),
     Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
     Step("from nothing", "random weights", start="none"),
     Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
