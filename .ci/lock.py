@@ -23,7 +23,11 @@ EXTRAS = ("train", "export", "ray", "dev")
 def stated(project: dict) -> list[str]:
     """What pyproject.toml asks for, to build, to run and to develop."""
     optional = project["project"]["optional-dependencies"]
-    return [*project["build-system"]["requires"], *project["project"]["dependencies"], *(r for extra in EXTRAS for r in optional[extra])]
+    return [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *(r for extra in EXTRAS for r in optional[extra]),
+    ]
 
 
 def closure(requirements: Iterable[str]) -> dict[str, str]:
@@ -40,16 +44,24 @@ def closure(requirements: Iterable[str]) -> dict[str, str]:
         try:
             distribution = importlib.metadata.distribution(wanted.name)
         except importlib.metadata.PackageNotFoundError as error:
-            raise LookupError(f"'{wanted}' of {by} must be installed to be pinned. Install it and lock again.") from error
+            raise LookupError(
+                f"'{wanted}' of {by} must be installed to be pinned. Install it and lock again."
+            ) from error
         if not wanted.specifier.contains(distribution.version, prereleases=True):
-            raise LookupError(f"{by} wants '{wanted}', got version {distribution.version} installed. Install one that fits and lock again.")
+            raise LookupError(
+                f"{by} wants '{wanted}', got version {distribution.version} installed. Install one that fits and lock again."
+            )
         pins[canonicalize_name(wanted.name)] = distribution.version
         for extra in {"", *wanted.extras}:
             if (wanted.name, extra) in seen:
                 continue
             seen.add((wanted.name, extra))
             found = [Requirement(text) for text in distribution.requires or ()]
-            todo += [(r, wanted.name) for r in found if r.marker is None or r.marker.evaluate({"extra": extra})]
+            todo += [
+                (r, wanted.name)
+                for r in found
+                if r.marker is None or r.marker.evaluate({"extra": extra})
+            ]
     return pins
 
 
@@ -60,7 +72,9 @@ def main() -> int:
     except LookupError as error:
         print(error, file=sys.stderr)
         return 1
-    (ROOT / "requirements.lock").write_text("".join(f"{name}=={version}\n" for name, version in sorted(pins.items())))
+    (ROOT / "requirements.lock").write_text(
+        "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
+    )
     print(f"requirements.lock: {len(pins)} packages")
     return 0
 

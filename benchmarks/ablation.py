@@ -75,14 +75,19 @@ class Step:
 
 def conditions() -> tuple[str, ...]:
     """Those that the released network is trained under."""
-    return (f"augment.conditions={json.dumps(tomllib.loads(ROBUST.read_text())['augment']['conditions'])}",)
+    return (
+        f"augment.conditions={json.dumps(tomllib.loads(ROBUST.read_text())['augment']['conditions'])}",
+    )
 
 
 def strong() -> tuple[str, ...]:
     """The package's default augmentation, as changes of the drinks recipe's milder one."""
     from shelfcount.config import AugmentConfig
 
-    return tuple(f"augment.{key}={json.dumps(value)}" for key, value in AugmentConfig().model_dump(mode="json").items())
+    return tuple(
+        f"augment.{key}={json.dumps(value)}"
+        for key, value in AugmentConfig().model_dump(mode="json").items()
+    )
 
 
 SMALL_STEPS = ("train.batch=4", "train.lr=8e-3")
@@ -91,22 +96,47 @@ STEPS = (
     Step("conditions", "light, colour casts, fog, blur and phones, as released", conditions()),
     Step("labels as published", "training labels not corrected", corrected=False, seeds=(0, 1, 2)),
     Step("paste", "products of other photos pasted in", ("augment.paste=0.5",), seeds=(0, 1, 2)),
-    Step("smoothing", "a tenth of a target spread over all classes", ("train.smoothing=0.1",), seeds=(0, 1, 2)),
+    Step(
+        "smoothing",
+        "a tenth of a target spread over all classes",
+        ("train.smoothing=0.1",),
+        seeds=(0, 1, 2),
+    ),
     Step("512 pixels", "a larger input", ("model.height=512", "model.width=512"), seeds=(0, 1, 2)),
-    Step("512 pixels and paste", "both", ("model.height=512", "model.width=512", "augment.paste=0.5"), seeds=(0, 1, 2)),
+    Step(
+        "512 pixels and paste",
+        "both",
+        ("model.height=512", "model.width=512", "augment.paste=0.5"),
+        seeds=(0, 1, 2),
+    ),
     Step("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
     Step("forgiving", "unlabelled places forgiven", ("train.forgive=0.5",)),
-    Step("as published, forgiving", "labels not corrected, unlabelled places forgiven", ("train.forgive=0.5",), corrected=False),
+    Step(
+        "as published, forgiving",
+        "labels not corrected, unlabelled places forgiven",
+        ("train.forgive=0.5",),
+        corrected=False,
+    ),
     Step("focal", "focal loss, anchors matched by overlap", ('train.loss="focal"',)),
     Step("multibox", "SSD's softmax with hard negatives", ('train.loss="multibox"',)),
     Step("no mosaic", "whole photos alone", ("augment.mosaic=0",)),
     Step("strong augmentation", "the package's default augmentation", strong(), seeds=(0, 1, 2)),
-    Step("no averaging", "the last weights instead of their running mean", ("train.ema=0",), seeds=(0, 1, 2)),
+    Step(
+        "no averaging",
+        "the last weights instead of their running mean",
+        ("train.ema=0",),
+        seeds=(0, 1, 2),
+    ),
     Step("half as long", "8 epochs", epochs=8),
     Step("twice as long", "32 epochs", epochs=32),
     Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
     Step("from nothing", "random weights", start="none"),
-    Step("mobilenet_v2", "the trunk that the fused one is made of", model="mobilenet_v2", start="shipped"),
+    Step(
+        "mobilenet_v2",
+        "the trunk that the fused one is made of",
+        model="mobilenet_v2",
+        start="shipped",
+    ),
     Step("small steps", "four photos a step at four times the rate", SMALL_STEPS),
     Step(
         "mobilenet_v2, small steps",
@@ -115,9 +145,24 @@ STEPS = (
         model="mobilenet_v2",
         start="imagenet",
     ),
-    Step("mobilenet_v4_s", "from nothing, as there are no weights offline", model="mobilenet_v4_s", start="none"),
-    Step("mobilenet_v4_s, synthetic", "from 1,200 synthetic shelves", model="mobilenet_v4_s", start="synthetic"),
-    Step("mobilenet_v4_s, distilled", "from the features of a mobilenet_v2", model="mobilenet_v4_s", start="distilled"),
+    Step(
+        "mobilenet_v4_s",
+        "from nothing, as there are no weights offline",
+        model="mobilenet_v4_s",
+        start="none",
+    ),
+    Step(
+        "mobilenet_v4_s, synthetic",
+        "from 1,200 synthetic shelves",
+        model="mobilenet_v4_s",
+        start="synthetic",
+    ),
+    Step(
+        "mobilenet_v4_s, distilled",
+        "from the features of a mobilenet_v2",
+        model="mobilenet_v4_s",
+        start="distilled",
+    ),
 )
 
 
@@ -125,11 +170,32 @@ def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[
     """Train and score one row."""
     run = RUNS / f"{step.name.replace(' ', '-').replace(',', '')}-{seed}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    fixes = [f"--corrections={HERE / 'data' / f'drinks_{part}_corrections.json'}" for part in ("train", "val")]
-    changes = (*COMMON, f"train.epochs={epochs}", f"train.seed={seed}", *step.changes, f"model.weights={start}")
+    fixes = [
+        f"--corrections={HERE / 'data' / f'drinks_{part}_corrections.json'}"
+        for part in ("train", "val")
+    ]
+    changes = (
+        *COMMON,
+        f"train.epochs={epochs}",
+        f"train.seed={seed}",
+        *step.changes,
+        f"model.weights={start}",
+    )
     begin = time.monotonic()
     subprocess.run(
-        [SHELFCOUNT, "train", "--data", drinks / "train.json", "--val", drinks / "val.json", "--out", run, "--force", "--model", step.model]
+        [
+            SHELFCOUNT,
+            "train",
+            "--data",
+            drinks / "train.json",
+            "--val",
+            drinks / "val.json",
+            "--out",
+            run,
+            "--force",
+            "--model",
+            step.model,
+        ]
         + ["--config", CONFIG, *(f"--set={change}" for change in changes)]
         + (fixes if step.corrected else fixes[1:]),
         check=True,
@@ -139,7 +205,17 @@ def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[
     minutes = (time.monotonic() - begin) / 60
     scored = run / "val.json"
     subprocess.run(
-        [SHELFCOUNT, "evaluate", run, "--data", drinks / "val.json", fixes[1], "--json", scored, "--force"],
+        [
+            SHELFCOUNT,
+            "evaluate",
+            run,
+            "--data",
+            drinks / "val.json",
+            fixes[1],
+            "--json",
+            scored,
+            "--force",
+        ],
         check=True,
         env=environment,
         capture_output=True,
@@ -163,17 +239,23 @@ def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[
 
 def main() -> None:
     """Train what is missing, so many at a time as asked for; each row is written when it is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("drinks", type=Path)
     parser.add_argument("fused", help="start of mobilenet_v2_fused, or 'shipped'")
     for taught, member in TAUGHT.items():
-        parser.add_argument(f"--{taught}", help=f"start of {member}; without it, its row is left out")
+        parser.add_argument(
+            f"--{taught}", help=f"start of {member}; without it, its row is left out"
+        )
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    rows: list[dict[str, Any]] = (
+        json.loads(options.out.read_text())["rows"] if options.out.exists() else []
+    )
     words = {step.name: step.what for step in STEPS}
     for row in rows:
         row["what"] = words[row["name"]]
@@ -182,10 +264,14 @@ def main() -> None:
         (step, seed)
         for step in STEPS
         for seed in step.seeds
-        if (step.name, seed, step.epochs or options.epochs) not in stands and (step.start not in TAUGHT or vars(options)[step.start])
+        if (step.name, seed, step.epochs or options.epochs) not in stands
+        and (step.start not in TAUGHT or vars(options)[step.start])
     ]
     # First seeds first, so that an interrupted study has every row once.
-    jobs = sorted((job for job in jobs if not options.only or job[0].name in options.only), key=lambda job: job[1])
+    jobs = sorted(
+        (job for job in jobs if not options.only or job[0].name in options.only),
+        key=lambda job: job[1],
+    )
     lock = Lock()
 
     def work(job: tuple[Step, int]) -> None:
@@ -196,8 +282,14 @@ def main() -> None:
             rows.append(row)
             order = [step.name for step in STEPS]
             rows.sort(key=lambda r: (order.index(r["name"]), r["seed"]))
-            write_whole(options.out, json.dumps({"photos": "validation, corrected labels", "rows": rows}, indent=1))
-            print(f"{row['name']}, seed {row['seed']}: F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min", flush=True)
+            write_whole(
+                options.out,
+                json.dumps({"photos": "validation, corrected labels", "rows": rows}, indent=1),
+            )
+            print(
+                f"{row['name']}, seed {row['seed']}: F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min",
+                flush=True,
+            )
 
     with ThreadPoolExecutor(options.jobs) as pool:
         for future in [pool.submit(work, job) for job in jobs]:

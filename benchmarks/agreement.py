@@ -33,11 +33,16 @@ from shelfcount.vision.images import write_whole
 RESULT = Path(__file__).parent / "results" / "agreement.json"
 FAULTS = ("missed", "misnamed", "edge")
 # A careful labeller, a usual one and a hasty one; of edges, shares of the box's side.
-LEVELS = ({"missed": 0.01, "misnamed": 0.01, "edge": 0.01}, {"missed": 0.05, "misnamed": 0.03, "edge": 0.03})
+LEVELS = (
+    {"missed": 0.01, "misnamed": 0.01, "edge": 0.01},
+    {"missed": 0.05, "misnamed": 0.03, "edge": 0.03},
+)
 LEVELS += ({"missed": 0.15, "misnamed": 0.10, "edge": 0.05},)
 
 
-def labeller(dataset: Dataset, rng: np.random.Generator, missed: float, misnamed: float, edge: float) -> Dataset:
+def labeller(
+    dataset: Dataset, rng: np.random.Generator, missed: float, misnamed: float, edge: float
+) -> Dataset:
     """The data as someone labels it who errs at random.
 
     Args:
@@ -48,15 +53,28 @@ def labeller(dataset: Dataset, rng: np.random.Generator, missed: float, misnamed
         edge: Standard deviation of where an edge is drawn, in shares of the box's width or height.
     """
     return dataclasses.replace(
-        dataset, photos=tuple(_labelled(photo, len(dataset.classes), rng, missed, misnamed, edge) for photo in dataset.photos)
+        dataset,
+        photos=tuple(
+            _labelled(photo, len(dataset.classes), rng, missed, misnamed, edge)
+            for photo in dataset.photos
+        ),
     )
 
 
-def _labelled(photo: Photo, classes: int, rng: np.random.Generator, missed: float, misnamed: float, edge: float) -> Photo:
+def _labelled(
+    photo: Photo,
+    classes: int,
+    rng: np.random.Generator,
+    missed: float,
+    misnamed: float,
+    edge: float,
+) -> Photo:
     truth = photo.truth[~photo.truth.ignore]
     truth = truth[rng.random(len(truth)) >= missed]
     sides = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
-    boxes = clip(truth.boxes + rng.normal(0, edge, truth.boxes.shape) * sides, photo.width, photo.height)
+    boxes = clip(
+        truth.boxes + rng.normal(0, edge, truth.boxes.shape) * sides, photo.width, photo.height
+    )
     other = (truth.classes + rng.integers(1, classes, len(truth))) % classes
     named = np.where(rng.random(len(truth)) < misnamed, other, truth.classes)
     return dataclasses.replace(photo, truth=Detections(boxes, named))
@@ -74,7 +92,14 @@ def recovered(dataset: Dataset, repeats: int, seed: int) -> list[dict[str, Any]]
                 found.append(compare(first, labeller(dataset, rng, **planted)).errors()[who])
             values = {name: [float(errors[name]) for errors in found] for name in FAULTS}  # type: ignore[arg-type]
             means = {name: float(np.mean(of)) for name, of in values.items()}
-            rows.append({"errs": who, "planted": planted, "found": means, "sd": {n: float(np.std(of, ddof=1)) for n, of in values.items()}})
+            rows.append(
+                {
+                    "errs": who,
+                    "planted": planted,
+                    "found": means,
+                    "sd": {n: float(np.std(of, ddof=1)) for n, of in values.items()},
+                }
+            )
     return rows
 
 
@@ -87,14 +112,22 @@ def real(labels: Sequence[Path], corrections: Sequence[Path], seed: int) -> dict
         published = read(path)
         corrected = apply(published, read_corrections(correction))
         agreements[path.name] = compare(published, corrected, rng)
-        versions[path.name] = {"published": fingerprint(published), "corrected": fingerprint(corrected)}
+        versions[path.name] = {
+            "published": fingerprint(published),
+            "corrected": fingerprint(corrected),
+        }
     if len({a.classes for a in agreements.values()}) > 1:
         raise SystemExit("the data must have the same classes to be joined")
     parts = list(agreements.values())
     if len(parts) > 1:
         photos = tuple(photo for part in parts for photo in part.photos)
-        agreements["all"] = Agreement(("published", "corrected"), parts[0].classes, photos, interval=interval(photos, rng))
-    rows = {name: {"fingerprints": versions.get(name), **of.to_json()} for name, of in agreements.items()}
+        agreements["all"] = Agreement(
+            ("published", "corrected"), parts[0].classes, photos, interval=interval(photos, rng)
+        )
+    rows = {
+        name: {"fingerprints": versions.get(name), **of.to_json()}
+        for name, of in agreements.items()
+    }
     # Its photos stand in the parts already.
     rows.get("all", {}).pop("per_photo", None)
     return rows
@@ -102,23 +135,54 @@ def real(labels: Sequence[Path], corrections: Sequence[Path], seed: int) -> dict
 
 def main() -> None:
     """Measure and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, action="append", default=[], help="labels as published; may be repeated")
-    parser.add_argument("--corrections", type=Path, action="append", default=[], help="of each --data, in the same order")
-    parser.add_argument("--repeats", type=int, default=20, help="pairs of simulated labellers at each level (default: 20)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        help="labels as published; may be repeated",
+    )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        action="append",
+        default=[],
+        help="of each --data, in the same order",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=20,
+        help="pairs of simulated labellers at each level (default: 20)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     if len(given.data) != len(given.corrections):
-        parser.error(f"every --data needs its --corrections, got {len(given.data)} and {len(given.corrections)}")
+        parser.error(
+            f"every --data needs its --corrections, got {len(given.data)} and {len(given.corrections)}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         known = generate(Path(folder) / "shelves", photos=24, classes=12, seed=given.seed)
-        simulated = {"photos": len(known), "products": known.boxes, "classes": len(known.classes), "repeats": given.repeats}
+        simulated = {
+            "photos": len(known),
+            "products": known.boxes,
+            "classes": len(known.classes),
+            "repeats": given.repeats,
+        }
         simulated["levels"] = recovered(known, given.repeats, given.seed)
     result = {"simulated": simulated, "real": real(given.data, given.corrections, given.seed)}
-    write_whole(given.out, json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1) + "\n")
+    write_whole(
+        given.out,
+        json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1) + "\n",
+    )
     for row in simulated["levels"]:
-        shown = ", ".join(f"{name} {row['planted'][name]:.3f} as {row['found'][name]:.4f}" for name in FAULTS)
+        shown = ", ".join(
+            f"{name} {row['planted'][name]:.3f} as {row['found'][name]:.4f}" for name in FAULTS
+        )
         print(f"{row['errs']} errs: {shown}", file=sys.stderr)
 
 

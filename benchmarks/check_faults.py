@@ -118,14 +118,26 @@ def _tilted(trial: Trial) -> None:
     for shelf in trial.chosen:
         angle = trial.rng.uniform(12, 18) * trial.rng.choice([-1, 1])
         turn = cv2.getRotationMatrix2D((shelf.width / 2, shelf.height / 2), angle, 1.0)
-        image = cv2.warpAffine(read_photo(shelf.path), turn, (shelf.width, shelf.height), borderMode=cv2.BORDER_REPLICATE)
+        image = cv2.warpAffine(
+            read_photo(shelf.path),
+            turn,
+            (shelf.width, shelf.height),
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         for box in shelf.boxes:
             # A person draws around the product, whose middles of the sides these are about.
             x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            sides = np.array([[box[0], y, 1], [box[2], y, 1], [x, box[1], 1], [x, box[3], 1]]) @ turn.T
-            box[:] = np.clip([*sides.min(axis=0), *sides.max(axis=0)], 0, [shelf.width, shelf.height] * 2).tolist()
+            sides = (
+                np.array([[box[0], y, 1], [box[2], y, 1], [x, box[1], 1], [x, box[3], 1]]) @ turn.T
+            )
+            box[:] = np.clip(
+                [*sides.min(axis=0), *sides.max(axis=0)], 0, [shelf.width, shelf.height] * 2
+            ).tolist()
         kept = [i for i, b in enumerate(shelf.boxes) if b[2] - b[0] > 4 and b[3] - b[1] > 4]
-        shelf.boxes, shelf.classes = [shelf.boxes[i] for i in kept], [shelf.classes[i] for i in kept]
+        shelf.boxes, shelf.classes = (
+            [shelf.boxes[i] for i in kept],
+            [shelf.classes[i] for i in kept],
+        )
         shelf.ignore = [shelf.ignore[i] for i in kept]
         trial.write(shelf, image)
 
@@ -133,7 +145,9 @@ def _tilted(trial: Trial) -> None:
 def _low_resolution(trial: Trial) -> None:
     for shelf in trial.chosen:
         scale = trial.rng.uniform(6, 10) / _side(shelf)
-        small = cv2.resize(read_photo(shelf.path), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            read_photo(shelf.path), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
+        )
         shelf.boxes = (np.array(shelf.boxes) * scale).tolist()
         trial.write(shelf, small)
 
@@ -144,7 +158,9 @@ def _orientation(trial: Trial) -> None:
         size = np.array([shelf.width, shelf.height] * 2)
         ratios = np.array(shelf.boxes) / size
         for _ in range(quarters):
-            ratios = np.stack([1 - ratios[:, 3], ratios[:, 0], 1 - ratios[:, 1], ratios[:, 2]], axis=1)
+            ratios = np.stack(
+                [1 - ratios[:, 3], ratios[:, 0], 1 - ratios[:, 1], ratios[:, 2]], axis=1
+            )
         # Half of them photo and labels together, half the labels alone.
         turned = np.rot90(image, -quarters) if number % 2 else image
         shelf.boxes = (ratios * ([turned.shape[1], turned.shape[0]] * 2)).tolist()
@@ -173,12 +189,24 @@ def _other_picture(which: int, shelf: Shelf, rng: np.random.Generator) -> np.nda
         image[:], image[height // 2 :] = (120, 170, 240), (60, 140, 50)
     elif which == 2:
         for y in range(20, height - 10, 18):
-            cv2.putText(image, "the quick brown fox jumps over the lazy dog", (8, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1)
+            cv2.putText(
+                image,
+                "the quick brown fox jumps over the lazy dog",
+                (8, y),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.5,
+                (0, 0, 0),
+                1,
+            )
     elif which == 3:
         image = cv2.GaussianBlur(rng.integers(150, 190, image.shape, np.uint8), (0, 0), 9)
     elif which == 4:
         squares = np.indices((height // 32 + 1, width // 32 + 1)).sum(axis=0) % 2
-        image = np.kron(squares, np.ones((32, 32)))[:height, :width, None].repeat(3, 2).astype(np.uint8) * 180 + 40
+        image = (
+            np.kron(squares, np.ones((32, 32)))[:height, :width, None].repeat(3, 2).astype(np.uint8)
+            * 180
+            + 40
+        )
     else:
         left, top, right, bottom = np.array(shelf.boxes[0]).round().astype(int)
         image = cv2.resize(read_photo(shelf.path)[top:bottom, left:right], (width, height))
@@ -197,7 +225,10 @@ def _broken_photo(trial: Trial) -> None:
         shelf.path = trial.folder / f"broken-{shelf.path.stem}.jpg"
         if number % 2:
             shelf.width += 20
-        write_whole(shelf.path, data if number % 2 else data[: int(len(data) * trial.rng.uniform(0.3, 0.95))])
+        write_whole(
+            shelf.path,
+            data if number % 2 else data[: int(len(data) * trial.rng.uniform(0.3, 0.95))],
+        )
         trial.planted.append((shelf.path.name, None))
 
 
@@ -242,14 +273,19 @@ def _any_box(shelf: Shelf, rng: np.random.Generator) -> int:
     return int(rng.choice(np.flatnonzero(~np.array(shelf.ignore))))
 
 
-def _label_fault(change: Callable[[list[float], Shelf, np.random.Generator], list[float]]) -> Callable[[Trial], None]:
+def _label_fault(
+    change: Callable[[list[float], Shelf, np.random.Generator], list[float]],
+) -> Callable[[Trial], None]:
     """A fault that reading reports by the number of the annotation."""
 
     def plant(trial: Trial) -> None:
         for shelf in trial.chosen:
             i = _any_box(shelf, trial.rng)
             shelf.boxes[i] = change(shelf.boxes[i], shelf, trial.rng)
-            before = sum(len(s.boxes) for s in trial.shelves[: next(n for n, s in enumerate(trial.shelves) if s is shelf)])
+            before = sum(
+                len(s.boxes)
+                for s in trial.shelves[: next(n for n, s in enumerate(trial.shelves) if s is shelf)]
+            )
             trial.planted.append((f"annotations[{before + i}]:", None))
 
     return plant
@@ -270,11 +306,15 @@ def _over_border(box: list[float], shelf: Shelf, rng: np.random.Generator) -> li
 def _doubled(trial: Trial) -> None:
     for number, shelf in enumerate(trial.chosen):
         i = _any_box(shelf, trial.rng)
-        sides = np.array([shelf.boxes[i][2] - shelf.boxes[i][0], shelf.boxes[i][3] - shelf.boxes[i][1]] * 2)
+        sides = np.array(
+            [shelf.boxes[i][2] - shelf.boxes[i][0], shelf.boxes[i][3] - shelf.boxes[i][1]] * 2
+        )
         again = np.array(shelf.boxes[i]) + trial.rng.uniform(-0.06, 0.06, 4) * sides
         again = np.clip(again, 0, [shelf.width, shelf.height] * 2)
         shelf.boxes.append(again.tolist())
-        shelf.classes.append(shelf.classes[i] if number % 2 else shelf.classes[_any_box(shelf, trial.rng)])
+        shelf.classes.append(
+            shelf.classes[i] if number % 2 else shelf.classes[_any_box(shelf, trial.rng)]
+        )
         shelf.ignore.append(False)
         trial.planted.append((shelf.path.name, _corners(again)))
 
@@ -299,7 +339,10 @@ def _oversized(trial: Trial) -> None:
         if i is None:
             continue
         box = np.array(shelf.boxes[i])
-        middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * trial.rng.uniform(1.8, 2.2)
+        middle, half = (
+            (box[:2] + box[2:]) / 2,
+            (box[2:] - box[:2]) / 2 * trial.rng.uniform(1.8, 2.2),
+        )
         grown = np.clip([*(middle - half), *(middle + half)], 0, [shelf.width, shelf.height] * 2)
         shelf.boxes[i] = grown.tolist()
         trial.planted.append((shelf.path.name, _corners(grown)))
@@ -324,12 +367,24 @@ def _corners(box: np.ndarray) -> Corners:
 
 def _misspelt(trial: Trial) -> None:
     """A slip in a word of five letters or more, in a twentieth of the boxes of each of some classes."""
-    names = sorted({name for shelf in trial.shelves for name in shelf.classes if max(map(len, name.split("-"))) >= 5})
+    names = sorted(
+        {
+            name
+            for shelf in trial.shelves
+            for name in shelf.classes
+            if max(map(len, name.split("-"))) >= 5
+        }
+    )
     for number, name in enumerate(trial.rng.permutation(names)[: len(trial.chosen)].tolist()):
         word = max(name.split("-"), key=len)
         at = int(trial.rng.integers(1, len(word) - 1))
         swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-        slips = [word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], swapped, word[:at] + "x" + word[at + 1 :]]
+        slips = [
+            word[:at] + word[at + 1 :],
+            word[:at] + word[at] + word[at:],
+            swapped,
+            word[:at] + "x" + word[at + 1 :],
+        ]
         wrong = name.replace(word, slips[number % 4], 1)
         members = [(shelf, i) for shelf, i in trial.all_boxes() if shelf.classes[i] == name]
         if wrong == name or len(members) < 20:
@@ -341,7 +396,20 @@ def _misspelt(trial: Trial) -> None:
 
 
 def _junk(trial: Trial) -> None:
-    names = ["0", "00", "12", "?", "test", "object", "undefined", "Label 3", "new-class", "tmp", "-", "none"]
+    names = [
+        "0",
+        "00",
+        "12",
+        "?",
+        "test",
+        "object",
+        "undefined",
+        "Label 3",
+        "new-class",
+        "tmp",
+        "-",
+        "none",
+    ]
     for shelf, name in zip(trial.chosen, names, strict=False):
         shelf.classes[_any_box(shelf, trial.rng)] = name
         trial.planted.append((f"class '{name}' (", None))
@@ -371,7 +439,12 @@ def _anchors(trial: Trial) -> None:
     for shelf, i in trial.all_boxes():
         left, top, right, bottom = shelf.boxes[i]
         width, height = np.array([right - left, bottom - top]) * 2 ** trial.rng.uniform(-2, 1, 2)
-        shelf.boxes[i] = [left, top, min(left + width, shelf.width), min(top + height, shelf.height)]
+        shelf.boxes[i] = [
+            left,
+            top,
+            min(left + width, shelf.width),
+            min(top + height, shelf.height),
+        ]
     trial.planted.append(("anchors match", None))
 
 
@@ -430,11 +503,19 @@ def measure(dataset: Dataset, folder: Path, each: int, seed: int) -> dict[str, d
         trial.chosen = [fit[i] for i in rng.permutation(len(fit))[:each]]
         FAULTS[kind](trial)
         against = _read(trial.against, folder / "against.json") if trial.against else None
-        findings = [f for f in check(_read(trial.shelves, folder / "labels.json"), against).findings if f.kind == kind]
+        findings = [
+            f
+            for f in check(_read(trial.shelves, folder / "labels.json"), against).findings
+            if f.kind == kind
+        ]
         found = sum(any(_names(f, *planted) for f in findings) for planted in trial.planted)
         right = [any(_names(f, *planted) for planted in trial.planted) for f in findings]
         old = {(f.file, f.box, f.message) for f in before if f.kind == kind}
-        new = [good for f, good in zip(findings, right, strict=True) if good or (f.file, f.box, f.message) not in old]
+        new = [
+            good
+            for f, good in zip(findings, right, strict=True)
+            if good or (f.file, f.box, f.message) not in old
+        ]
         results[kind] = {
             "planted": len(trial.planted),
             "found": found,
@@ -455,13 +536,20 @@ def missing_indeed(dataset: Dataset, corrected: Dataset) -> Counter[str]:
         How many of the findings are ``right`` (a product was added there), ``untold`` (nobody can tell), or ``wrong``; and
         of the products ``added``, how many were ``found``.
     """
-    before, after = ({photo.path.name: photo.truth for photo in data.photos} for data in (dataset, corrected))
+    before, after = (
+        {photo.path.name: photo.truth for photo in data.photos} for data in (dataset, corrected)
+    )
     said, met = Counter(dict.fromkeys(("right", "untold", "wrong"), 0)), set()
-    for finding in (f for f in check(dataset).findings if f.kind == "missing-box" and f.file and f.box):
+    for finding in (
+        f for f in check(dataset).findings if f.kind == "missing-box" and f.file and f.box
+    ):
         name, box = finding.file.name, np.array([finding.box])
         truth = after[name]
         overlap = np.where(truth.ignore, 0, box_math.iou(box, truth.boxes)[0])
-        covered = box_math.intersection(box, truth.boxes[truth.ignore]).max(initial=0) / box_math.area(box)[0]
+        covered = (
+            box_math.intersection(box, truth.boxes[truth.ignore]).max(initial=0)
+            / box_math.area(box)[0]
+        )
         if overlap.max(initial=0) >= FOUND_IOU:
             said["right"] += 1
             met.add((name, int(overlap.argmax())))
@@ -483,7 +571,9 @@ def _names(finding: Finding, what: str, box: Corners | None) -> bool:
         return False
     if box is None:
         return True
-    return finding.box is not None and bool(box_math.iou(np.array([finding.box]), np.array([box]))[0, 0] >= FOUND_IOU)
+    return finding.box is not None and bool(
+        box_math.iou(np.array([finding.box]), np.array([box]))[0, 0] >= FOUND_IOU
+    )
 
 
 def _copied(dataset: Dataset, folder: Path) -> list[Shelf]:
@@ -492,7 +582,11 @@ def _copied(dataset: Dataset, folder: Path) -> list[Shelf]:
         path = folder / photo.path.name
         write_whole(path, photo.path.read_bytes())
         truth, names = photo.truth, [dataset.classes[i] for i in photo.truth.classes]
-        shelves.append(Shelf(path, photo.width, photo.height, truth.boxes.tolist(), names, truth.ignore.tolist()))
+        shelves.append(
+            Shelf(
+                path, photo.width, photo.height, truth.boxes.tolist(), names, truth.ignore.tolist()
+            )
+        )
     return shelves
 
 
@@ -509,40 +603,70 @@ def _read(shelves: list[Shelf], path: Path) -> Dataset:
         for number, shelf in enumerate(shelves)
         for box, name, ignore in zip(shelf.boxes, shelf.classes, shelf.ignore, strict=True)
     ]
-    photos = [{"id": i, "file_name": f"images/{s.path.name}", "width": s.width, "height": s.height} for i, s in enumerate(shelves)]
+    photos = [
+        {"id": i, "file_name": f"images/{s.path.name}", "width": s.width, "height": s.height}
+        for i, s in enumerate(shelves)
+    ]
     categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
-    write_whole(path, json.dumps({"images": photos, "annotations": annotations, "categories": categories}))
+    write_whole(
+        path, json.dumps({"images": photos, "annotations": annotations, "categories": categories})
+    )
     return read(path)
 
 
 def main() -> None:
     """Measure on synthetic shelves and on the data named, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, nargs="*", default=[], help="labelled photos, joined; not those that the limits were chosen on"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corrections", type=Path, nargs="*", default=[], help="of each of the labels, in the same order")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="labelled photos, joined; not those that the limits were chosen on",
+    )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="of each of the labels, in the same order",
+    )
     parser.add_argument("--photos", type=int, default=80, help="synthetic photos (default: 80)")
     parser.add_argument("--each", type=int, default=12, help="faults of each kind (default: 12)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
     if given.corrections and len(given.corrections) != len(given.data):
-        parser.error(f"--corrections must be one for each of --data, got {len(given.corrections)} and {len(given.data)}")
+        parser.error(
+            f"--corrections must be one for each of --data, got {len(given.corrections)} and {len(given.data)}"
+        )
     cv2.setNumThreads(1)
     missing: Counter[str] = Counter()
-    for labels, corrections in zip(given.data if given.corrections else [], given.corrections, strict=True):
+    for labels, corrections in zip(
+        given.data if given.corrections else [], given.corrections, strict=True
+    ):
         dataset = read(labels)
         missing.update(missing_indeed(dataset, apply(dataset, read_corrections(corrections))))
     sets: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as work:
         params = ShelfParams(width=640, height=480, rows=(3, 4), facings=(9, 14))
-        synthetic = generate(Path(made) / "s", photos=given.photos, classes=12, seed=given.seed, params=params)
+        synthetic = generate(
+            Path(made) / "s", photos=given.photos, classes=12, seed=given.seed, params=params
+        )
         for name, dataset in {"synthetic": synthetic, **_joined(given.data)}.items():
             kinds = measure(dataset, Path(work) / name.replace(" ", "-"), given.each, given.seed)
-            sets[name] = {"photos": len(dataset), "boxes": dataset.boxes, "classes": len(dataset.classes), "kinds": kinds}
+            sets[name] = {
+                "photos": len(dataset),
+                "boxes": dataset.boxes,
+                "classes": len(dataset.classes),
+                "kinds": kinds,
+            }
     result = {"sets": sets, "each": given.each, "missing_boxes": dict(missing) or None}
-    write_whole(given.out, json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1))
+    write_whole(
+        given.out, json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1)
+    )
 
 
 def _joined(paths: list[Path]) -> dict[str, Dataset]:
@@ -553,7 +677,11 @@ def _joined(paths: list[Path]) -> dict[str, Dataset]:
     if len(classes) > 1:
         raise SystemExit(f"the data must have the same classes, got {len(classes)} lists of them")
     name = " ".join([paths[0].resolve().parent.name, *(path.stem for path in paths)])
-    return {name: Dataset(parts[0].classes, tuple(photo for part in parts for photo in part.photos), name=name)}
+    return {
+        name: Dataset(
+            parts[0].classes, tuple(photo for part in parts for photo in part.photos), name=name
+        )
+    }
 
 
 if __name__ == "__main__":

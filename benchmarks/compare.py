@@ -60,11 +60,17 @@ class Change:
 
     def __str__(self) -> str:
         values = [value if value is None else f"{value:.4g}" for value in (self.old, self.new)]
-        shown = "" if values == [None, None] else ": " + " -> ".join(value or "not measured" for value in values)
+        shown = (
+            ""
+            if values == [None, None]
+            else ": " + " -> ".join(value or "not measured" for value in values)
+        )
         return f"{self.state:12} {self.name}{shown} ({self.why})"
 
 
-def judge(name: str, old: float | None, new: float | None, noise: float, why: str, *, more_is_better: bool) -> Change:
+def judge(
+    name: str, old: float | None, new: float | None, noise: float, why: str, *, more_is_better: bool
+) -> Change:
     """A change by more than `noise` either way; None is 'not measured'."""
     if old is None or new is None:
         return Change(name, old, new, "not compared", "not measured in both")
@@ -84,7 +90,11 @@ def accuracy(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]
     """
     photos = [{row["path"]: row["truth"] for row in side["per_photo"]} for side in (old, new)]
     if photos[0] != photos[1]:
-        differ = sorted(path for path in photos[0].keys() | photos[1].keys() if photos[0].get(path) != photos[1].get(path))
+        differ = sorted(
+            path
+            for path in photos[0].keys() | photos[1].keys()
+            if photos[0].get(path) != photos[1].get(path)
+        )
         raise ShelfcountError(
             f"both results must be of the same photos and labels, got {len(differ)} photos that differ, such as '{differ[0]}'. "
             "Evaluate the old model again on the new data."
@@ -104,7 +114,11 @@ def resampled(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     counts = []
     for side in (old, new):
         rows = {row["path"]: row for row in side["per_photo"]}
-        counts.append(np.array([[rows[path][key] for key in ("truth", "found", "tp")] for path in order], float))
+        counts.append(
+            np.array(
+                [[rows[path][key] for key in ("truth", "found", "tp")] for path in order], float
+            )
+        )
     low, high = benchmark.f1_gain(counts[1], counts[0], np.random.default_rng(SEED))
     state = "better" if low > 0 else "worse" if high < 0 else "same"
     why = f"95 % of {benchmark.RESAMPLES:,} resamples of {len(order)} photos change it by {low:+.4f} to {high:+.4f}"
@@ -121,7 +135,14 @@ def classes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
         was = before[row["name"]]
         # F1 as a share of its boxes, binomial; both models saw the same photos, so that the true noise is smaller.
         noise = CLASS_ERRORS * math.sqrt(sum(variance(side) for side in (was, row)))
-        change = judge(f"F1 of '{row['name']}'", was["f1"], row["f1"], noise, f"three standard errors are {noise:.3f}", more_is_better=True)
+        change = judge(
+            f"F1 of '{row['name']}'",
+            was["f1"],
+            row["f1"],
+            noise,
+            f"three standard errors are {noise:.3f}",
+            more_is_better=True,
+        )
         if change.state != "same":
             yield change
 
@@ -138,7 +159,9 @@ def variance(row: Mapping[str, Any]) -> float:
 
 def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     """Two results of `bench`: each model that is in both, and the bundle's accuracy."""
-    rows = [{f"{row['name']}, {row['variant']}": row for row in side["rows"]} for side in (old, new)]
+    rows = [
+        {f"{row['name']}, {row['variant']}": row for row in side["rows"]} for side in (old, new)
+    ]
     unfit = "taken with --quick" if old.get("quick") or new.get("quick") else ""
     if old["stamp"]["device"] != new["stamp"]["device"]:
         unfit = f"measured on another machine: {old['stamp']['device']} against {new['stamp']['device']}"
@@ -153,7 +176,13 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Chang
             yield relative(f"memory of {name}", was, now, "memory", MEMORY_MARGIN)
         if was.get("outside") is not None and now.get("outside") is not None:
             outside = (len(side["outside"]) for side in (was, now))
-            yield judge(f"operators of {name} outside XNNPACK", *outside, noise=0, why="counted in the file", more_is_better=False)
+            yield judge(
+                f"operators of {name} outside XNNPACK",
+                *outside,
+                noise=0,
+                why="counted in the file",
+                more_is_better=False,
+            )
         yield from latencies(name, was, now, unfit)
     for name in rows[1].keys() - rows[0].keys():
         yield Change(name, None, None, "not compared", "only in the new result")
@@ -164,15 +193,29 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Chang
     yield from budgets(old.get("phones") or [], new.get("phones") or [])
 
 
-def relative(name: str, old: Mapping[str, Any], new: Mapping[str, Any], key: str, margin: float) -> Change:
+def relative(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], key: str, margin: float
+) -> Change:
     """A cost in bytes, with a margin that is a share of the old one."""
     was, now = (None if side.get(key) is None else side[key] / 1e6 for side in (old, new))
-    return judge(f"{name}, MB", was, now, margin * (was or 0), f"margin {100 * margin:g} %", more_is_better=False)
+    return judge(
+        f"{name}, MB",
+        was,
+        now,
+        margin * (was or 0),
+        f"margin {100 * margin:g} %",
+        more_is_better=False,
+    )
 
 
-def latencies(name: str, old: Mapping[str, Any], new: Mapping[str, Any], unfit: str) -> Iterator[Change]:
+def latencies(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], unfit: str
+) -> Iterator[Change]:
     """Median times at each thread count that both have; `unfit` says why they cannot be compared, or nothing."""
-    sides = [{entry["threads"]: entry for entry in [*(row.get("by_threads") or []), row["latency"]]} for row in (old, new)]
+    sides = [
+        {entry["threads"]: entry for entry in [*(row.get("by_threads") or []), row["latency"]]}
+        for row in (old, new)
+    ]
     for threads in sorted(sides[0].keys() & sides[1].keys()):
         was, now = (side[threads] for side in sides)
         title = f"latency of {name}, {threads} thread{'s' if threads > 1 else ''}, ms"
@@ -186,7 +229,9 @@ def latencies(name: str, old: Mapping[str, Any], new: Mapping[str, Any], unfit: 
 
 def same_reference(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether both ran beside one and the same baseline, in the same versions of all libraries."""
-    if old["stamp"]["versions"] != new["stamp"]["versions"] or any("reference" not in side for side in (old, new)):
+    if old["stamp"]["versions"] != new["stamp"]["versions"] or any(
+        "reference" not in side for side in (old, new)
+    ):
         return False
     was, now = (side["rows"][side["reference"]] for side in (old, new))
     return all(was[key] == now[key] for key in ("name", "variant", "size", "macs"))
@@ -205,20 +250,32 @@ def busy(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def paired(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     """How many times faster the bundle is than the baseline that ran in turn with it: better or worse where the spreads lie apart."""
     was, now = (side["times_faster"] for side in (old, new))
-    state = "better" if now["low"] > was["high"] else "worse" if now["high"] < was["low"] else "same"
+    state = (
+        "better" if now["low"] > was["high"] else "worse" if now["high"] < was["low"] else "same"
+    )
     why = f"paired runs spread from {was['low']:g} to {was['high']:g} and from {now['low']:g} to {now['high']:g}"
     return Change("times faster than the baseline", was["median"], now["median"], state, why)
 
 
 def budgets(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[Change]:
     """Lines of a phone's budget that were kept and are missed, or the other way round."""
-    before = {(verdict["phone"], line["name"]): line["state"] for verdict in old for line in verdict["lines"]}
+    before = {
+        (verdict["phone"], line["name"]): line["state"]
+        for verdict in old
+        for line in verdict["lines"]
+    }
     for verdict in new:
         for line in verdict["lines"]:
             states = before.get((verdict["phone"], line["name"])), line["state"]
             if "missed" in states and None not in states and states[0] != states[1]:
                 state = "worse" if states[1] == "missed" else "better"
-                yield Change(f"{verdict['phone']}, {line['name']}", None, None, state, f"was {states[0]}, is {states[1]}: {line['got']}")
+                yield Change(
+                    f"{verdict['phone']}, {line['name']}",
+                    None,
+                    None,
+                    state,
+                    f"was {states[0]}, is {states[1]}: {line['got']}",
+                )
 
 
 # ---------------------------------------------------------------------------- files
@@ -236,7 +293,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change] | No
     try:
         return list(comparison(old, new) if kinds[0] == "bench" else accuracy(old, new))
     except (KeyError, TypeError) as error:
-        raise ShelfcountError(f"a result lacks or mistypes {error!r}; was it written by this version of shelfcount?") from error
+        raise ShelfcountError(
+            f"a result lacks or mistypes {error!r}; was it written by this version of shelfcount?"
+        ) from error
 
 
 def compare_all(old: Path, new: Path) -> dict[str, list[Change]]:
@@ -253,7 +312,15 @@ def compare_all(old: Path, new: Path) -> dict[str, list[Change]]:
             if not old.is_dir():
                 raise
             changes = [Change("all figures", None, None, "not compared", str(error))]
-        found[name] = changes or [Change("all figures", None, None, "not compared", "not a result of bench or of evaluate in both")]
+        found[name] = changes or [
+            Change(
+                "all figures",
+                None,
+                None,
+                "not compared",
+                "not a result of bench or of evaluate in both",
+            )
+        ]
     if all(change.state == "not compared" for changes in found.values() for change in changes):
         raise ShelfcountError(
             f"OLD and NEW must hold results of `bench` or of `evaluate` that can be compared, got none in {', '.join(found)}"
@@ -277,10 +344,14 @@ def pairs(old: Path, new: Path) -> dict[str, tuple[Any, Any]]:
         ShelfcountError: If one is a file and the other a folder, a file is no JSON, or the folders share no file.
     """
     if old.is_dir() != new.is_dir():
-        raise ShelfcountError(f"OLD and NEW must be two files or two folders, got '{old}' and '{new}'")
+        raise ShelfcountError(
+            f"OLD and NEW must be two files or two folders, got '{old}' and '{new}'"
+        )
     if not old.is_dir():
         return {new.name: (load(old), load(new))}
-    names = sorted({path.name for path in old.glob("*.json")} & {path.name for path in new.glob("*.json")})
+    names = sorted(
+        {path.name for path in old.glob("*.json")} & {path.name for path in new.glob("*.json")}
+    )
     if not names:
         raise ShelfcountError(f"'{old}' and '{new}' must share a .json file, got none of one name")
     return {name: (load(old / name), load(new / name)) for name in names}
@@ -300,7 +371,9 @@ def load(path: Path) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print every figure with its noise, and the balance."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("old", type=Path, help="result, or folder of results, of before")
     parser.add_argument("new", type=Path, help="of now")
     parser.add_argument("--json", type=Path, help="write every figure here")
@@ -315,9 +388,17 @@ def main(arguments: list[str] | None = None) -> int:
         for change in changes:
             print(f"  {change}")
     balance = Counter(change.state for changes in found.values() for change in changes)
-    print(f"{balance['better']} better, {balance['worse']} worse, {balance['same']} within noise, {balance['not compared']} not compared")
+    print(
+        f"{balance['better']} better, {balance['worse']} worse, {balance['same']} within noise, {balance['not compared']} not compared"
+    )
     if given.json:
-        write_whole(given.json, json.dumps({name: [asdict(change) for change in changes] for name, changes in found.items()}, indent=1))
+        write_whole(
+            given.json,
+            json.dumps(
+                {name: [asdict(change) for change in changes] for name, changes in found.items()},
+                indent=1,
+            ),
+        )
     return int(balance["worse"] > 0)
 
 

@@ -30,14 +30,22 @@ SHEET_WIDTH = 1600
 HINT_SCORE = 0.2
 # A hint that overlaps a label of its class by more has nothing to say; by less, the label may be shifted.
 AGREES = 0.7
-LABELLED, IGNORED, HINT, INK, PAPER = (0, 220, 90), (150, 155, 160), (255, 120, 0), (20, 20, 20), (255, 255, 255)
+LABELLED, IGNORED, HINT, INK, PAPER = (
+    (0, 220, 90),
+    (150, 155, 160),
+    (255, 120, 0),
+    (20, 20, 20),
+    (255, 255, 255),
+)
 # Upper limit for the height of a product on the sheet of classes.
 CROP_HEIGHT = 150
 
 Colour = tuple[int, int, int]
 
 
-def sheets(photo: Photo, classes: Sequence[str], hints: Detections, strips: int) -> list[np.ndarray]:
+def sheets(
+    photo: Photo, classes: Sequence[str], hints: Detections, strips: int
+) -> list[np.ndarray]:
     """One photo as sheets, top strip first.
 
     Args:
@@ -59,7 +67,9 @@ def sheets(photo: Photo, classes: Sequence[str], hints: Detections, strips: int)
     cut = []
     for top in np.linspace(0, plain.height - height, strips):
         window = (0, round(top), SHEET_WIDTH, round(top + height))
-        cut.append(np.concatenate([np.asarray(picture.crop(window)) for picture in (marked, plain)]))
+        cut.append(
+            np.concatenate([np.asarray(picture.crop(window)) for picture in (marked, plain)])
+        )
     return cut
 
 
@@ -89,7 +99,9 @@ def class_sheet(dataset: Dataset, per_class: int, rng: np.random.Generator) -> n
 def _crop(photo: Photo, box: np.ndarray) -> Image.Image:
     crop = Image.fromarray(read_photo(photo.path)).crop(tuple(box.round().astype(int).tolist()))
     share = CROP_HEIGHT / crop.height
-    return crop.resize((max(1, min(round(crop.width * share), CROP_HEIGHT)), CROP_HEIGHT), Image.Resampling.LANCZOS)
+    return crop.resize(
+        (max(1, min(round(crop.width * share), CROP_HEIGHT)), CROP_HEIGHT), Image.Resampling.LANCZOS
+    )
 
 
 def _class_row(name: str, crops: Sequence[Image.Image]) -> np.ndarray:
@@ -102,10 +114,14 @@ def _class_row(name: str, crops: Sequence[Image.Image]) -> np.ndarray:
     return np.asarray(row)
 
 
-def _draw_labels(picture: Image.Image, truth: Detections, classes: Sequence[str], scale: float) -> None:
+def _draw_labels(
+    picture: Image.Image, truth: Detections, classes: Sequence[str], scale: float
+) -> None:
     # An area that is ignored for every class is one box a class; drawn once, it is still to be read.
     drawn: set[tuple[float, ...]] = set()
-    for number, (box, class_, ignore) in enumerate(zip(truth.boxes, truth.classes, truth.ignore, strict=True)):
+    for number, (box, class_, ignore) in enumerate(
+        zip(truth.boxes, truth.classes, truth.ignore, strict=True)
+    ):
         corners = tuple(box.tolist())
         if not ignore:
             _draw(picture, box * scale, f"{number} {classes[class_]}", LABELLED)
@@ -114,14 +130,22 @@ def _draw_labels(picture: Image.Image, truth: Detections, classes: Sequence[str]
             drawn.add(corners)
 
 
-def _draw_hints(picture: Image.Image, hints: Detections, truth: Detections, classes: Sequence[str], scale: float) -> None:
-    for number, (box, class_, score) in enumerate(zip(hints.boxes, hints.classes, hints.scores, strict=True)):
+def _draw_hints(
+    picture: Image.Image, hints: Detections, truth: Detections, classes: Sequence[str], scale: float
+) -> None:
+    for number, (box, class_, score) in enumerate(
+        zip(hints.boxes, hints.classes, hints.scores, strict=True)
+    ):
         same = truth.boxes[truth.classes == class_]
         if (iou(box[None], same) < AGREES).all():
-            _draw(picture, box * scale, f"m{number} {classes[class_]} {score:.2f}", HINT, below=True)
+            _draw(
+                picture, box * scale, f"m{number} {classes[class_]} {score:.2f}", HINT, below=True
+            )
 
 
-def _draw(picture: Image.Image, box: np.ndarray, text: str, colour: Colour, *, below: bool = False) -> None:
+def _draw(
+    picture: Image.Image, box: np.ndarray, text: str, colour: Colour, *, below: bool = False
+) -> None:
     """A box with its text in the top left corner, or at its foot."""
     draw, font = ImageDraw.Draw(picture, "RGBA"), _font(13)
     draw.rectangle(box.tolist(), outline=colour, width=2)
@@ -135,24 +159,38 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="labelled photos to check")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--corrections", type=Path, help="show the labels as this file corrects them")
+    parser.add_argument(
+        "--corrections", type=Path, help="show the labels as this file corrects them"
+    )
     parser.add_argument("--run", type=Path, help="a trained run whose detections say where to look")
     parser.add_argument("--strips", type=int, default=2, help="sheets a photo")
-    parser.add_argument("--classes", type=int, metavar="N", help="draw N products of each class instead of the photos")
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="draw N products of each class instead of the photos",
+    )
     arguments = parser.parse_args()
     dataset = read(arguments.data)
     if arguments.corrections:
         dataset = apply(dataset, read_corrections(arguments.corrections))
     if arguments.classes:
-        write_photo(arguments.out / "classes.png", class_sheet(dataset, arguments.classes, np.random.default_rng(0)))
+        write_photo(
+            arguments.out / "classes.png",
+            class_sheet(dataset, arguments.classes, np.random.default_rng(0)),
+        )
         return
     empty = [Detections.empty()] * len(dataset)
     hints = detect_all(load_run(arguments.run, HINT_SCORE), dataset) if arguments.run else empty
     for photo, found in zip(dataset.photos, hints, strict=True):
-        for strip, sheet in enumerate(sheets(photo, dataset.classes, found, arguments.strips), start=1):
+        for strip, sheet in enumerate(
+            sheets(photo, dataset.classes, found, arguments.strips), start=1
+        ):
             write_photo(arguments.out / f"{photo.path.stem}-{strip}.png", sheet)
 
 

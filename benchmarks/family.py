@@ -57,12 +57,23 @@ def network(architecture: str, spec: ModelSpec, neck: int) -> nn.Module:
 
 def files(architecture: str, size: int, neck: int) -> tuple[ModelSpec, dict[str, bytes]]:
     """The main artifact in float32 and int8."""
-    levels = tuple(AnchorLevel(stride, ((h * size / 416, w * size / 416),)) for stride, h, w in LEVELS_416)
-    spec = ModelSpec(f"{architecture}-{size}", architecture, tuple(f"c{i}" for i in range(CLASSES)), size, size, levels)
+    levels = tuple(
+        AnchorLevel(stride, ((h * size / 416, w * size / 416),)) for stride, h, w in LEVELS_416
+    )
+    spec = ModelSpec(
+        f"{architecture}-{size}",
+        architecture,
+        tuple(f"c{i}" for i in range(CLASSES)),
+        size,
+        size,
+        levels,
+    )
     model = convert.to_litert(network(architecture, spec, neck), spec)
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(2)]
-    return spec, {recipe: bundles.artifact(model, spec, recipe, photos) for recipe in ("float32", "int8")}
+    return spec, {
+        recipe: bundles.artifact(model, spec, recipe, photos) for recipe in ("float32", "int8")
+    }
 
 
 def timed(detector: LiteRTDetector, pixels: np.ndarray) -> Callable[[], float]:
@@ -81,13 +92,19 @@ def profiled(data: bytes, size: int, runs: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         model, photo = Path(folder) / "model.tflite", Path(folder) / "noise.png"
         model.write_bytes(data)
-        write_photo(photo, np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8))
-        return op_profile.by_kind(op_profile.profile(model, photo, (size, size), runs=runs, threads=1).operators)
+        write_photo(
+            photo, np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        )
+        return op_profile.by_kind(
+            op_profile.profile(model, photo, (size, size), runs=runs, threads=1).operators
+        )
 
 
 def main() -> None:
     """Export all, then time all in turn, so that a slow minute of the machine hits all alike."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[320, 416])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--only", nargs="*", help="members; all without it")
@@ -112,17 +129,37 @@ def main() -> None:
                 pixels = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
                 calls[key] = timed(LiteRTDetector(data, spec, threads=1), pixels)
                 if recipe == "int8" and architecture in PROFILED:
-                    operators.append({"model": architecture, "size": size, "kinds": profiled(data, size, options.runs)})
+                    operators.append(
+                        {
+                            "model": architecture,
+                            "size": size,
+                            "kinds": profiled(data, size, options.runs),
+                        }
+                    )
                 print(f"{key}: {len(data) / 1e6:.2f} MB", flush=True)
     times = take_turns(calls, dict.fromkeys(calls, options.runs), warmup=WARMUP)
     for key, row in rows.items():
-        row["ms"] = dict(zip(("p10", "p50", "p90"), np.percentile(times[key], SPREAD).round(3).tolist(), strict=True))
+        row["ms"] = dict(
+            zip(
+                ("p10", "p50", "p90"),
+                np.percentile(times[key], SPREAD).round(3).tolist(),
+                strict=True,
+            )
+        )
         row["runs"] = options.runs
-    result = {"stamp": stamp(seed=0, threads=1), "classes": CLASSES, "neck": NECK, "rows": list(rows.values()), "operators": operators}
+    result = {
+        "stamp": stamp(seed=0, threads=1),
+        "classes": CLASSES,
+        "neck": NECK,
+        "rows": list(rows.values()),
+        "operators": operators,
+    }
     write_whole(options.out, json.dumps(result, indent=1))
     for row in rows.values():
         name = f"{row['model']:20s} {row['size']} {row['recipe']:8s}"
-        print(f"{name} {row['bytes'] / 1e6:6.2f} MB {row['gmac']:.3f} GMAC {row['ms']['p50']:.2f} ms")
+        print(
+            f"{name} {row['bytes'] / 1e6:6.2f} MB {row['gmac']:.3f} GMAC {row['ms']['p50']:.2f} ms"
+        )
 
 
 if __name__ == "__main__":

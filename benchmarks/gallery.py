@@ -30,7 +30,17 @@ COOLER = BUNDLE / "golden" / "1.jpg"
 SEED = 5
 # The products of `make demo`.
 CATALOGUE = products(12, 1)
-LONG_SHELF = ShelfParams(width=960, height=720, rows=(2, 2), facings=(7, 8), back_row=0.2, occlusion=0, yaw=12, tilt=3, background="cooler")
+LONG_SHELF = ShelfParams(
+    width=960,
+    height=720,
+    rows=(2, 2),
+    facings=(7, 8),
+    back_row=0.2,
+    occlusion=0,
+    yaw=12,
+    tilt=3,
+    background="cooler",
+)
 # Row and position of the product that is put in another's place, of that place, and of the product that is sold out.
 PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 2)
 WIDTH, MOST_BYTES = 1400, 200_000
@@ -39,7 +49,10 @@ WIDTH, MOST_BYTES = 1400, 200_000
 def rearranged(cooler: ShelfCount) -> np.ndarray:
     """The photo with one product in another's place, and one sold out."""
     photo = cooler.image
-    place = {(p["row"], p["position"]): np.round(p["box"]).astype(int).tolist() for p in cooler.products()}
+    place = {
+        (p["row"], p["position"]): np.round(p["box"]).astype(int).tolist()
+        for p in cooler.products()
+    }
     x, y, w, h = place[PUT]
     product = photo[y : y + h, x : x + w]
     x, y, w, h = place[INSTEAD_OF]
@@ -81,8 +94,12 @@ def write(name: str, picture: np.ndarray) -> None:
 
 def main() -> int:
     """Make and write both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, default=ROOT / "demo" / "bundle", help="bundle that `make demo` made")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--demo", type=Path, default=ROOT / "demo" / "bundle", help="bundle that `make demo` made"
+    )
     given = parser.parse_args()
     (cooler,) = shelfcount.count(COOLER, BUNDLE)
     (today,) = shelfcount.count(rearranged(cooler), BUNDLE)

@@ -42,7 +42,9 @@ SURROUNDINGS = 2.2
 SAME_PRODUCT_IOU = 0.5
 
 
-def unsure_labels(corrected: Dataset, published: Dataset, found: Sequence[Detections], threshold: float) -> dict[str, int]:
+def unsure_labels(
+    corrected: Dataset, published: Dataset, found: Sequence[Detections], threshold: float
+) -> dict[str, int]:
     """Products missed or misnamed, and how many of them carried the same name in the labels as published."""
     wrong = agreed = products = 0
     for photo, old, low in zip(corrected.photos, published.photos, found, strict=True):
@@ -59,7 +61,13 @@ def unsure_labels(corrected: Dataset, published: Dataset, found: Sequence[Detect
 def photo_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Each photo's F1 and what it loses, those that lose most first."""
     rows = [
-        {"photo": row.path.name, "products": s.truth, "f1": round(s.f1, 4), "missed or misnamed": s.truth - s.tp, "false": s.found - s.tp}
+        {
+            "photo": row.path.name,
+            "products": s.truth,
+            "f1": round(s.f1, 4),
+            "missed or misnamed": s.truth - s.tp,
+            "false": s.found - s.tp,
+        }
         for row in evaluation.photos
         for s in [row.score]
     ]
@@ -68,14 +76,29 @@ def photo_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def names_picture(pairs: Sequence[Confusion], dataset: Dataset) -> bytes:
     """A row for each pair: products under their wrong names, then products of the class that was reported, as JPEG."""
-    figure, places = plt.subplots(len(pairs), CROPS + EXAMPLES, figsize=(10, 2.15 * len(pairs)), squeeze=False)
+    figure, places = plt.subplots(
+        len(pairs), CROPS + EXAMPLES, figsize=(10, 2.15 * len(pairs)), squeeze=False
+    )
     for row, pair in zip(places, pairs, strict=True):
         true, reported = dataset.classes[pair.true], dataset.classes[pair.reported]
-        shown = [crop(photo_at(m.photo.path), m.box, [Mark(m.box, MISSED, f"{m.score:.2f}")], SURROUNDINGS) for m in pair.mistakes[:CROPS]]
-        for place, picture in zip(row, [*shown, *[None] * (CROPS - len(shown)), *examples(dataset, pair.reported, EXAMPLES)], strict=False):
+        shown = [
+            crop(
+                photo_at(m.photo.path), m.box, [Mark(m.box, MISSED, f"{m.score:.2f}")], SURROUNDINGS
+            )
+            for m in pair.mistakes[:CROPS]
+        ]
+        for place, picture in zip(
+            row,
+            [*shown, *[None] * (CROPS - len(shown)), *examples(dataset, pair.reported, EXAMPLES)],
+            strict=False,
+        ):
             if picture is not None:
                 place.imshow(picture)
-        row[0].set_title(f"{true}, reported as {reported}: {len(pair.mistakes)} of {pair.products}", loc="left", fontsize=10)
+        row[0].set_title(
+            f"{true}, reported as {reported}: {len(pair.mistakes)} of {pair.products}",
+            loc="left",
+            fontsize=10,
+        )
         row[CROPS].set_title(f"labelled {reported}", loc="left", fontsize=10)
     for place in places.ravel():
         # Titles of a row at one height, whatever its pictures' shapes.
@@ -90,28 +113,47 @@ def names_picture(pairs: Sequence[Confusion], dataset: Dataset) -> bytes:
     return jpeg.getvalue()
 
 
-def photos_picture(rows: Sequence[dict[str, Any]], dataset: Dataset, found: Sequence[Detections], threshold: float) -> np.ndarray:
+def photos_picture(
+    rows: Sequence[dict[str, Any]], dataset: Dataset, found: Sequence[Detections], threshold: float
+) -> np.ndarray:
     """The photos that lose most, side by side, with what is missed and what is false; (H, W, 3) uint8 RGB."""
     pictures = []
     for row in rows:
         i = next(i for i, photo in enumerate(dataset.photos) if photo.path.name == row["photo"])
         kept = found[i][found[i].scores >= threshold]
-        pictures.append(annotate(photo_at(dataset.photos[i].path), kept, dataset.classes, truth=dataset.photos[i].truth))
+        pictures.append(
+            annotate(
+                photo_at(dataset.photos[i].path),
+                kept,
+                dataset.classes,
+                truth=dataset.photos[i].truth,
+            )
+        )
     height = min(picture.shape[0] for picture in pictures)
-    same = [cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA) for p in pictures]
+    same = [
+        cv2.resize(
+            p, (round(p.shape[1] * height / p.shape[0]), height), interpolation=cv2.INTER_AREA
+        )
+        for p in pictures
+    ]
     return np.concatenate(same, axis=1)
 
 
 def main() -> None:
     """Evaluate, and write the result and its pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("drinks", type=Path)
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     detector, threshold, facts = open_low(options.bundle, 1)
     parts = {name: read(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
-    fixed = {name: apply(of, read_corrections(HERE / "data" / f"drinks_{name}_corrections.json")) for name, of in parts.items()}
+    fixed = {
+        name: apply(of, read_corrections(HERE / "data" / f"drinks_{name}_corrections.json"))
+        for name, of in parts.items()
+    }
     published, corrected = aligned(parts["test"], fixed["test"])
     learnt = aligned(fixed["train"], corrected)[0]
     with bar("evaluating") as advance:
@@ -124,10 +166,20 @@ def main() -> None:
     curves = json.loads(repeated.read_text()).get("learning_curves") if repeated.exists() else None
     result = {
         "model": facts,
-        "data": {"name": Path(published.name).name, "fingerprint": fingerprint(corrected), "photos": len(corrected)},
+        "data": {
+            "name": Path(published.name).name,
+            "fingerprint": fingerprint(corrected),
+            "photos": len(corrected),
+        },
         "f1": evaluation.micro.f1,
         "f1_class_ignored": evaluation.any_class.f1,
-        "classes": [vars(need) for need in sorted(needs(corrected.classes, evaluation.confusion, trained, curves), key=lambda n: -n.bound)],
+        "classes": [
+            vars(need)
+            for need in sorted(
+                needs(corrected.classes, evaluation.confusion, trained, curves),
+                key=lambda n: -n.bound,
+            )
+        ],
         "pairs": [
             {
                 "true": corrected.classes[pair.true],
@@ -145,9 +197,15 @@ def main() -> None:
     }
     write_whole(options.out / "held_back.json", json.dumps(result, indent=1, default=int) + "\n")
     write_whole(options.out / "held_back_names.jpg", names_picture(pairs[:PAIRS], corrected))
-    write_photo(options.out / "held_back_photos.jpg", photos_picture(photos[:PHOTOS], corrected, found, threshold), quality=80)
+    write_photo(
+        options.out / "held_back_photos.jpg",
+        photos_picture(photos[:PHOTOS], corrected, found, threshold),
+        quality=80,
+    )
     for pair in result["pairs"][:PAIRS]:
-        print(f"{pair['true']} reported as {pair['reported']}: {pair['mistakes']} of {pair['products']}")
+        print(
+            f"{pair['true']} reported as {pair['reported']}: {pair['mistakes']} of {pair['products']}"
+        )
     print(json.dumps(result["labels"]))
 
 

@@ -26,7 +26,14 @@ from typing import Any
 import numpy as np
 
 from shelfcount.cli import open_low
-from shelfcount.data.corrections import DECISIONS, Correction, Corrections, apply, read_corrections, write_corrections
+from shelfcount.data.corrections import (
+    DECISIONS,
+    Correction,
+    Corrections,
+    apply,
+    read_corrections,
+    write_corrections,
+)
 from shelfcount.data.formats import fingerprint, read
 from shelfcount.evaluation.label_errors import Proposal, decided, draft, propose, surest_first
 from shelfcount.evaluation.metrics import run
@@ -63,11 +70,16 @@ def verdict(proposal: Proposal, corrected: Dataset) -> str:
     old = correction.class_ if correction.action == "rename" else None
     if old is not None and here.any():
         return "refused" if (truth.classes[here] == corrected.classes.index(old)).any() else "other"
-    untold = intersection(box, truth.boxes[truth.ignore]).max(initial=0) >= SAME_PRODUCT_IOU * area(box)[0]
+    untold = (
+        intersection(box, truth.boxes[truth.ignore]).max(initial=0)
+        >= SAME_PRODUCT_IOU * area(box)[0]
+    )
     return "other" if here.any() or untold else "refused"
 
 
-def measured(proposals: Sequence[Proposal], verdicts: Sequence[str], corrections: Sequence[Corrections]) -> dict[str, Any]:
+def measured(
+    proposals: Sequence[Proposal], verdicts: Sequence[str], corrections: Sequence[Corrections]
+) -> dict[str, Any]:
     """Shares confirmed among the surest, by kind, and how many of all corrections were proposed."""
     whole = {"confirmed", "other"}
 
@@ -81,13 +93,20 @@ def measured(proposals: Sequence[Proposal], verdicts: Sequence[str], corrections
         }
 
     made = Counter(c.action for file in corrections for c in file.corrections)
-    confirmed = Counter(p.correction.action for p, v in zip(proposals, verdicts, strict=True) if v == "confirmed")
+    confirmed = Counter(
+        p.correction.action for p, v in zip(proposals, verdicts, strict=True) if v == "confirmed"
+    )
     kinds = sorted({p.correction.action for p in proposals})
     return {
         "surest": {str(n): counted(range(min(n, len(proposals)))) for n in (20, 50, 100)},
         "all": counted(range(len(proposals))),
-        "kinds": {kind: counted([i for i, p in enumerate(proposals) if p.correction.action == kind]) for kind in kinds},
-        "of_the_corrections": {kind: {"made": made[kind], "proposed": confirmed[kind]} for kind in ("add", "rename")},
+        "kinds": {
+            kind: counted([i for i, p in enumerate(proposals) if p.correction.action == kind])
+            for kind in kinds
+        },
+        "of_the_corrections": {
+            kind: {"made": made[kind], "proposed": confirmed[kind]} for kind in ("add", "rename")
+        },
     }
 
 
@@ -108,24 +127,55 @@ def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[d
     proposals = []
     for entry in content["proposals"]:
         names = {"class_": entry.get("class"), "to_class": entry.get("to_class")}
-        correction = Correction(entry["photo"], entry["action"], tuple(entry["box"]), entry["reason"], **names, decision="undecided")
-        proposals.append(Proposal(photos[entry["photo"]], correction, entry["score"], entry["sureness"]))
+        correction = Correction(
+            entry["photo"],
+            entry["action"],
+            tuple(entry["box"]),
+            entry["reason"],
+            **names,
+            decision="undecided",
+        )
+        proposals.append(
+            Proposal(photos[entry["photo"]], correction, entry["score"], entry["sureness"])
+        )
     return proposals, content["models"]
 
 
 def main() -> None:
     """Propose, judge, and write the result and its picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fold", action="append", required=True, metavar="DATA=MODEL", help="may be repeated")
-    parser.add_argument("--corrections", type=Path, action="append", required=True, help="of each fold, in the same order")
-    parser.add_argument("--looked", type=Path, action="append", default=[], help="decisions on proposals; may be repeated")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--fold", action="append", required=True, metavar="DATA=MODEL", help="may be repeated"
+    )
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        action="append",
+        required=True,
+        help="of each fold, in the same order",
+    )
+    parser.add_argument(
+        "--looked",
+        type=Path,
+        action="append",
+        default=[],
+        help="decisions on proposals; may be repeated",
+    )
     parser.add_argument("--draft", type=Path, help="folder for the page and the files to decide on")
     parser.add_argument("--most", type=int, default=20, help="proposals to look at (default: 20)")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--name", default="label_errors", help="of the result and its picture (default: label_errors)")
+    parser.add_argument(
+        "--name",
+        default="label_errors",
+        help="of the result and its picture (default: label_errors)",
+    )
     given = parser.parse_args()
     if len(given.fold) != len(given.corrections):
-        parser.error(f"every --fold needs its --corrections, got {len(given.fold)} and {len(given.corrections)}")
+        parser.error(
+            f"every --fold needs its --corrections, got {len(given.fold)} and {len(given.corrections)}"
+        )
     made = [read_corrections(path) for path in given.corrections]
     folds: list[dict[str, Any]] = []
     rows: list[tuple[Proposal, str, str]] = []
@@ -138,31 +188,72 @@ def main() -> None:
         else:
             detector, threshold, facts = open_low(Path(model), 1)
             if facts.get("data_fingerprint") == fingerprint(dataset):
-                parser.error(f"'{model}' learnt from '{data}': it would repeat the errors of the labels")
-            proposals, models = propose(dataset, run(detector, dataset), threshold, Path(model).name), [facts]
-        rows += [(proposal, verdict(proposal, corrected), Path(data).name) for proposal in proposals]
-        folds.append({"data": Path(data).name, "fingerprint": fingerprint(dataset), "photos": len(dataset), "models": models})
+                parser.error(
+                    f"'{model}' learnt from '{data}': it would repeat the errors of the labels"
+                )
+            proposals, models = (
+                propose(dataset, run(detector, dataset), threshold, Path(model).name),
+                [facts],
+            )
+        rows += [
+            (proposal, verdict(proposal, corrected), Path(data).name) for proposal in proposals
+        ]
+        folds.append(
+            {
+                "data": Path(data).name,
+                "fingerprint": fingerprint(dataset),
+                "photos": len(dataset),
+                "models": models,
+            }
+        )
     order = {id(p): i for i, p in enumerate(surest_first([p for p, _, _ in rows]))}
     rows.sort(key=lambda row: order[id(row[0])])
     result = {"folds": folds, **measured([p for p, _, _ in rows], [v for _, v, _ in rows], made)}
     first = rows[: given.most]
     looked = [c for path in given.looked for c in read_corrections(path).corrections]
     seen = decided([p for p, _, _ in first], Corrections("", "", tuple(looked)))
-    result["looked"] = {decision: sum(p.correction.decision == decision for p in seen) for decision in DECISIONS}
+    result["looked"] = {
+        decision: sum(p.correction.decision == decision for p in seen) for decision in DECISIONS
+    }
     result["first"] = [
-        {"data": data, "sureness": round(p.sureness, 3), **p.correction.to_json(), "decision": p.correction.decision, "corrections": word}
+        {
+            "data": data,
+            "sureness": round(p.sureness, 3),
+            **p.correction.to_json(),
+            "decision": p.correction.decision,
+            "corrections": word,
+        }
         for p, (_, word, data) in zip(seen, first, strict=True)
     ]
-    write_whole(given.out / f"{given.name}.json", json.dumps({**result, "stamp": stamp(threads=1)}, indent=1) + "\n")
+    write_whole(
+        given.out / f"{given.name}.json",
+        json.dumps({**result, "stamp": stamp(threads=1)}, indent=1) + "\n",
+    )
     classes = dataset.classes
-    write_photo(given.out / f"{given.name}.jpg", grid([draw(p, classes) for p, _, _ in first], columns=5, cell=CELL), quality=85)
-    print(json.dumps({key: result[key] for key in ("surest", "all", "kinds", "of_the_corrections", "looked")}), file=sys.stderr)
+    write_photo(
+        given.out / f"{given.name}.jpg",
+        grid([draw(p, classes) for p, _, _ in first], columns=5, cell=CELL),
+        quality=85,
+    )
+    print(
+        json.dumps(
+            {key: result[key] for key in ("surest", "all", "kinds", "of_the_corrections", "looked")}
+        ),
+        file=sys.stderr,
+    )
     if given.draft:
         for fold in given.fold:
             dataset = read(fold.rpartition("=")[0])
             own = [p for p, _, data in first if data == Path(fold.rpartition("=")[0]).name]
-            write_corrections(draft(dataset, own), given.draft / f"{Path(dataset.name).stem}_proposed.json")
-            write_page(dataset, own, draft(dataset, own), given.draft / f"{Path(dataset.name).stem}_proposed.html")
+            write_corrections(
+                draft(dataset, own), given.draft / f"{Path(dataset.name).stem}_proposed.json"
+            )
+            write_page(
+                dataset,
+                own,
+                draft(dataset, own),
+                given.draft / f"{Path(dataset.name).stem}_proposed.html",
+            )
 
 
 if __name__ == "__main__":

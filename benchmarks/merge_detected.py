@@ -63,14 +63,21 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
     """
     names = tuple(product.name for product in DEMO_CATALOGUE)
     if bundle.spec.classes != names:
-        raise ShelfcountError(f"'{bundle.name}' must know the products of `make demo`, {names}; got {bundle.spec.classes}")
+        raise ShelfcountError(
+            f"'{bundle.name}' must know the products of `make demo`, {names}; got {bundle.spec.classes}"
+        )
     detector, tally, overlaps = LiteRTDetector.open(bundle), Tally(), Counter[str]()
     with bar("synthetic shelves") as advance:
         for number in range(shelves):
             scenes, overlap = shelf(number, DEMO_CATALOGUE)
             overlaps[f"{overlap:.2f}"] += 1
-            photos = [count_photo(detector, scene.image, f"{i}.jpg") for i, scene in enumerate(scenes)]
-            looks = [look(scene.image, photo.detections) for scene, photo in zip(scenes, photos, strict=True)]
+            photos = [
+                count_photo(detector, scene.image, f"{i}.jpg") for i, scene in enumerate(scenes)
+            ]
+            looks = [
+                look(scene.image, photo.detections)
+                for scene, photo in zip(scenes, photos, strict=True)
+            ]
             tally.add(merge(photos, looks, bundle.spec.score_threshold), scenes, names)
             advance(number + 1, shelves)
     return {
@@ -85,7 +92,9 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
 # ---------------------------------------------------------------------------- photos cut in four
 
 
-def cut_views(image: np.ndarray, rng: np.random.Generator, share: float = 0.65) -> list[tuple[np.ndarray, np.ndarray]]:
+def cut_views(
+    image: np.ndarray, rng: np.random.Generator, share: float = 0.65
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Photos of the four quarters of one photo and of some of what is around them, each a little turned and dimmed, in any order.
 
     Args:
@@ -102,9 +111,27 @@ def cut_views(image: np.ndarray, rng: np.random.Generator, share: float = 0.65) 
     cuts = []
     for left, top in rng.permutation(corners).tolist():
         turn = np.deg2rad(rng.uniform(-3, 3))
-        camera = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [*rng.uniform(-6e-5, 6e-5, 2), 1]])
-        homography = moved(width / 2, height / 2) @ camera @ moved(-left - width / 2, -top - height / 2)
-        cuts.append((dimmed(cv2.warpPerspective(image, homography, (width, height), borderMode=cv2.BORDER_REFLECT), rng), homography))
+        camera = np.array(
+            [
+                [np.cos(turn), -np.sin(turn), 0],
+                [np.sin(turn), np.cos(turn), 0],
+                [*rng.uniform(-6e-5, 6e-5, 2), 1],
+            ]
+        )
+        homography = (
+            moved(width / 2, height / 2) @ camera @ moved(-left - width / 2, -top - height / 2)
+        )
+        cuts.append(
+            (
+                dimmed(
+                    cv2.warpPerspective(
+                        image, homography, (width, height), borderMode=cv2.BORDER_REFLECT
+                    ),
+                    rng,
+                ),
+                homography,
+            )
+        )
     return cuts
 
 
@@ -122,15 +149,27 @@ def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
     with bar("photos cut in four") as advance:
         for number, photo in enumerate(dataset.photos):
             # Enlarged, as points need it; the network sees its own input size either way.
-            image = cv2.resize(read_photo(photo.path), None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC)
+            image = cv2.resize(
+                read_photo(photo.path),
+                None,
+                fx=ENLARGED,
+                fy=ENLARGED,
+                interpolation=cv2.INTER_CUBIC,
+            )
             truth = photo.truth.replace(boxes=photo.truth.boxes * ENLARGED)
             cuts = cut_views(image, np.random.default_rng([SEED, number]))
             parts = [count_photo(detector, cut, f"{i}") for i, (cut, _) in enumerate(cuts)]
             looks = [look(cut, part.detections) for (cut, _), part in zip(cuts, parts, strict=True)]
             merged = merge(parts, looks, bundle.spec.score_threshold).shelves[0]
             there["parts_placed"] += len(merged.photos)
-            pairs = [("merged", merged.counts, truth), ("photo", count_photo(detector, image).counts, truth)]
-            pairs += [("part", part.counts, shown(truth, h, cut)) for part, (cut, h) in zip(parts, cuts, strict=True)]
+            pairs = [
+                ("merged", merged.counts, truth),
+                ("photo", count_photo(detector, image).counts, truth),
+            ]
+            pairs += [
+                ("part", part.counts, shown(truth, h, cut))
+                for part, (cut, h) in zip(parts, cuts, strict=True)
+            ]
             for what, found, true in pairs:
                 wrong[what] += errors(found, true.counts(dataset.classes))
                 there[what] += int((~true.ignore).sum())
@@ -157,7 +196,11 @@ def duration(bundle: Bundle) -> dict[str, Any]:
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.jpg" for i in range(10)]
-        for path, scene in zip(paths, views(CATALOGUE, params, np.random.default_rng(SEED), len(paths), 0.3), strict=True):
+        for path, scene in zip(
+            paths,
+            views(CATALOGUE, params, np.random.default_rng(SEED), len(paths), 0.3),
+            strict=True,
+        ):
             write_photo(path, scene.image)
         for photos in (3, 5, 10):
             taken.append({"photos": photos, **_least_seconds(detector, paths[:photos])})
@@ -173,14 +216,21 @@ def _least_seconds(detector: LiteRTDetector, paths: list[Path]) -> dict[str, flo
         merge_photos(detector, paths)
         wall[-1] += time.perf_counter()
         cpu[-1] += time.process_time()
-    return {"seconds": round(min(wall) / len(paths), 3), "cpu_seconds": round(min(cpu) / len(paths), 3)}
+    return {
+        "seconds": round(min(wall) / len(paths), 3),
+        "cpu_seconds": round(min(cpu) / len(paths), 3),
+    }
 
 
 def main() -> int:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--demo", type=Path, help="bundle that `make demo` made")
-    parser.add_argument("--shelves", type=int, default=24, help="synthetic shelves for it (default: 24)")
+    parser.add_argument(
+        "--shelves", type=int, default=24, help="synthetic shelves for it (default: 24)"
+    )
     parser.add_argument("--bundle", type=Path, help="any bundle")
     parser.add_argument("--data", help="labelled photos of its classes")
     parser.add_argument("--corrections", type=Path, help="of their labels")
@@ -195,7 +245,10 @@ def main() -> int:
         dataset = read(given.data)
         if given.corrections:
             dataset = apply(dataset, read_corrections(given.corrections))
-        labels = {"data": Path(given.data).name, "corrections": given.corrections and given.corrections.name}
+        labels = {
+            "data": Path(given.data).name,
+            "corrections": given.corrections and given.corrections.name,
+        }
         made["cut_in_four"] = labels | cut_in_four(read_bundle(given.bundle), dataset)
     signed = stamp(seed=SEED, threads=cv2.getNumThreads())
     result |= {part: {"stamp": signed, **content} for part, content in made.items()}

@@ -47,9 +47,20 @@ THRESHOLD = 0.4
 # one product without gaps; an upright phone; a bad photographer; an oblique one; small pictures.
 SHELVES = (
     ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22)),
-    ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22), run=(5, 8), gap=0, back_row=1, occlusion=0),
+    ShelfParams(
+        width=1200,
+        height=900,
+        rows=(2, 3),
+        facings=(16, 22),
+        run=(5, 8),
+        gap=0,
+        back_row=1,
+        occlusion=0,
+    ),
     ShelfParams(width=900, height=1200, rows=(4, 6), facings=(8, 10), yaw=10),
-    ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22), blur=1, noise=1, light=1, jpeg=30),
+    ShelfParams(
+        width=1200, height=900, rows=(2, 3), facings=(16, 22), blur=1, noise=1, light=1, jpeg=30
+    ),
     ShelfParams(width=1200, height=900, rows=(3, 4), facings=(22, 30), yaw=25, tilt=8, pitch=12),
     ShelfParams(width=640, height=480),
 )
@@ -72,7 +83,9 @@ class Noise:
 LEVELS = {
     "true boxes": Noise(),
     "boxes off by 3 %, 2 % lost": Noise(jitter=0.03, lost=0.02),
-    "boxes off by 4 %, 15 % lost, 5 % misnamed, 8 % invented": Noise(jitter=0.04, lost=0.15, misnamed=0.05, invented=0.08),
+    "boxes off by 4 %, 15 % lost, 5 % misnamed, 8 % invented": Noise(
+        jitter=0.04, lost=0.15, misnamed=0.05, invented=0.08
+    ),
 }
 
 
@@ -83,9 +96,15 @@ def detected(scene: Scene, noise: Noise, rng: np.random.Generator) -> tuple[Dete
     truth, items = truth[kept], items[kept]
     size = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
     boxes = truth.boxes + rng.normal(0, 1, size.shape) * noise.jitter * size
-    classes = np.where(rng.random(len(truth)) < noise.misnamed, rng.integers(0, len(CLASSES), len(truth)), truth.classes)
+    classes = np.where(
+        rng.random(len(truth)) < noise.misnamed,
+        rng.integers(0, len(CLASSES), len(truth)),
+        truth.classes,
+    )
     false = rng.integers(0, max(len(truth), 1), rng.binomial(len(truth), noise.invented))
-    elsewhere = truth.boxes[false] + np.tile(rng.uniform(-1, 1, (len(false), 2)) * size[false, :2], 2)
+    elsewhere = truth.boxes[false] + np.tile(
+        rng.uniform(-1, 1, (len(false), 2)) * size[false, :2], 2
+    )
     height, width = scene.image.shape[:2]
     found = Detections(
         box_math.clip(np.concatenate([boxes, elsewhere]).astype(np.float32), width, height),
@@ -96,7 +115,9 @@ def detected(scene: Scene, noise: Noise, rng: np.random.Generator) -> tuple[Dete
     return found, np.concatenate([items, np.full(len(false), -1)])
 
 
-def counted(path: str, image: np.ndarray, found: Detections, classes: tuple[str, ...] = CLASSES) -> CountedPhoto:
+def counted(
+    path: str, image: np.ndarray, found: Detections, classes: tuple[str, ...] = CLASSES
+) -> CountedPhoto:
     """As `shelf.count` would have it."""
     height, width = image.shape[:2]
     return CountedPhoto(path, width, height, found, rows(found.boxes), classes, Quality())
@@ -107,7 +128,9 @@ def true_counts(scenes: Sequence[Scene], classes: Sequence[str] = CLASSES) -> Co
     seen = {
         int(item): classes[label]
         for scene in scenes
-        for item, label, ignored in zip(scene.items, scene.truth.classes, scene.truth.ignore, strict=True)
+        for item, label, ignored in zip(
+            scene.items, scene.truth.classes, scene.truth.ignore, strict=True
+        )
         if not ignored
     }
     return Counter(seen.values())
@@ -126,21 +149,38 @@ class Tally:
         self.photos: list[tuple[int, int]] = []
         self.placed = 0
 
-    def add(self, merged: Merged, scenes: Sequence[Scene], classes: Sequence[str] = CLASSES) -> None:
+    def add(
+        self, merged: Merged, scenes: Sequence[Scene], classes: Sequence[str] = CLASSES
+    ) -> None:
         """A shelf, and its photos in the same order. What was not placed on it counts as missed."""
         whole, true = merged.shelves[0], true_counts(scenes, classes)
-        absorbed = {p.path: match(s.truth, p.detections).absorbed for p, s in zip(merged.photos, scenes, strict=True)}
-        counted = np.array([not absorbed[whole.photos[photo].path][found] for photo, found in whole.best], bool)
+        absorbed = {
+            p.path: match(s.truth, p.detections).absorbed
+            for p, s in zip(merged.photos, scenes, strict=True)
+        }
+        counted = np.array(
+            [not absorbed[whole.photos[photo].path][found] for photo, found in whole.best], bool
+        )
         found = whole.products[counted].counts(classes)
-        self.shelves.append((errors(found, true), abs(int(counted.sum()) - true.total()), true.total()))
+        self.shelves.append(
+            (errors(found, true), abs(int(counted.sum()) - true.total()), true.total())
+        )
         self.placed += len(whole.photos)
         for photo, scene in zip(merged.photos, scenes, strict=True):
             alone = true_counts([scene], classes)
-            self.photos.append((errors(photo.detections[~absorbed[photo.path]].counts(classes), alone), alone.total()))
+            self.photos.append(
+                (
+                    errors(photo.detections[~absorbed[photo.path]].counts(classes), alone),
+                    alone.total(),
+                )
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Shares of the products that stand there: missed, added or misnamed ones, and how far the number of all is off."""
-        (wrong, off, there), (alone, on_photos) = np.sum(self.shelves, axis=0), np.sum(self.photos, axis=0)
+        (wrong, off, there), (alone, on_photos) = (
+            np.sum(self.shelves, axis=0),
+            np.sum(self.photos, axis=0),
+        )
         return {
             "count_error": round(wrong / there, 4),
             "worst_shelf": round(max(own / products_ for own, _, products_ in self.shelves), 4),
@@ -164,7 +204,9 @@ def shelf(number: int, catalogue: Sequence[Product] = CATALOGUE) -> tuple[list[S
 
 def with_products(view: View, found: Detections) -> View:
     """The points of a photo that is looked at already, with other detections."""
-    return dataclasses.replace(view, boxes=map_boxes(found.boxes, view.to_units), classes=found.classes)
+    return dataclasses.replace(
+        view, boxes=map_boxes(found.boxes, view.to_units), classes=found.classes
+    )
 
 
 def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.ndarray:
@@ -178,22 +220,38 @@ def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.nd
 def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int, int], np.ndarray]:
     """For each pair of photos (a, b) the true homography from units of a to units of b."""
     onto = [view.to_units @ scene.homography for view, scene in zip(looks, scenes, strict=True)]
-    return {(a, b): onto[b] @ np.linalg.inv(onto[a]) for a in range(len(scenes)) for b in range(len(scenes)) if a != b}
+    return {
+        (a, b): onto[b] @ np.linalg.inv(onto[a])
+        for a in range(len(scenes))
+        for b in range(len(scenes))
+        if a != b
+    }
 
 
 def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[float]:
     """Largest displacement of each pair of photos that were found to show a place both."""
     true = true_steps(scenes, looks)
-    off = [displacement(step, true[pair], looks[pair[0]], looks[pair[1]]) for pair, step in found.steps.items()]
+    off = [
+        displacement(step, true[pair], looks[pair[0]], looks[pair[1]])
+        for pair, step in found.steps.items()
+    ]
     return [float(values.max()) if len(values) else np.inf for values in off]
 
 
-def judged_pairs(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[tuple[bool, float, float]]:
+def judged_pairs(
+    scenes: Sequence[Scene], looks: Sequence[View], found: Registration
+) -> list[tuple[bool, float, float]]:
     """Of each pair's best fit: whether it is right (to 8 units), the share of photo a that b shows, the score."""
     true, pairs = true_steps(scenes, looks), []
     for link in found.links:
         off = displacement(link.homography, true[link.a, link.b], looks[link.a], looks[link.b])
-        pairs.append((len(off) > 0 and float(np.median(off)) < 8, len(off) / len(photo_pairs.GRID), link.score))
+        pairs.append(
+            (
+                len(off) > 0 and float(np.median(off)) < 8,
+                len(off) / len(photo_pairs.GRID),
+                link.score,
+            )
+        )
     return pairs
 
 
@@ -212,8 +270,14 @@ def synthetic(shelves: int) -> dict[str, Any]:
         for level, noise in LEVELS.items():
             rng = np.random.default_rng([SEED, number, 1])
             found = [detected(scene, noise, rng)[0] for scene in scenes]
-            looks = [with_products(view, detections) for view, detections in zip(plain, found, strict=True)]
-            photos = [counted(f"{i}.jpg", s.image, d) for i, (s, d) in enumerate(zip(scenes, found, strict=True))]
+            looks = [
+                with_products(view, detections)
+                for view, detections in zip(plain, found, strict=True)
+            ]
+            photos = [
+                counted(f"{i}.jpg", s.image, d)
+                for i, (s, d) in enumerate(zip(scenes, found, strict=True))
+            ]
             registration = register(looks)
             off += misplaced(scenes, looks, registration)
             pairs += judged_pairs(scenes, looks, registration)
@@ -224,12 +288,18 @@ def synthetic(shelves: int) -> dict[str, Any]:
         "photos": photos_in_all,
         "overlap_asked_for": dict(sorted(asked.items())),
         "counts": {level: tally.to_json() for level, tally in tallies.items()},
-        "registration_units": {"median": _round(np.median(off)), "p99": _round(np.percentile(off, 99)), "max": _round(max(off))},
+        "registration_units": {
+            "median": _round(np.median(off)),
+            "p99": _round(np.percentile(off, 99)),
+            "max": _round(max(off)),
+        },
         "pairs": {
             "compared": len(pairs),
             "right_with_15_percent_in_common": len(right),
             "lowest_score_of_these": _round(min(right)),
-            "highest_score_of_a_wrong_fit": _round(max(score for good, _, score in pairs if not good)),
+            "highest_score_of_a_wrong_fit": _round(
+                max(score for good, _, score in pairs if not good)
+            ),
         },
     }
 
@@ -269,7 +339,9 @@ def twin(seed: int, overlap: float = 0.25) -> Twin:
     rng = np.random.default_rng(seed)
     plane, truth = copied_shelf(rng)
     width = 1200
-    (a, to_a), (b, to_b) = (photograph(plane, truth, left, width, rng) for left in (300, 300 + (1 - overlap) * width))
+    (a, to_a), (b, to_b) = (
+        photograph(plane, truth, left, width, rng) for left in (300, 300 + (1 - overlap) * width)
+    )
     return Twin(a, b, to_b @ np.linalg.inv(to_a))
 
 
@@ -299,11 +371,19 @@ def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
     return plane[: foot + 10], Detections(boxes, classes)
 
 
-def photograph(plane: np.ndarray, truth: Detections, left: float, width: int, rng: np.random.Generator) -> tuple[View, np.ndarray]:
+def photograph(
+    plane: np.ndarray, truth: Detections, left: float, width: int, rng: np.random.Generator
+) -> tuple[View, np.ndarray]:
     """A photo of the plane from `left` on, a little turned, and the homography from the plane to its units."""
     size = width, len(plane)
     turn = rng.uniform(-0.03, 0.03)
-    camera = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [*rng.uniform(-8e-5, 8e-5, 2), 1]])
+    camera = np.array(
+        [
+            [np.cos(turn), -np.sin(turn), 0],
+            [np.sin(turn), np.cos(turn), 0],
+            [*rng.uniform(-8e-5, 8e-5, 2), 1],
+        ]
+    )
     middle = np.array(size) / 2
     homography = moved(*middle) @ camera @ moved(-middle[0] - left, -middle[1])
     image = cv2.warpPerspective(plane, homography, size, borderValue=(120, 120, 120))
@@ -317,7 +397,9 @@ def photograph(plane: np.ndarray, truth: Detections, left: float, width: int, rn
 
 def dimmed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Another exposure, with noise of its own."""
-    return np.clip(image * rng.uniform(0.85, 1.15) + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    return np.clip(image * rng.uniform(0.85, 1.15) + rng.normal(0, 4, image.shape), 0, 255).astype(
+        np.uint8
+    )
 
 
 def moved(x: float, y: float) -> np.ndarray:
@@ -349,11 +431,19 @@ def repetitive(pairs: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shelves", type=int, default=24, help="synthetic shelves of 3 to 10 photos (default: 24)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shelves", type=int, default=24, help="synthetic shelves of 3 to 10 photos (default: 24)"
+    )
     given = parser.parse_args()
     result = {"synthetic": synthetic(given.shelves), "repetitive": repetitive(24)}
-    write_whole(RESULT, json.dumps({"stamp": stamp(seed=SEED, threads=cv2.getNumThreads()), **result}, indent=1) + "\n")
+    write_whole(
+        RESULT,
+        json.dumps({"stamp": stamp(seed=SEED, threads=cv2.getNumThreads()), **result}, indent=1)
+        + "\n",
+    )
     print(json.dumps(result, indent=1))
     return 0
 

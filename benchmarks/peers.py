@@ -39,7 +39,10 @@ RESULT = Path(__file__).parent / "results" / "peers.json"
 CACHE = ROOT / "runs" / "peers"
 OBJECTRON = "@mediapipe/objectron@0.4.1675468480"
 # In its package, behind each other in one file; the loader says where each begins and ends.
-ASSETS, LOADER = "package/objectron_solution_packed_assets.data", "package/objectron_solution_packed_assets_loader.js"
+ASSETS, LOADER = (
+    "package/objectron_solution_packed_assets.data",
+    "package/objectron_solution_packed_assets_loader.js",
+)
 DETECTOR = "object_detection_ssd_mobilenetv2_oidv4_fp16.tflite"
 SSDLITE_SIZE, SSDLITE_CLASSES = 320, 91  # COCO's, as torchvision counts them with the background
 NOISE_PHOTOS = 4
@@ -75,7 +78,13 @@ def bundle_heads(cache: Path) -> Peer:
     path = cache / "bundle-heads.tflite"
     write_whole(path, flatbuffer.write(model))
     name = f"shelfcount {bundle.spec.architecture}, {len(bundle.spec.classes)} classes"
-    return Peer(name, bundle.recipe, path, f"export/release/{bundle.name}, sha256 {bundle.sha256[:12]}", "CC BY 4.0")
+    return Peer(
+        name,
+        bundle.recipe,
+        path,
+        f"export/release/{bundle.name}, sha256 {bundle.sha256[:12]}",
+        "CC BY 4.0",
+    )
 
 
 def ssdlite(recipe: str, cache: Path) -> Peer:
@@ -88,7 +97,13 @@ def ssdlite(recipe: str, cache: Path) -> Peer:
     if not path.exists():
         write_whole(path, _quantized(plain, recipe))
     source = f"torchvision {torchvision.__version__}, random weights"
-    return Peer(f"torchvision ssdlite320_mobilenet_v3_large, {SSDLITE_CLASSES} classes", recipe, path, source, "BSD-3-Clause")
+    return Peer(
+        f"torchvision ssdlite320_mobilenet_v3_large, {SSDLITE_CLASSES} classes",
+        recipe,
+        path,
+        source,
+        "BSD-3-Clause",
+    )
 
 
 def _converted_ssdlite() -> bytes:
@@ -102,7 +117,9 @@ def _converted_ssdlite() -> bytes:
 
         def __init__(self) -> None:
             super().__init__()
-            detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=SSDLITE_CLASSES)
+            detector = ssdlite320_mobilenet_v3_large(
+                weights=None, weights_backbone=None, num_classes=SSDLITE_CLASSES
+            )
             self.backbone, self.head = detector.backbone, detector.head
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,7 +127,9 @@ def _converted_ssdlite() -> bytes:
             return found["bbox_regression"], found["cls_logits"]
 
     torch.manual_seed(0)
-    return convert.to_litert(Heads().eval(), ModelSpec("ssdlite", "ssdlite", ("any",), SSDLITE_SIZE, SSDLITE_SIZE, ()))
+    return convert.to_litert(
+        Heads().eval(), ModelSpec("ssdlite", "ssdlite", ("any",), SSDLITE_SIZE, SSDLITE_SIZE, ())
+    )
 
 
 def _quantized(plain: Path, recipe: str) -> bytes:
@@ -125,16 +144,22 @@ def objectron(cache: Path) -> Peer:
     if not path.exists():
         command = ["npm", "pack", OBJECTRON, "--silent", "--pack-destination", str(cache)]
         try:
-            packed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+            packed = subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.split()[-1]
         except (OSError, subprocess.CalledProcessError) as error:
-            raise ShelfcountError(f"npm must fetch {OBJECTRON}, got {error}. It needs npm and the network once.") from error
+            raise ShelfcountError(
+                f"npm must fetch {OBJECTRON}, got {error}. It needs npm and the network once."
+            ) from error
         with tarfile.open(cache / packed) as archive:
             loader, assets = (archive.extractfile(name).read() for name in (LOADER, ASSETS))  # type: ignore[union-attr]
         place = re.search(rf'{re.escape(DETECTOR)}", "start": (\d+), "end": (\d+)'.encode(), loader)
         if place is None:
             raise ShelfcountError(f"{OBJECTRON} must hold {DETECTOR}, its loader does not name it")
         write_whole(path, assets[int(place[1]) : int(place[2])])
-    return Peer("MediaPipe SSD-MobileNetV2, Open Images", "float16", path, f"npm {OBJECTRON}", "Apache-2.0")
+    return Peer(
+        "MediaPipe SSD-MobileNetV2, Open Images", "float16", path, f"npm {OBJECTRON}", "Apache-2.0"
+    )
 
 
 def objectron_int8(cache: Path) -> Peer:
@@ -156,7 +181,9 @@ def as_float32(data: bytes) -> bytes:
         weights = graph.tensors[op.inputs[0]]
         if name == "DEQUANTIZE" and weights.type == types.FLOAT16:
             buffer = model.buffers[weights.buffer]
-            buffer.data = np.frombuffer(bytes(buffer.data), np.float16).astype(np.float32).view(np.uint8)
+            buffer.data = (
+                np.frombuffer(bytes(buffer.data), np.float16).astype(np.float32).view(np.uint8)
+            )
             weights.type = types.FLOAT32
             widened[op.outputs[0]] = op.inputs[0]
             graph.operators.remove(op)
@@ -210,13 +237,23 @@ def measure(peers: list[Peer], runs: int, threads: int) -> list[dict[str, Any]]:
     """A row for each, compared with the first in paired runs."""
     photo = next(iter(sorted((BUNDLE / "golden").glob("*.jpg"))))
     names = [f"{peer.name} {peer.form}" for peer in peers]
-    subjects = {name: latency.Subject(peer.path, *input_size(peer.path)) for name, peer in zip(names, peers, strict=True)}
+    subjects = {
+        name: latency.Subject(peer.path, *input_size(peer.path))
+        for name, peer in zip(names, peers, strict=True)
+    }
     with bar("measuring latency") as advance:
-        timings = latency.measure(subjects, photo, dict.fromkeys(names, runs), threads=threads, progress=advance)
-    return [_row(peer, subjects[name], timings[name], timings[names[0]]) for name, peer in zip(names, peers, strict=True)]
+        timings = latency.measure(
+            subjects, photo, dict.fromkeys(names, runs), threads=threads, progress=advance
+        )
+    return [
+        _row(peer, subjects[name], timings[name], timings[names[0]])
+        for name, peer in zip(names, peers, strict=True)
+    ]
 
 
-def _row(peer: Peer, subject: latency.Subject, timing: latency.Timing, own: latency.Timing) -> dict[str, Any]:
+def _row(
+    peer: Peer, subject: latency.Subject, timing: latency.Timing, own: latency.Timing
+) -> dict[str, Any]:
     data = peer.path.read_bytes()
     times = None if timing is own else benchmark.ratio(timing.times, own.times)
     return {
@@ -245,7 +282,9 @@ def main() -> int:
     """0, or 2 where the bundle or the machine cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file to write")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is fetched and converted")
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, help="folder for what is fetched and converted"
+    )
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -256,11 +295,22 @@ def main() -> int:
     except ShelfcountError as error:
         print(error, file=sys.stderr)
         return 2
-    write_whole(given.out, json.dumps({"rows": rows, "left_out": left_out, "stamp": stamp(threads=given.threads)}, indent=1))
+    write_whole(
+        given.out,
+        json.dumps(
+            {"rows": rows, "left_out": left_out, "stamp": stamp(threads=given.threads)}, indent=1
+        ),
+    )
     for row in rows:
         ratio = row["times_bundle"]
-        against = f", {benchmark.times_words(benchmark.Ratio(**ratio))} times the bundle's" if ratio else ""
-        print(f"{row['name']} {row['form']}: {row['size'] / 1e6:.2f} MB, {row['latency']['p50']:.1f} ms{against}")
+        against = (
+            f", {benchmark.times_words(benchmark.Ratio(**ratio))} times the bundle's"
+            if ratio
+            else ""
+        )
+        print(
+            f"{row['name']} {row['form']}: {row['size'] / 1e6:.2f} MB, {row['latency']['p50']:.1f} ms{against}"
+        )
     for missing in left_out:
         print(f"not measured: {missing['peer']}: {missing['reason'][:200]}")
     return 0

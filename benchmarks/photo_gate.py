@@ -127,17 +127,27 @@ def changed(
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     warp = np.linalg.inv(half) @ result.homography @ half
     size = (photo.shape[1], photo.shape[0])
-    return result.image, labels, cv2.warpPerspective(photo, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return (
+        result.image,
+        labels,
+        cv2.warpPerspective(
+            photo, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+        ),
+    )
 
 
 def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """The photo at a share of its size in the middle of a grey one, and the homography."""
     height, width = photo.shape[:2]
-    small = cv2.resize(photo, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        photo, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA
+    )
     top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
     whole = np.full_like(photo, 127)
     whole[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return whole, np.array([[small.shape[1] / width, 0, left], [0, small.shape[0] / height, top], [0, 0, 1]])
+    return whole, np.array(
+        [[small.shape[1] / width, 0, left], [0, small.shape[0] / height, top], [0, 0, 1]]
+    )
 
 
 def sample(detector: Detector, number: int, photo: Photo, condition: str, strength: int) -> Sample:
@@ -145,15 +155,23 @@ def sample(detector: Detector, number: int, photo: Photo, condition: str, streng
     image, truth = read_photo(photo.path), photo.truth
     measured = image
     if strength:
-        image, truth, measured = changed(image, truth, condition, strength, np.random.default_rng([SEED, number]))
+        image, truth, measured = changed(
+            image, truth, condition, strength, np.random.default_rng([SEED, number])
+        )
     found = detector.detect(image)
     matches = match(truth, found)
     right = int(matches.hit.sum())
-    counts = right, right + int((~matches.hit & ~matches.absorbed).sum()), int((~truth.ignore).sum())
+    counts = (
+        right,
+        right + int((~matches.hit & ~matches.absorbed).sum()),
+        int((~truth.ignore).sum()),
+    )
     return Sample(number, condition, strength, measures(detector, measured, found.boxes), counts)
 
 
-def measures(detector: Detector, image: np.ndarray, boxes: np.ndarray | None) -> dict[str, float | None]:
+def measures(
+    detector: Detector, image: np.ndarray, boxes: np.ndarray | None
+) -> dict[str, float | None]:
     """By check; products' sizes as shares of that in training, angles without their sign."""
     values: dict[str, float | None] = {}
     for check in judge(image, detector.spec, boxes).checks:
@@ -172,10 +190,16 @@ def as_taken(detector: Detector, source: str) -> list[dict[str, float | None]]:
 def samples(detector: Detector, dataset: Dataset, progress: Callable[..., None]) -> list[Sample]:
     """All photos, unchanged and under every condition."""
     conditions = dict.fromkeys(condition for group in SEEN_BY.values() for condition in group)
-    grades = [("unchanged", 0), *((condition, strength) for condition in conditions for strength in STRENGTHS)]
+    grades = [
+        ("unchanged", 0),
+        *((condition, strength) for condition in conditions for strength in STRENGTHS),
+    ]
     made = []
     for i, (condition, strength) in enumerate(grades, start=1):
-        made += [sample(detector, number, photo, condition, strength) for number, photo in enumerate(dataset.photos)]
+        made += [
+            sample(detector, number, photo, condition, strength)
+            for number, photo in enumerate(dataset.photos)
+        ]
         progress(i, len(grades))
     return made
 
@@ -196,11 +220,17 @@ def curve(check: str, made: Sequence[Sample]) -> Curve:
     size = len(plain)
     windows = [seen[i : i + size] for i in range(len(seen) - size + 1)]
     places = np.array([np.median([value for value, _ in window]) for window in windows])
-    lost = np.array([f1([plain[s.photo] for _, s in window]) - f1([s for _, s in window]) for window in windows])
+    lost = np.array(
+        [f1([plain[s.photo] for _, s in window]) - f1([s for _, s in window]) for window in windows]
+    )
     smooth = monotone(lost)
     if smooth[-1] < F1_LOST:
-        raise ShelfcountError(f"{check} must lose {F1_LOST} of F1 at some strength, got {smooth[-1]:.3f}. Make its conditions stronger.")
-    return Curve(sign * places, lost, smooth, float(sign * places[int(np.argmax(smooth >= F1_LOST))]))
+        raise ShelfcountError(
+            f"{check} must lose {F1_LOST} of F1 at some strength, got {smooth[-1]:.3f}. Make its conditions stronger."
+        )
+    return Curve(
+        sign * places, lost, smooth, float(sign * places[int(np.argmax(smooth >= F1_LOST))])
+    )
 
 
 def monotone(values: np.ndarray) -> np.ndarray:
@@ -214,14 +244,20 @@ def monotone(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.full(int(n), value) for value, n in blocks])
 
 
-def limits(curves: Mapping[str, Curve], unchanged: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+def limits(
+    curves: Mapping[str, Curve], unchanged: Sequence[Mapping[str, float | None]]
+) -> dict[str, dict[str, float]]:
     """For each check the limit, rounded to two digits towards fit, and the two values it was chosen from."""
     chosen = {}
     for check, found in curves.items():
         values = [v for photo in unchanged if (v := photo[check]) is not None]
         usual = float(np.quantile(values, FALSE_ALARMS if check in LEAST else 1 - FALSE_ALARMS))
         limit = min(found.limit, usual) if check in LEAST else max(found.limit, usual)
-        chosen[check] = {"limit": two_digits(limit, up=check not in LEAST), "f1_lost_at": round(found.limit, 4), "usual": round(usual, 4)}
+        chosen[check] = {
+            "limit": two_digits(limit, up=check not in LEAST),
+            "f1_lost_at": round(found.limit, 4),
+            "usual": round(usual, 4),
+        }
     return chosen
 
 
@@ -233,12 +269,22 @@ def two_digits(value: float, up: bool) -> float:
 
 def refused(values: Mapping[str, float | None], by: Mapping[str, float]) -> list[str]:
     """Checks that the measures fail."""
-    return [c for c, limit in by.items() if (v := values[c]) is not None and (v < limit if c in LEAST else v > limit)]
+    return [
+        c
+        for c, limit in by.items()
+        if (v := values[c]) is not None and (v < limit if c in LEAST else v > limit)
+    ]
 
 
-def held_out(photos: Sequence[Mapping[str, float | None]], source: str, by: Mapping[str, float]) -> dict[str, Any]:
+def held_out(
+    photos: Sequence[Mapping[str, float | None]], source: str, by: Mapping[str, float]
+) -> dict[str, Any]:
     """How many photos are refused that chose no limit."""
-    return {"name": Path(source).name, "photos": len(photos), "refused": sum(bool(refused(values, by)) for values in photos)}
+    return {
+        "name": Path(source).name,
+        "photos": len(photos),
+        "refused": sum(bool(refused(values, by)) for values in photos),
+    }
 
 
 def outcome(made: Sequence[Sample], by: Mapping[str, float]) -> Iterator[dict[str, Any]]:
@@ -262,16 +308,32 @@ def outcome(made: Sequence[Sample], by: Mapping[str, float]) -> Iterator[dict[st
 # ---------------------------------------------------------------- the rest
 
 
-def draw(curves: Mapping[str, Curve], chosen: Mapping[str, Mapping[str, float]], unchanged: Sequence[Mapping[str, Any]]) -> bytes:
+def draw(
+    curves: Mapping[str, Curve],
+    chosen: Mapping[str, Mapping[str, float]],
+    unchanged: Sequence[Mapping[str, Any]],
+) -> bytes:
     """F1 lost over each measure, as PNG."""
-    with matplotlib.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
+    with matplotlib.rc_context(
+        {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         figure = Figure(figsize=(15, 6), layout="constrained")
         for axes, (check, found) in zip(figure.subplots(2, 5).flat, curves.items(), strict=True):
             usual = [v for photo in unchanged if (v := photo[check]) is not None]
-            axes.axvspan(*np.quantile(usual, [0.005, 0.995]), color=GREY, alpha=0.25, lw=0, label="99 % of unchanged photos")
-            axes.plot(found.places, 100 * found.lost, ".", ms=3, color=BLUE, label="F1 lost, points")
+            axes.axvspan(
+                *np.quantile(usual, [0.005, 0.995]),
+                color=GREY,
+                alpha=0.25,
+                lw=0,
+                label="99 % of unchanged photos",
+            )
+            axes.plot(
+                found.places, 100 * found.lost, ".", ms=3, color=BLUE, label="F1 lost, points"
+            )
             axes.plot(found.places, 100 * found.smooth, color=BLUE)
-            axes.axvline(chosen[check]["limit"], color=VERMILION, label=f"limit {chosen[check]['limit']:g}")
+            axes.axvline(
+                chosen[check]["limit"], color=VERMILION, label=f"limit {chosen[check]['limit']:g}"
+            )
             axes.axhline(100 * F1_LOST, color=GREY, lw=0.8)
             axes.set_title(TITLES[check], fontsize=9)
             axes.set_ylim(-3, 30)
@@ -293,16 +355,25 @@ def twelve_megapixels(detector: Detector, photo: np.ndarray, runs: int = 15) -> 
         judge(image, detector.spec)
         taken.append(1e3 * (time.process_time() - begin))
     cv2.setNumThreads(threads)
-    return {"runs": runs, "p50_ms": round(float(np.median(taken)), 1), "p90_ms": round(float(np.quantile(taken, 0.9)), 1), "threads": 1}
+    return {
+        "runs": runs,
+        "p50_ms": round(float(np.median(taken)), 1),
+        "p90_ms": round(float(np.quantile(taken, 0.9)), 1),
+        "threads": 1,
+    }
 
 
 def main() -> int:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--data", required=True, help="labelled validation photos")
     parser.add_argument("--corrections", type=Path, help="of their labels")
-    parser.add_argument("--unchanged", nargs="*", default=[], help="more photos, of which few may be refused")
+    parser.add_argument(
+        "--unchanged", nargs="*", default=[], help="more photos, of which few may be refused"
+    )
     parser.add_argument("--held-out", help="photos that choose nothing: how many are refused")
     given = parser.parse_args()
     opened, dataset = read_bundle(given.bundle), read(given.data)
@@ -320,7 +391,11 @@ def main() -> int:
     result = {
         "stamp": stamp(seed=SEED, threads=1),
         "bundle": {"name": opened.name, "sha256": opened.sha256},
-        "data": {"name": Path(given.data).name, "fingerprint": fingerprint(dataset), "photos": len(dataset)},
+        "data": {
+            "name": Path(given.data).name,
+            "fingerprint": fingerprint(dataset),
+            "photos": len(dataset),
+        },
         "f1_lost": F1_LOST,
         "false_alarms_of_each_check": FALSE_ALARMS,
         "limits": chosen,
@@ -329,13 +404,20 @@ def main() -> int:
             "refused": sum(map(bool, alarms)),
             "by_check": {check: sum(check in alarm for alarm in alarms) for check in by},
         },
-        "held_out": held_out(as_taken(detector, given.held_out), given.held_out, by) if given.held_out else None,
+        "held_out": held_out(as_taken(detector, given.held_out), given.held_out, by)
+        if given.held_out
+        else None,
         "outcome": list(outcome(made, by)),
         "twelve_megapixels": twelve_megapixels(detector, read_photo(dataset.photos[0].path)),
     }
     write_whole(RESULTS / "photo_gate.json", json.dumps(result, indent=1) + "\n")
     write_whole(RESULTS / "photo_gate.png", draw(curves, chosen, unchanged))
-    print(json.dumps({key: result[key] for key in ("limits", "unchanged", "held_out", "twelve_megapixels")}, indent=1))
+    print(
+        json.dumps(
+            {key: result[key] for key in ("limits", "unchanged", "held_out", "twelve_megapixels")},
+            indent=1,
+        )
+    )
     if by != LIMITS:
         print("LIMITS in shelfcount/shelf/photogate.py must be these; they differ", file=sys.stderr)
         return 1

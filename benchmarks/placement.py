@@ -85,7 +85,9 @@ def shelf(rng: np.random.Generator, sell: float = 0.0) -> Shelf:
     items = [item for item in layout.items if item.layer == 0]
     sizes = np.array([(CATALOGUE[i.product].width, CATALOGUE[i.product].height) for i in items])
     foot = np.array([(i.left, i.bottom) for i in items])
-    boxes = np.column_stack([foot[:, 0], foot[:, 1] - sizes[:, 1], foot[:, 0] + sizes[:, 0], foot[:, 1]])
+    boxes = np.column_stack(
+        [foot[:, 0], foot[:, 1] - sizes[:, 1], foot[:, 0] + sizes[:, 0], foot[:, 1]]
+    )
     row = np.array([i.row for i in items])
     stacked = np.array(layout.floors)[row] - boxes[:, 3] > sizes[:, 1] / 2
     sold = np.zeros(len(items), bool)
@@ -95,17 +97,28 @@ def shelf(rng: np.random.Generator, sell: float = 0.0) -> Shelf:
         last = 0
         for place in range(1, len(board) - 1):
             left, this, right = board[place - 1 : place + 2]
-            carries = (stacked & (row == number) & (np.abs(boxes[:, 0] - boxes[this, 0]) < sizes[this, 0] / 2)).any()
+            carries = (
+                stacked
+                & (row == number)
+                & (np.abs(boxes[:, 0] - boxes[this, 0]) < sizes[this, 0] / 2)
+            ).any()
             fits = sizes[this, 0] >= min(sizes[left, 0], sizes[right, 0])
             if fits and not carries and place - last > 2 and rng.random() < sell:
                 sold[this], last = True, place
     names = np.array([CATALOGUE[i.product].name for i in items], object)
     left = ~sold
-    return Shelf(boxes[left], names[left], row[left], stacked[left], layout.width, layout.height, boxes[sold])
+    return Shelf(
+        boxes[left], names[left], row[left], stacked[left], layout.width, layout.height, boxes[sold]
+    )
 
 
 def through_camera(
-    boxes: np.ndarray, extent: tuple[float, float], tilt: float, yaw: float, rng: np.random.Generator, scatter: float = SCATTER
+    boxes: np.ndarray,
+    extent: tuple[float, float],
+    tilt: float,
+    yaw: float,
+    rng: np.random.Generator,
+    scatter: float = SCATTER,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """(n, 4) boxes and the size of a photo: angles in degrees, pitch to 8 degrees, a lens of 56 to 73 degrees.
 
@@ -119,9 +132,14 @@ def through_camera(
     scale = LONGER_SIDE / max(extent)
     size = (round(extent[0] * scale), round(extent[1] * scale))
     focal = LONGER_SIDE / 2 / np.tan(np.radians(rng.uniform(56, 73) / 2))
-    roll, pitch, turn = (cv2.Rodrigues(np.radians(v))[0] for v in ((0.0, 0, tilt), (rng.uniform(-8, 8), 0, 0), (0, yaw, 0)))
+    roll, pitch, turn = (
+        cv2.Rodrigues(np.radians(v))[0]
+        for v in ((0.0, 0, tilt), (rng.uniform(-8, 8), 0, 0), (0, yaw, 0))
+    )
     rotation = roll @ pitch @ turn
-    view = np.column_stack([rotation[:, 0], rotation[:, 1], (0, 0, focal)]) @ np.diag([scale, scale, 1])
+    view = np.column_stack([rotation[:, 0], rotation[:, 1], (0, 0, focal)]) @ np.diag(
+        [scale, scale, 1]
+    )
     middle = np.array([[1, 0, -extent[0] / 2], [0, 1, -extent[1] / 2], [0, 0, 1]])
     camera = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]]) @ view @ middle
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(1, -1, 2)
@@ -151,7 +169,11 @@ def edge_errors(found: np.ndarray, true: np.ndarray) -> list[float]:
 
 def share_errors(known: Shelf, arrangement: Arrangement) -> np.ndarray:
     """(2,) how far a class's share of the shelf is off at most, by count and by width of its facings."""
-    found = {share.name: (share.by_count, share.by_width) for share in shares(arrangement) if share.row is None}
+    found = {
+        share.name: (share.by_count, share.by_width)
+        for share in shares(arrangement)
+        if share.row is None
+    }
     width = (known.boxes[:, 2] - known.boxes[:, 0]) * ~known.stacked
     off = []
     for name in set(known.names):
@@ -166,7 +188,14 @@ def gaps_hit(known: Shelf, arrangement: Arrangement) -> int:
     middles, hits = (known.sold[:, 0] + known.sold[:, 2]) / 2, 0
     for gap in arrangement.gaps:
         left, right = known.boxes[arrangement.facings(gap.row)[gap.after : gap.after + 2]]
-        hits += int(((left[2] < middles) & (middles < right[0]) & (known.sold[:, 3] > left[1]) & (known.sold[:, 1] < left[3])).any())
+        hits += int(
+            (
+                (left[2] < middles)
+                & (middles < right[0])
+                & (known.sold[:, 3] > left[1])
+                & (known.sold[:, 1] < left[3])
+            ).any()
+        )
     return hits
 
 
@@ -181,10 +210,18 @@ def synthetic(tilt: float, yaw: float, shelves: int) -> dict[str, Any]:
         row_right = there.row == known.row
         in_row.append(row_right)
         whole += int(row_right.all())
-        in_place.append(row_right & ((there.level > 0) == known.stacked) & (known.stacked | (there.column == known.column)))
+        in_place.append(
+            row_right
+            & ((there.level > 0) == known.stacked)
+            & (known.stacked | (there.column == known.column))
+        )
         errors.append(edge_errors(there.front_boxes, known.boxes))
         of_shares.append(share_errors(known, there))
-        hits, sold, found = hits + gaps_hit(known, there), sold + len(known.sold), found + len(there.gaps)
+        hits, sold, found = (
+            hits + gaps_hit(known, there),
+            sold + len(known.sold),
+            found + len(there.gaps),
+        )
     sideways, upright = np.mean(errors, axis=0)
     by_count, by_width = np.mean(of_shares, axis=0)
     return {
@@ -215,7 +252,10 @@ def regular_rows(boxes: np.ndarray) -> np.ndarray | None:
     row[order] = np.concatenate([[0], np.cumsum(steps > APART * height)])
     groups = [boxes[row == number] for number in range(row.max() + 1)]
     narrow = all(np.ptp(group[:, 3]) < NARROW * height for group in groups)
-    boards = all(np.median(lower[:, 1]) - np.median(upper[:, 3]) > BOARD * height for upper, lower in pairwise(groups))
+    boards = all(
+        np.median(lower[:, 1]) - np.median(upper[:, 3]) > BOARD * height
+        for upper, lower in pairwise(groups)
+    )
     return row if len(groups) > 1 and narrow and boards else None
 
 
@@ -237,15 +277,25 @@ def drinks(labels: Path) -> dict[str, Any]:
         for tilt in TILTS:
             for yaw in YAWS:
                 rng = np.random.default_rng([SEED, number])
-                seen.setdefault((tilt, yaw), []).append(rows(through_camera(boxes, size, tilt, yaw, rng)[0]).row == row)
+                seen.setdefault((tilt, yaw), []).append(
+                    rows(through_camera(boxes, size, tilt, yaw, rng)[0]).row == row
+                )
     plain = [rows(boxes).row == row for boxes, row, _ in regular]
     return {
         "labels": labels.name,
         "photos": len(given),
         "regular": len(regular),
-        "as_photographed": {"photos_with_every_row_right": sum(bool(p.all()) for p in plain), "products_in_right_row": _share(plain)},
+        "as_photographed": {
+            "photos_with_every_row_right": sum(bool(p.all()) for p in plain),
+            "products_in_right_row": _share(plain),
+        },
         "through_cameras": [
-            {"tilt": tilt, "yaw": yaw, "photos_with_every_row_right": sum(bool(p.all()) for p in own), "products_in_right_row": _share(own)}
+            {
+                "tilt": tilt,
+                "yaw": yaw,
+                "photos_with_every_row_right": sum(bool(p.all()) for p in own),
+                "products_in_right_row": _share(own),
+            }
             for (tilt, yaw), own in seen.items()
         ],
     }
@@ -257,7 +307,10 @@ def _share(right: Sequence[np.ndarray]) -> float:
 
 def summary(cells: Sequence[Mapping[str, Any]], shelves: int) -> dict[str, Any]:
     """All cells together, and the worst one."""
-    total = {key: sum(cell[key] for cell in cells) for key in ("sold_out_facings", "gaps", "gaps_at_sold_out_facings")}
+    total = {
+        key: sum(cell[key] for cell in cells)
+        for key in ("sold_out_facings", "gaps", "gaps_at_sold_out_facings")
+    }
     whole = sum(cell["shelves_with_every_row_right"] for cell in cells)
     mean = {key: float(np.mean([cell[key] for cell in cells])) for key in MEANS}
     return {
@@ -272,9 +325,20 @@ def summary(cells: Sequence[Mapping[str, Any]], shelves: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shelves", type=int, default=40, help="synthetic shelves at each tilt and yaw (default: 40)")
-    parser.add_argument("--drinks", type=Path, help="folder with train.json, val.json and test.json of the drinks photos")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shelves",
+        type=int,
+        default=40,
+        help="synthetic shelves at each tilt and yaw (default: 40)",
+    )
+    parser.add_argument(
+        "--drinks",
+        type=Path,
+        help="folder with train.json, val.json and test.json of the drinks photos",
+    )
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON to write")
     given = parser.parse_args()
     places = [(tilt, yaw) for tilt in TILTS for yaw in YAWS]
@@ -283,13 +347,23 @@ def main() -> int:
         for done, (tilt, yaw) in enumerate(places, start=1):
             cells.append(synthetic(tilt, yaw, given.shelves))
             advance(done, len(places))
-    result: dict[str, Any] = {"synthetic": {"shelves_each": given.shelves, **summary(cells, given.shelves), "by_tilt_and_yaw": cells}}
+    result: dict[str, Any] = {
+        "synthetic": {
+            "shelves_each": given.shelves,
+            **summary(cells, given.shelves),
+            "by_tilt_and_yaw": cells,
+        }
+    }
     if given.drinks:
-        result["drinks"] = [drinks(given.drinks / f"{part}.json") for part in ("train", "val", "test")]
+        result["drinks"] = [
+            drinks(given.drinks / f"{part}.json") for part in ("train", "val", "test")
+        ]
     write_whole(given.out, json.dumps({"stamp": stamp(seed=SEED), **result}, indent=1) + "\n")
     print(json.dumps(result["synthetic"] | {"by_tilt_and_yaw": f"in {given.out.name}"}, indent=1))
     for part in result.get("drinks", []):
-        print(f"{part['labels']}: {part['regular']} of {part['photos']} photos are regular, {part['as_photographed']}")
+        print(
+            f"{part['labels']}: {part['regular']} of {part['photos']} photos are regular, {part['as_photographed']}"
+        )
     return 0
 
 

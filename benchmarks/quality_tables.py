@@ -29,9 +29,17 @@ def planted_faults(results: Path) -> str:
         row = [kind]
         for of in result["sets"].values():
             found = of["kinds"][kind]
-            row += [show(found["planted"]), show(found["recall"], 2), show(found["precision_of_new"], 2), show(found["before"])]
+            row += [
+                show(found["planted"]),
+                show(found["recall"], 2),
+                show(found["precision_of_new"], 2),
+                show(found["before"]),
+            ]
         rows.append(row)
-    sets = "; ".join(f"{name}: {of['photos']} photos, {of['boxes']:,} boxes" for name, of in result["sets"].items())
+    sets = "; ".join(
+        f"{name}: {of['photos']} photos, {of['boxes']:,} boxes"
+        for name, of in result["sets"].items()
+    )
     legend = f"{sets}. Precision leaves out what was found before: on real photos these are faults of their own, right or not."
     if missing := result.get("missing_boxes"):
         findings = missing["right"] + missing["untold"] + missing["wrong"]
@@ -54,7 +62,10 @@ def agreement(results: Path) -> str:
         told = [
             cell
             for fault, spread in level["sd"].items()
-            for cell in (show(level["planted"][fault], 2), f"{level['found'][fault]:.4f} ± {spread:.4f}")
+            for cell in (
+                show(level["planted"][fault], 2),
+                f"{level['found'][fault]:.4f} ± {spread:.4f}",
+            )
         ]
         rows.append([{"second": "the second", "each": "both alike"}[level["errs"]], *told])
     heads = ("who errs", "missed", "found", "misnamed", "found", "edge", "found")
@@ -63,9 +74,18 @@ def agreement(results: Path) -> str:
         f"{simulated['repeats']} pairs of labellings. Edge: SD of where an edge is drawn, in shares of the box's side."
     )
     figures = ("quality", "presence", "naming", "tightness", "kappa", "alpha")
-    real = [[name, show(of["photos"]), *(_with_interval(of, figure) for figure in figures)] for name, of in result["real"].items()]
-    parts = ["\n".join(rows_under(heads, rows)), labellers, "\n".join(rows_under(("labels", "photos", *figures), real))]
-    return "\n\n".join([*parts, f"As published against corrected, with 95 % intervals. {origin(result)}"])
+    real = [
+        [name, show(of["photos"]), *(_with_interval(of, figure) for figure in figures)]
+        for name, of in result["real"].items()
+    ]
+    parts = [
+        "\n".join(rows_under(heads, rows)),
+        labellers,
+        "\n".join(rows_under(("labels", "photos", *figures), real)),
+    ]
+    return "\n\n".join(
+        [*parts, f"As published against corrected, with 95 % intervals. {origin(result)}"]
+    )
 
 
 def _with_interval(of: dict[str, Any], figure: str) -> str:
@@ -78,7 +98,14 @@ def label_errors(results: Path, name: str = "label_errors.json") -> str:
     result = read_result(results / name)
     if result is None:
         return f"Label errors: {NOT_MEASURED}."
-    heads = ("proposals", "number", "as proposed", "wrong, in another way", "no error", "share wrong")
+    heads = (
+        "proposals",
+        "number",
+        "as proposed",
+        "wrong, in another way",
+        "no error",
+        "share wrong",
+    )
     named = {**{f"the {n} surest": of for n, of in result["surest"].items()}, "all": result["all"]}
     named |= {f"of all, to {kind} a label": of for kind, of in result["kinds"].items()}
     keys = ("proposals", "confirmed", "other", "refused", "wrong_label")
@@ -107,7 +134,12 @@ def robustness(results: Path) -> str:
         return f"Robustness: {NOT_MEASURED}."
     names = [detector["name"] for detector in study["detectors"]]
     rows = [
-        [c["title"].lower(), *(points(-of["lost"]) for of in c["detectors"]), holds(c["detectors"][0], c), c["unit"]]
+        [
+            c["title"].lower(),
+            *(points(-of["lost"]) for of in c["detectors"]),
+            holds(c["detectors"][0], c),
+            c["unit"],
+        ]
         for c in study["conditions"][:SHOWN_CONDITIONS]
     ]
     heads = ("condition", *(f"F1 points, {name}" for name in names), f"{names[0]} holds", "unit")
@@ -116,18 +148,41 @@ def robustness(results: Path) -> str:
         f"of {study['data']['name']}, labels corrected. Holds: up to where less than {100 * study['tolerated']:.0f} points are lost."
     )
     parts = ["\n".join(rows_under(heads, rows)), legend, *_detectors(study)]
-    baseline, fixed = read_result(results / "stress_baseline.json"), read_result(results / "stress_fixed.json")
+    baseline, fixed = (
+        read_result(results / "stress_baseline.json"),
+        read_result(results / "stress_fixed.json"),
+    )
     parts += _detectors(baseline) if baseline else [f"Against the baseline: {NOT_MEASURED}."]
-    return "\n\n".join([*parts, *(_mended(fixed) if fixed else [f"What training on the weakest conditions mends: {NOT_MEASURED}."])])
+    return "\n\n".join(
+        [
+            *parts,
+            *(
+                _mended(fixed)
+                if fixed
+                else [f"What training on the weakest conditions mends: {NOT_MEASURED}."]
+            ),
+        ]
+    )
 
 
 def _detectors(study: dict[str, Any]) -> list[str]:
     """Each detector over all conditions and strengths of a study."""
-    heads = ("detector", "F1 as they are", "mean F1 under conditions", "mean count error", "products that keep box and label")
+    heads = (
+        "detector",
+        "F1 as they are",
+        "mean F1 under conditions",
+        "mean count error",
+        "products that keep box and label",
+    )
     rows = []
     for i in range(len(study["detectors"])):
         mean = means(i, study)
-        rows.append([mean["name"], *(show(mean[key]) for key in ("clean", "f1", "count_error", "consistency"))])
+        rows.append(
+            [
+                mean["name"],
+                *(show(mean[key]) for key in ("clean", "f1", "count_error", "consistency")),
+            ]
+        )
     steps = len(study["conditions"][0]["strengths"])
     legend = f"{study['photos']} photos, {len(study['conditions'])} conditions in {steps} strengths. {origin(study)}"
     return ["\n".join(rows_under(heads, rows)), legend]
@@ -137,9 +192,21 @@ def _mended(study: dict[str, Any]) -> list[str]:
     """Two runs side by side: before, and with the conditions that the config names in training."""
     covered = tomllib.loads(ROBUST.read_text())["augment"]["conditions"]
     before, after = study["detectors"]
-    rows = [["the photos as they are", show(before["f1"]), show(after["f1"]), points(after["f1"] - before["f1"])]]
+    rows = [
+        [
+            "the photos as they are",
+            show(before["f1"]),
+            show(after["f1"]),
+            points(after["f1"] - before["f1"]),
+        ]
+    ]
     for title, inside in (("conditions trained on", True), ("all other conditions", False)):
-        steps = [step["detectors"] for c in study["conditions"] if (c["name"] in covered) == inside for step in c["strengths"]]
+        steps = [
+            step["detectors"]
+            for c in study["conditions"]
+            if (c["name"] in covered) == inside
+            for step in c["strengths"]
+        ]
         if steps:
             was, now = (sum(step[i]["f1"] for step in steps) / len(steps) for i in (0, 1))
             rows.append([title, show(was), show(now), points(now - was)])
@@ -147,4 +214,9 @@ def _mended(study: dict[str, Any]) -> list[str]:
         f"{after['name']} is {before['name']} trained with {', '.join(covered)}, which were weakest on the validation photos; "
         f"measured on {study['photos']} photos of {study['data']['name']}. {origin(study)}"
     )
-    return ["\n".join(rows_under(("F1, mean over strengths", before["name"], after["name"], "points"), rows)), legend]
+    return [
+        "\n".join(
+            rows_under(("F1, mean over strengths", before["name"], after["name"], "points"), rows)
+        ),
+        legend,
+    ]

@@ -38,12 +38,17 @@ def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
     rows = [Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"]]
     plots = {}
     if sum(row.f1 is not None for row in rows) > 1:
-        costs = ("median time of one photo in ms", [r.latency.p50 for r in rows]), ("file in MB", [r.size and r.size / 1e6 for r in rows])
+        costs = (
+            ("median time of one photo in ms", [r.latency.p50 for r in rows]),
+            ("file in MB", [r.size and r.size / 1e6 for r in rows]),
+        )
         for name, (what, cost) in zip(PLOTS, costs, strict=False):
             points = [(label(row), value, row.f1) for row, value in zip(rows, cost, strict=True)]
             plots[name] = figures.f1_against(points, what)
     if compared.get("baseline_evaluation"):
-        sides = (_classes(compared[key]["per_class"]) for key in ("evaluation", "baseline_evaluation"))
+        sides = (
+            _classes(compared[key]["per_class"]) for key in ("evaluation", "baseline_evaluation")
+        )
         plots[PLOTS[-1]] = figures.per_class_f1(*sides)
     return plots
 
@@ -57,13 +62,24 @@ def learning_curve(history: Path) -> bytes:
     with history.open(newline="") as file:
         rows = list(csv.DictReader(file))
     runs = dict.fromkeys(row["run"] for row in rows)
-    losses = {f"loss of {run}": [float(row["loss"]) if row["run"] == run else math.nan for row in rows] for run in runs}
+    losses = {
+        f"loss of {run}": [float(row["loss"]) if row["run"] == run else math.nan for row in rows]
+        for run in runs
+    }
     f1 = [float(row["val_f1"]) if row["val_f1"] else None for row in rows]
     return figures.training_curves(range(1, len(rows) + 1), losses, f1)
 
 
 def _classes(rows: Sequence[Mapping[str, Any]]) -> list[ClassScore]:
-    return [ClassScore(row["name"], Score(row["truth"], row["found"], row["tp"]), row["count_mae"], row["count_bias"]) for row in rows]
+    return [
+        ClassScore(
+            row["name"],
+            Score(row["truth"], row["found"], row["tp"]),
+            row["count_mae"],
+            row["count_bias"],
+        )
+        for row in rows
+    ]
 
 
 def main() -> None:

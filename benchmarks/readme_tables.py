@@ -54,9 +54,16 @@ HEADS = ("drinks, 33 classes", *FIGURES, *(f"{name}; corrected" for name in FIGU
 def figures(results: Path) -> str:
     """The Markdown between the markers; a result that is not there reads "not measured"."""
     evaluated = {
-        form: (read_result(results / f"{name}.json"), read_result(results / f"{name}_corrected.json")) for form, name in EVALUATED.items()
+        form: (
+            read_result(results / f"{name}.json"),
+            read_result(results / f"{name}_corrected.json"),
+        )
+        for form, name in EVALUATED.items()
     }
-    rows = [[form, *(show(value) for result in pair for value in _scores(result))] for form, pair in evaluated.items()]
+    rows = [
+        [form, *(show(value) for result in pair for value in _scores(result))]
+        for form, pair in evaluated.items()
+    ]
     parts = ["\n".join(rows_under(HEADS, rows))]
     published, corrected = list(evaluated.values())[-1]
     if published and corrected:
@@ -66,12 +73,17 @@ def figures(results: Path) -> str:
         )
     baseline = read_result(results / "drinks_baseline.json")
     if baseline:
-        parts.append(speed_tables.baseline(baseline["model"], results / "drinks_baseline_history.csv"))
+        parts.append(
+            speed_tables.baseline(baseline["model"], results / "drinks_baseline_history.csv")
+        )
     trained = read_result(results / TRAINED)
     if trained is None:
         parts.append(f"Size and latency against the baseline: {NOT_MEASURED}.")
     else:
-        parts += ["The released bundle and other forms of its network beside this baseline:", *speed_tables.compared(trained)]
+        parts += [
+            "The released bundle and other forms of its network beside this baseline:",
+            *speed_tables.compared(trained),
+        ]
         parts += speed_tables.plots(results)
     return "\n\n".join(parts)
 
@@ -82,8 +94,16 @@ def consumers(results: Path) -> str:
     if result is None:
         return f"Consumers: {NOT_MEASURED}."
     # The main artifact's rows first, and those that ran before those that did not.
-    rows = sorted(result["rows"], key=lambda row: (row["form"] != "model.tflite", "f1" not in row, row["consumer"].lower()))
-    return "\n\n".join(["\n".join(rows_under(CONSUMER_HEADS, [_consumer(row) for row in rows])), _consumers_legend(result)])
+    rows = sorted(
+        result["rows"],
+        key=lambda row: (row["form"] != "model.tflite", "f1" not in row, row["consumer"].lower()),
+    )
+    return "\n\n".join(
+        [
+            "\n".join(rows_under(CONSUMER_HEADS, [_consumer(row) for row in rows])),
+            _consumers_legend(result),
+        ]
+    )
 
 
 # File and marker of each table, and what makes it.
@@ -119,15 +139,28 @@ def replaced(readme: str, name: str, text: str) -> str:
         ValueError: If the markers are not there once each, in their order.
     """
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+    if (
+        readme.count(begin) != 1
+        or readme.count(end) != 1
+        or readme.index(begin) > readme.index(end)
+    ):
         raise ValueError(f"the README must hold '{begin}' and then '{end}', once each")
     before, rest = readme.split(begin)
     return f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}"
 
 
 def _consumer(row: dict[str, Any]) -> list[str]:
-    head = [row["consumer"], row.get("version", "-"), f"`{row['form']}`", "yes" if "version" in row else "-"]
-    return [*head, *(show(row[key]) for key in CONSUMER_FIGURES)] if "f1" in row else [*head, row["reason"], "-", "-"]
+    head = [
+        row["consumer"],
+        row.get("version", "-"),
+        f"`{row['form']}`",
+        "yes" if "version" in row else "-",
+    ]
+    return (
+        [*head, *(show(row[key]) for key in CONSUMER_FIGURES)]
+        if "f1" in row
+        else [*head, row["reason"], "-", "-"]
+    )
 
 
 def _consumers_legend(result: dict[str, Any]) -> str:
@@ -150,7 +183,12 @@ def _consumers_legend(result: dict[str, Any]) -> str:
 def _scores(result: dict[str, Any] | None) -> list[Any]:
     if result is None:
         return [None] * len(FIGURES)
-    return [result["f1"], result["any_class"]["f1"], result["map"], result["count_error"]["by_class"]["relative"]]
+    return [
+        result["f1"],
+        result["any_class"]["f1"],
+        result["map"],
+        result["count_error"]["by_class"]["relative"],
+    ]
 
 
 def _training(model: dict[str, Any]) -> str:
@@ -171,7 +209,10 @@ def main() -> int:
         if not check:
             write_whole(ROOT / file, new)
         elif new != old:
-            print(f"{file} does not show the results in benchmarks/results. Run: python benchmarks/readme_tables.py", file=sys.stderr)
+            print(
+                f"{file} does not show the results in benchmarks/results. Run: python benchmarks/readme_tables.py",
+                file=sys.stderr,
+            )
             stale = True
     return int(stale)
 

@@ -44,18 +44,29 @@ def photos(drinks: Path) -> list[Dataset]:
     return parts
 
 
-def study(parts: list[Dataset], plan: repeats.Plan, folder: Path, number: int, processes: int) -> list[Repeat]:
+def study(
+    parts: list[Dataset], plan: repeats.Plan, folder: Path, number: int, processes: int
+) -> list[Repeat]:
     """Run what is missing."""
     with bar(f"{plan.depth}: features") as advance:
         opened = studies.open_study(studies.pool(parts), plan, folder, advance)
     with bar(f"{plan.depth}: repeats") as advance:
-        return studies.run(opened, folder, plan.tasks(number), scheduling.processes(processes), progress=advance)
+        return studies.run(
+            opened, folder, plan.tasks(number), scheduling.processes(processes), progress=advance
+        )
 
 
 def finished(folder: Path) -> list[Repeat]:
     """In the order of their seeds, up to the first that is missing."""
-    found = sorted(studies.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
-    return [r for r in found if r.task.seed < next(n for n in range(len(found) + 1) if n not in {f.task.seed for f in found})]
+    found = (
+        sorted(studies.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
+    )
+    return [
+        r
+        for r in found
+        if r.task.seed
+        < next(n for n in range(len(found) + 1) if n not in {f.task.seed for f in found})
+    ]
 
 
 def report(out: Path) -> dict[str, Any]:
@@ -69,12 +80,24 @@ def report(out: Path) -> dict[str, Any]:
         if results := finished(folder):
             plan = json.loads((folder / studies.STUDY).read_text())
             whole = settling.largest_share(results)
-            rows = [{"seed": r.task.seed, "f1": r.f1, "count_error": r.count_error, "threshold": r.threshold} for r in whole]
+            rows = [
+                {
+                    "seed": r.task.seed,
+                    "f1": r.f1,
+                    "count_error": r.count_error,
+                    "threshold": r.threshold,
+                }
+                for r in whole
+            ]
             made = {"stamp": stamp(seed=0, threads=1), "results": rows}
             depths[depth] = {"plan": plan, **settling.summary(results, settling.WIDTH), **made}
             if depth == "fast":
                 write_whole(out.with_suffix(".png"), repeats_page.picture(results, depths[depth]))
-                depths["learning_curves"] = settling.learning_curves(results) if len(depths[depth]["by_share"]) > 1 else None
+                depths["learning_curves"] = (
+                    settling.learning_curves(results)
+                    if len(depths[depth]["by_share"]) > 1
+                    else None
+                )
         elif depth in kept:
             depths[depth] = kept[depth]
             if depth == "fast":
@@ -84,7 +107,10 @@ def report(out: Path) -> dict[str, Any]:
             if row["count_error"] is not None:
                 count[depth][row["seed"]] = row["count_error"]
     rng = np.random.default_rng(0)
-    together = {"f1": settling.agreement(f1["fast"], f1["full"], rng), "count_error": settling.agreement(count["fast"], count["full"], rng)}
+    together = {
+        "f1": settling.agreement(f1["fast"], f1["full"], rng),
+        "count_error": settling.agreement(count["fast"], count["full"], rng),
+    }
     result = {
         "photos": "All 244 drinks photos, corrected labels",
         **depths,
@@ -97,7 +123,9 @@ def report(out: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run both depths, the fast one first, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("drinks", type=Path)
     parser.add_argument("start", type=Path, help="MobileNetV2 trained on ImageNet, .safetensors")
     parser.add_argument("--fast", type=int, default=100, help="repeats")
@@ -111,7 +139,9 @@ def main() -> None:
     if not options.report:
         start, config = f"model.weights={options.start}", HERE / "configs" / "drinks.toml"
         fast = repeats.make_plan(config_module.load(config, [start]), "fast", None, options.shares)
-        full = repeats.make_plan(config_module.load(config, [start, *FULL]), "full", options.full_epochs)
+        full = repeats.make_plan(
+            config_module.load(config, [start, *FULL]), "full", options.full_epochs
+        )
         parts = photos(options.drinks)
         for plan, number in ((fast, options.fast), (full, options.full)):
             if number:
@@ -125,7 +155,9 @@ def main() -> None:
             print(
                 f"{depth}: median F1 {spread['median']:.3f} ({low:.3f} to {high:.3f}), SD {spread['sd'] or 0:.3f}, {of['repeats']} repeats"
             )
-            print(f"  {repeats_page.said(of['enough'])}; {of['seconds_per_repeat']:g} s of one processor each")
+            print(
+                f"  {repeats_page.said(of['enough'])}; {of['seconds_per_repeat']:g} s of one processor each"
+            )
     print(f"common splits: {result['agreement']['f1']['splits']}; {options.out}")
 
 

@@ -14,7 +14,17 @@ DEPTHS = {"fast": "heads on the frozen trunk", "full": "the whole network"}
 FIGURES = {"f1": "F1", "count_error": "count error"}
 # Repeats after which the interval's width is told.
 SETTLED = (25, 50, 100)
-HEADS = ("trained", "figure", "repeats", "epochs", "median", "its 95 % interval", "SD", "quartiles", "seconds a repeat")
+HEADS = (
+    "trained",
+    "figure",
+    "repeats",
+    "epochs",
+    "median",
+    "its 95 % interval",
+    "SD",
+    "quartiles",
+    "seconds a repeat",
+)
 
 
 def repeats(results: Path) -> str:
@@ -22,13 +32,26 @@ def repeats(results: Path) -> str:
     result = read_result(results / "repeats.json")
     if result is None:
         return f"Repeated shuffles: {NOT_MEASURED}."
-    rows = [_row(result[depth], name, figure) for depth, name in DEPTHS.items() if depth in result for figure in FIGURES]
-    words = [f"{name[0].upper()}{name[1:]}: {said(result[depth]['enough'])}." for depth, name in DEPTHS.items() if depth in result]
+    rows = [
+        _row(result[depth], name, figure)
+        for depth, name in DEPTHS.items()
+        if depth in result
+        for figure in FIGURES
+    ]
+    words = [
+        f"{name[0].upper()}{name[1:]}: {said(result[depth]['enough'])}."
+        for depth, name in DEPTHS.items()
+        if depth in result
+    ]
     words += [_settles(result[depth]) for depth in DEPTHS if depth in result]
     words.append(_agreement(result["agreement"]["f1"]))
     told = " ".join(word for word in words if word)
     # The depths may have been run on different machines.
-    made = " ".join(f"{name[0].upper()}{name[1:]}: {origin(result[depth])}" for depth, name in DEPTHS.items() if depth in result)
+    made = " ".join(
+        f"{name[0].upper()}{name[1:]}: {origin(result[depth])}"
+        for depth, name in DEPTHS.items()
+        if depth in result
+    )
     return "\n\n".join(["\n".join(rows_under(HEADS, rows)), f"{told} {result['photos']}. {made}"])
 
 
@@ -54,9 +77,15 @@ def _settles(of: dict[str, Any]) -> str:
     steps = of["settling"]["f1"]
     widths = [(n, steps[n - 1]["interval"]) for n in SETTLED if n <= len(steps)]
     said = [f"The interval is {high - low:.3f} wide after {n} repeats" for n, (low, high) in widths]
-    words = f"{', '.join([said[0], *(part.removeprefix('The interval is ') for part in said[1:])])}." if said else ""
+    words = (
+        f"{', '.join([said[0], *(part.removeprefix('The interval is ') for part in said[1:])])}."
+        if said
+        else ""
+    )
     if len(of["by_share"]) > 1:
-        shares = ", ".join(f"{show(share['f1']['median'])} from {share['photos']:.0f}" for share in of["by_share"])
+        shares = ", ".join(
+            f"{show(share['f1']['median'])} from {share['photos']:.0f}" for share in of["by_share"]
+        )
         words += f" Median F1 by photos learnt from, on the {of['by_share'][0]['f1']['repeats']} shuffles run with all of them: {shares}."
     return words.strip()
 

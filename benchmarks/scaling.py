@@ -87,7 +87,16 @@ class Plan:
     few: int = 3
 
 
-SHORT = Plan(sizes=(224, 320), classes=(33, 100), class_size=320, products=(10, 100), megapixels=(1, 4), batches=(1, 4), runs=5, few=1)
+SHORT = Plan(
+    sizes=(224, 320),
+    classes=(33, 100),
+    class_size=320,
+    products=(10, 100),
+    megapixels=(1, 4),
+    batches=(1, 4),
+    runs=5,
+    few=1,
+)
 
 
 # ---------------------------------------------------------------------------- networks
@@ -102,7 +111,12 @@ def exporter(like: ModelSpec, photos: Sequence[np.ndarray]) -> Exporter:
         names = tuple(f"product {i}" for i in range(classes))
         spec = ModelSpec(f"{size}-{classes}", like.architecture, names, size, size, like.levels)
         net = build(like.architecture, classes, like.levels, ModelConfig().neck).eval()
-        return artifact(convert.to_litert(net, spec), spec, "int8", [stretch(photo, size, size) for photo in photos]), spec
+        return artifact(
+            convert.to_litert(net, spec),
+            spec,
+            "int8",
+            [stretch(photo, size, size) for photo in photos],
+        ), spec
 
     return make
 
@@ -131,7 +145,9 @@ def largest_tensor(model: bytes) -> int:
     return max(int(np.prod(graph.tensors[i].shape)) * width[graph.tensors[i].type] for i in written)
 
 
-def networks(models: dict[int, tuple[bytes, ModelSpec]], runs: int, photo: np.ndarray) -> list[dict[str, Any]]:
+def networks(
+    models: dict[int, tuple[bytes, ModelSpec]], runs: int, photo: np.ndarray
+) -> list[dict[str, Any]]:
     """A row for each network."""
     calls = {}
     for key, (model, spec) in models.items():
@@ -141,7 +157,15 @@ def networks(models: dict[int, tuple[bytes, ModelSpec]], runs: int, photo: np.nd
     found = []
     for key, (model, _) in models.items():
         row, latency = network_row(model), latencies[str(key)]
-        found.append({"at": key, **row, "ms": latency.p50, "p90_ms": latency.p90, "gmac_per_s": _round(row["gmac"] / latency.p50 * 1e3)})
+        found.append(
+            {
+                "at": key,
+                **row,
+                "ms": latency.p50,
+                "p90_ms": latency.p90,
+                "gmac_per_s": _round(row["gmac"] / latency.p50 * 1e3),
+            }
+        )
     return found
 
 
@@ -171,13 +195,25 @@ def input_sizes(make: Exporter, classes: int, plan: Plan, photo: np.ndarray) -> 
         f"Work grows with the area ({first['gmac']:g} to {last['gmac']:g} GMAC); {_speed(first, last)}. "
         f"The largest tensor grows from {first['largest_tensor_mb']:g} to {last['largest_tensor_mb']:g} MB{_cache()}.",
     ]
-    return {"axis": "input pixels a side", "classes": classes, "threads": 1, "rows": found, "says": said}
+    return {
+        "axis": "input pixels a side",
+        "classes": classes,
+        "threads": 1,
+        "rows": found,
+        "says": said,
+    }
 
 
 def _speed(first: dict[str, Any], last: dict[str, Any]) -> str:
     low, high = first["gmac_per_s"], last["gmac_per_s"]
-    word = "stays near" if abs(high / low - 1) < 0.1 else "falls from" if high < low else "rises from"
-    return f"throughput {word} {low:.0f}" + (f" to {high:.0f}" if word != "stays near" else "") + " GMAC/s"
+    word = (
+        "stays near" if abs(high / low - 1) < 0.1 else "falls from" if high < low else "rises from"
+    )
+    return (
+        f"throughput {word} {low:.0f}"
+        + (f" to {high:.0f}" if word != "stays near" else "")
+        + " GMAC/s"
+    )
 
 
 def _cache() -> str:
@@ -218,7 +254,9 @@ class Painted(nn.Module):
             # Bright is 1: the first class gets a score of 0.99, the others of 0.02; dark gives all 0.0001 and less.
             logits = torch.full((anchors, classes), -4.0)
             logits[:, 0] = 4.6
-            self.score.weight.copy_((logits[:, :, None] + 9).expand(-1, -1, 3).reshape(-1, 3, 1, 1) / 6)
+            self.score.weight.copy_(
+                (logits[:, :, None] + 9).expand(-1, -1, 3).reshape(-1, 3, 1, 1) / 6
+            )
             self.score.bias.copy_((logits - 9).reshape(-1) / 2)
             self.place.weight.zero_()
             self.place.bias.zero_()
@@ -226,7 +264,9 @@ class Painted(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         pooled = self.pool(x)
         heads = [(self.place(pooled), 4), (self.score(pooled), self.classes)]
-        location, scores = (head.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width) for head, width in heads)
+        location, scores = (
+            head.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width) for head, width in heads
+        )
         return location, scores
 
 
@@ -238,15 +278,29 @@ def crafted_level() -> AnchorLevel:
 
 def crafted(size: int, classes: int) -> LiteRTDetector:
     """A file that finds what is painted, with post-processing inside as in every bundle's."""
-    spec = ModelSpec("painted", "painted", tuple(f"product {i}" for i in range(classes)), size, size, (crafted_level(),))
-    return LiteRTDetector(artifact(convert.to_litert(Painted(classes, CANDIDATES), spec), spec, "float32", []), spec)
+    spec = ModelSpec(
+        "painted",
+        "painted",
+        tuple(f"product {i}" for i in range(classes)),
+        size,
+        size,
+        (crafted_level(),),
+    )
+    return LiteRTDetector(
+        artifact(convert.to_litert(Painted(classes, CANDIDATES), spec), spec, "float32", []), spec
+    )
 
 
 def painted(size: int, products: int) -> np.ndarray:
     """A dark photo with bright places, in rows from the top."""
     across = size // PLACE_PX
     bright = (np.arange(across**2) < products).reshape(across, across)
-    return np.repeat(bright.repeat(PLACE_PX, 0).repeat(PLACE_PX, 1)[..., None], 3, axis=2).astype(np.uint8) * 255
+    return (
+        np.repeat(bright.repeat(PLACE_PX, 0).repeat(PLACE_PX, 1)[..., None], 3, axis=2).astype(
+            np.uint8
+        )
+        * 255
+    )
 
 
 def product_counts(bundle: Bundle, plan: Plan) -> dict[str, Any]:
@@ -263,7 +317,13 @@ def product_counts(bundle: Bundle, plan: Plan) -> dict[str, Any]:
     found = []
     for n in plan.products:
         file, placing = latencies[f"file {n}"].p50, latencies[f"rows {n}"].p50
-        row = {"at": n, "found": len(seen[n]), "file_ms": file, "suppression_ms": _round(file - least), "rows_ms": placing}
+        row = {
+            "at": n,
+            "found": len(seen[n]),
+            "file_ms": file,
+            "suppression_ms": _round(file - least),
+            "rows_ms": placing,
+        }
         found.append({**row, "ms": _round(file - least + placing)})
     most = detector.spec.max_detections
     share = found[-1]["rows_ms"] / found[-1]["ms"]
@@ -276,7 +336,14 @@ def product_counts(bundle: Bundle, plan: Plan) -> dict[str, Any]:
             f"Of {lost[0]['at']} products the file gives {lost[0]['found']}: it holds {most} detections (export.max_detections). What "
             "stands beyond them is lost, and costs only suppression. Large photos are tiled, and each tile has as many."
         )
-    return {"axis": "products on one photo", "input": size, "candidates_a_product": CANDIDATES, "most": most, "rows": found, "says": said}
+    return {
+        "axis": "products on one photo",
+        "input": size,
+        "candidates_a_product": CANDIDATES,
+        "most": most,
+        "rows": found,
+        "says": said,
+    }
 
 
 # ---------------------------------------------------------------------------- photos and batches
@@ -303,10 +370,15 @@ def mosaic(detector: LiteRTDetector, photos: Sequence[np.ndarray], megapixels: f
     for photo in photos:
         boxes = detector.detect(photo).boxes
         side = float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))))
-        tiles.append(cv2.resize(photo, None, fx=SMALLEST_PRODUCT_PX / side, fy=SMALLEST_PRODUCT_PX / side))
+        tiles.append(
+            cv2.resize(photo, None, fx=SMALLEST_PRODUCT_PX / side, fy=SMALLEST_PRODUCT_PX / side)
+        )
     edge = min(min(tile.shape[:2]) for tile in tiles)
     across, down = math.ceil(width / edge), math.ceil(height / edge)
-    lines = [np.concatenate([tiles[(x + y) % len(tiles)][:edge, :edge] for x in range(across)], axis=1) for y in range(down)]
+    lines = [
+        np.concatenate([tiles[(x + y) % len(tiles)][:edge, :edge] for x in range(across)], axis=1)
+        for y in range(down)
+    ]
     return np.ascontiguousarray(np.concatenate(lines)[:height, :width])
 
 
@@ -317,7 +389,9 @@ def photo_sizes(bundle: Bundle, plan: Plan, photos: Sequence[np.ndarray]) -> dic
         paths = {megapixels: Path(folder) / f"{megapixels}.jpg" for megapixels in plan.megapixels}
         for megapixels, path in paths.items():
             write_whole(path, encode_photo(mosaic(detector, photos, megapixels)))
-        found = [photo_row(detector, megapixels, path, plan.few) for megapixels, path in paths.items()]
+        found = [
+            photo_row(detector, megapixels, path, plan.few) for megapixels, path in paths.items()
+        ]
     first, last = found[0], found[-1]
     largest = {row["tiles"]: row["at"] for row in found}
     cuts = ", ".join(f"{tiles} up to {megapixels:g}" for tiles, megapixels in largest.items())
@@ -328,7 +402,9 @@ def photo_sizes(bundle: Bundle, plan: Plan, photos: Sequence[np.ndarray]) -> dic
         f"{100 * first['network_ms'] / first['ms']:.0f} and {100 * last['network_ms'] / last['ms']:.0f} % of the time.",
     ]
     if last["tiles"] == f"{MOST_TILES_PER_SIDE} x {MOST_TILES_PER_SIDE}":
-        said.append("There are no finer tiles; beyond, only reading grows, and small products get lost.")
+        said.append(
+            "There are no finer tiles; beyond, only reading grows, and small products get lost."
+        )
     return {"axis": "megapixels of a photo", "threads": 1, "rows": found, "says": said}
 
 
@@ -366,18 +442,38 @@ def batches(bundle: Bundle, plan: Plan, photos: Sequence[np.ndarray]) -> dict[st
             paths.append(Path(folder) / f"{i}.jpg")
             write_photo(paths[-1], photos[i % len(photos)])
         for n in plan.batches:
-            times, peaks = zip(*(command(bundle.path, paths[:n], Path(folder)) for _ in range(plan.few)), strict=True)
+            times, peaks = zip(
+                *(command(bundle.path, paths[:n], Path(folder)) for _ in range(plan.few)),
+                strict=True,
+            )
             seconds = float(np.median(times))
             peak = None if None in peaks else _round(max(peaks))
-            found.append({"at": n, "s": _round(seconds), "ms_a_photo": _round(1e3 * seconds / n), "peak_mb": peak})
+            found.append(
+                {
+                    "at": n,
+                    "s": _round(seconds),
+                    "ms_a_photo": _round(1e3 * seconds / n),
+                    "peak_mb": peak,
+                }
+            )
     said = [
-        line_sentence([row["at"] for row in found], [1e3 * row["s"] for row in found], "photo", "photos"),
+        line_sentence(
+            [row["at"] for row in found], [1e3 * row["s"] for row in found], "photo", "photos"
+        ),
         "The fixed part is the start of Python and of LiteRT, once a command.",
     ]
     if found[0]["peak_mb"] is not None and found[-1]["peak_mb"] is not None:
         held = (found[-1]["peak_mb"] - found[0]["peak_mb"]) / (found[-1]["at"] - found[0]["at"])
-        said.append(f"Photos are read one at a time: the peak of memory grows by {max(held, 0):.2f} MB a photo.")
-    return {"axis": "photos of one count", "photo": "x".join(map(str, photos[0].shape[1::-1])), "threads": 1, "rows": found, "says": said}
+        said.append(
+            f"Photos are read one at a time: the peak of memory grows by {max(held, 0):.2f} MB a photo."
+        )
+    return {
+        "axis": "photos of one count",
+        "photo": "x".join(map(str, photos[0].shape[1::-1])),
+        "threads": 1,
+        "rows": found,
+        "says": said,
+    }
 
 
 def command(bundle: Path, photos: Sequence[Path], folder: Path) -> tuple[float, float | None]:
@@ -404,7 +500,9 @@ def resident_peak(process: int) -> float | None:
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
         # In kilobytes of 1,024.
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+        return (
+            next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+        )
     except (OSError, StopIteration):
         return None
 
@@ -419,12 +517,16 @@ def powers(x: Sequence[float], y: Sequence[float]) -> np.ndarray:
 
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Fixed part and slope of y = fixed + slope * x, fitted so that each row's relative error counts alike."""
-    columns = np.stack([np.ones(len(x)), np.asarray(x, float)], axis=1) / np.asarray(y, float)[:, None]
+    columns = (
+        np.stack([np.ones(len(x)), np.asarray(x, float)], axis=1) / np.asarray(y, float)[:, None]
+    )
     fixed, slope = np.linalg.lstsq(columns, np.ones(len(x)), rcond=None)[0]
     return float(fixed), float(slope)
 
 
-def power_sentence(x: Sequence[float], y: Sequence[float], unit: str, of: str, power: float = 1) -> str:
+def power_sentence(
+    x: Sequence[float], y: Sequence[float], unit: str, of: str, power: float = 1
+) -> str:
     """How milliseconds grow, and where the power changes most.
 
     Args:
@@ -449,10 +551,12 @@ def line_sentence(x: Sequence[float], y: Sequence[float], one: str, many: str) -
     if fixed <= 0 or each <= 0:
         return f"The time fits no fixed part and a growing one ({_ms(fixed)} ms and {each:.3g} ms for each {one}): no bend in this range."
     at = fixed / each
-    where = f"It bends at {at:,.0f} {many}" if at <= x[-1] else f"It would bend at {at:,.0f} {many}, beyond the {x[-1]:,} measured"
-    return (
-        f"The time fits {_ms(fixed)} ms and {each:.3g} ms for each {one}. {where}: below, the fixed part is most of it, above, the {many}."
+    where = (
+        f"It bends at {at:,.0f} {many}"
+        if at <= x[-1]
+        else f"It would bend at {at:,.0f} {many}, beyond the {x[-1]:,} measured"
     )
+    return f"The time fits {_ms(fixed)} ms and {each:.3g} ms for each {one}. {where}: below, the fixed part is most of it, above, the {many}."
 
 
 def _ms(value: float) -> str:
@@ -475,7 +579,13 @@ def picture(result: dict[str, Any]) -> bytes:
         ("photo_size", "a photo from file to counts, ms", "ms"),
         ("batch", "shelfcount count, ms a photo", "ms_a_photo"),
     ]
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK, "axes.edgecolor": GREY}
+    style: Any = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.color": INK,
+        "axes.edgecolor": GREY,
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(11.5, 6.4), layout="constrained")
         axes = figure.subplots(2, 3).ravel()
@@ -484,12 +594,18 @@ def picture(result: dict[str, Any]) -> bytes:
         most = result["products"]["most"]
         if result["products"]["rows"][-1]["at"] > most:
             axes[2].axvline(most, color=ORANGE, linestyle="--", linewidth=1.2)
-            place = {"xytext": (4, 8), "textcoords": "offset points", "rotation": 90, "ha": "left", "va": "bottom"}
-            axes[2].annotate("most that a file gives", (most, axes[2].get_ylim()[0]), color=ORANGE, **place)
+            place = {
+                "xytext": (4, 8),
+                "textcoords": "offset points",
+                "rotation": 90,
+                "ha": "left",
+                "va": "bottom",
+            }
+            axes[2].annotate(
+                "most that a file gives", (most, axes[2].get_ylim()[0]), color=ORANGE, **place
+            )
         axes[-1].axis("off")
-        about = (
-            f"Median times, one thread,\n{result['stamp']['device']}.\n\nDotted: growth in proportion,\nto the area for the input's side."
-        )
+        about = f"Median times, one thread,\n{result['stamp']['device']}.\n\nDotted: growth in proportion,\nto the area for the input's side."
         axes[-1].text(0, 0.5, about, va="center")
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=150, metadata={"Software": None})
@@ -507,7 +623,9 @@ def panel(ax: Axes, found: Sequence[dict[str, Any]], key: str, title: str, label
         ax.plot(x, [y[0] * (v / x[0]) ** power for v in x], ":", color=GREY, linewidth=1.2)
     ax.plot(x, y, "o-", color=BLUE, markersize=4)
     for a, b in zip(x, y, strict=True):
-        ax.annotate(_ms(b), (a, b), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+        ax.annotate(
+            _ms(b), (a, b), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
     ax.set_xticks(x, [f"{v:,}" for v in x])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -542,14 +660,31 @@ def measure(bundle: Bundle, plan: Plan) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, write the result and its picture, and print what it says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=RELEASED, help="whose architecture, anchors and golden photos are taken")
-    parser.add_argument("--short", action="store_true", help="two points an axis and few runs, to see that it works")
-    parser.add_argument("--out", type=Path, help="folder for scaling.json and scaling.png; `results` here, or none with --short")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=RELEASED,
+        help="whose architecture, anchors and golden photos are taken",
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="two points an axis and few runs, to see that it works"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for scaling.json and scaling.png; `results` here, or none with --short",
+    )
     given = parser.parse_args()
     bundle = read_bundle(given.bundle)
     result = measure(bundle, SHORT if given.short else Plan())
-    head = {"bundle": {"name": bundle.name, "sha256": bundle.sha256}, "short": given.short, "stamp": stamp(seed=SEED, threads=1)}
+    head = {
+        "bundle": {"name": bundle.name, "sha256": bundle.sha256},
+        "short": given.short,
+        "stamp": stamp(seed=SEED, threads=1),
+    }
     image = picture({**head, **result})
     if folder := given.out or (None if given.short else HERE / "results"):
         folder.mkdir(parents=True, exist_ok=True)

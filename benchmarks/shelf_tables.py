@@ -16,15 +16,25 @@ HEADS = ("what", "measured", "by", "at commit")
 def shelf(results: Path) -> str:
     """What `photo_gate.py`, `placement.py`, `merge_views.py` and `merge_detected.py` measured."""
     rows = []
-    for name, lines in {"photo_gate": _gate, "placement": _placement, "merge_views": _views}.items():
+    for name, lines in {
+        "photo_gate": _gate,
+        "placement": _placement,
+        "merge_views": _views,
+    }.items():
         result = read_result(results / f"{name}.json")
         commit = result["stamp"]["commit"] if result else "-"
-        rows += [[what, value, f"`{name}.py`", commit] for what, value in (lines(result) if result else [(name, NOT_MEASURED)])]
+        rows += [
+            [what, value, f"`{name}.py`", commit]
+            for what, value in (lines(result) if result else [(name, NOT_MEASURED)])
+        ]
     parts = read_result(results / "merge_detected.json") or {}
     for name, lines in {"demo": _demo, "cut_in_four": _cut, "twelve_megapixels": _time}.items():
         part = parts.get(name)
         commit = part["stamp"]["commit"] if part else "-"
-        rows += [[what, value, "`merge_detected.py`", commit] for what, value in (lines(part) if part else [(name, NOT_MEASURED)])]
+        rows += [
+            [what, value, "`merge_detected.py`", commit]
+            for what, value in (lines(part) if part else [(name, NOT_MEASURED)])
+        ]
     return "\n".join(rows_under(HEADS, rows))
 
 
@@ -34,9 +44,19 @@ def _percent(share: float) -> str:
 
 def _gate(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     time, plain, held_out = result["twelve_megapixels"], result["unchanged"], result["held_out"]
-    yield "photo gate, 12 megapixels", f"{time['p50_ms']} ms (p90 {time['p90_ms']} ms), {time['threads']} thread"
-    of_tests = f"; of those that chose no limit {held_out['refused']} of {held_out['photos']}" if held_out else ""
-    yield "drinks photos as they were taken that the gate refuses", f"{plain['refused']} of {plain['photos']}{of_tests}"
+    yield (
+        "photo gate, 12 megapixels",
+        f"{time['p50_ms']} ms (p90 {time['p90_ms']} ms), {time['threads']} thread",
+    )
+    of_tests = (
+        f"; of those that chose no limit {held_out['refused']} of {held_out['photos']}"
+        if held_out
+        else ""
+    )
+    yield (
+        "drinks photos as they were taken that the gate refuses",
+        f"{plain['refused']} of {plain['photos']}{of_tests}",
+    )
 
 
 def _placement(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -57,7 +77,9 @@ def _placement(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         regular, given = (sum(part[key] for part in real) for key in ("regular", "photos"))
         right = sum(part["as_photographed"]["photos_with_every_row_right"] for part in real)
         cells = [cell for part in real for cell in part["through_cameras"]]
-        seen = sum(cell["photos_with_every_row_right"] for cell in cells) / (regular * len(cells) / len(real))
+        seen = sum(cell["photos_with_every_row_right"] for cell in cells) / (
+            regular * len(cells) / len(real)
+        )
         yield (
             "drinks coolers with every row right, of the regular ones: as photographed; their boxes through the same cameras",
             f"{right} of {regular} ({given} photos in all), and {_percent(seen)}",
@@ -67,10 +89,16 @@ def _placement(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _views(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     made, copied = result["synthetic"], result["repetitive"]
     for level, counts in made["counts"].items():
-        yield f"count error, {made['photos']} photos of {made['shelves']} synthetic shelves merged; {level}", _against_single(counts)
+        yield (
+            f"count error, {made['photos']} photos of {made['shelves']} synthetic shelves merged; {level}",
+            _against_single(counts),
+        )
     right = f"{copied['right_with_products']} of {copied['pairs']}, by points alone {copied['right_by_points_alone']}"
     yield "pairs of photos placed right on shelves of identical copies", right
-    yield "time of such a pair, median and most", " and ".join(f"{1000 * s:.0f} ms" for s in copied["cpu_seconds_a_pair"].values())
+    yield (
+        "time of such a pair, median and most",
+        " and ".join(f"{1000 * s:.0f} ms" for s in copied["cpu_seconds_a_pair"].values()),
+    )
 
 
 def _against_single(counts: dict[str, Any]) -> str:
@@ -91,5 +119,7 @@ def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _time(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    times = ", ".join(f"{taken['cpu_seconds']} s ({taken['photos']} photos)" for taken in part["a_photo"])
+    times = ", ".join(
+        f"{taken['cpu_seconds']} s ({taken['photos']} photos)" for taken in part["a_photo"]
+    )
     yield "processor time of a photo of 12 megapixels, from file to merged list", times

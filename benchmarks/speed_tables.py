@@ -45,8 +45,14 @@ def baseline(model: dict[str, Any], history: Path) -> str:
     made, how, curve = model["trained"], "", ""
     if history.exists():
         with history.open(newline="") as file:
-            runs = {run: list(epochs) for run, epochs in groupby(csv.DictReader(file), key=lambda row: row["run"])}
-        ends = [f"{float(epochs[-1]['val_f1']):.3f} after {len(epochs)} epochs of {run}" for run, epochs in runs.items()]
+            runs = {
+                run: list(epochs)
+                for run, epochs in groupby(csv.DictReader(file), key=lambda row: row["run"])
+            }
+        ends = [
+            f"{float(epochs[-1]['val_f1']):.3f} after {len(epochs)} epochs of {run}"
+            for run, epochs in runs.items()
+        ]
         how, curve = f" in {len(runs)} trainings,", f" F1 on validation: {', '.join(ends)}."
     return (
         f"The baseline was trained by [baseline.sh](benchmarks/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
@@ -58,7 +64,11 @@ def baseline(model: dict[str, Any], history: Path) -> str:
 def plots(results: Path) -> list[str]:
     """The README's pictures of the comparison that were drawn, as one paragraph; none, where none was."""
     # Two fit side by side on GitHub.
-    drawn = [f'<img src="benchmarks/results/{name}" alt="{alt}" width="49%">' for name, alt in PLOTS.items() if (results / name).exists()]
+    drawn = [
+        f'<img src="benchmarks/results/{name}" alt="{alt}" width="49%">'
+        for name, alt in PLOTS.items()
+        if (results / name).exists()
+    ]
     return ["\n".join(drawn)] if drawn else []
 
 
@@ -95,8 +105,17 @@ def phones(results: Path) -> str:
     if result is None:
         return f"Phones: {NOT_MEASURED}."
     keys = ("name", "budget", "got", "state", "basis")
-    rows = [[verdict["phone"], *(line[key] for key in keys)] for verdict in result["phones"] for line in verdict["lines"]]
-    return "\n\n".join(["\n".join(rows_under(("phone", "what", "budget", "got", "verdict", "basis"), rows)), origin(result)])
+    rows = [
+        [verdict["phone"], *(line[key] for key in keys)]
+        for verdict in result["phones"]
+        for line in verdict["lines"]
+    ]
+    return "\n\n".join(
+        [
+            "\n".join(rows_under(("phone", "what", "budget", "got", "verdict", "basis"), rows)),
+            origin(result),
+        ]
+    )
 
 
 def peers(results: Path) -> str:
@@ -104,19 +123,34 @@ def peers(results: Path) -> str:
     result = read_result(results / "peers.json")
     if result is None:
         return f"Peers: {NOT_MEASURED}."
-    left = "".join(f" Not measured: {missing['peer']}, as {missing['reason']}" for missing in result["left_out"])
+    left = "".join(
+        f" Not measured: {missing['peer']}, as {missing['reason']}"
+        for missing in result["left_out"]
+    )
     sources = "; ".join(dict.fromkeys(f"{row['name']}: {row['source']}" for row in result["rows"]))
     legend = (
         f"One photo up to the heads, without suppression, {result['rows'][0]['latency']['runs']} runs each, in turn; the ratio is that of "
         "paired runs, in brackets its 10th and 90th percentile. The peers know other classes, so F1 is not compared. "
         f"{sources}.{left} {origin(result)}"
     )
-    return "\n\n".join(["\n".join(rows_under(PEER_HEADS, [_peer(row) for row in result["rows"]])), legend])
+    return "\n\n".join(
+        ["\n".join(rows_under(PEER_HEADS, [_peer(row) for row in result["rows"]])), legend]
+    )
 
 
 def _peer(row: dict[str, Any]) -> list[str]:
-    memory, times, latency = row["memory"] and row["memory"] / 1e6, row["times_bundle"], row["latency"]
-    costs = (row["size"] / 1e6, 2), (row["macs"] / 1e9, 2), (memory, 1), (latency["p50"], 1), (latency["p90"], 1)
+    memory, times, latency = (
+        row["memory"] and row["memory"] / 1e6,
+        row["times_bundle"],
+        row["latency"],
+    )
+    costs = (
+        (row["size"] / 1e6, 2),
+        (row["macs"] / 1e9, 2),
+        (memory, 1),
+        (latency["p50"], 1),
+        (latency["p90"], 1),
+    )
     head = [row["name"], row["form"], f"{row['width']} x {row['height']}"]
     against = times_words(Ratio(**times)) if times else "the bundle"
     return [
@@ -133,6 +167,10 @@ def growth(results: Path) -> str:
     result = read_result(results / "scaling.json")
     if result is None:
         return f"Growth: {NOT_MEASURED}."
-    said = [f"- **{part['axis']}**: {' '.join(part['says'])}" for part in result.values() if isinstance(part, dict) and "says" in part]
+    said = [
+        f"- **{part['axis']}**: {' '.join(part['says'])}"
+        for part in result.values()
+        if isinstance(part, dict) and "says" in part
+    ]
     picture = "![Time over the input's side, classes, products, megapixels and photos of a batch](results/scaling.png)"
     return "\n\n".join([picture, "\n".join(said), origin(result)])

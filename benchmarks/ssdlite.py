@@ -55,7 +55,10 @@ class TorchvisionDetector:
 
 def corrected(drinks: Path, part: str) -> Dataset:
     """Photos of 'train' or 'val' with labels put right."""
-    return apply(read(str(drinks / f"{part}.json")), read_corrections(HERE / "data" / f"drinks_{part}_corrections.json"))
+    return apply(
+        read(str(drinks / f"{part}.json")),
+        read_corrections(HERE / "data" / f"drinks_{part}_corrections.json"),
+    )
 
 
 def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
@@ -64,40 +67,61 @@ def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
     config = config_module.load(CONFIG)
     # 300 as everywhere here, where torchvision gives 300 of 300 candidates; below AP_FLOOR nothing counts.
     net = ssdlite320_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=len(dataset.classes) + 1, score_thresh=AP_FLOOR, detections_per_img=300
+        weights=None,
+        weights_backbone=None,
+        num_classes=len(dataset.classes) + 1,
+        score_thresh=AP_FLOOR,
+        detections_per_img=300,
     )
     net.train()
     photos = TrainingPhotos(dataset, SIDE, SIDE, config.augment, epochs, seed)
     epoch = 0
     loader = DataLoader(
-        photos, batch_size=BATCH, sampler=EpochSampler(len(photos), seed, lambda: epoch), collate_fn=collate, drop_last=True
+        photos,
+        batch_size=BATCH,
+        sampler=EpochSampler(len(photos), seed, lambda: epoch),
+        collate_fn=collate,
+        drop_last=True,
     )
-    optimizer = torch.optim.AdamW(net.parameters(), config.train.lr, weight_decay=config.train.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.train.lr, total_steps=epochs * len(loader), pct_start=0.1)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), config.train.lr, weight_decay=config.train.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.train.lr, total_steps=epochs * len(loader), pct_start=0.1
+    )
     with bar("training ssdlite320_mobilenet_v3_large") as advance:
         for epoch in range(epochs):
             for step, (images, samples) in enumerate(loader):
                 # It knows no boxes to ignore.
-                targets = [{"boxes": s["boxes"][~s["ignore"]], "labels": s["classes"][~s["ignore"]] + 1} for s in samples]
+                targets = [
+                    {"boxes": s["boxes"][~s["ignore"]], "labels": s["classes"][~s["ignore"]] + 1}
+                    for s in samples
+                ]
                 loss = torch.stack(list(net(list(images.float() / 255), targets).values())).sum()
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(net.parameters(), config.train.clip)
                 optimizer.step()
                 schedule.step()
-                advance(epoch * len(loader) + step + 1, epochs * len(loader), f"loss {loss.item():.2f}")
+                advance(
+                    epoch * len(loader) + step + 1, epochs * len(loader), f"loss {loss.item():.2f}"
+                )
     return net
 
 
 def main() -> None:
     """Train, judge and write the row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("drinks", type=Path)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    training, validation = aligned(corrected(options.drinks, "train"), corrected(options.drinks, "val"))
+    training, validation = aligned(
+        corrected(options.drinks, "train"), corrected(options.drinks, "val")
+    )
     begin = time.monotonic()
     net = train(training, options.epochs, options.seed)
     minutes = (time.monotonic() - begin) / 60
@@ -116,7 +140,9 @@ def main() -> None:
         "minutes": round(minutes, 1),
         "stamp": stamp(seed=options.seed, threads=torch.get_num_threads()),
     }
-    write_whole(options.out, json.dumps({"photos": "validation, corrected labels", "rows": [row]}, indent=1))
+    write_whole(
+        options.out, json.dumps({"photos": "validation, corrected labels", "rows": [row]}, indent=1)
+    )
     print(f"F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min")
 
 

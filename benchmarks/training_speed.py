@@ -72,8 +72,14 @@ class ReferencePhotos(TorchDataset[tuple[torch.Tensor, dict[str, Any]]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
         photo = self.dataset.photos[index]
         image = Image.open(photo.path).convert("RGB")
-        boxes = tv_tensors.BoundingBoxes(torch.from_numpy(photo.truth.boxes.copy()), format="XYXY", canvas_size=(image.height, image.width))  # type: ignore[call-arg]
-        image, target = self.transform(image, {"boxes": boxes, "labels": torch.from_numpy(photo.truth.classes.copy())})
+        boxes = tv_tensors.BoundingBoxes(
+            torch.from_numpy(photo.truth.boxes.copy()),
+            format="XYXY",
+            canvas_size=(image.height, image.width),
+        )  # type: ignore[call-arg]
+        image, target = self.transform(
+            image, {"boxes": boxes, "labels": torch.from_numpy(photo.truth.classes.copy())}
+        )
         return image, target
 
 
@@ -82,7 +88,10 @@ def reference(dataset: Dataset) -> float:
     config = config_module.load(CONFIG)
     spec = make_spec(dataset, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck).train()
-    places = torch.from_numpy(anchors.layout(spec.levels, spec.height, spec.width) * np.array([spec.height, spec.width] * 2, np.float32))
+    places = torch.from_numpy(
+        anchors.layout(spec.levels, spec.height, spec.width)
+        * np.array([spec.height, spec.width] * 2, np.float32)
+    )
     loader = DataLoader(
         ReferencePhotos(dataset, spec.height, spec.width),
         batch_size=config.train.batch,
@@ -99,7 +108,12 @@ def reference(dataset: Dataset) -> float:
         for images, targets in loader:
             location, logits = net(torch.stack(images) * 2 - 1)
             truths = [
-                Truth(t["boxes"].as_subclass(torch.Tensor), t["labels"], torch.zeros(len(t["labels"]), dtype=torch.bool)) for t in targets
+                Truth(
+                    t["boxes"].as_subclass(torch.Tensor),
+                    t["labels"],
+                    torch.zeros(len(t["labels"]), dtype=torch.bool),
+                )
+                for t in targets
             ]
             loss = torch.stack(list(task_aligned(location, logits, truths, places).values())).sum()
             if not torch.isfinite(loss):
@@ -115,7 +129,13 @@ def ours(dataset: Dataset, freeze: int) -> float | None:
     """Photos a second of `training.fit` after the first epoch; None in all processes but the first."""
     # Random weights are never frozen; the package's own stand for any start.
     config = config_module.load(
-        CONFIG, (f"train.epochs={EPOCHS}", "train.validate_every=999", f"train.freeze={freeze}", "model.weights=shipped")
+        CONFIG,
+        (
+            f"train.epochs={EPOCHS}",
+            "train.validate_every=999",
+            f"train.freeze={freeze}",
+            "model.weights=shipped",
+        ),
     )
     times: list[float] = []
     few = replace(dataset, photos=dataset.photos[:1])
@@ -142,7 +162,9 @@ def rows(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
             "way": way,
             "what": WAYS[way],
             "photos_per_second": values,
-            "times_torchvision": [round(float(f(np.array(values) / slow)), 2) for f in (np.median, np.min, np.max)],
+            "times_torchvision": [
+                round(float(f(np.array(values) / slow)), 2) for f in (np.median, np.min, np.max)
+            ],
         }
         for way, values in speeds.items()
     ]
@@ -150,7 +172,9 @@ def rows(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Each way in turn, as often as asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--photos", type=int, default=96)
@@ -160,19 +184,36 @@ def main() -> None:
     if options.way:
         dataset = read(options.data)
         dataset = replace(dataset, photos=dataset.photos[: options.photos])
-        speed = reference(dataset) if options.way == "torchvision's loop" else ours(dataset, 0 if "every" in options.way else 2)
+        speed = (
+            reference(dataset)
+            if options.way == "torchvision's loop"
+            else ours(dataset, 0 if "every" in options.way else 2)
+        )
         if speed is not None:
             print(json.dumps(speed))
         return
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}
     for turn in range(options.rounds):
         for way in WAYS:
-            command = [sys.executable, __file__, options.data, "--way", way, "--photos", str(options.photos)]
+            command = [
+                sys.executable,
+                __file__,
+                options.data,
+                "--way",
+                way,
+                "--photos",
+                str(options.photos),
+            ]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             speeds[way].append(round(float(said.strip().splitlines()[-1]), 2))
             print(f"round {turn + 1}, {way}: {speeds[way][-1]:.2f} photos a second", flush=True)
         # Each round is written: what was measured is not lost with a run that is stopped.
-        result = {"stamp": stamp(threads=os.cpu_count()), "photos": options.photos, "epochs_counted": EPOCHS - 1, "rows": rows(speeds)}
+        result = {
+            "stamp": stamp(threads=os.cpu_count()),
+            "photos": options.photos,
+            "epochs_counted": EPOCHS - 1,
+            "rows": rows(speeds),
+        }
         write_whole(options.out, json.dumps(result, indent=1))
 
 

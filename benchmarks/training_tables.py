@@ -25,8 +25,12 @@ def steps(results: Path) -> str:
     elsewhere: dict[str, list[str]] = {}
     for row in result["rows"]:
         if row["stamp"]["device"] != first["stamp"]["device"]:
-            elsewhere.setdefault(row["stamp"]["device"], []).append(f"{row['name']} at commit {row['stamp']['commit']}")
-    legend = _epochs(result) + "".join(f" On {device}: {'; '.join(of)}." for device, of in elsewhere.items())
+            elsewhere.setdefault(row["stamp"]["device"], []).append(
+                f"{row['name']} at commit {row['stamp']['commit']}"
+            )
+    legend = _epochs(result) + "".join(
+        f" On {device}: {'; '.join(of)}." for device, of in elsewhere.items()
+    )
     return "\n\n".join([_changes(result["rows"] + (peer["rows"] if peer else [])), legend])
 
 
@@ -42,15 +46,32 @@ def steps_at_the_end(results: Path) -> str:
 
 def _changes(rows: Sequence[dict[str, Any]]) -> str:
     """A row for each change; what it wins is held against the base of the same seed."""
-    heads = ("change", "seeds", "F1", "F1 points above the base, seed by seed", "F1, class ignored", "mAP", "count error")
+    heads = (
+        "change",
+        "seeds",
+        "F1",
+        "F1 points above the base, seed by seed",
+        "F1, class ignored",
+        "mAP",
+        "count error",
+    )
     base = {row["seed"]: row["f1"] for row in rows if row["name"] == "base"}
     table = []
     for name in dict.fromkeys(row["name"] for row in rows):
         same = [row for row in rows if row["name"] == name]
-        f1, *others = (_mean_and_range([row[key] for row in same]) for key in ("f1", "f1_class_ignored", "map", "count_error"))
+        f1, *others = (
+            _mean_and_range([row[key] for row in same])
+            for key in ("f1", "f1_class_ignored", "map", "count_error")
+        )
         # Rounded before it is written, and 0 added, so that no difference has no sign of loss.
-        won = [f"{round(100 * (row['f1'] - base[row['seed']]), 1) + 0:+.1f}" for row in same if row["seed"] in base and name != "base"]
-        table.append([f"{name}: {same[0]['what']}", str(len(same)), f1, ", ".join(won) or "-", *others])
+        won = [
+            f"{round(100 * (row['f1'] - base[row['seed']]), 1) + 0:+.1f}"
+            for row in same
+            if row["seed"] in base and name != "base"
+        ]
+        table.append(
+            [f"{name}: {same[0]['what']}", str(len(same)), f1, ", ".join(won) or "-", *others]
+        )
     return "\n".join(rows_under(heads, table))
 
 
@@ -64,17 +85,35 @@ def members(results: Path) -> str:
     result = read_result(results / "family.json")
     if result is None:
         return f"Family: {NOT_MEASURED}."
-    heads = ("network", "input", "GMAC", "int8 MB", "int8 ms", "float32 ms", "int8 is faster by", "outside XNNPACK", "only move data")
+    heads = (
+        "network",
+        "input",
+        "GMAC",
+        "int8 MB",
+        "int8 ms",
+        "float32 ms",
+        "int8 is faster by",
+        "outside XNNPACK",
+        "only move data",
+    )
     rows, found = [], {(row["model"], row["size"], row["recipe"]): row for row in result["rows"]}
     for (model, size, recipe), row in found.items():
         if recipe == "int8":
             whole = found[model, size, "float32"]["ms"]["p50"]
             times = f"{whole / row['ms']['p50']:.1f} times"
             operators = [", ".join(row[key]) for key in ("outside_xnnpack", "moving")]
-            figures = [show(row["gmac"]), f"{row['bytes'] / 1e6:.2f}", f"{row['ms']['p50']:.1f}", f"{whole:.1f}", times]
+            figures = [
+                show(row["gmac"]),
+                f"{row['bytes'] / 1e6:.2f}",
+                f"{row['ms']['p50']:.1f}",
+                f"{whole:.1f}",
+                times,
+            ]
             rows.append([model, f"{size} x {size}", *figures, *operators])
     legend = f"Medians of {result['rows'][0]['runs']} runs taken in turn; operators of the int8 file. {origin(result)}"
-    return "\n\n".join(["\n".join(rows_under(heads, rows)), *_operators(result["operators"]), legend])
+    return "\n\n".join(
+        ["\n".join(rows_under(heads, rows)), *_operators(result["operators"]), legend]
+    )
 
 
 def _operators(profiles: Sequence[dict[str, Any]]) -> list[str]:
@@ -83,10 +122,15 @@ def _operators(profiles: Sequence[dict[str, Any]]) -> list[str]:
         return []
     heads = ("operator", *(f"{one['model']} {one['size']}" for one in profiles))
     cells = [{(k["name"], k["inside"]): k for k in one["kinds"]} for one in profiles]
-    kinds = sorted({kind for of in cells for kind in of}, key=lambda kind: (-sum(of[kind]["ms"] for of in cells if kind in of), kind))
+    kinds = sorted(
+        {kind for of in cells for kind in of},
+        key=lambda kind: (-sum(of[kind]["ms"] for of in cells if kind in of), kind),
+    )
     rows = []
     for kind in kinds:
-        ms = [f"{of[kind]['ms']:.2f} ms ({of[kind]['count']})" if kind in of else "-" for of in cells]
+        ms = [
+            f"{of[kind]['ms']:.2f} ms ({of[kind]['count']})" if kind in of else "-" for of in cells
+        ]
         rows.append([kind[0] if kind[1] else f"{kind[0]}, outside XNNPACK", *ms])
     rows.append(["all", *(f"{sum(k['ms'] for k in of.values()):.2f} ms" for of in cells)])
     return [
@@ -104,7 +148,9 @@ def training_speed(results: Path) -> str:
     for row in result["rows"]:
         median, low, high = row["times_torchvision"]
         each = ", ".join(f"{value:.1f}" for value in row["photos_per_second"])
-        rows.append([f"{row['way']}: {row['what']}", each, f"{median:.1f} ({low:.1f} to {high:.1f})"])
+        rows.append(
+            [f"{row['way']}: {row['what']}", each, f"{median:.1f} ({low:.1f} to {high:.1f})"]
+        )
     heads = ("loop", "photos a second, each round", "times torchvision's, round by round")
     return "\n\n".join(["\n".join(rows_under(heads, rows)), origin(result)])
 
@@ -114,12 +160,29 @@ def held_back(results: Path) -> str:
     result = read_result(results / "held_back.json")
     if result is None:
         return f"What F1 is held back by: {NOT_MEASURED}."
-    heads = ("class", "products", "missed", "misnamed", "others taken for it", "reported where nothing stands", "examples in training")
+    heads = (
+        "class",
+        "products",
+        "missed",
+        "misnamed",
+        "others taken for it",
+        "reported where nothing stands",
+        "examples in training",
+    )
     keys = ("name", "products", "missed", "misnamed", "taken_for", "nothing", "trained")
-    rows = [[*(str(of[key]) for key in keys), f"{100 * of['bound']:.1f}", *_more(of)] for of in result["classes"][:HELD_BACK]]
-    more = ("examples to halve what is lost", f"F1 points to win with {MORE_EXAMPLES} more examples")
+    rows = [
+        [*(str(of[key]) for key in keys), f"{100 * of['bound']:.1f}", *_more(of)]
+        for of in result["classes"][:HELD_BACK]
+    ]
+    more = (
+        "examples to halve what is lost",
+        f"F1 points to win with {MORE_EXAMPLES} more examples",
+    )
     misnamed = sum(pair["mistakes"] for pair in result["pairs"])
-    named = "; ".join(f"{p['true']} as {p['reported']} {p['mistakes']} of {p['products']}" for p in result["pairs"][:HELD_BACK_PAIRS])
+    named = "; ".join(
+        f"{p['true']} as {p['reported']} {p['mistakes']} of {p['products']}"
+        for p in result["pairs"][:HELD_BACK_PAIRS]
+    )
     labels, photos = result["labels"], result["photos"]
     errors = [row["missed or misnamed"] + row["false"] for row in photos]
     worst = ", ".join(f"{row['photo']} (F1 {row['f1']:.2f})" for row in photos[:HELD_BACK_PHOTOS])
@@ -134,11 +197,18 @@ def held_back(results: Path) -> str:
         "Behind the bound: by a power law through the class's learning curve over the repeated shuffles below; a dash where more examples "
         "hardly helped there, or no curve was measured."
     )
-    return "\n\n".join(["\n".join(rows_under((*heads, "F1 points to win at most", *more), rows)), f"{legend} {curves}"])
+    return "\n\n".join(
+        [
+            "\n".join(rows_under((*heads, "F1 points to win at most", *more), rows)),
+            f"{legend} {curves}",
+        ]
+    )
 
 
 def _more(of: dict[str, Any]) -> list[str]:
-    return ["-", "-"] if of["halving"] is None else [f"{of['halving']:,}", f"{100 * of['gain']:.2f}"]
+    return (
+        ["-", "-"] if of["halving"] is None else [f"{of['halving']:,}", f"{100 * of['gain']:.2f}"]
+    )
 
 
 def _mean_and_range(values: Sequence[float]) -> str:
@@ -155,7 +225,9 @@ def quantization(results: Path) -> str:
     for row in result["rows"]:
         what = row["method"] + (f", {row['spared']} operators in float" if "spared" in row else "")
         drop = f"{row['drop_points']:.2f} ± {row['drop_standard_error']:.2f}"
-        rows.append([what, str(row.get("photos", "")), f"{row['megabytes']:.2f}", show(row["f1"]), drop])
+        rows.append(
+            [what, str(row.get("photos", "")), f"{row['megabytes']:.2f}", show(row["f1"]), drop]
+        )
     worst = ", ".join(f"`{one['step']}`" for one in result["sensitivity"]["alone"][:3])
     legend = (
         f"{result['data']['photos']} validation photos, corrected labels; behind ± the standard error over photos. "

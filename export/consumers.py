@@ -29,10 +29,25 @@ def measure() -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SHELFCOUNT_CONSUMERS_OUT": folder}
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", "tests/integration/test_consumers.py"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "slow",
+            "tests/integration/test_consumers.py",
+        ]
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
-        found = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
-    return {**found.pop("bundle"), "arm_bits": found.pop("arm-bits"), "rows": list(found.values()), "stamp": stamp(threads=1)}
+        found = {
+            path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))
+        }
+    return {
+        **found.pop("bundle"),
+        "arm_bits": found.pop("arm-bits"),
+        "rows": list(found.values()),
+        "stamp": stamp(threads=1),
+    }
 
 
 def main() -> int:
@@ -41,7 +56,9 @@ def main() -> int:
         result = measure()
     except subprocess.CalledProcessError:
         return 1
-    write_whole(ROOT / "benchmarks" / "results" / "consumers.json", json.dumps(result, indent=2) + "\n")
+    write_whole(
+        ROOT / "benchmarks" / "results" / "consumers.json", json.dumps(result, indent=2) + "\n"
+    )
     subprocess.run([sys.executable, ROOT / "benchmarks" / "readme_tables.py"], check=True)
     return 0
 

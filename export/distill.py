@@ -69,7 +69,9 @@ class Fed(nn.Module):
         features = self.trunk(x)
         # torchvision's trunk names its features.
         listed = list(features.values()) if isinstance(features, dict) else features
-        return [lateral(f)[:, : self.neck] for lateral, f in zip(self.laterals, listed, strict=True)]
+        return [
+            lateral(f)[:, : self.neck] for lateral, f in zip(self.laterals, listed, strict=True)
+        ]
 
 
 def transplant(teacher: nn.Module, student: nn.Module, fused: bool) -> int:
@@ -123,25 +125,41 @@ class Lesson:
     lr: float
 
 
-def lessons(teacher: nn.Module, student: nn.Module, fused: bool, neck: int, epochs: int, lr: float) -> list[Lesson]:
+def lessons(
+    teacher: nn.Module, student: nn.Module, fused: bool, neck: int, epochs: int, lr: float
+) -> list[Lesson]:
     """The early stages first, where they alone are new; then all that feeds the pyramid, as what comes behind has to fit them."""
     whole = Lesson("pyramid", Fed(teacher, neck), Fed(student, neck), epochs, lr)
     if not fused:
         return [whole]
-    early = (Early(net.trunk, stages) for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True))
+    early = (
+        Early(net.trunk, stages)
+        for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
+    )
     # What was copied is nearly right already.
     return [Lesson("early stages", *early, 3 * epochs, lr), replace(whole, lr=lr / 5)]
 
 
-def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argparse.Namespace, console: Console) -> None:
+def teach(
+    lesson: Lesson,
+    photos: Callable[[int], TrainingPhotos],
+    options: argparse.Namespace,
+    console: Console,
+) -> None:
     """Train `lesson.learned`; prints the share of the features' variance that it leaves unexplained, mean of the last epoch."""
     # Processors are quicker with channels last, and with bfloat16 where they have it.
-    wanted, learned = (part.to(memory_format=torch.channels_last) for part in (lesson.wanted, lesson.learned))  # type: ignore[call-overload]
+    wanted, learned = (
+        part.to(memory_format=torch.channels_last) for part in (lesson.wanted, lesson.learned)
+    )  # type: ignore[call-overload]
     data, epoch = photos(lesson.epochs), 0
     sampler = EpochSampler(len(data), options.seed, lambda: epoch)
-    loader = DataLoader(data, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True)
+    loader = DataLoader(
+        data, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True
+    )
     optimizer = torch.optim.AdamW(learned.parameters(), lr=lesson.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lesson.lr, total_steps=lesson.epochs * len(loader), pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lesson.lr, total_steps=lesson.epochs * len(loader), pct_start=0.1
+    )
     unexplained = 0.0
     with bar(lesson.name) as advance:
         for epoch in range(lesson.epochs):
@@ -153,7 +171,9 @@ def teach(lesson: Lesson, photos: Callable[[int], TrainingPhotos], options: argp
                     with torch.no_grad():
                         targets = wanted(x)
                     found = learned(x)
-                loss = torch.stack([missing(f.float(), t.float()) for f, t in zip(found, targets, strict=True)]).mean()
+                loss = torch.stack(
+                    [missing(f.float(), t.float()) for f, t in zip(found, targets, strict=True)]
+                ).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -182,10 +202,16 @@ def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
 
 def main() -> None:
     """Teach the student's part and write the weights of its whole detector."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help=f"of mobilenet_v2, or '{SHIPPED}'")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--to", choices=[name for name in [*FAMILY, BASELINE] if name != "mobilenet_v2"], default=FUSED)
+    parser.add_argument(
+        "--to",
+        choices=[name for name in [*FAMILY, BASELINE] if name != "mobilenet_v2"],
+        default=FUSED,
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=8)
@@ -210,7 +236,14 @@ def main() -> None:
 
     def photos(epochs: int) -> TrainingPhotos:
         # Features are local, and more small steps teach more than few large ones.
-        return TrainingPhotos(dataset, spec.height, spec.width, AugmentConfig(window=options.crop), epochs, options.seed)
+        return TrainingPhotos(
+            dataset,
+            spec.height,
+            spec.width,
+            AugmentConfig(window=options.crop),
+            epochs,
+            options.seed,
+        )
 
     for lesson in lessons(teacher, student, fused, neck, options.epochs, options.lr):
         teach(lesson, photos, options, console)

@@ -22,14 +22,31 @@ from shelfcount.vision.images import write_whole
 
 def main() -> None:
     """Write the file and say where."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     detector = load_run(parser.parse_args().run)
-    half = {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in detector.net.state_dict().items()}
-    kept = ("start", "data", "data_fingerprint", "licence", "attribution", "seed", "val_f1", "minutes")
+    half = {
+        k: v.to(torch.float16) if v.is_floating_point() else v
+        for k, v in detector.net.state_dict().items()
+    }
+    kept = (
+        "start",
+        "data",
+        "data_fingerprint",
+        "licence",
+        "attribution",
+        "seed",
+        "val_f1",
+        "minutes",
+    )
     origin = {key: detector.spec.provenance.get(key) for key in kept}
     path = SHIPPED / f"{detector.spec.architecture}.safetensors"
-    write_whole(path, save({k: v.contiguous() for k, v in half.items()}, metadata={"origin": json.dumps(origin)}))
+    write_whole(
+        path,
+        save({k: v.contiguous() for k, v in half.items()}, metadata={"origin": json.dumps(origin)}),
+    )
     print(f"{path.relative_to(Path.cwd())}: {path.stat().st_size / 1e6:.2f} MB")
 
 

@@ -16,7 +16,18 @@ import typer
 from rich.table import Table
 
 from shelfcount import config as config_module
-from shelfcount.console import bar, check_free, duration, err, leads, out, pair, plain, steps, write_json
+from shelfcount.console import (
+    bar,
+    check_free,
+    duration,
+    err,
+    leads,
+    out,
+    pair,
+    plain,
+    steps,
+    write_json,
+)
 from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo, write_whole
 
@@ -33,11 +44,23 @@ app = typer.Typer(
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
 FacingsFile = Annotated[
-    Path | None, typer.Option("--facings", help="Write facings, stacks, neighbours, gaps and shares of the shelf here as JSON.")
+    Path | None,
+    typer.Option(
+        "--facings",
+        help="Write facings, stacks, neighbours, gaps and shares of the shelf here as JSON.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
-Names = Annotated[Path | None, typer.Option("--class-names", help="CSV (number,name) or JSON for labels with numbered classes.")]
-Corrections = Annotated[list[Path] | None, typer.Option("--corrections", help="Corrections to the labels they name; may be repeated.")]
+Names = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names", help="CSV (number,name) or JSON for labels with numbered classes."
+    ),
+]
+Corrections = Annotated[
+    list[Path] | None,
+    typer.Option("--corrections", help="Corrections to the labels they name; may be repeated."),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Of the LiteRT interpreter.")]
 
 
@@ -65,10 +88,14 @@ def synth(
     photos: Annotated[int, typer.Option(min=1, help="Shelves to photograph.")] = 100,
     classes: Annotated[int, typer.Option(min=1, help="Product classes.")] = 12,
     seed: int = 0,
-    catalogue_seed: Annotated[int, typer.Option(help="Of the products; data sets of one catalogue share their classes.")] = 0,
+    catalogue_seed: Annotated[
+        int, typer.Option(help="Of the products; data sets of one catalogue share their classes.")
+    ] = 0,
     size: Annotated[str, typer.Option(help="Width x height of a photo.")] = "1024x768",
     facings: Annotated[str, typer.Option(help="Fewest-most products side by side.")] = "",
-    views: Annotated[int, typer.Option(min=1, help="Overlapping photos of each shelf, with their homographies.")] = 1,
+    views: Annotated[
+        int, typer.Option(min=1, help="Overlapping photos of each shelf, with their homographies.")
+    ] = 1,
     workers: Annotated[int, typer.Option(min=1)] = 2,
     json_file: JsonFile = None,
     force: Force = False,
@@ -97,7 +124,15 @@ def synth(
         )
     labels = output / "labels.json"
     if json_file:
-        write_json(json_file, {"labels": str(labels), "photos": len(data), "boxes": data.boxes, "classes": list(data.classes)})
+        write_json(
+            json_file,
+            {
+                "labels": str(labels),
+                "photos": len(data),
+                "boxes": data.boxes,
+                "classes": list(data.classes),
+            },
+        )
     out.print(f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {labels}")
 
 
@@ -129,7 +164,11 @@ def check(
     dataset = _read(data, class_names)
     other = _read(against, class_names) if against else None
     rng = np.random.default_rng(0)
-    agreed = agreement.compare(dataset, other, rng) if other and agreement.is_second_labelling(dataset, other) else None
+    agreed = (
+        agreement.compare(dataset, other, rng)
+        if other and agreement.is_second_labelling(dataset, other)
+        else None
+    )
     with bar("looking at photos") as advance:
         report = checks.check(dataset, None if agreed else other, progress=advance)
     if json_file:
@@ -147,8 +186,17 @@ def check(
     out.print(table)
     if agreed:
         _print_agreement(agreed)
-    counts = ", ".join(f"{n} {severity}{'' if n == 1 else 's'}" for severity, n in report.counts().items())
-    out.print(f"{counts}. " + ("Training may go on." if report.passed else "Training should not go on before the errors are settled."))
+    counts = ", ".join(
+        f"{n} {severity}{'' if n == 1 else 's'}" for severity, n in report.counts().items()
+    )
+    out.print(
+        f"{counts}. "
+        + (
+            "Training may go on."
+            if report.passed
+            else "Training should not go on before the errors are settled."
+        )
+    )
     if not report.passed:
         raise typer.Exit(1)
 
@@ -159,7 +207,9 @@ def _print_agreement(agreed: Any) -> None:
     table = Table("class", "first", "second", "both", "agreement", box=None, header_style="bold")
     differing = [row for row in agreed.per_class if row.share is not None and row.share < 1]
     for row in sorted(differing, key=lambda r: (r.share, -r.first - r.second)):
-        table.add_row(plain(row.name), str(row.first), str(row.second), str(row.both), f"{row.share:.3f}")
+        table.add_row(
+            plain(row.name), str(row.first), str(row.second), str(row.both), f"{row.share:.3f}"
+        )
     out.print(table)
     out.print(f"{agreed.names[1]} labels {len(agreed.photos)} of these photos a second time:")
     for name, value in describe(agreed):
@@ -169,29 +219,52 @@ def _print_agreement(agreed: Any) -> None:
 @app.command()
 def correct(
     data: Annotated[str, typer.Option(help="Labelled photos.")],
-    output: Annotated[Path, typer.Option("--out", help="New labels as COCO; with proposals, the corrections file to decide on.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="New labels as COCO; with proposals, the corrections file to decide on."
+        ),
+    ],
     corrections: Corrections = None,
     propose: Annotated[
         Path | None,
-        typer.Option(help="Bundle or run that did not learn from these photos: proposes corrections where it surely disagrees."),
+        typer.Option(
+            help="Bundle or run that did not learn from these photos: proposes corrections where it surely disagrees."
+        ),
     ] = None,
     folds: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Propose for photos that a model is to learn from: in so many parts, each judged by a model of the others."
+            min=2,
+            help="Propose for photos that a model is to learn from: in so many parts, each judged by a model of the others.",
         ),
     ] = None,
     depth: Annotated[
-        str, typer.Option(help="Of --folds: 'fast' trains heads on the frozen trunk's features, 'full' the network.")
+        str,
+        typer.Option(
+            help="Of --folds: 'fast' trains heads on the frozen trunk's features, 'full' the network."
+        ),
     ] = "fast",
     runs: Annotated[
         Path | None,
-        typer.Option(help="With --folds: folder for its runs or features, used again where they are; beside --out else."),
+        typer.Option(
+            help="With --folds: folder for its runs or features, used again where they are; beside --out else."
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="With --folds: TOML file, as for `train`.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="With --folds: such as train.epochs=30; may be repeated.")] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="Propose so many at most, the surest.")] = None,
-    html: Annotated[Path | None, typer.Option(help="With proposals: page with the crops, on which to accept and refuse.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="With --folds: TOML file, as for `train`.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="With --folds: such as train.epochs=30; may be repeated."),
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Propose so many at most, the surest.")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="With proposals: page with the crops, on which to accept and refuse."),
+    ] = None,
     class_names: Names = None,
     threads: Threads = 2,
     json_file: JsonFile = None,
@@ -201,16 +274,28 @@ def correct(
     from shelfcount.data import corrections as correcting
     from shelfcount.data import formats, versions
 
-    given_as = [name for name, value in (("--corrections", corrections), ("--propose", propose), ("--folds", folds)) if value]
+    given_as = [
+        name
+        for name, value in (
+            ("--corrections", corrections),
+            ("--propose", propose),
+            ("--folds", folds),
+        )
+        if value
+    ]
     if len(given_as) != 1:
         raise ShelfcountError(
             "correct takes one of --corrections, which are applied, --propose with a bundle or run, and --folds; "
             f"got {' and '.join(given_as) or 'none'}"
         )
     if html and corrections:
-        raise ShelfcountError(f"--html shows what is proposed, got --corrections with --html {html}")
+        raise ShelfcountError(
+            f"--html shows what is proposed, got --corrections with --html {html}"
+        )
     if (runs or config or changes or depth != "fast") and not folds:
-        raise ShelfcountError(f"--depth, --runs, --config and --set belong to --folds, got {given_as[0]}")
+        raise ShelfcountError(
+            f"--depth, --runs, --config and --set belong to --folds, got {given_as[0]}"
+        )
     for file in (output, html, json_file):
         check_free(file, force)
     if output.suffix.lower() != ".json":
@@ -220,7 +305,14 @@ def correct(
         _propose(dataset, [_judged(dataset, propose, threads)], output, most, html, json_file)
         return
     if folds:
-        judged = _folds(dataset, folds, depth, runs or output.with_suffix(""), config_module.load(config, changes or ()), threads)
+        judged = _folds(
+            dataset,
+            folds,
+            depth,
+            runs or output.with_suffix(""),
+            config_module.load(config, changes or ()),
+            threads,
+        )
         _propose(dataset, judged, output, most, html, json_file)
         return
     given = [correcting.read_corrections(path) for path in corrections or ()]
@@ -235,7 +327,14 @@ def correct(
     out.print(f"labels: {output}")
 
 
-def _folds(dataset: Dataset, number: int, depth: str, folder: Path, settings: config_module.Config, threads: int) -> list[Judged]:
+def _folds(
+    dataset: Dataset,
+    number: int,
+    depth: str,
+    folder: Path,
+    settings: config_module.Config,
+    threads: int,
+) -> list[Judged]:
     """Parts of the data, each as a model of the others sees it."""
     from shelfcount.evaluation import folds
 
@@ -244,7 +343,9 @@ def _folds(dataset: Dataset, number: int, depth: str, folder: Path, settings: co
     parts = folds.make_folds(dataset, number, settings.train.seed)
     with bar("training") as advance:
 
-        def step(part: int, whole: int, done: int, total: int, figures: Mapping[str, float]) -> None:
+        def step(
+            part: int, whole: int, done: int, total: int, figures: Mapping[str, float]
+        ) -> None:
             advance(part * total + done, whole * total, f"training part {part + 1} of {whole}")
 
         if depth == "fast":
@@ -260,13 +361,22 @@ def _judged(photos: Dataset, model: Path, threads: int) -> Judged:
 
     detector, threshold, facts = open_low(model, threads)
     if facts.get("data_fingerprint") == fingerprint(photos):
-        err.print("[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too")
+        err.print(
+            "[yellow]warning:[/yellow] the model learnt from these very labels, and has learnt their errors too"
+        )
     with bar("looking for label errors") as advance:
         found = metrics.run(detector, photos, progress=advance)
     return folds.Judged(photos, found, threshold, {**facts, "name": model.resolve().name})
 
 
-def _propose(dataset: Dataset, judged: Sequence[Judged], output: Path, most: int | None, html: Path | None, json_file: Path | None) -> None:
+def _propose(
+    dataset: Dataset,
+    judged: Sequence[Judged],
+    output: Path,
+    most: int | None,
+    html: Path | None,
+    json_file: Path | None,
+) -> None:
     """Proposals for photos as models see them, in one file."""
     from shelfcount.data.corrections import write_corrections
     from shelfcount.evaluation import label_errors
@@ -281,9 +391,14 @@ def _propose(dataset: Dataset, judged: Sequence[Judged], output: Path, most: int
     if html:
         proposals_page.write_page(dataset, proposals, draft, html)
     if json_file:
-        entries = [{"sureness": round(p.sureness, 3), "score": round(p.score, 4), **p.correction.to_json()} for p in proposals]
+        entries = [
+            {"sureness": round(p.sureness, 3), "score": round(p.score, 4), **p.correction.to_json()}
+            for p in proposals
+        ]
         models = [{**one.model, "judged": len(one.photos)} for one in judged]
-        write_json(json_file, {"models": models, "fingerprint": draft.fingerprint, "proposals": entries})
+        write_json(
+            json_file, {"models": models, "fingerprint": draft.fingerprint, "proposals": entries}
+        )
     adds = sum(p.correction.action == "add" for p in proposals)
     out.print(
         f"{len(proposals)} proposals, {adds} to add a label and {len(proposals) - adds} to rename one; decide on each: {html or output}"
@@ -295,15 +410,29 @@ def _propose(dataset: Dataset, judged: Sequence[Judged], output: Path, most: int
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help="Labelled photos: COCO .json, YOLO data.yaml, VOC folder or SKU-110K .csv.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Labelled photos: COCO .json, YOLO data.yaml, VOC folder or SKU-110K .csv."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
-    val: Annotated[str | None, typer.Option(help="Validation photos; without it, a seventh of the groups in --data.")] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(help="Validation photos; without it, a seventh of the groups in --data."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Such as train.epochs=30; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="Of the family, or resnet50 for the baseline.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Such as train.epochs=30; may be repeated.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of the family, or resnet50 for the baseline.")
+    ] = None,
     class_names: Names = None,
     corrections: Corrections = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed run stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run stopped.")
+    ] = False,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
@@ -311,9 +440,13 @@ def train(
     settings = config_module.load(config, changes or (), model)
     speaks = leads()
     if speaks and not resume and not force and (output / "config.toml").exists():
-        raise ShelfcountError(f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out.")
+        raise ShelfcountError(
+            f"'{output}' holds a run already. Go on with --resume, start over with --force, or choose another --out."
+        )
     check_free(json_file, force or resume)
-    training, validation = _training_data(data, val, class_names, settings.train.seed, corrections or ())
+    training, validation = _training_data(
+        data, val, class_names, settings.train.seed, corrections or ()
+    )
     from shelfcount.training import runs
     from shelfcount.training.fit import fit, precision
 
@@ -324,7 +457,10 @@ def train(
             f"training {settings.model.architecture} at {settings.model.width} x {settings.model.height} on {len(training)} photos "
             f"for up to {settings.train.epochs} epochs in {precision(settings.train)}; log in {output / 'history.csv'}"
         )
-        if settings.train.precision == "bf16-mixed" and precision(settings.train.model_copy(update={"precision": "auto"})) == "32-true":
+        if (
+            settings.train.precision == "bf16-mixed"
+            and precision(settings.train.model_copy(update={"precision": "auto"})) == "32-true"
+        ):
             err.print(
                 "[yellow]warning:[/yellow] this processor has no instructions for bfloat16, and takes many times as long in it as in "
                 "float32. --set train.precision=auto takes what it is quick at."
@@ -332,7 +468,11 @@ def train(
     with bar("training") as advance:
 
         def step(done: int, total: int, figures: Mapping[str, float]) -> None:
-            shown = [f"{key.replace('val_f1', 'val F1')} {figures[key]:.3f}" for key in ("loss", "val_f1") if key in figures]
+            shown = [
+                f"{key.replace('val_f1', 'val F1')} {figures[key]:.3f}"
+                for key in ("loss", "val_f1")
+                if key in figures
+            ]
             advance(done, total, " ".join(["training", *shown]))
 
         detector = fit(training, validation, output, settings, _judge, resume=resume, on_step=step)
@@ -341,7 +481,10 @@ def train(
     runs.write_sources(output, sources)
     facts = detector.spec.provenance
     if json_file:
-        write_json(json_file, {"run": str(output), "score_threshold": detector.spec.score_threshold, **facts})
+        write_json(
+            json_file,
+            {"run": str(output), "score_threshold": detector.spec.score_threshold, **facts},
+        )
     out.print(
         f"best epoch {facts['best_epoch']}: F1 {facts['val_f1']:.3f} on {len(validation)} validation photos at score "
         f"{detector.spec.score_threshold:.2f}; {duration(time.monotonic() - begin)}"
@@ -354,10 +497,20 @@ def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     output: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
     recipe: Annotated[str, typer.Option(help="float32, float16, dynamic or int8.")] = "int8",
-    data: Annotated[str | None, typer.Option(help="Training photos for int8 calibration, where they moved.")] = None,
-    val: Annotated[str | None, typer.Option(help="Validation photos for the drop in F1 and golden/, where they moved.")] = None,
-    corrections: Annotated[list[Path] | None, typer.Option(help="Corrections to their labels, where those moved; may be repeated.")] = None,
-    test: Annotated[str | None, typer.Option(help="Test photos, for the figures of the model card.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Training photos for int8 calibration, where they moved.")
+    ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(help="Validation photos for the drop in F1 and golden/, where they moved."),
+    ] = None,
+    corrections: Annotated[
+        list[Path] | None,
+        typer.Option(help="Corrections to their labels, where those moved; may be repeated."),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Test photos, for the figures of the model card.")
+    ] = None,
     json_file: JsonFile = None,
     force: Force = False,
 ) -> None:
@@ -371,12 +524,18 @@ def export(
     from shelfcount.training import runs
 
     if recipe not in convert.RECIPES:
-        raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(convert.RECIPES)}")
+        raise ShelfcountError(
+            f"unknown recipe '{recipe}'. Recipes are: {', '.join(convert.RECIPES)}"
+        )
     bundles.check_free(output, force)
     check_free(json_file, force)
     detector, settings = runs.load_run(run), runs.read_config(run)
     # A run that was handed on has no data.json, as no path in it would hold elsewhere.
-    sources = runs.Sources(data, val) if data and val and not (run / runs.SOURCES).exists() else runs.read_sources(run)
+    sources = (
+        runs.Sources(data, val)
+        if data and val and not (run / runs.SOURCES).exists()
+        else runs.read_sources(run)
+    )
     training, validation = _training_data(
         data or sources.train,
         val or sources.val,
@@ -387,20 +546,32 @@ def export(
     )
     tested = _read(test, sources.class_names) if test else None
     spec = detector.spec
-    with steps("converting to LiteRT", f"quantizing ({recipe})", "measuring F1 before and after", "golden photos") as step:
+    with steps(
+        "converting to LiteRT",
+        f"quantizing ({recipe})",
+        "measuring F1 before and after",
+        "golden photos",
+    ) as step:
         step()
         model = convert.to_litert(detector.net, spec)
         step()
         # A network trained with int8's rounding brings its ranges along.
         calibrates = recipe == "int8" and not settings.train.quantize
-        photos = bundles.calibration_photos(training, spec, settings.export.calibration_photos) if calibrates else []
+        photos = (
+            bundles.calibration_photos(training, spec, settings.export.calibration_photos)
+            if calibrates
+            else []
+        )
         main_model = bundles.artifact(model, spec, recipe, photos)
         files = {"model.tflite": main_model, RAW_MODEL: bundles.raw_artifact(model, spec)}
         step()
         before = evaluate(detector, validation)
         exported = LiteRTDetector(main_model, spec)
         after = evaluate(exported, validation)
-        judged = [("validation", after), *([("test", evaluate(exported, tested))] if tested else [])]
+        judged = [
+            ("validation", after),
+            *([("test", evaluate(exported, tested))] if tested else []),
+        ]
         step()
         files |= golden.make(main_model, spec, validation)
     measured = {
@@ -409,12 +580,27 @@ def export(
         "f1": round(after.micro.f1, 4),
         "count_error": after.count_by_class.relative,
         "calibration_photos": len(photos),
-        **({"test_photos": len(tested), "test_f1": round(judged[-1][1].micro.f1, 4)} if tested else {}),
+        **(
+            {"test_photos": len(tested), "test_f1": round(judged[-1][1].micro.f1, 4)}
+            if tested
+            else {}
+        ),
     }
-    files["MODEL_CARD.md"] = card.write(spec, files, recipe, measured, golden.tolerance(files), judged)
+    files["MODEL_CARD.md"] = card.write(
+        spec, files, recipe, measured, golden.tolerance(files), judged
+    )
     bundle = bundles.write_bundle(output, spec, files, recipe, measured, force=force)
     if json_file:
-        write_json(json_file, {"bundle": str(output), "sha256": bundle.sha256, "bytes": bundle.model_bytes, "recipe": recipe, **measured})
+        write_json(
+            json_file,
+            {
+                "bundle": str(output),
+                "sha256": bundle.sha256,
+                "bytes": bundle.model_bytes,
+                "recipe": recipe,
+                **measured,
+            },
+        )
     drop = before.micro.f1 - after.micro.f1
     out.print(
         f"F1 on {len(validation)} validation photos: PyTorch {before.micro.f1:.4f}, "
@@ -424,7 +610,11 @@ def export(
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_file: JsonFile = None, force: Force = False) -> None:
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    json_file: JsonFile = None,
+    force: Force = False,
+) -> None:
     """Check a bundle: every file against its sha256, what apps rely on, and the golden photos."""
     from shelfcount.deploy import contract
     from shelfcount.evaluation import golden
@@ -436,7 +626,9 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_
         found = read_bundle(bundle)
         failures = contract.breaches(found)
         # A model that breaks the contract may not even run.
-        failures = failures or [f"golden photo {failure}" for failure in golden.check(found).failures]
+        failures = failures or [
+            f"golden photo {failure}" for failure in golden.check(found).failures
+        ]
     except ShelfcountError as error:
         failures = [str(error)]
     if json_file:
@@ -445,19 +637,26 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], json_
         out.print(f"FAILED {plain(failure)}")
     if failures:
         raise typer.Exit(1)
-    out.print(f"good: {bundle}, {len(found.files)} files, {found.recipe}, {len(found.spec.classes)} classes, sha256 {found.sha256[:12]}")
+    out.print(
+        f"good: {bundle}, {len(found.files)} files, {found.recipe}, {len(found.spec.classes)} classes, sha256 {found.sha256[:12]}"
+    )
 
 
 @app.command()
 def serve(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets phones of the same network in.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets phones of the same network in.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve the page that counts with a bundle in the browser; photos stay on the phone."""
     from shelfcount.deploy.serve import open_server, page_folder
 
-    with open_server(bundle, page_folder(), host, port) as server, contextlib.suppress(KeyboardInterrupt):
+    with (
+        open_server(bundle, page_folder(), host, port) as server,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         out.print(f"http://{host}:{server.server_port}/ counts with {bundle}; Ctrl+C ends it")
         server.serve_forever()
 
@@ -470,10 +669,15 @@ def count(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     photos: Annotated[list[Path], typer.Argument(help="Photos to count.")],
     json_file: JsonFile = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write one line a product.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write one line a product.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option(help="Folder for annotated pictures.")] = None,
     facings_file: FacingsFile = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where a photo is unfit: blurred, dark, askew.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 1 where a photo is unfit: blurred, dark, askew."),
+    ] = False,
     threads: Threads = 2,
     force: Force = False,
 ) -> None:
@@ -495,13 +699,26 @@ def count(
     failed: list[Dropped] = []
     with bar("counting") as advance:
         for i, path in enumerate(photos, start=1):
-            good, bad = counting.count(detector, [path], on_error=lambda d: err.print(f"[red]not counted:[/red] {plain(d.reason)}"))
+            good, bad = counting.count(
+                detector,
+                [path],
+                on_error=lambda d: err.print(f"[red]not counted:[/red] {plain(d.reason)}"),
+            )
             counted, failed = counted + good, failed + bad
             for advice in good[0].quality.advice if good else ():
                 err.print(f"[yellow]unfit:[/yellow] {plain(f'{path}: {advice}')}")
             if good and picture:
-                placement = list(zip(good[0].placement.row.tolist(), good[0].placement.position.tolist(), strict=True))
-                write_photo(pictures[path], annotate(read_photo(path), good[0].detections, good[0].classes, rows=placement))
+                placement = list(
+                    zip(
+                        good[0].placement.row.tolist(),
+                        good[0].placement.position.tolist(),
+                        strict=True,
+                    )
+                )
+                write_photo(
+                    pictures[path],
+                    annotate(read_photo(path), good[0].detections, good[0].classes, rows=placement),
+                )
             advance(i, len(photos))
     if json_file:
         write_json(json_file, counting.report(counted, opened.name, opened.sha256))
@@ -509,7 +726,10 @@ def count(
         counting.write_csv(csv_file, counted)
     if facings_file:
         shelves = [{"path": photo.path, **facings.to_json(photo.arrangement)} for photo in counted]
-        write_json(facings_file, {"bundle": {"name": opened.name, "sha256": opened.sha256}, "photos": shelves})
+        write_json(
+            facings_file,
+            {"bundle": {"name": opened.name, "sha256": opened.sha256}, "photos": shelves},
+        )
     table = Table("class", "products", "photos", box=None, header_style="bold")
     for name, products, shown in counting.summary_rows(counted):
         table.add_row(plain(name), str(products), str(shown))
@@ -527,9 +747,14 @@ def count(
 @app.command()
 def merge(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos of one shelf that overlap by a fifth or more, in any order.")],
+    photos: Annotated[
+        list[Path],
+        typer.Argument(help="Photos of one shelf that overlap by a fifth or more, in any order."),
+    ],
     json_file: JsonFile = None,
-    picture: Annotated[Path | None, typer.Option(help="Write the whole shelf with its boxes here (.jpg).")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the whole shelf with its boxes here (.jpg).")
+    ] = None,
     facings_file: FacingsFile = None,
     threads: Threads = 2,
     force: Force = False,
@@ -555,16 +780,26 @@ def merge(
     if json_file:
         write_json(json_file, merging.report(merged, opened.name, opened.sha256))
     if facings_file:
-        write_json(facings_file, {"bundle": {"name": opened.name, "sha256": opened.sha256}, **facings.to_json(arranged(shelf))})
+        write_json(
+            facings_file,
+            {
+                "bundle": {"name": opened.name, "sha256": opened.sha256},
+                **facings.to_json(arranged(shelf)),
+            },
+        )
     if picture:
         image, products = panorama(shelf)
-        placement = list(zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True))
+        placement = list(
+            zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True)
+        )
         write_photo(picture, annotate(image, products, opened.spec.classes, rows=placement))
     table = Table("class", "products", box=None, header_style="bold")
     for name, products_of_class in shelf.counts.items():
         table.add_row(plain(name), str(products_of_class))
     out.print(table)
-    out.print(f"{len(shelf.products)} products in {shelf.placement.n_rows} rows on {len(shelf.photos)} photos of one shelf")
+    out.print(
+        f"{len(shelf.products)} products in {shelf.placement.n_rows} rows on {len(shelf.photos)} photos of one shelf"
+    )
     for other in others:
         names = ", ".join(photo.path for photo in other.photos)
         out.print(plain(f"counted apart: {names}, {len(other.products)} products. {other.reason}"))
@@ -575,11 +810,22 @@ def merge(
 @app.command()
 def planogram(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos of one shelf; several are merged first, and overlap by a fifth or more.")],
-    plan: Annotated[Path, typer.Option(help="JSON: rows from the top, products from the left, facings of each.")],
-    learn: Annotated[bool, typer.Option("--learn", help="Write the plan from photos of a shelf that is right.")] = False,
+    photos: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Photos of one shelf; several are merged first, and overlap by a fifth or more."
+        ),
+    ],
+    plan: Annotated[
+        Path, typer.Option(help="JSON: rows from the top, products from the left, facings of each.")
+    ],
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Write the plan from photos of a shelf that is right.")
+    ] = False,
     json_file: JsonFile = None,
-    picture: Annotated[Path | None, typer.Option(help="Write the shelf with the deviations here (.jpg).")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the shelf with the deviations here (.jpg).")
+    ] = None,
     threads: Threads = 2,
     force: Force = False,
 ) -> None:
@@ -600,7 +846,9 @@ def planogram(
         err.print(f"[red]not on the shelf:[/red] {plain(note)}")
     if wanted is None:
         if shelf.notes:
-            raise ShelfcountError(f"a plan is learnt from photos that all fit together, got {len(shelf.notes)} that did not. See above.")
+            raise ShelfcountError(
+                f"a plan is learnt from photos that all fit together, got {len(shelf.notes)} that did not. See above."
+            )
         learnt = shelf.learn(photos[0].stem)
         plans.write_plan(plan, learnt)
         out.print(f"plan: {plan}, {learnt.facings} facings")
@@ -620,9 +868,19 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="Bundle or run folder.")],
     data: Annotated[str, typer.Option(help="Labelled test photos.")],
     json_file: JsonFile = None,
-    picture: Annotated[Path | None, typer.Option(help="Write the confusion matrix here (.png).")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page here: what is taken for what, with crops, and what it costs.")] = None,
-    trained_on: Annotated[str | None, typer.Option(help="Labels the model learnt from: the page counts each class's examples.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix here (.png).")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page here: what is taken for what, with crops, and what it costs."
+        ),
+    ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(help="Labels the model learnt from: the page counts each class's examples."),
+    ] = None,
     class_names: Names = None,
     corrections: Corrections = None,
     threads: Threads = 2,
@@ -630,25 +888,46 @@ def evaluate(
     repeats: Annotated[
         int,
         typer.Option(
-            min=0, help="Shuffle the run's photos and --data anew so many times, train and test on each, and say how figures vary."
+            min=0,
+            help="Shuffle the run's photos and --data anew so many times, train and test on each, and say how figures vary.",
         ),
     ] = 0,
     depth: Annotated[
-        str, typer.Option(help="Of repeats: 'fast' trains heads on the frozen trunk's features, 'full' the network.")
+        str,
+        typer.Option(
+            help="Of repeats: 'fast' trains heads on the frozen trunk's features, 'full' the network."
+        ),
     ] = "fast",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each repeat; 20, or with --depth full the run's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of each repeat; 20, or with --depth full the run's.")
+    ] = None,
     until: Annotated[
-        float | None, typer.Option(help="Stop repeating once the 95 % interval of the median F1 is narrower, such as 0.01.")
+        float | None,
+        typer.Option(
+            help="Stop repeating once the 95 % interval of the median F1 is narrower, such as 0.01."
+        ),
     ] = None,
     shares: Annotated[
-        str, typer.Option(help="Of the training photos, such as 0.25,0.5,1: learning curves; each seed is run for each.")
+        str,
+        typer.Option(
+            help="Of the training photos, such as 0.25,0.5,1: learning curves; each seed is run for each."
+        ),
     ] = "1",
-    start: Annotated[Path | None, typer.Option(help="Weights that repeats start from; those that the run started from else.")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="For repeats; as many as processors else.")] = None,
-    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster for repeats, or auto.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Weights that repeats start from; those that the run started from else."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="For repeats; as many as processors else.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster for repeats, or auto.")
+    ] = None,
     repeats_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder of finished repeats, which are not run again; in the run's folder else. With --html alone: its curves."),
+        typer.Option(
+            help="Folder of finished repeats, which are not run again; in the run's folder else. With --html alone: its curves."
+        ),
     ] = None,
 ) -> None:
     """Precision, recall, F1, mAP and count error on labelled photos; with --repeats, how much they owe to the split."""
@@ -664,7 +943,9 @@ def evaluate(
     if repeats:
         parts, settings = _repeated(model, data, trained_on, class_names, corrections or (), start)
         folder = repeats_dir or model / f"repeats-{depth}"
-        results, summary = _repeat(parts, settings, folder, repeats, depth, epochs, until, shares, processes, ray)
+        results, summary = _repeat(
+            parts, settings, folder, repeats, depth, epochs, until, shares, processes, ray
+        )
         _tell_repeats(results, summary, json_file, picture, html)
         return
     dataset = _read(data, class_names, corrections or (), [trained_on] if trained_on else [])
@@ -676,25 +957,49 @@ def evaluate(
     # mAP wants the detections of low score, and has them: `open_low` sees to it.
     result, best = metrics.score(dataset, found, threshold), sweep(dataset, found).best_f1
     if json_file:
-        head = {"model": facts, "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(threads=threads)}
-        write_json(json_file, {**head, **result.to_json(), "best_threshold": dict(zip(("threshold", "f1"), best, strict=True))})
+        head = {
+            "model": facts,
+            "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)},
+            "stamp": stamp(threads=threads),
+        }
+        write_json(
+            json_file,
+            {
+                **head,
+                **result.to_json(),
+                "best_threshold": dict(zip(("threshold", "f1"), best, strict=True)),
+            },
+        )
     if picture:
         write_whole(picture, confusion_matrix(result.confusion, result.classes))
     if html:
-        trained = None if learnt is None else Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
+        trained = (
+            None
+            if learnt is None
+            else Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
+        )
         confusion_page.write_page(dataset, found, result, facts["name"], html, trained, curves)
     _print_evaluation(result)
-    out.print(f"{'F1 at the best score':26} {best[1]:.4f} at {best[0]:.4f}, which only these photos know")
+    out.print(
+        f"{'F1 at the best score':26} {best[1]:.4f} at {best[0]:.4f}, which only these photos know"
+    )
 
 
 def _repeated(
-    run: Path, data: str, trained_on: str | None, class_names: Path | None, corrections: Sequence[Path], start: Path | None
+    run: Path,
+    data: str,
+    trained_on: str | None,
+    class_names: Path | None,
+    corrections: Sequence[Path],
+    start: Path | None,
 ) -> tuple[list[Dataset], config_module.Config]:
     """The photos that are shuffled, file by file, and the settings that each repeat is trained with."""
     from shelfcount.training import runs
 
     if not (run / "config.toml").exists():
-        raise ShelfcountError(f"--repeats trains anew, and so takes a run folder, got '{run}', which has no config.toml")
+        raise ShelfcountError(
+            f"--repeats trains anew, and so takes a run folder, got '{run}', which has no config.toml"
+        )
     settings = config_module.load(run / "config.toml", [f"model.weights={start}"] if start else ())
     files, fixes = [data], list(corrections)
     if trained_on:
@@ -703,7 +1008,11 @@ def _repeated(
         sources = runs.read_sources(run)
         files = [sources.train, *([sources.val] if sources.val else []), data]
         class_names = class_names or sources.class_names
-        fixes += [path for path in sources.corrections if path.resolve() not in {fix.resolve() for fix in fixes}]
+        fixes += [
+            path
+            for path in sources.corrections
+            if path.resolve() not in {fix.resolve() for fix in fixes}
+        ]
     return [_read(file, class_names, fixes, files) for file in files], settings
 
 
@@ -734,21 +1043,35 @@ def _repeat(
         err.print(f"[yellow]warning:[/yellow] {plain(warning)}")
     with bar("features of the frozen trunk") as advance:
         study = studies.open_study(studies.pool(parts), plan, folder, advance)
-    err.print(f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept in {plain(str(folder))}")
+    err.print(
+        f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept in {plain(str(folder))}"
+    )
 
     def enough(first: Sequence[Any]) -> bool:
         f1 = [r.f1 for r in settling.largest_share(first)]
         return until is not None and settling.is_enough(f1, until, np.random.default_rng(0))
 
-    scheduler = scheduling.on_ray(ray) if ray else scheduling.processes(processes or os.cpu_count() or 1)
+    scheduler = (
+        scheduling.on_ray(ray) if ray else scheduling.processes(processes or os.cpu_count() or 1)
+    )
     with bar("repeats") as advance:
-        results = studies.run(study, folder, plan.tasks(number), scheduler, enough=enough, progress=advance)
-    facts = {"plan": studies.describe(study.data, plan), "warning": warning, "stamp": stamp(threads=1)}
+        results = studies.run(
+            study, folder, plan.tasks(number), scheduler, enough=enough, progress=advance
+        )
+    facts = {
+        "plan": studies.describe(study.data, plan),
+        "warning": warning,
+        "stamp": stamp(threads=1),
+    }
     return results, {**facts, **settling.summary(results, until or settling.WIDTH)}
 
 
 def _tell_repeats(
-    results: Sequence[Any], summary: Mapping[str, Any], json_file: Path | None, picture: Path | None, html: Path | None
+    results: Sequence[Any],
+    summary: Mapping[str, Any],
+    json_file: Path | None,
+    picture: Path | None,
+    html: Path | None,
 ) -> None:
     from shelfcount.report import repeats_page
 
@@ -758,14 +1081,18 @@ def _tell_repeats(
         write_whole(picture, repeats_page.picture(results, summary))
     if html:
         repeats_page.write_page(results, summary, repeats_page.facts(summary), html)
-    table = Table("figure", "median", "from", "to", "SD", "quartiles", box=None, header_style="bold")
+    table = Table(
+        "figure", "median", "from", "to", "SD", "quartiles", box=None, header_style="bold"
+    )
     for key, name in repeats_page.NAMES.items():
         if of := summary.get(key):
             sd = "not measured" if of["sd"] is None else f"{of['sd']:.4f}"
             shown = [f"{v:.4f}" for v in (of["median"], *of["interval"])]
             table.add_row(name, *shown, sd, " to ".join(f"{v:.4f}" for v in of["quartiles"]))
     out.print(table)
-    out.print(f"{summary['repeats']} repeats; from and to hold the median with 95 %; {repeats_page.said(summary['enough'])}")
+    out.print(
+        f"{summary['repeats']} repeats; from and to hold the median with 95 %; {repeats_page.said(summary['enough'])}"
+    )
 
 
 def _curves(folder: Path) -> Mapping[str, Any]:
@@ -781,7 +1108,9 @@ def _curves(folder: Path) -> Mapping[str, Any]:
 
 
 def _print_evaluation(result: Any) -> None:
-    table = Table("class", "labelled", "found", "precision", "recall", "F1", box=None, header_style="bold")
+    table = Table(
+        "class", "labelled", "found", "precision", "recall", "F1", box=None, header_style="bold"
+    )
     for row in sorted(result.per_class, key=lambda r: -r.score.truth):
         table.add_row(
             plain(row.name),
@@ -804,19 +1133,41 @@ def _print_evaluation(result: Any) -> None:
     ]
     for name, value in shown:
         out.print(f"{name:26} {'not measured' if value is None else f'{value:.4f}'}")
-    out.print(f"{'at score':26} {result.threshold:.4f} on {len(result.photos)} photos, {result.micro.truth} products")
+    out.print(
+        f"{'at score':26} {result.threshold:.4f} on {len(result.photos)} photos, {result.micro.truth} products"
+    )
 
 
 @app.command()
 def stress(
-    models: Annotated[list[Path], typer.Argument(help="Bundles or run folders; conditions are ordered by the first.")],
-    data: Annotated[str, typer.Option(help="Labelled photos; for --fix validation photos, as test photos choose nothing.")],
+    models: Annotated[
+        list[Path],
+        typer.Argument(help="Bundles or run folders; conditions are ordered by the first."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Labelled photos; for --fix validation photos, as test photos choose nothing."
+        ),
+    ],
     json_file: JsonFile = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with curves and examples here.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write a plot of F1 under each condition here (.png).")] = None,
-    fix: Annotated[Path | None, typer.Option(help="Write a config for `train` that covers the weakest conditions here.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file that --fix starts from; else that of the first run given.")] = None,
-    photos: Annotated[int, typer.Option(min=0, help="Use only so many, evenly drawn; 0 uses all.")] = 0,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with curves and examples here.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write a plot of F1 under each condition here (.png).")
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(help="Write a config for `train` that covers the weakest conditions here."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file that --fix starts from; else that of the first run given."),
+    ] = None,
+    photos: Annotated[
+        int, typer.Option(min=0, help="Use only so many, evenly drawn; 0 uses all.")
+    ] = 0,
     conditions: Annotated[str, typer.Option(help="Such as motion,glare; all by default.")] = "",
     strengths: Annotated[str, typer.Option(help="Such as 2,4; 1 to 5 by default.")] = "",
     seed: int = 0,
@@ -840,10 +1191,15 @@ def stress(
     subjects = []
     for model in models:
         detector, threshold, facts = open_low(model, threads)
-        subjects.append(study_module.Subject(f"{facts['name']} ({facts['recipe']})", detector, threshold, facts))
+        subjects.append(
+            study_module.Subject(f"{facts['name']} ({facts['recipe']})", detector, threshold, facts)
+        )
     with bar("photos under conditions") as advance:
         study = study_module.measure(subjects, dataset, wanted, levels, seed=seed, progress=advance)
-    head = {"data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)}, "stamp": stamp(seed=seed, threads=threads)}
+    head = {
+        "data": {"name": Path(data).name, "fingerprint": fingerprint(dataset)},
+        "stamp": stamp(seed=seed, threads=threads),
+    }
     result = {**head, **study.to_json()}
     if json_file:
         write_json(json_file, result)
@@ -864,13 +1220,26 @@ def _print_stress(result: Mapping[str, Any]) -> None:
 
     several = len(result["detectors"]) > 1
     names = [f", {detector['name']}" if several else "" for detector in result["detectors"]]
-    table = Table("condition", *(plain(f"F1 points{name}") for name in names), "holds", "unit", box=None, header_style="bold")
+    table = Table(
+        "condition",
+        *(plain(f"F1 points{name}") for name in names),
+        "holds",
+        "unit",
+        box=None,
+        header_style="bold",
+    )
     for condition in result["conditions"]:
         lost = [points(-summary["lost"]) for summary in condition["detectors"]]
-        table.add_row(condition["name"], *lost, holds(condition["detectors"][0], condition), condition["unit"])
+        table.add_row(
+            condition["name"], *lost, holds(condition["detectors"][0], condition), condition["unit"]
+        )
     out.print(table)
     for detector in result["detectors"]:
-        out.print(plain(f"{detector['name']}: F1 {detector['f1']:.4f} on the {result['photos']} photos as they are"))
+        out.print(
+            plain(
+                f"{detector['name']}: F1 {detector['f1']:.4f} on the {result['photos']} photos as they are"
+            )
+        )
 
 
 def _fix_base(models: Sequence[Path], config: Path | None) -> config_module.Config:
@@ -882,18 +1251,51 @@ def _fix_base(models: Sequence[Path], config: Path | None) -> config_module.Conf
 @app.command()
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    baseline: Annotated[str, typer.Option(help="Run or bundle; 'resnet50' takes an untrained one, for size and latency.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="Run or bundle; 'resnet50' takes an untrained one, for size and latency."
+        ),
+    ],
     data: Annotated[str, typer.Option(help="Labelled test photos.")],
     output: Annotated[Path, typer.Option("--out", help="Report folder.")],
-    run: Annotated[Path | None, typer.Option(help="Run of the bundle, or that it was fine-tuned from, for its other forms.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Counted runs of each form of the phone model.")] = 100,
-    baseline_runs: Annotated[int, typer.Option(min=1, help="Counted runs of each form of the baseline.")] = 10,
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="Of the runtimes; may be repeated. 1 and 2 by default.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few runs on one thread: shows that it works, not how fast.")] = False,
-    photo: Annotated[Path | None, typer.Option(help="Photo to time on and to show counted; the first test photo by default.")] = None,
-    phone: Annotated[list[Path] | None, typer.Option(help="TOML file with a phone's budget (benchmarks/phones); may be repeated.")] = None,
-    adb_binary: Annotated[Path | None, typer.Option(help="LiteRT's benchmark_model, to measure on the attached phone.")] = None,
-    adb_serial: Annotated[str | None, typer.Option(help="Of the phone, where adb sees several.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run of the bundle, or that it was fine-tuned from, for its other forms."
+        ),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Counted runs of each form of the phone model.")
+    ] = 100,
+    baseline_runs: Annotated[
+        int, typer.Option(min=1, help="Counted runs of each form of the baseline.")
+    ] = 10,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Of the runtimes; may be repeated. 1 and 2 by default."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="A few runs on one thread: shows that it works, not how fast."
+        ),
+    ] = False,
+    photo: Annotated[
+        Path | None,
+        typer.Option(help="Photo to time on and to show counted; the first test photo by default."),
+    ] = None,
+    phone: Annotated[
+        list[Path] | None,
+        typer.Option(help="TOML file with a phone's budget (benchmarks/phones); may be repeated."),
+    ] = None,
+    adb_binary: Annotated[
+        Path | None,
+        typer.Option(help="LiteRT's benchmark_model, to measure on the attached phone."),
+    ] = None,
+    adb_serial: Annotated[
+        str | None, typer.Option(help="Of the phone, where adb sees several.")
+    ] = None,
     json_file: JsonFile = None,
     class_names: Names = None,
     corrections: Corrections = None,
@@ -912,8 +1314,16 @@ def bench(
         err.print("measuring on the attached phone")
     on_phone = phones.measure(targets, read_bundle(bundle), adb_binary, adb_serial)
     dataset = _read(data, class_names, corrections or ())
-    plan = benching.QUICK if quick else benching.Plan(runs, baseline_runs, tuple(dict.fromkeys(threads or benching.Plan.threads)))
-    result = benching.measure(bundle, baseline, dataset, output, run=run, plan=plan, photo=photo, bar=bar)
+    plan = (
+        benching.QUICK
+        if quick
+        else benching.Plan(
+            runs, baseline_runs, tuple(dict.fromkeys(threads or benching.Plan.threads))
+        )
+    )
+    result = benching.measure(
+        bundle, baseline, dataset, output, run=run, plan=plan, photo=photo, bar=bar
+    )
     verdicts = phones.judge(targets, _figures(result), on_phone)
     bench_page.write(output, result, verdicts)
     if json_file:
@@ -943,7 +1353,12 @@ def _figures(result: Any) -> Any:
 # ---------------------------------------------------------------- shared by the verbs
 
 
-def _read(source: str, class_names: Path | None, corrections: Sequence[Path] = (), others: Sequence[str] = ()) -> Dataset:
+def _read(
+    source: str,
+    class_names: Path | None,
+    corrections: Sequence[Path] = (),
+    others: Sequence[str] = (),
+) -> Dataset:
     """Labelled photos with those corrections applied that name this file; each must name it or one of `others`."""
     from shelfcount.data.corrections import apply, read_corrections
     from shelfcount.data.formats import describe_dropped, read
@@ -959,15 +1374,27 @@ def _read(source: str, class_names: Path | None, corrections: Sequence[Path] = (
             dataset = apply(dataset, entries)
             accepted = len(entries.decided("accepted"))
             left = len(entries.corrections) - accepted
-            err.print(plain(f"{path}: {accepted} corrections applied" + (f", {left} refused or undecided" if left else "")))
+            err.print(
+                plain(
+                    f"{path}: {accepted} corrections applied"
+                    + (f", {left} refused or undecided" if left else "")
+                )
+            )
         elif entries.data not in [Path(other).name for other in others]:
             given = ", ".join(Path(name).name for name in (source, *others))
-            raise ShelfcountError(f"'{path}' corrects the labels of '{entries.data}', got {given}. Leave it out, or give those labels.")
+            raise ShelfcountError(
+                f"'{path}' corrects the labels of '{entries.data}', got {given}. Leave it out, or give those labels."
+            )
     return dataset
 
 
 def _training_data(
-    data: str, val: str | None, class_names: Path | None, seed: int, corrections: Sequence[Path], sources_of: str = ""
+    data: str,
+    val: str | None,
+    class_names: Path | None,
+    seed: int,
+    corrections: Sequence[Path],
+    sources_of: str = "",
 ) -> tuple[Dataset, Dataset]:
     from shelfcount.data.formats import aligned
 
@@ -984,7 +1411,9 @@ def _training_data(
     from shelfcount.data.splits import split
 
     parts = split(training, {"train": 6 / 7, "val": 1 / 7}, seed)
-    err.print(f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation")
+    err.print(
+        f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation"
+    )
     return parts["train"], parts["val"]
 
 
@@ -1002,8 +1431,17 @@ def open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:
         from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 
         bundle = read_bundle(model)
-        facts = {"name": bundle.name, "sha256": bundle.sha256, "recipe": bundle.recipe, **dict(bundle.spec.provenance)}
-        return LiteRTDetector.open(bundle, threads, LOWEST_SCORE), bundle.spec.score_threshold, facts
+        facts = {
+            "name": bundle.name,
+            "sha256": bundle.sha256,
+            "recipe": bundle.recipe,
+            **dict(bundle.spec.provenance),
+        }
+        return (
+            LiteRTDetector.open(bundle, threads, LOWEST_SCORE),
+            bundle.spec.score_threshold,
+            facts,
+        )
     from shelfcount.training.runs import load_run, read_spec
 
     detector = load_run(model, LOWEST_SCORE)

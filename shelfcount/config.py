@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.conditions import CONDITIONS
@@ -27,16 +36,29 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The network and its input."""
 
-    architecture: str = Field(default="mobilenet_v2_fused", description="Key of the model family; `shelfcount train --help` lists them.")
-    height: int = Field(default=416, ge=64, le=2048, description="Input pixels; a multiple of 32 and of the coarsest stride.")
+    architecture: str = Field(
+        default="mobilenet_v2_fused",
+        description="Key of the model family; `shelfcount train --help` lists them.",
+    )
+    height: int = Field(
+        default=416,
+        ge=64,
+        le=2048,
+        description="Input pixels; a multiple of 32 and of the coarsest stride.",
+    )
     width: int = Field(default=416, ge=64, le=2048)
-    neck: int = Field(default=96, ge=16, le=512, description="Channels of the pyramid and the heads.")
+    neck: int = Field(
+        default=96, ge=16, le=512, description="Channels of the pyramid and the heads."
+    )
     strides: tuple[PositiveInt, ...] = Field(
-        default=(8, 16, 32), min_length=1, description="Pyramid levels on offer, finest first; those that no product needs are left out."
+        default=(8, 16, 32),
+        min_length=1,
+        description="Pyramid levels on offer, finest first; those that no product needs are left out.",
     )
     anchors_per_place: int = Field(default=1, ge=1, le=9)
     weights: str = Field(
-        default="shipped", description="'shipped' (in the package), 'network' (timm or torchvision), 'none', or a .safetensors file."
+        default="shipped",
+        description="'shipped' (in the package), 'network' (timm or torchvision), 'none', or a .safetensors file.",
     )
 
     @field_validator("strides")
@@ -50,7 +72,9 @@ class ModelConfig(_Section):
     def _multiple(self) -> ModelConfig:
         for name in ("height", "width"):
             if getattr(self, name) % self.step:
-                raise ValueError(f"{name} must be a multiple of {self.step}, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be a multiple of {self.step}, got {getattr(self, name)}"
+                )
         return self
 
     @property
@@ -65,18 +89,36 @@ class TrainConfig(_Section):
 
     epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=8, ge=1, description="Photos a step, over all devices.")
-    lr: float = Field(default=2e-3, gt=0, description="Peak learning rate of AdamW for neck and heads.")
-    trunk_lr: float = Field(default=0.25, ge=0, description="Learning rate of the backbone as a share of `lr`; 0 freezes it.")
+    lr: float = Field(
+        default=2e-3, gt=0, description="Peak learning rate of AdamW for neck and heads."
+    )
+    trunk_lr: float = Field(
+        default=0.25,
+        ge=0,
+        description="Learning rate of the backbone as a share of `lr`; 0 freezes it.",
+    )
     freeze: int = Field(
-        default=2, ge=0, le=7, description="First stages of a pretrained backbone that stay as they are; half the time of a step is theirs."
+        default=2,
+        ge=0,
+        le=7,
+        description="First stages of a pretrained backbone that stay as they are; half the time of a step is theirs.",
     )
     weight_decay: float = Field(default=0.05, ge=0)
     clip: float = Field(default=10.0, gt=0, description="Largest norm of the gradient.")
     schedule: Literal["cosine", "one_cycle"] = "cosine"
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="Share of all steps in which the rate rises.")
-    ema: float = Field(default=0.998, ge=0, lt=1, description="Decay of the averaged weights, a step.")
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="Share of all steps in which the rate rises."
+    )
+    ema: float = Field(
+        default=0.998, ge=0, lt=1, description="Decay of the averaged weights, a step."
+    )
     loss: Literal["task_aligned", "focal", "multibox"] = "task_aligned"
-    smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of a product's score that is spread over all classes.")
+    smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="Share of a product's score that is spread over all classes.",
+    )
     forgive: float = Field(
         default=1.0,
         gt=0,
@@ -84,12 +126,16 @@ class TrainConfig(_Section):
         description="A place without a label that scores above it goes unpunished: labels may lack it.",
     )
     quantize: bool = Field(
-        default=False, description="Fine-tune with the rounding of int8 inside; `model.weights` is the trained detector's file."
+        default=False,
+        description="Fine-tune with the rounding of int8 inside; `model.weights` is the trained detector's file.",
     )
-    patience: int = Field(default=40, ge=1, description="Epochs without a better validation mAP before stopping.")
+    patience: int = Field(
+        default=40, ge=1, description="Epochs without a better validation mAP before stopping."
+    )
     validate_every: int = Field(default=2, ge=1, description="Epochs.")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        default="auto", description="Mixed where the device multiplies in bfloat16 or float16, otherwise float32."
+        default="auto",
+        description="Mixed where the device multiplies in bfloat16 or float16, otherwise float32.",
     )
     channels_last: bool = True
     workers: int = Field(default=2, ge=0, description="Processes that decode and augment.")
@@ -101,7 +147,9 @@ class TrainConfig(_Section):
     @model_validator(mode="after")
     def _of_the_loss(self) -> TrainConfig:
         if self.loss != "task_aligned" and (self.smoothing, self.forgive) != (0.0, 1.0):
-            raise ValueError(f"smoothing and forgive are parts of the task_aligned loss, got loss={self.loss!r}")
+            raise ValueError(
+                f"smoothing and forgive are parts of the task_aligned loss, got loss={self.loss!r}"
+            )
         return self
 
 
@@ -109,13 +157,31 @@ class AugmentConfig(_Section):
     """What phones and people do to a photo, in training only. Probabilities and ranges."""
 
     mosaic: float = Field(default=0.5, ge=0, le=1)
-    mosaic_until: float = Field(default=0.85, ge=0, le=1, description="Share of the epochs with mosaic; the last ones see whole photos.")
-    paste: float = Field(default=0.0, ge=0, le=1, description="Some products give their place to others of like shape, rare ones first.")
-    flip: float = Field(default=0.0, ge=0, le=1, description="Left for right; labels are never mirrored on a shelf.")
-    scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.7, 1.5), description="Smallest and largest enlargement.")
-    aspect: float = Field(default=0.15, ge=0, lt=1, description="Width changes against height by up to this share.")
+    mosaic_until: float = Field(
+        default=0.85,
+        ge=0,
+        le=1,
+        description="Share of the epochs with mosaic; the last ones see whole photos.",
+    )
+    paste: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Some products give their place to others of like shape, rare ones first.",
+    )
+    flip: float = Field(
+        default=0.0, ge=0, le=1, description="Left for right; labels are never mirrored on a shelf."
+    )
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.7, 1.5), description="Smallest and largest enlargement."
+    )
+    aspect: float = Field(
+        default=0.15, ge=0, lt=1, description="Width changes against height by up to this share."
+    )
     rotate: float = Field(default=3.0, ge=0, le=45, description="Degrees, either way.")
-    perspective: float = Field(default=0.3, ge=0, le=1, description="Probability of a change of view.")
+    perspective: float = Field(
+        default=0.3, ge=0, le=1, description="Probability of a change of view."
+    )
     brightness: float = Field(default=0.3, ge=0)
     contrast: float = Field(default=0.25, ge=0)
     saturation: float = Field(default=0.3, ge=0)
@@ -127,7 +193,12 @@ class AugmentConfig(_Section):
         default=(),
         description="Such as 'motion' or 'glare', of `vision.conditions`; `shelfcount stress --fix` lists what a detector lacks.",
     )
-    condition: float = Field(default=0.4, ge=0, le=1, description="Probability that a photo is seen under one of `conditions`.")
+    condition: float = Field(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="Probability that a photo is seen under one of `conditions`.",
+    )
     window: int = Field(
         default=0,
         ge=0,
@@ -152,7 +223,9 @@ class AugmentConfig(_Section):
 class ExportConfig(_Section):
     """From weights to a bundle."""
 
-    calibration_photos: int = Field(default=64, ge=1, description="Training photos that set the int8 ranges.")
+    calibration_photos: int = Field(
+        default=64, ge=1, description="Training photos that set the int8 ranges."
+    )
     max_detections: int = Field(default=300, ge=1, le=1000)
     nms_iou: float = Field(default=0.5, gt=0, le=1)
 
@@ -167,9 +240,15 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _window(self) -> Config:
-        window, step, largest = self.augment.window, self.model.step, min(self.model.height, self.model.width)
+        window, step, largest = (
+            self.augment.window,
+            self.model.step,
+            min(self.model.height, self.model.width),
+        )
         if window % step or window > largest:
-            raise ValueError(f"augment.window must be 0 or a multiple of {step} up to {largest}, got {window}")
+            raise ValueError(
+                f"augment.window must be 0 or a multiple of {step} up to {largest}, got {window}"
+            )
         return self
 
     def to_toml(self) -> str:
@@ -183,12 +262,20 @@ class Config(_Section):
 # What the baseline wants otherwise: its five levels, the input it is published with (640 pixels),
 # and a rate for a network of 37 million weights; nothing is shipped to start it from.
 BASELINE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "model": {"height": 640, "width": 640, "strides": [8, 16, 32, 64, 128], "anchors_per_place": 9, "weights": "none"},
+    "model": {
+        "height": 640,
+        "width": 640,
+        "strides": [8, 16, 32, 64, 128],
+        "anchors_per_place": 9,
+        "weights": "none",
+    },
     "train": {"lr": 2e-4, "trunk_lr": 1.0, "loss": "focal"},
 }
 
 
-def load(path: Path | None = None, changes: Sequence[str] = (), architecture: str | None = None) -> Config:
+def load(
+    path: Path | None = None, changes: Sequence[str] = (), architecture: str | None = None
+) -> Config:
     """Read a config file and apply ``--set`` changes; every error is reported at once.
 
     Args:
@@ -224,7 +311,9 @@ def parse(data: dict[str, Any], where: str) -> Config:
         return Config.model_validate(data)
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
-        raise ShelfcountError(f"the config in {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)) from error
+        raise ShelfcountError(
+            f"the config in {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)
+        ) from error
 
 
 def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -237,7 +326,9 @@ def _apply(data: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     path = key.strip().split(".")
     if not equals or len(path) < 2:
-        raise ShelfcountError(f"--set wants section.key=value, got '{change}'. For example --set train.epochs=30")
+        raise ShelfcountError(
+            f"--set wants section.key=value, got '{change}'. For example --set train.epochs=30"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -251,7 +342,11 @@ def _apply(data: dict[str, Any], change: str) -> None:
 
 def _known_keys() -> list[str]:
     sections = Config.model_fields
-    keys = [f"{name}.{key}" for name, field in sections.items() for key in field.default.__class__.model_fields]
+    keys = [
+        f"{name}.{key}"
+        for name, field in sections.items()
+        for key in field.default.__class__.model_fields
+    ]
     return [*sections, *keys]
 
 
@@ -263,4 +358,8 @@ def _explain(problem: Any) -> str:
         return f"Unknown config key '{key}'." + (f" Did you mean '{near[0]}'?" if near else "")
     rule = problem["msg"].removeprefix("Value error, ")
     # A rule on a whole section states the value itself.
-    return f"{key}: {rule}" if isinstance(problem["input"], dict) else f"{key}: {rule}, got {problem['input']!r}"
+    return (
+        f"{key}: {rule}"
+        if isinstance(problem["input"], dict)
+        else f"{key}: {rule}, got {problem['input']!r}"
+    )

@@ -12,7 +12,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.images import write_whole
@@ -23,7 +30,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def leads() -> bool:
     """Whether this process is the one that speaks and writes, not a helper that Lightning started for another device or node."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    )
 
 
 def check_free(path: Path | None, force: bool) -> None:
@@ -33,7 +43,9 @@ def check_free(path: Path | None, force: bool) -> None:
         ShelfcountError: If it exists and `force` is not given.
     """
     if path is not None and path.exists() and not force:
-        raise ShelfcountError(f"'{path}' exists already. Choose another name, or overwrite it with --force.")
+        raise ShelfcountError(
+            f"'{path}' exists already. Choose another name, or overwrite it with --force."
+        )
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -49,7 +61,9 @@ def pair(text: str, separator: str, option: str) -> tuple[int, int]:
     """
     left, found, right = text.lower().partition(separator)
     if not (found and left.strip().isdigit() and right.strip().isdigit()):
-        raise ShelfcountError(f"{option} wants two whole numbers such as 640{separator}480, got '{text}'")
+        raise ShelfcountError(
+            f"{option} wants two whole numbers such as 640{separator}480, got '{text}'"
+        )
     return int(left), int(right)
 
 
@@ -94,7 +108,12 @@ def bar(title: str) -> Iterator[Callable[..., None]]:
 @contextlib.contextmanager
 def steps(*titles: str) -> Iterator[Callable[[], None]]:
     """Stages of unknown length on stderr, each with the time it takes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(titles[0], total=len(titles))
         started = 0

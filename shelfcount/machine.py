@@ -9,7 +9,19 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 # What decides how fast networks run, by the names of Linux's /proc/cpuinfo: vectors, then products of int8, then of bfloat16.
-SPEED = ("avx2", "avx512f", "sve", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "avx512_bf16", "amx_bf16", "bf16")
+SPEED = (
+    "avx2",
+    "avx512f",
+    "sve",
+    "avx_vnni",
+    "avx512_vnni",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "avx512_bf16",
+    "amx_bf16",
+    "bf16",
+)
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -37,4 +49,6 @@ def _field(name: str) -> str:
         lines = CPUINFO.read_text().splitlines()
     except OSError:
         return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name), "")
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name), ""
+    )

@@ -75,11 +75,17 @@ class Detections:
         }
         for name, column in columns.items():
             if column.shape != (n,) and not (n == 0 and column.size == 0):
-                raise ValueError(f"{name} must have shape ({n},) as there are {n} boxes, got {column.shape}")
+                raise ValueError(
+                    f"{name} must have shape ({n},) as there are {n} boxes, got {column.shape}"
+                )
             object.__setattr__(self, name, _frozen(column.reshape(n)))
         _require(np.isfinite(boxes).all(axis=1), "boxes must be finite", boxes)
         upright = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-        _require(upright, "boxes must be (left, top, right, bottom) with right >= left and bottom >= top", boxes)
+        _require(
+            upright,
+            "boxes must be (left, top, right, bottom) with right >= left and bottom >= top",
+            boxes,
+        )
         # Written so that NaN fails it too.
         _require((self.scores >= 0) & (self.scores <= 1), "scores must be in [0, 1]", self.scores)
         object.__setattr__(self, "boxes", _frozen(boxes))
@@ -92,11 +98,18 @@ class Detections:
 
     def __getitem__(self, index: Any) -> Detections:
         """The boxes at `index`: a boolean mask, a slice or an array of integers."""
-        return Detections(self.boxes[index], self.classes[index], self.scores[index], self.ignore[index])
+        return Detections(
+            self.boxes[index], self.classes[index], self.scores[index], self.ignore[index]
+        )
 
     def replace(self, **columns: Any) -> Detections:
         """The same boxes with some columns exchanged."""
-        old = {"boxes": self.boxes, "classes": self.classes, "scores": self.scores, "ignore": self.ignore}
+        old = {
+            "boxes": self.boxes,
+            "classes": self.classes,
+            "scores": self.scores,
+            "ignore": self.ignore,
+        }
         return Detections(**{**old, **columns})
 
     def counts(self, classes: Sequence[str]) -> dict[str, int]:
@@ -113,7 +126,12 @@ class Detections:
     def concat(parts: Sequence[Detections]) -> Detections:
         if not parts:
             return Detections.empty()
-        return Detections(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("boxes", "classes", "scores", "ignore")))
+        return Detections(
+            *(
+                np.concatenate([getattr(p, k) for p in parts])
+                for k in ("boxes", "classes", "scores", "ignore")
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -135,7 +153,9 @@ class Photo:
 
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
-            raise ValueError(f"a photo must have a size, got {self.width} x {self.height} for '{self.path}'")
+            raise ValueError(
+                f"a photo must have a size, got {self.width} x {self.height} for '{self.path}'"
+            )
 
 
 @dataclass(frozen=True)
@@ -177,11 +197,17 @@ class Dataset:
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):
             double = sorted({c for c in self.classes if self.classes.count(c) > 1})
-            raise ValueError(f"class names must differ, got {double} more than once in {self.name or 'the data'}")
+            raise ValueError(
+                f"class names must differ, got {double} more than once in {self.name or 'the data'}"
+            )
         for photo in self.photos:
-            wrong = photo.truth.classes[(photo.truth.classes < 0) | (photo.truth.classes >= len(self.classes))]
+            wrong = photo.truth.classes[
+                (photo.truth.classes < 0) | (photo.truth.classes >= len(self.classes))
+            ]
             if len(wrong):
-                raise ValueError(f"class indices must be at least 0 and below {len(self.classes)}, got {wrong[0]} on '{photo.path}'")
+                raise ValueError(
+                    f"class indices must be at least 0 and below {len(self.classes)}, got {wrong[0]} on '{photo.path}'"
+                )
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -210,7 +236,9 @@ class AnchorLevel:
 
     def __post_init__(self) -> None:
         if self.stride <= 0 or not self.sizes or any(h <= 0 or w <= 0 for h, w in self.sizes):
-            raise ValueError(f"an anchor level needs a stride and sizes above 0, got {self.stride} and {self.sizes}")
+            raise ValueError(
+                f"an anchor level needs a stride and sizes above 0, got {self.stride} and {self.sizes}"
+            )
 
 
 @dataclass(frozen=True)
@@ -247,13 +275,19 @@ class ModelSpec:
         if not self.classes:
             raise ValueError("a model needs at least one class")
         if broken := [c for c in self.classes if not c or "\n" in c or "\r" in c]:
-            raise ValueError(f"class names must be one line of text each, as labels.txt has one a line, got {broken}")
+            raise ValueError(
+                f"class names must be one line of text each, as labels.txt has one a line, got {broken}"
+            )
         if not (0 <= self.score_threshold <= 1 and 0 < self.nms_iou <= 1):
-            raise ValueError(f"score_threshold and nms_iou must be in [0, 1], got {self.score_threshold} and {self.nms_iou}")
+            raise ValueError(
+                f"score_threshold and nms_iou must be in [0, 1], got {self.score_threshold} and {self.nms_iou}"
+            )
         for level in self.levels:
             if self.height % level.stride or self.width % level.stride:
                 size = f"{self.height} x {self.width}"
-                raise ValueError(f"the input must be a multiple of every stride, got {size} and stride {level.stride}")
+                raise ValueError(
+                    f"the input must be a multiple of every stride, got {size} and stride {level.stride}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """As plain lists, numbers and strings."""
@@ -268,19 +302,30 @@ class ModelSpec:
         """
         try:
             fields = dict(data)
-            if not all(isinstance(fields[key], list | tuple) for key in ("classes", "product_px", "levels")):
+            if not all(
+                isinstance(fields[key], list | tuple) for key in ("classes", "product_px", "levels")
+            ):
                 raise TypeError("classes, product_px and levels must be lists")
-            for key, kind in (("name", str), ("architecture", str), ("height", int), ("width", int), ("max_detections", int)):
+            for key, kind in (
+                ("name", str),
+                ("architecture", str),
+                ("height", int),
+                ("width", int),
+                ("max_detections", int),
+            ):
                 if not isinstance(fields[key], kind):
                     raise TypeError(f"{key} must be {kind.__name__}, got {fields[key]!r}")
             fields["classes"] = tuple(str(c) for c in fields["classes"])
             fields["product_px"] = tuple(float(v) for v in fields["product_px"])
             fields["levels"] = tuple(
-                AnchorLevel(int(lv["stride"]), tuple((float(h), float(w)) for h, w in lv["sizes"])) for lv in fields["levels"]
+                AnchorLevel(int(lv["stride"]), tuple((float(h), float(w)) for h, w in lv["sizes"]))
+                for lv in fields["levels"]
             )
             return ModelSpec(**fields)
         except (KeyError, TypeError, ValueError) as error:
-            raise ShelfcountError(f"this is not a model spec as shelfcount writes it: {error!r}") from error
+            raise ShelfcountError(
+                f"this is not a model spec as shelfcount writes it: {error!r}"
+            ) from error
 
 
 class Detector(Protocol):

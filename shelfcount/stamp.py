@@ -50,9 +50,26 @@ def stamp(*, seed: int | None = None, threads: int | None = None) -> dict[str, A
 def _commit() -> str:
     here = Path(__file__).parent
     try:
-        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         # Results are written while others are still being measured; they change no number.
-        code = ["git", "status", "--porcelain", "-uno", "--", "*.py", "*.toml", "*.sh", "*.lock", "*.safetensors"]
+        code = [
+            "git",
+            "status",
+            "--porcelain",
+            "-uno",
+            "--",
+            "*.py",
+            "*.toml",
+            "*.sh",
+            "*.lock",
+            "*.safetensors",
+        ]
         dirty = subprocess.run(code, cwd=here.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "not a checkout"

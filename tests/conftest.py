@@ -24,7 +24,10 @@ def drinks() -> Path:
 @pytest.fixture(scope="session")
 def released() -> Path:
     """The bundle whose consumers are tested: the released one, or one named by SHELFCOUNT_CONSUMERS_BUNDLE."""
-    return Path(os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE") or Path(__file__).parents[1] / "export" / "release" / "drinks-int8")
+    return Path(
+        os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE")
+        or Path(__file__).parents[1] / "export" / "release" / "drinks-int8"
+    )
 
 
 # What follows serves the tests of training, export and the command line: one tiny data set, one
@@ -48,7 +51,10 @@ TINY = (
 )
 # Photos as they are, for learning them by heart.
 STILL = (
-    *(f"augment.{name}=0" for name in ("mosaic", "flip", "aspect", "rotate", "perspective", "brightness", "contrast")),
+    *(
+        f"augment.{name}=0"
+        for name in ("mosaic", "flip", "aspect", "rotate", "perspective", "brightness", "contrast")
+    ),
     *(f"augment.{name}=0" for name in ("saturation", "hue", "blur", "noise", "jpeg")),
     "augment.scale=[1, 1]",
 )
@@ -109,23 +115,31 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Shelves:
         noise=0,
     )
     sets = [
-        generate(folder / name, photos=n, classes=3, seed=seed, params=plain) for seed, (name, n) in enumerate((("train", 8), ("val", 4)))
+        generate(folder / name, photos=n, classes=3, seed=seed, params=plain)
+        for seed, (name, n) in enumerate((("train", 8), ("val", 4)))
     ]
     return Shelves(folder / "train" / "labels.json", folder / "val" / "labels.json", *sets)
 
 
 @pytest.fixture(scope="session")
-def overfit(tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thread: None) -> Overfit:
+def overfit(
+    tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thread: None
+) -> Overfit:
     from shelfcount import config
     from shelfcount.cli import _judge
     from shelfcount.data import formats
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
 
-    run, labels = tmp_path_factory.mktemp("overfit") / "run", shelves.train_json.with_name("few.json")
+    run, labels = (
+        tmp_path_factory.mktemp("overfit") / "run",
+        shelves.train_json.with_name("few.json"),
+    )
     formats.write_coco(shelves.train.subset(range(4)), labels)
     photos = formats.read(labels)
-    settings = config.load(None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"])
+    settings = config.load(
+        None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"]
+    )
     fit(photos, photos, run, settings, _judge)
     runs.write_sources(run, runs.Sources(str(labels), str(labels)))
     return Overfit(run, labels, photos)
@@ -155,7 +169,12 @@ def artifact(overfit: Overfit, converted: bytes) -> Callable[[str], bytes]:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory, overfit: Overfit, converted: bytes, artifact: Callable[[str], bytes]) -> Path:
+def bundle(
+    tmp_path_factory: pytest.TempPathFactory,
+    overfit: Overfit,
+    converted: bytes,
+    artifact: Callable[[str], bytes],
+) -> Path:
     """An int8 bundle of the overfit network; tests that change it copy it first."""
     from shelfcount.deploy.bundle import raw_artifact, write_bundle
     from shelfcount.evaluation import golden
@@ -164,5 +183,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, overfit: Overfit, converted
 
     folder, spec = tmp_path_factory.mktemp("bundles") / "tiny-int8", read_spec(overfit.run)
     files = {"model.tflite": artifact("int8"), RAW_MODEL: raw_artifact(converted, spec)}
-    write_bundle(folder, spec, {**files, **golden.make(files["model.tflite"], spec, overfit.photos)}, "int8", {"f1": 1.0})
+    write_bundle(
+        folder,
+        spec,
+        {**files, **golden.make(files["model.tflite"], spec, overfit.photos)},
+        "int8",
+        {"f1": 1.0},
+    )
     return folder

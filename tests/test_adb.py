@@ -46,7 +46,9 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "phone"
     (folder / "disk" / "data" / "local" / "tmp").mkdir(parents=True)
     (folder / "devices").write_text(PIXEL)
-    (folder / "properties").write_text("".join(f"{key}={value}\n" for key, value in PROPERTIES.items()))
+    (folder / "properties").write_text(
+        "".join(f"{key}={value}\n" for key, value in PROPERTIES.items())
+    )
     (folder / "said").write_text((DATA / "benchmark_model_litert.txt").read_text())
     (folder / "exit").write_text("0")
     programs = tmp_path / "programs"
@@ -68,12 +70,23 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def on_disk(phone: Path) -> list[str]:
-    return [str(path.relative_to(phone / "disk")) for path in (phone / "disk" / "data" / "local" / "tmp").iterdir()]
+    return [
+        str(path.relative_to(phone / "disk"))
+        for path in (phone / "disk" / "data" / "local" / "tmp").iterdir()
+    ]
 
 
-def test_a_measurement_names_phone_chip_threads_and_files(phone: Path, files: tuple[Path, Path]) -> None:
+def test_a_measurement_names_phone_chip_threads_and_files(
+    phone: Path, files: tuple[Path, Path]
+) -> None:
     run = adb.measure(*files, adb.choose(), threads=4, runs=50, cores="f0")
-    assert (run.model, run.chip, run.android, run.threads, run.cores) == ("Pixel 4", "Qualcomm SM8150", "13", 4, "f0")
+    assert (run.model, run.chip, run.android, run.threads, run.cores) == (
+        "Pixel 4",
+        "Qualcomm SM8150",
+        "13",
+        4,
+        "f0",
+    )
     # benchmark_model_litert.txt: the second series, in microseconds there; memory is 23.8594 times 1.048576.
     assert run.timings == adb.Timings(62, 15.902, 15.9987, 15.493, 18.204, 0.402, 21.046, 25.02)
     # Of the eight bytes above, by sha256sum.
@@ -83,13 +96,17 @@ def test_a_measurement_names_phone_chip_threads_and_files(phone: Path, files: tu
     log = (phone / "log").read_text().splitlines()
     (call,) = [line for line in log if "--graph" in line]
     assert call.startswith("-s 99251FFAZ000XX shell taskset f0 /data/local/tmp/shelfcount-")
-    assert call.endswith("/model.tflite --num_threads=4 --num_runs=50 --warmup_runs=5 --use_xnnpack=true")
+    assert call.endswith(
+        "/model.tflite --num_threads=4 --num_runs=50 --warmup_runs=5 --use_xnnpack=true"
+    )
     assert log[-1].startswith("-s 99251FFAZ000XX shell rm -rf /data/local/tmp/shelfcount-")
     assert on_disk(phone) == []
 
 
 def test_android_before_12_names_its_platform(phone: Path, files: tuple[Path, Path]) -> None:
-    (phone / "properties").write_text("ro.product.model=Pixel 2\nro.board.platform=msm8998\nro.build.version.release=11\n")
+    (phone / "properties").write_text(
+        "ro.product.model=Pixel 2\nro.board.platform=msm8998\nro.build.version.release=11\n"
+    )
     run = adb.measure(*files, adb.choose(), threads=1)
     assert (run.model, run.chip, run.android) == ("Pixel 2", "msm8998", "11")
     assert "taskset" not in (phone / "log").read_text()
@@ -123,7 +140,14 @@ def test_equal_runs_and_a_tool_that_knows_no_memory() -> None:
 
 
 def test_devices_by_state() -> None:
-    listed = "* daemon started successfully\nList of devices attached\n" + PIXEL + LOCKED + OFFLINE + FORBIDDEN + "\n"
+    listed = (
+        "* daemon started successfully\nList of devices attached\n"
+        + PIXEL
+        + LOCKED
+        + OFFLINE
+        + FORBIDDEN
+        + "\n"
+    )
     found = adb.devices(listed)
     assert list(found) == ["99251FFAZ000XX", "0A041FDD4000XX", "192.168.1.7:5555", "????????????"]
     assert list(found.values())[:3] == ["device", "unauthorized", "offline"]
@@ -136,14 +160,24 @@ def test_devices_by_state() -> None:
     [
         ("", None, r"adb must see a phone, got none\. Connect one, switch on USB debugging"),
         ("", "A1", r"adb must see a phone, got none"),
-        (PIXEL + EMULATOR, None, r"adb sees 2 phones: 99251FFAZ000XX, emulator-5554\. Name one with --adb-serial"),
+        (
+            PIXEL + EMULATOR,
+            None,
+            r"adb sees 2 phones: 99251FFAZ000XX, emulator-5554\. Name one with --adb-serial",
+        ),
         (PIXEL, "A1", r"--adb-serial must be one of 99251FFAZ000XX, got 'A1'"),
         (LOCKED, None, r"phone '0A041FDD4000XX' is unauthorized: unlock it"),
         (OFFLINE, None, r"phone '192\.168\.1\.7:5555' must be ready \('device'\), got 'offline'"),
-        (FORBIDDEN, None, r"phone '\?+' must be ready \('device'\), got 'no permissions \(user in plugdev group"),
+        (
+            FORBIDDEN,
+            None,
+            r"phone '\?+' must be ready \('device'\), got 'no permissions \(user in plugdev group",
+        ),
     ],
 )
-def test_a_phone_that_cannot_be_measured_on(phone: Path, listed: str, serial: str | None, message: str) -> None:
+def test_a_phone_that_cannot_be_measured_on(
+    phone: Path, listed: str, serial: str | None, message: str
+) -> None:
     (phone / "devices").write_text(listed)
     with pytest.raises(ShelfcountError, match=message):
         adb.choose(serial)
@@ -157,12 +191,17 @@ def test_one_of_several_by_its_serial(phone: Path) -> None:
 
 def test_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ShelfcountError, match=r"adb must be on the PATH .* Without --adb-binary, latency is estimated"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"adb must be on the PATH .* Without --adb-binary, latency is estimated",
+    ):
         adb.choose()
 
 
 def test_a_binary_that_is_not_there(phone: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"--adb-binary must be a file, got '.*nowhere', where none is"):
+    with pytest.raises(
+        ShelfcountError, match=r"--adb-binary must be a file, got '.*nowhere', where none is"
+    ):
         adb.measure(files[0], tmp_path / "nowhere", "99251FFAZ000XX", threads=1)
     assert not (phone / "log").exists()
 
@@ -171,9 +210,21 @@ def test_a_binary_that_is_not_there(phone: Path, files: tuple[Path, Path], tmp_p
     ("said", "code", "message"),
     [
         # As Android's shell and linker say it.
-        ("/system/bin/sh: benchmark_model: not executable: 64-bit ELF file", "126", r"must exit with 0, got 126 and: .*64-bit ELF file"),
-        ("ERROR: Failed to load model model.tflite\nERROR: Benchmarking failed.", "1", r"got 1 and: .* / ERROR: Benchmarking failed\."),
-        ("INFO: STARTING!\n", "0", r"must print 'Inference timings in us', got: INFO: STARTING!\. Is it built for the phone"),
+        (
+            "/system/bin/sh: benchmark_model: not executable: 64-bit ELF file",
+            "126",
+            r"must exit with 0, got 126 and: .*64-bit ELF file",
+        ),
+        (
+            "ERROR: Failed to load model model.tflite\nERROR: Benchmarking failed.",
+            "1",
+            r"got 1 and: .* / ERROR: Benchmarking failed\.",
+        ),
+        (
+            "INFO: STARTING!\n",
+            "0",
+            r"must print 'Inference timings in us', got: INFO: STARTING!\. Is it built for the phone",
+        ),
         ("", "0", r"must print 'Inference timings in us', got: nothing"),
     ],
 )
@@ -187,7 +238,9 @@ def test_a_tool_that_fails_leaves_nothing_behind(
     assert on_disk(phone) == []
 
 
-def test_a_phone_that_was_unplugged(phone: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_phone_that_was_unplugged(
+    phone: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real: Callable[..., str] = adb._adb
 
     def unplug(words: list[str], serial: str | None) -> str:
@@ -196,7 +249,9 @@ def test_a_phone_that_was_unplugged(phone: Path, files: tuple[Path, Path], monke
         return real(words, serial)
 
     monkeypatch.setattr(adb, "_adb", unplug)
-    with pytest.raises(ShelfcountError, match=r"got 1 and: adb: error: .* device '99251FFAZ000XX' not found"):
+    with pytest.raises(
+        ShelfcountError, match=r"got 1 and: adb: error: .* device '99251FFAZ000XX' not found"
+    ):
         adb.measure(*files, "99251FFAZ000XX", threads=4)
 
 
@@ -227,18 +282,35 @@ def test_bench_judges_the_attached_phone(
     tight = tmp_path / "tight.toml"
     # 2.7 MB of the released file do not fit, and nothing is published for it.
     tight.write_text('name = "tight"\n[budget]\nsize_mb = 1\nlatency_ms = 1\n')
-    arguments = ["bench", released, "--baseline", released, "--data", labels, "--quick", "--out", tmp_path / "report"]
+    arguments = [
+        "bench",
+        released,
+        "--baseline",
+        released,
+        "--data",
+        labels,
+        "--quick",
+        "--out",
+        tmp_path / "report",
+    ]
     arguments += ["--phone", PHONES / "pixel4.toml", "--phone", tight, "--adb-binary", files[1]]
     monkeypatch.setattr(sys, "argv", ["shelfcount", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
     said = capsys.readouterr().out
-    assert "kept   latency, 4 threads: 15.9 ms, budget at most 33 ms (measured: median of 62 runs on Pixel 4" in said
+    assert (
+        "kept   latency, 4 threads: 15.9 ms, budget at most 33 ms (measured: median of 62 runs on Pixel 4"
+        in said
+    )
     assert "missed size: 1.72 MB, budget at most 1.00 MB (the file)" in said
     assert "open   latency, 1 thread: not measured" in said
     measured, small = json.loads((tmp_path / "report" / "result.json").read_text())["phones"]
-    assert measured["latency_measured"]["file_sha256"] == read_bundle(released).files["model.tflite"]
+    assert (
+        measured["latency_measured"]["file_sha256"] == read_bundle(released).files["model.tflite"]
+    )
     assert [verdict["missed"] for verdict in (measured, small)] == [False, True]
     # The baseline is the bundle itself.
-    assert {line["name"]: line["state"] for line in measured["lines"]}["F1 against the baseline"] == "kept"
+    assert {line["name"]: line["state"] for line in measured["lines"]}[
+        "F1 against the baseline"
+    ] == "kept"

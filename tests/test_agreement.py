@@ -14,7 +14,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from shelfcount.cli import app
-from shelfcount.data.agreement import Agreement, compare, describe, is_second_labelling, kappa, shared_photos
+from shelfcount.data.agreement import (
+    Agreement,
+    compare,
+    describe,
+    is_second_labelling,
+    kappa,
+    shared_photos,
+)
 from shelfcount.data.formats import read, write_coco
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.report import agreement_page
@@ -25,8 +32,14 @@ COLA, TEA, MILK = range(3)
 NOWHERE = Path("nowhere")
 
 
-def labels(*photos: Detections, name: str = "first.json", classes: tuple[str, ...] = CLASSES) -> Dataset:
-    return Dataset(classes, tuple(Photo(NOWHERE / f"{i}.jpg", 400, 100, truth) for i, truth in enumerate(photos)), name=name)
+def labels(
+    *photos: Detections, name: str = "first.json", classes: tuple[str, ...] = CLASSES
+) -> Dataset:
+    return Dataset(
+        classes,
+        tuple(Photo(NOWHERE / f"{i}.jpg", 400, 100, truth) for i, truth in enumerate(photos)),
+        name=name,
+    )
 
 
 def row(*classes: int, left: float = 0, width: float = 20) -> Detections:
@@ -62,9 +75,29 @@ def test_each_part_sees_its_own_difference() -> None:
 def test_per_class_says_who_labels_what() -> None:
     agreed = compare(labels(row(COLA, TEA, MILK, COLA)), labels(row(COLA, MILK, MILK)))
     cola, tea, milk = agreed.per_class
-    assert (cola.first, cola.second, cola.both, cola.alone, cola.otherwise, cola.share) == (2, 1, 1, (1, 0), (0, 0), 2 / 3)
-    assert (tea.first, tea.second, tea.both, tea.otherwise, tea.share, tea.tightness) == (1, 0, 0, (1, 0), 0, None)
-    assert (milk.first, milk.second, milk.both, milk.otherwise, milk.share) == (1, 2, 1, (0, 1), 2 / 3)
+    assert (cola.first, cola.second, cola.both, cola.alone, cola.otherwise, cola.share) == (
+        2,
+        1,
+        1,
+        (1, 0),
+        (0, 0),
+        2 / 3,
+    )
+    assert (tea.first, tea.second, tea.both, tea.otherwise, tea.share, tea.tightness) == (
+        1,
+        0,
+        0,
+        (1, 0),
+        0,
+        None,
+    )
+    assert (milk.first, milk.second, milk.both, milk.otherwise, milk.share) == (
+        1,
+        2,
+        1,
+        (0, 1),
+        2 / 3,
+    )
     # Of three pairs both say milk once, first tea and second milk once: (2/3 - 4/9) / (1 - 4/9).
     assert milk.kappa == pytest.approx(0.4)
 
@@ -73,7 +106,12 @@ def test_empty_photos_agree_and_lack_of_pairs_is_no_naming() -> None:
     nothing = Detections.empty()
     assert compare(labels(nothing), labels(nothing)).figures.quality == 1
     missed = compare(labels(row(COLA)), labels(nothing))
-    assert (missed.figures.quality, missed.figures.naming, missed.kappa, missed.errors()["second"]["missed"]) == (0, None, None, 1)
+    assert (
+        missed.figures.quality,
+        missed.figures.naming,
+        missed.kappa,
+        missed.errors()["second"]["missed"],
+    ) == (0, None, None, 1)
 
 
 def test_pairing_overlaps_most_in_all() -> None:
@@ -124,7 +162,9 @@ def test_kappa_and_alpha_as_published() -> None:
     assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
     first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
-    assert compare(labels(row(*first)), labels(row(*second))).alpha == pytest.approx(0.095, abs=5e-4)
+    assert compare(labels(row(*first)), labels(row(*second))).alpha == pytest.approx(
+        0.095, abs=5e-4
+    )
 
 
 # --- which photos
@@ -134,20 +174,35 @@ def test_photos_are_told_by_place_or_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for i, grey in enumerate((10, 90)):
-            Image.new("L", (8, 8), grey + 50 * (folder == "b" and i == 1)).save(tmp_path / folder / f"{folder}{i}.png")
-    sets = [Dataset(CLASSES, tuple(Photo(tmp_path / f / f"{f}{i}.png", 8, 8, Detections.empty()) for i in (0, 1)), name=f) for f in "ab"]
+            Image.new("L", (8, 8), grey + 50 * (folder == "b" and i == 1)).save(
+                tmp_path / folder / f"{folder}{i}.png"
+            )
+    sets = [
+        Dataset(
+            CLASSES,
+            tuple(Photo(tmp_path / f / f"{f}{i}.png", 8, 8, Detections.empty()) for i in (0, 1)),
+            name=f,
+        )
+        for f in "ab"
+    ]
     assert shared_photos(*sets) == [(0, 0)]
     assert shared_photos(sets[0], sets[0]) == [(0, 0), (1, 1)]
     agreed = compare(*sets)
     assert agreed.unshared == (("a1.png",), ("b1.png",))
-    with pytest.raises(ShelfcountError, match="must be of the same photos, got none in common of 1 in 'a' and 1 in 'b'"):
+    with pytest.raises(
+        ShelfcountError,
+        match="must be of the same photos, got none in common of 1 in 'a' and 1 in 'b'",
+    ):
         compare(sets[0].subset([1]), sets[1].subset([1]))
 
 
 def test_photo_in_two_sizes_is_refused() -> None:
     other = labels(row(COLA))
     other = dataclasses.replace(other, photos=(dataclasses.replace(other.photos[0], width=500),))
-    with pytest.raises(ShelfcountError, match=r"photo '0.jpg' must have one size in both labellings, got 400 x 100 and 500 x 100"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"photo '0.jpg' must have one size in both labellings, got 400 x 100 and 500 x 100",
+    ):
         compare(labels(row(COLA)), other)
 
 
@@ -158,7 +213,9 @@ def test_second_labelling_is_told_from_a_copy_and_from_other_photos() -> None:
     # The same boxes in another order are a copy, not the work of a second labeller.
     assert not is_second_labelling(first, labels(row(COLA, TEA)[[1, 0]], row(MILK)))
     more = labels(row(COLA, COLA), row(MILK), row(TEA))
-    assert not is_second_labelling(first, dataclasses.replace(more, photos=(*more.photos[:2], _elsewhere(more.photos[2]))))
+    assert not is_second_labelling(
+        first, dataclasses.replace(more, photos=(*more.photos[:2], _elsewhere(more.photos[2])))
+    )
 
 
 def _elsewhere(photo: Photo) -> Photo:
@@ -186,7 +243,11 @@ def test_labellers_are_recognised_by_their_errors(who: str) -> None:
 
 
 def test_json_is_plain_and_complete() -> None:
-    agreed = compare(labels(row(COLA, TEA), row(COLA)), labels(row(COLA, MILK), row(COLA)), np.random.default_rng(0))
+    agreed = compare(
+        labels(row(COLA, TEA), row(COLA)),
+        labels(row(COLA, MILK), row(COLA)),
+        np.random.default_rng(0),
+    )
     result = json.loads(json.dumps(agreed.to_json()))
     assert result["naming"] == pytest.approx(2 / 3)
     assert result["products"] == {"both": 3, "first_alone": 0, "second_alone": 0}
@@ -201,14 +262,19 @@ def shop(tmp_path: Path) -> Dataset:
     rng = np.random.default_rng(0)
     for i in range(2):
         Image.fromarray(rng.integers(0, 255, (100, 400, 3), np.uint8)).save(tmp_path / f"{i}.png")
-    photos = tuple(Photo(tmp_path / f"{i}.png", 400, 100, row(COLA, TEA, TEA, MILK)) for i in range(2))
+    photos = tuple(
+        Photo(tmp_path / f"{i}.png", 400, 100, row(COLA, TEA, TEA, MILK)) for i in range(2)
+    )
     write_coco(Dataset(CLASSES, photos, name="labels.json"), tmp_path / "labels.json")
     return read(tmp_path / "labels.json")
 
 
 def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
     first = shop(tmp_path)
-    second = dataclasses.replace(first, photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]))
+    second = dataclasses.replace(
+        first,
+        photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]),
+    )
     agreement_page.write_page(compare(first, second), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     # The second product is tea to one and milk to the other, the last is milk to the first alone.
@@ -220,10 +286,19 @@ def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_check_measures_a_second_labelling(tmp_path: Path) -> None:
     first = shop(tmp_path)
-    second = dataclasses.replace(first, photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]))
+    second = dataclasses.replace(
+        first,
+        photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]),
+    )
     write_coco(second, tmp_path / "second.json")
     files = [tmp_path / "out.json", tmp_path / "out.html", tmp_path / "out-agreement.html"]
-    arguments = ["check", "--data", f"{tmp_path}/labels.json", "--against", f"{tmp_path}/second.json"]
+    arguments = [
+        "check",
+        "--data",
+        f"{tmp_path}/labels.json",
+        "--against",
+        f"{tmp_path}/second.json",
+    ]
     said = CliRunner().invoke(app, [*arguments, "--json", str(files[0]), "--html", str(files[1])])
     assert "second.json labels 2 of these photos a second time" in said.output
     result = json.loads(files[0].read_text())
@@ -237,7 +312,9 @@ def test_check_measures_a_second_labelling(tmp_path: Path) -> None:
 def test_check_calls_a_copy_a_leak(tmp_path: Path) -> None:
     shop(tmp_path)
     shutil.copy(tmp_path / "labels.json", tmp_path / "test.json")
-    said = CliRunner().invoke(app, ["check", "--data", f"{tmp_path}/labels.json", "--against", f"{tmp_path}/test.json"])
+    said = CliRunner().invoke(
+        app, ["check", "--data", f"{tmp_path}/labels.json", "--against", f"{tmp_path}/test.json"]
+    )
     assert said.exit_code == 1
     assert "leak" in said.output
 
@@ -247,9 +324,14 @@ def test_drinks_as_published_against_corrected(drinks: Path) -> None:
     from shelfcount.data.corrections import apply, read_corrections
 
     published = read(drinks / "val.json")
-    file = read_corrections(Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_val_corrections.json")
+    file = read_corrections(
+        Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_val_corrections.json"
+    )
     agreed: Agreement = compare(published, apply(published, file))
-    made = {action: sum(c.action == action for c in file.corrections) for action in ("add", "rename", "move")}
+    made = {
+        action: sum(c.action == action for c in file.corrections)
+        for action in ("add", "rename", "move")
+    }
     assert agreed.to_json()["products"]["second_alone"] == made["add"]
     # The 2 moved boxes overlap the old ones by more than half, so they are pairs.
     assert sum(int((~photo.same_class).sum()) for photo in agreed.photos) == made["rename"]

@@ -13,7 +13,10 @@ from hypothesis.extra import numpy as hnp
 from shelfcount.records import AnchorLevel
 from shelfcount.vision import anchors
 
-LEVELS = (AnchorLevel(8, ((20.0, 10.0), (30.0, 15.0))), AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))))
+LEVELS = (
+    AnchorLevel(8, ((20.0, 10.0), (30.0, 15.0))),
+    AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))),
+)
 
 
 def test_layout_goes_level_row_column_size() -> None:
@@ -47,7 +50,9 @@ def test_encode_is_the_inverse_of_decode(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = anchors.layout(LEVELS, 32, 48)
     location = rng.normal(0, 3, (len(table), 4)).astype(np.float32)
-    np.testing.assert_allclose(anchors.encode(anchors.decode(location, table), table), location, atol=2e-3)
+    np.testing.assert_allclose(
+        anchors.encode(anchors.decode(location, table), table), location, atol=2e-3
+    )
 
 
 def test_decode_takes_a_batch() -> None:
@@ -61,11 +66,20 @@ any_sizes = hnp.arrays(np.float64, st.tuples(st.integers(1, 25), st.just(2)), el
 
 
 @settings(deadline=None)
-@given(any_sizes, st.integers(1, 9), st.sampled_from([(8,), (8, 16), (8, 16, 32), (8, 16, 32, 64, 128)]), st.integers(0, 3))
-def test_fit_gives_every_level_as_many_anchors_whatever_the_data(sizes: np.ndarray, per_level: int, strides: tuple, seed: int) -> None:
+@given(
+    any_sizes,
+    st.integers(1, 9),
+    st.sampled_from([(8,), (8, 16), (8, 16, 32), (8, 16, 32, 64, 128)]),
+    st.integers(0, 3),
+)
+def test_fit_gives_every_level_as_many_anchors_whatever_the_data(
+    sizes: np.ndarray, per_level: int, strides: tuple, seed: int
+) -> None:
     levels = anchors.fit(sizes, strides, per_level, seed)
     assert 1 <= len(levels) <= len(strides)
-    assert [level.stride for level in levels] == sorted({level.stride for level in levels} & set(strides))
+    assert [level.stride for level in levels] == sorted(
+        {level.stride for level in levels} & set(strides)
+    )
     for level in levels:
         assert len(level.sizes) == per_level
         areas = [h * w for h, w in level.sizes]
@@ -93,7 +107,10 @@ def test_fit_leaves_out_levels_that_few_products_need() -> None:
     small = np.tile([40.0, 30.0], (400, 1))
     large = np.tile([90.0, 90.0], (1, 1))
     assert [lv.stride for lv in anchors.fit(np.concatenate([small, large]), (8, 16, 32))] == [8]
-    assert [lv.stride for lv in anchors.fit(np.concatenate([small, np.tile(large, (4, 1))]), (8, 16, 32))] == [8, 16]
+    assert [
+        lv.stride
+        for lv in anchors.fit(np.concatenate([small, np.tile(large, (4, 1))]), (8, 16, 32))
+    ] == [8, 16]
 
 
 @pytest.mark.parametrize(
@@ -113,4 +130,6 @@ def test_fit_refuses_what_has_no_size(sizes: np.ndarray, message: str) -> None:
 def test_recall_by_hand() -> None:
     # 20 x 10 against 40 x 10 share half; 20 x 10 against 10 x 20 share 100 of 300.
     level = AnchorLevel(8, ((20.0, 10.0),))
-    assert anchors.recall(np.array([[20.0, 10.0], [40.0, 10.0], [10.0, 20.0]]), (level,)) == pytest.approx(2 / 3)
+    assert anchors.recall(
+        np.array([[20.0, 10.0], [40.0, 10.0], [10.0, 20.0]]), (level,)
+    ) == pytest.approx(2 / 3)

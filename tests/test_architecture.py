@@ -30,7 +30,12 @@ WITHOUT_TORCH = ("records", "vision", "runtime", "shelf")
 LIGHT = {"numpy", "cv2", "ai_edge_litert"}
 EXITS = {"print", "exit", "quit", "sys.exit", "os._exit", "SystemExit"}
 # Extras of pyproject.toml that a part may count on beside the main dependencies.
-EXTRAS = {"data": ["train"], "training": ["train"], "evaluation": ["train", "ray"], "deploy": ["train", "export"]}
+EXTRAS = {
+    "data": ["train"],
+    "training": ["train"],
+    "evaluation": ["train", "ray"],
+    "deploy": ["train", "export"],
+}
 
 
 def part(path: Path) -> str:
@@ -84,14 +89,22 @@ def test_imports_go_one_way() -> None:
 
 
 def test_light_parts_import_numpy_opencv_and_litert_alone() -> None:
-    wrong = [f"{where(p, line)} imports {top}" for p in MODULES if part(p) in WITHOUT_TORCH for line, top in outside(p) if top not in LIGHT]
+    wrong = [
+        f"{where(p, line)} imports {top}"
+        for p in MODULES
+        if part(p) in WITHOUT_TORCH
+        for line, top in outside(p)
+        if top not in LIGHT
+    ]
     assert wrong == []
 
 
 @pytest.mark.parametrize("module", ["shelfcount.runtime.bundle", "shelfcount.shelf.count"])
 def test_torch_stays_away_when_counting(module: str) -> None:
     heavy = f"import sys, {module}; print([m for m in ('torch', 'tensorflow', 'jax', 'litert_torch') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", heavy], capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "[]"
 
 
@@ -127,7 +140,11 @@ def test_public_names_have_docstrings() -> None:
         if not ast.get_docstring(tree):
             missing.append(where(path, 1))
         for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node):
+            if (
+                isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
+            ):
                 missing.append(f"{where(path, node.lineno)} {node.name}")
     assert missing == []
 
@@ -137,7 +154,9 @@ def test_what_is_imported_is_declared() -> None:
     providers = importlib.metadata.packages_distributions()
     wrong = []
     for path in MODULES:
-        declared = names([*main, *(text for extra in EXTRAS.get(part(path), []) for text in optional[extra])])
+        declared = names(
+            [*main, *(text for extra in EXTRAS.get(part(path), []) for text in optional[extra])]
+        )
         for line, top in outside(path):
             if not declared & {canonicalize_name(name) for name in providers.get(top, [])}:
                 wrong.append(f"{where(path, line)} imports {top}")
@@ -149,6 +168,17 @@ def test_the_lock_pins_what_is_declared() -> None:
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[^\s;@]+", line)] == []
     pins = dict(line.split("==") for line in lines)
     main, optional = project()["dependencies"], project()["optional-dependencies"]
-    wanted = [Requirement(text) for text in [*main, *optional["train"], *optional["export"], *optional["ray"], *optional["dev"]]]
+    wanted = [
+        Requirement(text)
+        for text in [
+            *main,
+            *optional["train"],
+            *optional["export"],
+            *optional["ray"],
+            *optional["dev"],
+        ]
+    ]
     # A version of 0 fits nowhere, so a package that is not pinned is reported like one that does not fit.
-    assert [str(r) for r in wanted if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"))] == [], "run `make lock`"
+    assert [
+        str(r) for r in wanted if not r.specifier.contains(pins.get(canonicalize_name(r.name), "0"))
+    ] == [], "run `make lock`"

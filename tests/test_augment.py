@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from shelfcount.config import AugmentConfig
 from shelfcount.data import augment
-from shelfcount.data.augment import GREY, EpochSampler, TrainingPhotos, _widen, _widen_boxes, collate
+from shelfcount.data.augment import (
+    GREY,
+    EpochSampler,
+    TrainingPhotos,
+    _widen,
+    _widen_boxes,
+    collate,
+)
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.vision import conditions
 from shelfcount.vision.images import write_photo
@@ -23,7 +30,18 @@ HEIGHT, WIDTH = 96, 128
 # Red, green and blue products on grey: class c is bright in channel c alone.
 RED = {0: (230, 20, 20), 1: (20, 230, 20), 2: (20, 20, 230)}
 # Moves pixels, but leaves every colour as it is.
-GEOMETRY = AugmentConfig(mosaic=0, brightness=0, contrast=0, saturation=0, hue=0, blur=0, noise=0, jpeg=0, perspective=0.5, rotate=8)
+GEOMETRY = AugmentConfig(
+    mosaic=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    hue=0,
+    blur=0,
+    noise=0,
+    jpeg=0,
+    perspective=0.5,
+    rotate=8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +68,26 @@ def _draw(folder: Path, round_: bool) -> Dataset:
         image = np.full((192, 256, 3), GREY, np.uint8)
         for (left, top, right, bottom), c in zip(boxes, classes, strict=True):
             if round_:
-                center, half = ((left + right - 1) / 2, (top + bottom - 1) / 2), ((right - left) / 2, (bottom - top) / 2)
+                center, half = (
+                    ((left + right - 1) / 2, (top + bottom - 1) / 2),
+                    ((right - left) / 2, (bottom - top) / 2),
+                )
                 y, x = np.mgrid[:192, :256]
-                image[((x - center[0]) / half[0]) ** 2 + ((y - center[1]) / half[1]) ** 2 <= 1] = RED[c]
+                image[((x - center[0]) / half[0]) ** 2 + ((y - center[1]) / half[1]) ** 2 <= 1] = (
+                    RED[c]
+                )
             else:
                 image[top:bottom, left:right] = RED[c]
         write_photo(folder / f"{i}.png", image)
-        photos.append(Photo(folder / f"{i}.png", 256, 192, Detections(boxes, classes, ignore=ignore)))
+        photos.append(
+            Photo(folder / f"{i}.png", 256, 192, Detections(boxes, classes, ignore=ignore))
+        )
     return Dataset(("red", "green", "blue"), tuple(photos))
 
 
-def _photos(shelf: Dataset, config: AugmentConfig | None, epochs: int = 100, seed: int = 0) -> TrainingPhotos:
+def _photos(
+    shelf: Dataset, config: AugmentConfig | None, epochs: int = 100, seed: int = 0
+) -> TrainingPhotos:
     return TrainingPhotos(shelf, HEIGHT, WIDTH, config, epochs, seed)
 
 
@@ -95,13 +122,19 @@ def test_sample_depends_on_seed_epoch_and_index_alone(shelf: Dataset) -> None:
         np.random.seed(789)  # noqa: NPY002
         assert _same(again[key], first[key])
     assert not torch.equal(photos[0, 1]["image"], photos[3, 1]["image"])
-    assert not torch.equal(_photos(shelf, AugmentConfig(), seed=1)[0, 1]["image"], first[0, 1]["image"])
+    assert not torch.equal(
+        _photos(shelf, AugmentConfig(), seed=1)[0, 1]["image"], first[0, 1]["image"]
+    )
 
 
 @pytest.mark.parametrize(
-    "config", [AugmentConfig(mosaic=1, mosaic_until=1), AugmentConfig(mosaic=0), GEOMETRY], ids=["mosaic", "plain", "geometry"]
+    "config",
+    [AugmentConfig(mosaic=1, mosaic_until=1), AugmentConfig(mosaic=0), GEOMETRY],
+    ids=["mosaic", "plain", "geometry"],
 )
-def test_boxes_stay_inside_and_columns_belong_together(shelf: Dataset, config: AugmentConfig) -> None:
+def test_boxes_stay_inside_and_columns_belong_together(
+    shelf: Dataset, config: AugmentConfig
+) -> None:
     photos = _photos(shelf, config)
     border = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
     for epoch in range(25):
@@ -120,8 +153,12 @@ def test_boxes_stay_inside_and_columns_belong_together(shelf: Dataset, config: A
     ("perspective", "aspect", "tolerance"),
     [(0.0, 0.0, 2.0), (0.0, 0.15, 2.0), (1.0, 0.15, 2.5)],
 )
-def test_boxes_follow_their_products(round_shelf: Dataset, perspective: float, aspect: float, tolerance: float) -> None:
-    photos = _photos(round_shelf, GEOMETRY.model_copy(update={"perspective": perspective, "aspect": aspect}))
+def test_boxes_follow_their_products(
+    round_shelf: Dataset, perspective: float, aspect: float, tolerance: float
+) -> None:
+    photos = _photos(
+        round_shelf, GEOMETRY.model_copy(update={"perspective": perspective, "aspect": aspect})
+    )
     checked, off = 0, []
     for epoch in range(40):
         sample = photos[epoch, 1]
@@ -144,7 +181,12 @@ def test_boxes_follow_their_products(round_shelf: Dataset, perspective: float, a
 
 def test_no_box_stands_on_the_grey_beside_a_narrowed_photo(shelf: Dataset) -> None:
     # Enlarged, products leave the frame; narrowed after that, the frame reaches where they would be.
-    photos = _photos(shelf, GEOMETRY.model_copy(update={"perspective": 0, "rotate": 0, "scale": (1.3, 1.6), "aspect": 0.3}))
+    photos = _photos(
+        shelf,
+        GEOMETRY.model_copy(
+            update={"perspective": 0, "rotate": 0, "scale": (1.3, 1.6), "aspect": 0.3}
+        ),
+    )
     boxes = 0
     for epoch in range(60):
         sample = photos[epoch, 1]
@@ -158,7 +200,9 @@ def test_no_box_stands_on_the_grey_beside_a_narrowed_photo(shelf: Dataset) -> No
 
 def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> None:
     still = {"rotate": 0, "perspective": 0, "flip": 0, "aspect": 0, "scale": (1.0, 1.0)}
-    photos = _photos(shelf, GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 1.0, **still}))
+    photos = _photos(
+        shelf, GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 1.0, **still})
+    )
     # Translation remains.
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     products = 0
@@ -170,7 +214,9 @@ def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> Non
             pixels = _product_pixels(sample["image"], c)
             covered = np.zeros_like(pixels)
             for left, top, right, bottom in boxes[classes == c]:
-                covered |= (x > left - 1.5) & (x < right + 1.5) & (y > top - 1.5) & (y < bottom + 1.5)
+                covered |= (
+                    (x > left - 1.5) & (x < right + 1.5) & (y > top - 1.5) & (y < bottom + 1.5)
+                )
                 window = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
                 # A sliver fills little of its frame.
                 assert min(window.shape) < 8 or window.mean() > 0.6
@@ -202,10 +248,15 @@ def test_a_product_cut_to_little_is_not_judged(shelf: Dataset) -> None:
 def test_widening_keeps_the_frame_and_pads_with_grey(share: float) -> None:
     image = torch.full((3, 40, 101), 255, dtype=torch.uint8)
     image[:, 10:30, 30:60] = 0
-    wide, boxes = _widen(image, share), _widen_boxes(torch.tensor([[30.0, 10.0, 60.0, 30.0]]), share, 101)
+    wide, boxes = (
+        _widen(image, share),
+        _widen_boxes(torch.tensor([[30.0, 10.0, 60.0, 30.0]]), share, 101),
+    )
     assert wide.shape == image.shape
     rows, columns = np.nonzero(wide[0].numpy() < 60)
-    np.testing.assert_allclose([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], boxes[0], atol=1.5)
+    np.testing.assert_allclose(
+        [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], boxes[0], atol=1.5
+    )
     # The first row shows the white background alone, with as much padding as the width lacks.
     padding = (wide[0, 0] == GREY).sum()
     assert padding == max(101 - round(101 * share), 0)
@@ -249,15 +300,29 @@ def test_collate_stacks_pictures_and_keeps_labels_apart(shelf: Dataset) -> None:
 
 @pytest.mark.parametrize("name", ["yaw", "tilt", "resolution", "small_sensor"])
 def test_conditions_take_the_boxes_along(round_shelf: Dataset, name: str) -> None:
-    still = {"mosaic": 0, "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "blur": 0, "noise": 0, "jpeg": 0}
+    still = {
+        "mosaic": 0,
+        "brightness": 0,
+        "contrast": 0,
+        "saturation": 0,
+        "hue": 0,
+        "blur": 0,
+        "noise": 0,
+        "jpeg": 0,
+    }
     still |= {"aspect": 0, "rotate": 0, "perspective": 0, "scale": (1, 1)}
-    photos = TrainingPhotos(round_shelf, HEIGHT, WIDTH, AugmentConfig(**still, conditions=(name,), condition=1))
+    photos = TrainingPhotos(
+        round_shelf, HEIGHT, WIDTH, AugmentConfig(**still, conditions=(name,), condition=1)
+    )
     judged = 0
     for epoch in range(8):
         sample = photos[epoch, 0]
         assert sample["image"].shape == (3, HEIGHT, WIDTH)
         for (left, top, right, bottom), c, ignore in zip(
-            sample["boxes"].tolist(), sample["classes"].tolist(), sample["ignore"].tolist(), strict=True
+            sample["boxes"].tolist(),
+            sample["classes"].tolist(),
+            sample["ignore"].tolist(),
+            strict=True,
         ):
             seen = np.argwhere(_product_pixels(sample["image"], c))
             if not ignore and len(seen):
@@ -272,17 +337,27 @@ def test_what_is_left_to_judge_is_the_same_under_conditions() -> None:
     assert augment.LEAST_VISIBLE == conditions.LEAST_VISIBLE
 
 
-def test_a_pasted_product_takes_the_place_and_brings_its_class(round_shelf: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pasted_product_takes_the_place_and_brings_its_class(
+    round_shelf: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(augment, "PASTED_SHARE", 1.0)
     monkeypatch.setattr(augment, "LEAST_LIKE", 9.0)
     still = AugmentConfig(
-        **{name: 0 for name in AugmentConfig.model_fields if name not in ("scale", "paste", "conditions")}, scale=(1, 1), paste=1
+        **{
+            name: 0
+            for name in AugmentConfig.model_fields
+            if name not in ("scale", "paste", "conditions")
+        },
+        scale=(1, 1),
+        paste=1,
     )
     photos = TrainingPhotos(round_shelf, 192, 256, still, seed=3)
     seen: Counter[int] = Counter()
     for epoch in range(12):
         sample = photos[epoch, 1]
-        for (left, top, right, bottom), c in zip(sample["boxes"].int().tolist(), sample["classes"].tolist(), strict=True):
+        for (left, top, right, bottom), c in zip(
+            sample["boxes"].int().tolist(), sample["classes"].tolist(), strict=True
+        ):
             middle = sample["image"][:, (top + bottom) // 2, (left + right) // 2]
             assert int(middle.argmax()) == c
             seen[c] += 1
@@ -296,9 +371,22 @@ def test_without_pasting_the_other_random_choices_are_as_before(shelf: Dataset) 
     assert torch.equal(plain["image"], unlikely["image"])
 
 
-def test_a_window_shows_a_part_with_its_labels_and_does_not_judge_what_it_cuts(shelf: Dataset) -> None:
+def test_a_window_shows_a_part_with_its_labels_and_does_not_judge_what_it_cuts(
+    shelf: Dataset,
+) -> None:
     still = AugmentConfig(
-        mosaic=0, scale=(1, 1), aspect=0, rotate=0, perspective=0, brightness=0, contrast=0, saturation=0, hue=0, blur=0, noise=0, jpeg=0
+        mosaic=0,
+        scale=(1, 1),
+        aspect=0,
+        rotate=0,
+        perspective=0,
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        hue=0,
+        blur=0,
+        noise=0,
+        jpeg=0,
     )
     whole = TrainingPhotos(shelf, HEIGHT, WIDTH, still)
     photos = TrainingPhotos(shelf, HEIGHT, WIDTH, still.model_copy(update={"window": 64}))
@@ -311,7 +399,9 @@ def test_a_window_shows_a_part_with_its_labels_and_does_not_judge_what_it_cuts(s
             assert bool((box <= 64).all())
             left, top, right, bottom = box.round().int().tolist()
             # The colour of its class fills the box, wherever the window lies.
-            assert _product_pixels(part["image"], int(c))[top + 2 : bottom - 2, left + 2 : right - 2].all()
+            assert _product_pixels(part["image"], int(c))[
+                top + 2 : bottom - 2, left + 2 : right - 2
+            ].all()
             entire = of["boxes"][of["classes"] == c][0]
             share = (box[2:] - box[:2]).prod() / (entire[2:] - entire[:2]).prod()
             assert bool(ignore) == bool(share < 0.35)

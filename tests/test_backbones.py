@@ -14,7 +14,13 @@ from safetensors.torch import save_file
 
 from shelfcount.records import ShelfcountError
 from shelfcount.training import backbones
-from shelfcount.training.backbones import FAMILY, IMAGENET_MEAN, IMAGENET_STD, load_trunk, make_trunk
+from shelfcount.training.backbones import (
+    FAMILY,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    load_trunk,
+    make_trunk,
+)
 
 
 def _shaken(model: torch.nn.Module) -> torch.nn.Module:
@@ -34,7 +40,10 @@ def _save(state: dict[str, torch.Tensor], path: Path) -> str:
 
 
 def _imagenet(pixels: torch.Tensor) -> torch.Tensor:
-    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    mean, std = (
+        torch.tensor(IMAGENET_MEAN)[:, None, None],
+        torch.tensor(IMAGENET_STD)[:, None, None],
+    )
     return (pixels / 255 - mean) / std
 
 
@@ -46,10 +55,14 @@ def _stride_8(trunk: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def pixels() -> torch.Tensor:
-    return torch.randint(0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)).float()
+    return torch.randint(
+        0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)
+    ).float()
 
 
-def test_torchvisions_file_gives_torchvisions_features(tmp_path: Path, pixels: torch.Tensor) -> None:
+def test_torchvisions_file_gives_torchvisions_features(
+    tmp_path: Path, pixels: torch.Tensor
+) -> None:
     theirs = _shaken(torchvision.models.mobilenet_v2(weights=None))
     file = _save(theirs.state_dict(), tmp_path / "tv.safetensors")
     # Padded like torchvision's; `make_trunk` pads for TFLite.
@@ -63,12 +76,18 @@ def test_torchvisions_file_gives_torchvisions_features(tmp_path: Path, pixels: t
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v4_s", "efficientnet_lite0"])
-def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(tmp_path: Path, pixels: torch.Tensor, architecture: str) -> None:
+def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(
+    tmp_path: Path, pixels: torch.Tensor, architecture: str
+) -> None:
     whole = _shaken(timm.create_model(FAMILY[architecture].timm_name))
     file = _save(whole.state_dict(), tmp_path / "timm.safetensors")
-    plain = timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)).eval()
+    plain = timm.create_model(
+        FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)
+    ).eval()
     expected_state = {k: v for k, v in whole.state_dict().items() if k in plain.state_dict()}
-    folded = timm.create_model(FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)).eval()
+    folded = timm.create_model(
+        FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)
+    ).eval()
     plain.load_state_dict(expected_state)
     load_trunk(folded, architecture, file)
     expected, got = _stride_8(plain, _imagenet(pixels)), _stride_8(folded, (pixels - 127) / 127.5)
@@ -94,30 +113,48 @@ def test_unknown_member_lists_the_family() -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"conv.weight": torch.zeros(8, 3, 3, 3)}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got (8, 3, 3, 3)"),
-        ({"conv.weight": torch.zeros(32, 3, 3, 3)}, "'bn1.weight' must have shape (32,), got nothing"),
+        (
+            {"conv.weight": torch.zeros(8, 3, 3, 3)},
+            "'conv_stem.weight' must have shape (32, 3, 3, 3), got (8, 3, 3, 3)",
+        ),
+        (
+            {"conv.weight": torch.zeros(32, 3, 3, 3)},
+            "'bn1.weight' must have shape (32,), got nothing",
+        ),
         # Numbers and names at one place of the keys.
-        ({"a.0.x": torch.zeros(2), "a.b.x": torch.zeros(3)}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got (2,)"),
+        (
+            {"a.0.x": torch.zeros(2), "a.b.x": torch.zeros(3)},
+            "'conv_stem.weight' must have shape (32, 3, 3, 3), got (2,)",
+        ),
         ({}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got nothing"),
     ],
 )
-def test_weights_that_do_not_fit_name_tensor_and_shapes(tmp_path: Path, state: dict, message: str) -> None:
+def test_weights_that_do_not_fit_name_tensor_and_shapes(
+    tmp_path: Path, state: dict, message: str
+) -> None:
     trunk = make_trunk("mobilenet_v2")
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
     file = _save(state, tmp_path / "w.safetensors")
-    with pytest.raises(ShelfcountError, match=re.escape(f"weights '{file}' do not fit the model: {message}")):
+    with pytest.raises(
+        ShelfcountError, match=re.escape(f"weights '{file}' do not fit the model: {message}")
+    ):
         load_trunk(trunk, "mobilenet_v2", file)
     assert all(torch.equal(before[k], v) for k, v in trunk.state_dict().items())
 
 
 def test_weights_of_another_member_are_refused(tmp_path: Path) -> None:
     file = _save(make_trunk("mobilenet_v2_050").state_dict(), tmp_path / "half.safetensors")
-    with pytest.raises(ShelfcountError, match=r"'conv_stem\.weight' must have shape \(32, 3, 3, 3\), got \(16, 3, 3, 3\)"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"'conv_stem\.weight' must have shape \(32, 3, 3, 3\), got \(16, 3, 3, 3\)",
+    ):
         load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", file)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle"])
-def test_file_that_is_missing_or_no_safetensors_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_file_that_is_missing_or_no_safetensors_is_named(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "w.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -126,27 +163,40 @@ def test_file_that_is_missing_or_no_safetensors_is_named(tmp_path: Path, content
 
 
 def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
-    file = _save({"a": torch.ones(2, dtype=torch.float16), "n": torch.ones(1, dtype=torch.int64)}, tmp_path / "h.safetensors")
+    file = _save(
+        {"a": torch.ones(2, dtype=torch.float16), "n": torch.ones(1, dtype=torch.int64)},
+        tmp_path / "h.safetensors",
+    )
     state = backbones.read_safetensors(Path(file))
     assert (state["a"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
 
 
-def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What HF_HUB_OFFLINE=1 sets when the hub's client is first imported, and no cache to fall back on.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ShelfcountError, match=r"weights of timm's 'mobilenetv2_100' could not be fetched .* --set model\.weights=shipped"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"weights of timm's 'mobilenetv2_100' could not be fetched .* --set model\.weights=shipped",
+    ):
         load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", "network")
 
 
 def test_the_fused_trunk_is_mobilenet_v2_from_stride_8_on() -> None:
     plain, fused = make_trunk("mobilenet_v2"), make_trunk("mobilenet_v2_fused")
     for theirs, mine in ((3, 2), (4, 3)):
-        shapes = [{k: v.shape for k, v in trunk.blocks[i].state_dict().items()} for trunk, i in ((plain, theirs), (fused, mine))]
+        shapes = [
+            {k: v.shape for k, v in trunk.blocks[i].state_dict().items()}
+            for trunk, i in ((plain, theirs), (fused, mine))
+        ]
         assert shapes[0] == shapes[1]
     assert fused.feature_info.channels() == [32, 96, 160]
 
 
 def test_the_fused_trunk_says_that_nobody_publishes_its_weights() -> None:
-    with pytest.raises(ShelfcountError, match="nobody publishes ImageNet weights for 'mobilenet_v2_fused'"):
+    with pytest.raises(
+        ShelfcountError, match="nobody publishes ImageNet weights for 'mobilenet_v2_fused'"
+    ):
         load_trunk(make_trunk("mobilenet_v2_fused"), "mobilenet_v2_fused", "network")

@@ -27,18 +27,32 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
         yield lambda *_: None
 
     plan = bench.Plan(runs=6, baseline_runs=3, threads=(1, 2))
-    result = bench.measure(bundle, str(overfit.run), overfit.photos, tmp_path, run=overfit.run, plan=plan, bar=bar)
+    result = bench.measure(
+        bundle, str(overfit.run), overfit.photos, tmp_path, run=overfit.run, plan=plan, bar=bar
+    )
     bench_page.write(tmp_path, result)
-    assert stages == ["exporting", "measuring F1", "measuring latency, 1 thread", "measuring latency, 2 threads", "profiling operators"]
+    assert stages == [
+        "exporting",
+        "measuring F1",
+        "measuring latency, 1 thread",
+        "measuring latency, 2 threads",
+        "profiling operators",
+    ]
     forms = ["LiteRT int8", "PyTorch float32", "LiteRT float32", "LiteRT float16", "LiteRT dynamic"]
     assert [row.variant for row in result.rows if row.role == "phone"] == forms
-    assert [row.variant for row in result.rows if row.role == "baseline"] == ["PyTorch float32", "LiteRT float32", "LiteRT int8"]
+    assert [row.variant for row in result.rows if row.role == "baseline"] == [
+        "PyTorch float32",
+        "LiteRT float32",
+        "LiteRT int8",
+    ]
     assert result.rows[result.reference].variant == "LiteRT float32"
     assert list(result.left_out) == []
     for row in result.rows:
         # One network in several number formats: the same work; and each form was measured whole.
         assert row.macs == result.rows[0].macs
-        assert [(t.threads, t.runs) for t in row.by_threads] == [(t, 6 if row.role == "phone" else 3) for t in (1, 2)]
+        assert [(t.threads, t.runs) for t in row.by_threads] == [
+            (t, 6 if row.role == "phone" else 3) for t in (1, 2)
+        ]
         assert row.memory > 0
         assert row.f1 is not None
         assert row.preparation.p50 > 0
@@ -69,7 +83,9 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
         assert row.best_f1[1] >= row.f1
 
 
-def test_a_bundle_against_a_larger_one_in_the_short_form(overfit, artifact: Callable[[str], bytes], bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_against_a_larger_one_in_the_short_form(
+    overfit, artifact: Callable[[str], bytes], bundle: Path, tmp_path: Path
+) -> None:
     files = {"model.tflite": artifact("float32"), RAW_MODEL: b"not used here"}
     larger = write_bundle(tmp_path / "larger", read_spec(overfit.run), files, "float32", {})
     result = bench.measure(bundle, str(larger.path), overfit.photos, tmp_path, plan=bench.QUICK)

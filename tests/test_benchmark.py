@@ -8,11 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shelfcount.evaluation.benchmark import Latency, Ratio, Row, f1_gain, latency, ratio, take_turns, times_words, verdict
+from shelfcount.evaluation.benchmark import (
+    Latency,
+    Ratio,
+    Row,
+    f1_gain,
+    latency,
+    ratio,
+    take_turns,
+    times_words,
+    verdict,
+)
 
 LATENCY = Latency(1.0, 1.1, 1.2, runs=10, warmup=1, threads=1)
 PHONE = Row("phone", "LiteRT int8", "random", 3_000_000, 10, 20, LATENCY, 0.84, 0.5, 0.1)
-BASELINE = Row("resnet50", "PyTorch float32", "random", 150_000_000, 1000, 2000, LATENCY, None, None, None)
+BASELINE = Row(
+    "resnet50", "PyTorch float32", "random", 150_000_000, 1000, 2000, LATENCY, None, None, None
+)
 
 
 def calls(order: list[str], **milliseconds: float) -> dict[str, Callable[[], float]]:
@@ -29,12 +41,18 @@ def test_models_take_turns_and_run_as_often_as_asked() -> None:
     order: list[str] = []
     told: list[tuple[int, int]] = []
     times = take_turns(
-        calls(order, slow=9.0, fast=1.0), {"slow": 3, "fast": 9}, warmup=2, progress=lambda done, total: told.append((done, total))
+        calls(order, slow=9.0, fast=1.0),
+        {"slow": 3, "fast": 9},
+        warmup=2,
+        progress=lambda done, total: told.append((done, total)),
     )
     assert order[:4] == ["slow", "slow", "fast", "fast"]
     # The 3 of the slow one are spread over the 9 rounds.
     assert order[4:] == ["slow", "fast", "fast", "fast"] * 3
-    assert {name: values.tolist() for name, values in times.items()} == {"slow": [9.0] * 3, "fast": [1.0] * 9}
+    assert {name: values.tolist() for name, values in times.items()} == {
+        "slow": [9.0] * 3,
+        "fast": [1.0] * 9,
+    }
     assert told == [(i + 1, 12) for i in range(12)]
 
 
@@ -47,7 +65,9 @@ def test_equal_numbers_of_runs_alternate_strictly() -> None:
 def test_percentiles_are_numpys() -> None:
     times = np.random.default_rng(0).normal(10, 1, 50)
     found = latency(times, warmup=3, threads=4)
-    np.testing.assert_allclose([found.p50, found.p90, found.p99], np.percentile(times, (50, 90, 99)), atol=5e-4)
+    np.testing.assert_allclose(
+        [found.p50, found.p90, found.p99], np.percentile(times, (50, 90, 99)), atol=5e-4
+    )
     assert (found.runs, found.warmup, found.threads) == (50, 3, 4)
 
 
@@ -62,7 +82,10 @@ def test_ratio_is_taken_pair_by_pair() -> None:
 def test_two_equal_calls_show_no_difference() -> None:
     rng = np.random.default_rng(0)
     speed = ratio(rng.normal(10, 1, 50), rng.normal(10, 1, 50))
-    assert any(line.startswith("no difference in latency beyond noise") for line in verdict(PHONE, BASELINE, speed))
+    assert any(
+        line.startswith("no difference in latency beyond noise")
+        for line in verdict(PHONE, BASELINE, speed)
+    )
 
 
 def test_verdict_claims_what_was_measured() -> None:
@@ -71,10 +94,14 @@ def test_verdict_claims_what_was_measured() -> None:
     assert lines[0] == "50 times smaller (3.00 MB against 150.0 MB)"
     assert lines[1] == "80 times faster (70 to 90 over paired runs)"
     assert "not measured" in lines[2]
-    assert verdict(PHONE, replace(BASELINE, f1=0.86), Ratio(80.2, 70.4, 90.1))[2:] == ["F1 0.840 against 0.860"]
+    assert verdict(PHONE, replace(BASELINE, f1=0.86), Ratio(80.2, 70.4, 90.1))[2:] == [
+        "F1 0.840 against 0.860"
+    ]
     swept = [replace(PHONE, best_f1=(0.5, 0.85)), replace(BASELINE, f1=0.86, best_f1=(0.31, 0.883))]
     said = verdict(*swept, Ratio(80.2, 70.4, 90.1))[3]
-    assert said.endswith("best on these very photos, at scores of 0.50 and 0.31, F1 0.850 against 0.883")
+    assert said.endswith(
+        "best on these very photos, at scores of 0.50 and 0.31, F1 0.850 against 0.883"
+    )
 
 
 def test_a_difference_in_f1_is_held_against_the_photos() -> None:
@@ -91,14 +118,23 @@ def test_a_difference_in_f1_is_held_against_the_photos() -> None:
     assert f1_gain(ours, worse, rng) == pytest.approx((0.1, 0.1))
     rival = replace(BASELINE, f1=0.86)
     said = verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.021, 0.004))[2]
-    assert said == "F1 0.840 against 0.860, no difference beyond what these photos can tell (-0.021 to +0.004)"
+    assert (
+        said
+        == "F1 0.840 against 0.860, no difference beyond what these photos can tell (-0.021 to +0.004)"
+    )
     said = verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.031, -0.008))[2]
-    assert said == "F1 0.840 against 0.860, a difference of -0.031 to -0.008 over resamples of the photos"
+    assert (
+        said
+        == "F1 0.840 against 0.860, a difference of -0.031 to -0.008 over resamples of the photos"
+    )
 
 
 @pytest.mark.parametrize(
     ("size", "words"),
-    [(3_060_000, "of one size (3.00 MB against 3.1 MB)"), (1_500_000, "2.0 times larger (3.00 MB against 1.5 MB)")],
+    [
+        (3_060_000, "of one size (3.00 MB against 3.1 MB)"),
+        (1_500_000, "2.0 times larger (3.00 MB against 1.5 MB)"),
+    ],
 )
 def test_a_baseline_that_is_not_larger(size: int, words: str) -> None:
     assert verdict(PHONE, replace(BASELINE, size=size), Ratio(2.0, 1.9, 2.1))[0] == words
@@ -120,7 +156,10 @@ def test_the_network_is_what_post_processing_leaves() -> None:
 
 def test_what_was_not_measured_stays_none() -> None:
     written = BASELINE.to_json()
-    assert [written[key] for key in ("f1", "map", "count_error", "memory", "outside", "operators", "times_bundle")] == [None] * 7
+    assert [
+        written[key]
+        for key in ("f1", "map", "count_error", "memory", "outside", "operators", "times_bundle")
+    ] == [None] * 7
     assert written["latency"]["p50"] == 1.0
 
 
@@ -140,4 +179,7 @@ def test_a_ratio_in_words(times: Ratio | None, words: str) -> None:
 
 @pytest.mark.parametrize("speed", [Ratio(1.0, 0.9, 1.1), Ratio(1.05, 1.0, 1.2)])
 def test_range_that_holds_one_is_no_difference(speed: Ratio) -> None:
-    assert verdict(PHONE, BASELINE, speed)[1] == f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})"
+    assert (
+        verdict(PHONE, BASELINE, speed)[1]
+        == f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})"
+    )

@@ -18,7 +18,15 @@ from shelfcount.deploy.bundle import check_free, write_bundle
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import LiteRTDetector, digest, read_bundle
 
-SPEC = ModelSpec("tiny", "mobilenet_v2_050", ("cola", "Käse 1\u2028x"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), 0.31)
+SPEC = ModelSpec(
+    "tiny",
+    "mobilenet_v2_050",
+    ("cola", "Käse 1\u2028x"),
+    64,
+    64,
+    (AnchorLevel(8, ((20.0, 10.0),)),),
+    0.31,
+)
 MODEL = b"TFL3 not read by the reader" * 5
 FILES = {"model.tflite": MODEL, "model-raw.tflite": MODEL}
 OTHER = {**FILES, "model.tflite": MODEL[1:]}
@@ -54,15 +62,32 @@ def test_bundle_comes_back_as_written(written: Path) -> None:
     assert bundle.measured == {"f1": 0.5}
     assert bundle.model_bytes == len(MODEL)
     assert bundle.sha256 == hashlib.sha256((written / "model.json").read_bytes()).hexdigest()
-    assert (bundle.spec.classes, bundle.spec.levels, bundle.spec.score_threshold) == (SPEC.classes, SPEC.levels, 0.31)
+    assert (bundle.spec.classes, bundle.spec.levels, bundle.spec.score_threshold) == (
+        SPEC.classes,
+        SPEC.levels,
+        0.31,
+    )
     assert "torch" in bundle.spec.provenance["export_versions"]
     assert (written / "labels.txt").read_bytes() == "cola\nKäse 1\u2028x\n".encode()
-    assert sorted(p.name for p in written.iterdir()) == ["labels.txt", "model-raw.tflite", "model.json", "model.tflite"]
+    assert sorted(p.name for p in written.iterdir()) == [
+        "labels.txt",
+        "model-raw.tflite",
+        "model.json",
+        "model.tflite",
+    ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(["model.tflite", "labels.txt", "model.json"]), at=st.integers(0, 10**6), flip=st.integers(1, 255))
-def test_any_changed_byte_is_refused_by_name(written: Path, tmp_path: Path, name: str, at: int, flip: int) -> None:
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.sampled_from(["model.tflite", "labels.txt", "model.json"]),
+    at=st.integers(0, 10**6),
+    flip=st.integers(1, 255),
+)
+def test_any_changed_byte_is_refused_by_name(
+    written: Path, tmp_path: Path, name: str, at: int, flip: int
+) -> None:
     folder = Path(shutil.copytree(written, tmp_path / "copy", dirs_exist_ok=True))
     data = bytearray((written / name).read_bytes())
     data[at % len(data)] ^= flip
@@ -83,7 +108,10 @@ def test_any_changed_byte_is_refused_by_name(written: Path, tmp_path: Path, name
 def test_cut_file_is_refused_by_name(folder: Path, name: str, left: int) -> None:
     (folder / name).write_bytes((folder / name).read_bytes()[:left])
     with pytest.raises(
-        ShelfcountError, match=r"shelf' is not a bundle" if name == "model.json" else rf"shelf/{name}' was changed or damaged"
+        ShelfcountError,
+        match=r"shelf' is not a bundle"
+        if name == "model.json"
+        else rf"shelf/{name}' was changed or damaged",
     ):
         read_bundle(folder)
 
@@ -92,7 +120,10 @@ def test_swapped_files_are_refused(folder: Path) -> None:
     (folder / "model.tflite").rename(folder / "x")
     (folder / "labels.txt").rename(folder / "model.tflite")
     (folder / "x").rename(folder / "labels.txt")
-    with pytest.raises(ShelfcountError, match=rf"model\.tflite' was changed .* must be {hashlib.sha256(MODEL).hexdigest()[:12]}"):
+    with pytest.raises(
+        ShelfcountError,
+        match=rf"model\.tflite' was changed .* must be {hashlib.sha256(MODEL).hexdigest()[:12]}",
+    ):
         read_bundle(folder)
 
 
@@ -107,29 +138,48 @@ def test_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
 
 
 def test_folder_without_model_json_says_how_to_make_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"is not a bundle: .*shelfcount export RUN --out BUNDLE"):
+    with pytest.raises(
+        ShelfcountError, match=r"is not a bundle: .*shelfcount export RUN --out BUNDLE"
+    ):
         read_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda head: head.update(format=2), r"model\.json' must have format 1, got 2\. It was made by another version"),
+        (
+            lambda head: head.update(format=2),
+            r"model\.json' must have format 1, got 2\. It was made by another version",
+        ),
         (lambda head: head.pop("format"), r"model\.json' must have format 1, got None"),
         (lambda head: head.pop("recipe"), r"model\.json' lacks or mistypes KeyError\('recipe'\)"),
         (lambda head: head.update(files=["model.tflite"]), r"model\.json' lacks or mistypes"),
-        (lambda head: head["files"].pop("labels.txt"), r"model\.json' must list labels\.txt, got \['model-raw\.tflite', 'model\.tflite'\]"),
-        (lambda head: head["spec"].update(height="tall"), r"model\.json': this is not a model spec"),
+        (
+            lambda head: head["files"].pop("labels.txt"),
+            r"model\.json' must list labels\.txt, got \['model-raw\.tflite', 'model\.tflite'\]",
+        ),
+        (
+            lambda head: head["spec"].update(height="tall"),
+            r"model\.json': this is not a model spec",
+        ),
         (
             lambda head: head["spec"]["classes"].append("chalk"),
             r"labels\.txt' must list the 3 classes of model\.json in their order, got 2 lines",
         ),
         (lambda head: head["spec"]["classes"].reverse(), r"labels\.txt' must list the 2 classes"),
-        (lambda head: head["files"].update({"../../secret": "0"}), r"lists '\.\./\.\./secret', which lies outside the bundle"),
-        (lambda head: head["files"].update({"/etc/hostname": "0"}), "lists '/etc/hostname', which lies outside the bundle"),
+        (
+            lambda head: head["files"].update({"../../secret": "0"}),
+            r"lists '\.\./\.\./secret', which lies outside the bundle",
+        ),
+        (
+            lambda head: head["files"].update({"/etc/hostname": "0"}),
+            "lists '/etc/hostname', which lies outside the bundle",
+        ),
     ],
 )
-def test_head_that_does_not_fit_is_refused_by_name(folder: Path, change: Callable[[dict[str, Any]], None], said: str) -> None:
+def test_head_that_does_not_fit_is_refused_by_name(
+    folder: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
     edit(folder, change)
     with pytest.raises(ShelfcountError, match=said):
         read_bundle(folder)
@@ -151,7 +201,10 @@ def test_file_that_is_no_model_is_refused_by_the_runtime(written: Path) -> None:
 def test_model_of_another_input_is_refused(bundle: Path) -> None:
     opened = read_bundle(bundle)
     wrong = ModelSpec("other", "mobilenet_v2_050", opened.spec.classes, 64, 64, opened.spec.levels)
-    with pytest.raises(ShelfcountError, match=r"must take uint8 \(1, 64, 64, 3\) and give 4 outputs, got uint8 \(1, 96, 96, 3\)"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"must take uint8 \(1, 64, 64, 3\) and give 4 outputs, got uint8 \(1, 96, 96, 3\)",
+    ):
         LiteRTDetector((bundle / "model.tflite").read_bytes(), wrong)
 
 
@@ -179,7 +232,9 @@ def _no_room(*_: Any, **__: Any) -> int:
     raise OSError(28, "No space left on device")
 
 
-def test_failed_writing_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_writing_leaves_the_old_bundle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = read_bundle(folder).sha256
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", _no_room)
@@ -192,12 +247,20 @@ def test_failed_writing_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.
 
 
 def test_existing_is_kept_without_force(folder: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"shelf' exists already\. Choose another --out, or replace it with --force"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"shelf' exists already\. Choose another --out, or replace it with --force",
+    ):
         write_bundle(folder, SPEC, FILES, "int8", {})
 
 
 @pytest.mark.parametrize(
-    "content", [{"holiday.jpg": "x"}, {"model.json": '{"modelTopology": {}}', "weights.bin": "x"}, {"model.json": "{"}]
+    "content",
+    [
+        {"holiday.jpg": "x"},
+        {"model.json": '{"modelTopology": {}}', "weights.bin": "x"},
+        {"model.json": "{"},
+    ],
 )
 def test_force_keeps_what_is_no_bundle(tmp_path: Path, content: dict[str, str]) -> None:
     for name, text in content.items():

@@ -22,9 +22,23 @@ FACTS = {
     "attribution": "A. Person",
     "best_epoch": 4,
     "minutes": 1.5,
-    "trained": {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a machine", "versions": {}},
+    "trained": {
+        "date": "2026-01-02 03:04 UTC",
+        "commit": "abc",
+        "device": "a machine",
+        "versions": {},
+    },
 }
-SPEC = ModelSpec("shelf-64", "mobilenet_v2_050", CLASSES, 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), 0.4, provenance=FACTS)
+SPEC = ModelSpec(
+    "shelf-64",
+    "mobilenet_v2_050",
+    CLASSES,
+    64,
+    64,
+    (AnchorLevel(8, ((20.0, 10.0),)),),
+    0.4,
+    provenance=FACTS,
+)
 FILES = {"model.tflite": b"a" * 2_500_000, "model-raw.tflite": b"b" * 4_000_000}
 MEASURED = {"f1_pytorch": 0.91, "f1": 0.9, "validation_photos": 24, "calibration_photos": 64}
 
@@ -40,14 +54,18 @@ def evaluation() -> Evaluation:
 
 def text(*evaluations: tuple[str, Evaluation]) -> str:
     tolerance = Tolerance(0.8, 0.1, "Because.")
-    return card.write(SPEC, FILES, "int8", MEASURED, tolerance, evaluations or (("test", evaluation()),)).decode()
+    return card.write(
+        SPEC, FILES, "int8", MEASURED, tolerance, evaluations or (("test", evaluation()),)
+    ).decode()
 
 
 def test_card_holds_figures_licence_and_origin() -> None:
     said = text(("validation", evaluation()), ("test", evaluation()))
     # 10 of 14 right, both ways.
     assert "| test: 1 photos, 14 products | 0.714 | 0.714 | 0.714 | 1.000 |" in said
-    assert "F1 0.910 in PyTorch, 0.900 in this file on the 24 validation photos (-1.00 points)" in said
+    assert (
+        "F1 0.910 in PyTorch, 0.900 in this file on the 24 validation photos (-1.00 points)" in said
+    )
     assert "2.50 MB" in said
     assert "4.00 MB" in said
     assert hashlib.sha256(FILES["model.tflite"]).hexdigest() in said
@@ -64,14 +82,19 @@ def test_without_test_photos_the_card_says_so() -> None:
 def test_weaknesses_are_named() -> None:
     lines = card.weaknesses(evaluation())
     assert "cola is taken for lime: 4 of 12." in lines
-    assert any(line.startswith("Fewer than 10 examples") and line.endswith("lime.") for line in lines)
+    assert any(
+        line.startswith("Fewer than 10 examples") and line.endswith("lime.") for line in lines
+    )
     # 2 of 6 reported limes are right: F1 a half; but two examples are too few to call the class weak.
     assert not any("F1 below" in line for line in lines)
 
 
 def test_classes_without_examples_are_listed_apart_and_tables_hold() -> None:
     said = text()
-    assert "No product of these classes stands on the test photos, so nothing is known of them: ghost|ly." in said
+    assert (
+        "No product of these classes stands on the test photos, so nothing is known of them: ghost|ly."
+        in said
+    )
     rows = [line for line in said.split("### By class")[1].splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert {row.count("|") for row in rows} == {7}

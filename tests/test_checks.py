@@ -38,8 +38,22 @@ WIDTH, HEIGHT = 384, 288
 @pytest.fixture(scope="module")
 def shelves(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Sixteen good photos of 6 classes, without shelves' common flaws."""
-    params = ShelfParams(WIDTH, HEIGHT, rows=(3, 3), facings=(8, 10), gap=0, occlusion=0, back_row=0, yaw=5, tilt=2, light=0.3, blur=0)
-    return generate(tmp_path_factory.mktemp("checks") / "shelves", photos=16, classes=6, seed=2, params=params)
+    params = ShelfParams(
+        WIDTH,
+        HEIGHT,
+        rows=(3, 3),
+        facings=(8, 10),
+        gap=0,
+        occlusion=0,
+        back_row=0,
+        yaw=5,
+        tilt=2,
+        light=0.3,
+        blur=0,
+    )
+    return generate(
+        tmp_path_factory.mktemp("checks") / "shelves", photos=16, classes=6, seed=2, params=params
+    )
 
 
 def found(dataset: Dataset, against: Dataset | None = None) -> dict[str, list[Finding]]:
@@ -55,7 +69,9 @@ def changed(dataset: Dataset, index: int, **changes: object) -> Dataset:
     return dataclasses.replace(dataset, photos=tuple(photos))
 
 
-def repainted(dataset: Dataset, index: int, path: Path, paint: Callable[[np.ndarray], np.ndarray]) -> Dataset:
+def repainted(
+    dataset: Dataset, index: int, path: Path, paint: Callable[[np.ndarray], np.ndarray]
+) -> Dataset:
     """With one photo painted over, its labels as they were."""
     write_photo(path, paint(read_photo(dataset.photos[index].path)))
     return changed(dataset, index, path=path)
@@ -67,9 +83,15 @@ def labelled(number: int, name: str = "cola") -> Dataset:
 
 
 def classes_of(numbers: dict[str, int], photos: int = 2) -> Dataset:
-    truth = Detections(np.tile([1, 2, 30, 40], (sum(numbers.values()), 1)), np.repeat(np.arange(len(numbers)), list(numbers.values())))
+    truth = Detections(
+        np.tile([1, 2, 30, 40], (sum(numbers.values()), 1)),
+        np.repeat(np.arange(len(numbers)), list(numbers.values())),
+    )
     parts = np.array_split(np.arange(len(truth)), photos)
-    return Dataset(tuple(numbers), tuple(Photo(Path(f"{i}.jpg"), 96, 96, truth[part]) for i, part in enumerate(parts)))
+    return Dataset(
+        tuple(numbers),
+        tuple(Photo(Path(f"{i}.jpg"), 96, 96, truth[part]) for i, part in enumerate(parts)),
+    )
 
 
 def row(*lefts: float, top: float = 50, width: float = 20, height: float = 40) -> np.ndarray:
@@ -94,11 +116,28 @@ def damaged(tmp_path: Path) -> Report:
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 90 degrees clockwise
     Image.fromarray(noise).save(tmp_path / "side.jpg", exif=exif)
-    sizes = {"good.png": (100, 60), "half.jpg": (100, 60), "small.jpg": (200, 120), "side.jpg": (100, 60), "gone.jpg": (100, 60)}
-    boxes = [(10, 10, 20, 30), (150, 10, 20, 30), (90, 10, 60, 30), (10, 10, 0, 30), (99.2, 10, 1, 30), (80, 10, 30, 30)]
+    sizes = {
+        "good.png": (100, 60),
+        "half.jpg": (100, 60),
+        "small.jpg": (200, 120),
+        "side.jpg": (100, 60),
+        "gone.jpg": (100, 60),
+    }
+    boxes = [
+        (10, 10, 20, 30),
+        (150, 10, 20, 30),
+        (90, 10, 60, 30),
+        (10, 10, 0, 30),
+        (99.2, 10, 1, 30),
+        (80, 10, 30, 30),
+    ]
     labels = {
-        "images": [{"id": i, "file_name": name, "width": w, "height": h} for i, (name, (w, h)) in enumerate(sizes.items())],
-        "annotations": [{"image_id": 0, "category_id": 1, "bbox": box} for box in boxes] + [{"image_id": 77, "category_id": 1}],
+        "images": [
+            {"id": i, "file_name": name, "width": w, "height": h}
+            for i, (name, (w, h)) in enumerate(sizes.items())
+        ],
+        "annotations": [{"image_id": 0, "category_id": 1, "bbox": box} for box in boxes]
+        + [{"image_id": 77, "category_id": 1}],
         "categories": [{"id": 1, "name": "cola"}],
     }
     (tmp_path / "labels.json").write_text(json.dumps(labels))
@@ -107,7 +146,11 @@ def damaged(tmp_path: Path) -> Report:
 
 def test_what_reading_left_out_is_told_by_kind(damaged: Report) -> None:
     kinds = Counter((f.severity, f.kind) for f in damaged.findings)
-    assert {key: kinds[key] for key in kinds if key[1].startswith("box") or key[1].endswith("photo") or key[1].startswith("un")} == {
+    assert {
+        key: kinds[key]
+        for key in kinds
+        if key[1].startswith("box") or key[1].endswith("photo") or key[1].startswith("un")
+    } == {
         ("error", "missing-photo"): 1,
         ("error", "broken-photo"): 2,
         ("warning", "box-outside"): 2,
@@ -122,8 +165,12 @@ def test_what_reading_left_out_is_told_by_kind(damaged: Report) -> None:
 def test_missing_and_broken_photos_are_named(damaged: Report) -> None:
     files = {f.kind: f.file for f in damaged.findings if f.kind == "missing-photo"}
     assert files["missing-photo"] == Path(damaged.dataset.name).parent / "gone.jpg"
-    broken = {f.file.name: f.message for f in damaged.findings if f.kind == "broken-photo" and f.file}
-    assert "photo 'half.jpg' is cut short: its JPEG data has no end (900 bytes)" in broken["half.jpg"]
+    broken = {
+        f.file.name: f.message for f in damaged.findings if f.kind == "broken-photo" and f.file
+    }
+    assert (
+        "photo 'half.jpg' is cut short: its JPEG data has no end (900 bytes)" in broken["half.jpg"]
+    )
     assert "must be of the stated size 200 x 120, got 100 x 60" in broken["small.jpg"]
 
 
@@ -135,7 +182,10 @@ def test_photo_that_breaks_after_reading_is_an_error(shelves: Dataset, tmp_path:
 
 
 def test_look_refuses_a_photo_of_another_size(shelves: Dataset) -> None:
-    with pytest.raises(ShelfcountError, match=f"must be of the size 200 x {HEIGHT} that its labels were read with, got {WIDTH} x {HEIGHT}"):
+    with pytest.raises(
+        ShelfcountError,
+        match=f"must be of the size 200 x {HEIGHT} that its labels were read with, got {WIDTH} x {HEIGHT}",
+    ):
         look_at(dataclasses.replace(shelves.photos[0], width=200))
 
 
@@ -152,11 +202,17 @@ def dark(image: np.ndarray) -> np.ndarray:
 
 def glaring(image: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
-    return np.clip(image + 255 * np.exp(-((x / 0.6) ** 2) - (y / 0.6) ** 2)[..., None], 0, 255).astype(np.uint8)
+    return np.clip(
+        image + 255 * np.exp(-((x / 0.6) ** 2) - (y / 0.6) ** 2)[..., None], 0, 255
+    ).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("kind", "paint"), [("blurred", blurred), ("dark", dark), ("glare", glaring)])
-def test_spoilt_photo_is_found_and_no_other(shelves: Dataset, tmp_path: Path, kind: str, paint: Callable) -> None:
+@pytest.mark.parametrize(
+    ("kind", "paint"), [("blurred", blurred), ("dark", dark), ("glare", glaring)]
+)
+def test_spoilt_photo_is_found_and_no_other(
+    shelves: Dataset, tmp_path: Path, kind: str, paint: Callable
+) -> None:
     (finding,) = found(repainted(shelves, 2, tmp_path / "spoilt.jpg", paint))[kind]
     assert finding.file == tmp_path / "spoilt.jpg"
     assert finding.degree > 1
@@ -173,11 +229,21 @@ def test_slight_blur_on_a_large_photo_is_none(shelves: Dataset, tmp_path: Path) 
 
 def test_products_of_few_pixels_are_told(shelves: Dataset, tmp_path: Path) -> None:
     photo = shelves.photos[0]
-    write_photo(tmp_path / "small.jpg", cv2.resize(read_photo(photo.path), (WIDTH // 6, HEIGHT // 6), interpolation=cv2.INTER_AREA))
-    small = Photo(tmp_path / "small.jpg", WIDTH // 6, HEIGHT // 6, photo.truth.replace(boxes=photo.truth.boxes / 6))
+    write_photo(
+        tmp_path / "small.jpg",
+        cv2.resize(read_photo(photo.path), (WIDTH // 6, HEIGHT // 6), interpolation=cv2.INTER_AREA),
+    )
+    small = Photo(
+        tmp_path / "small.jpg",
+        WIDTH // 6,
+        HEIGHT // 6,
+        photo.truth.replace(boxes=photo.truth.boxes / 6),
+    )
     side = float(np.median((small.truth.boxes[:, 2:] - small.truth.boxes[:, :2]).min(axis=1)))
     messages = [f.message for f in quality(look_at(small)) if f.kind == "low-resolution"]
-    assert messages == [f"small.jpg: half of the products are narrower than {side:.1f} pixels; 12 is the least"]
+    assert messages == [
+        f"small.jpg: half of the products are narrower than {side:.1f} pixels; 12 is the least"
+    ]
 
 
 def test_photo_without_boxes_is_told(shelves: Dataset) -> None:
@@ -185,8 +251,15 @@ def test_photo_without_boxes_is_told(shelves: Dataset) -> None:
     assert finding.file == shelves.photos[1].path
 
 
-def test_photo_unlike_the_rest_is_told_once_there_is_a_rest(shelves: Dataset, tmp_path: Path) -> None:
-    odd = repainted(shelves, 5, tmp_path / "odd.jpg", lambda image: np.random.default_rng(0).integers(0, 255, image.shape, np.uint8))
+def test_photo_unlike_the_rest_is_told_once_there_is_a_rest(
+    shelves: Dataset, tmp_path: Path
+) -> None:
+    odd = repainted(
+        shelves,
+        5,
+        tmp_path / "odd.jpg",
+        lambda image: np.random.default_rng(0).integers(0, 255, image.shape, np.uint8),
+    )
     (finding,) = found(odd)["unlike-the-rest"]
     assert finding.file == tmp_path / "odd.jpg"
     assert "unlike-the-rest" not in found(odd.subset(range(FEWEST_TO_COMPARE - 1)))
@@ -213,7 +286,9 @@ def test_photo_lying_on_its_side_is_told(shelves: Dataset, tmp_path: Path) -> No
     photo = shelves.photos[4]
     write_photo(tmp_path / "side.jpg", np.ascontiguousarray(np.rot90(read_photo(photo.path), -1)))
     left, top, right, bottom = photo.truth.boxes.T
-    truth = photo.truth.replace(boxes=np.stack([HEIGHT - bottom, left, HEIGHT - top, right], axis=1))
+    truth = photo.truth.replace(
+        boxes=np.stack([HEIGHT - bottom, left, HEIGHT - top, right], axis=1)
+    )
     side = changed(shelves, 4, path=tmp_path / "side.jpg", width=HEIGHT, height=WIDTH, truth=truth)
     (finding,) = found(side)["orientation"]
     assert "with the photo turned by 270 degrees clockwise" in finding.message
@@ -227,27 +302,47 @@ def test_same_file_twice_and_labels_that_differ(shelves: Dataset, tmp_path: Path
     (tmp_path / "again.jpg").write_bytes(photo.path.read_bytes())
     again = dataclasses.replace(photo, path=tmp_path / "again.jpg")
     (finding,) = found(dataclasses.replace(shelves, photos=(*shelves.photos, again)))["duplicate"]
-    assert (finding.severity, finding.file, finding.others) == ("warning", photo.path, (again.path,))
+    assert (finding.severity, finding.file, finding.others) == (
+        "warning",
+        photo.path,
+        (again.path,),
+    )
     other = dataclasses.replace(again, truth=again.truth[1:])
     (finding,) = found(dataclasses.replace(shelves, photos=(*shelves.photos, other)))["duplicate"]
     assert finding.severity == "error"
-    assert finding.message == f"{photo.path.name} is the same file as again.jpg, but their labels differ"
+    assert (
+        finding.message
+        == f"{photo.path.name} is the same file as again.jpg, but their labels differ"
+    )
 
 
-def test_nearly_the_same_picture_is_a_note_within_and_a_leak_between(shelves: Dataset, tmp_path: Path) -> None:
+def test_nearly_the_same_picture_is_a_note_within_and_a_leak_between(
+    shelves: Dataset, tmp_path: Path
+) -> None:
     first, second = shelves.subset(range(8)), shelves.subset(range(8, 16))
-    write_photo(tmp_path / "near.jpg", np.clip(read_photo(first.photos[2].path) * 0.9 + 12, 0, 255).astype(np.uint8), 60)
+    write_photo(
+        tmp_path / "near.jpg",
+        np.clip(read_photo(first.photos[2].path) * 0.9 + 12, 0, 255).astype(np.uint8),
+        60,
+    )
     near = dataclasses.replace(first.photos[2], path=tmp_path / "near.jpg")
     (finding,) = found(dataclasses.replace(first, photos=(*first.photos, near)))["near-duplicate"]
     assert (finding.severity, finding.others) == ("note", (near.path,))
     leaky = dataclasses.replace(second, photos=(*second.photos, near), name="test.json")
     (finding,) = found(first, leaky)["leak"]
-    assert (finding.severity, finding.file, finding.others) == ("error", first.photos[2].path, (near.path,))
+    assert (finding.severity, finding.file, finding.others) == (
+        "error",
+        first.photos[2].path,
+        (near.path,),
+    )
     assert finding.message.endswith("is also in 'test.json', the same or nearly, as near.jpg")
 
 
 def test_equal_group_names_in_two_data_sets_are_no_leak(shelves: Dataset) -> None:
-    groups = [changed(part, 0, group="store 1") for part in (shelves.subset([0, 1]), shelves.subset([2, 3]))]
+    groups = [
+        changed(part, 0, group="store 1")
+        for part in (shelves.subset([0, 1]), shelves.subset([2, 3]))
+    ]
     assert "leak" not in found(*groups)
 
 
@@ -285,8 +380,13 @@ def test_box_over_its_neighbours_is_oversized_and_a_large_bottle_is_not() -> Non
 def test_tilt_of_rows_is_measured(degrees: float) -> None:
     x, y = (grid.ravel() for grid in np.meshgrid(np.arange(6) * 24.0, np.arange(3) * 90.0))
     turn, half = np.radians(degrees), np.array([10, 30])
-    middles = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1) + 200
-    assert box_checks.tilt(np.concatenate([middles - half, middles + half], axis=1)) == pytest.approx(degrees, abs=0.5)
+    middles = (
+        np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
+        + 200
+    )
+    assert box_checks.tilt(
+        np.concatenate([middles - half, middles + half], axis=1)
+    ) == pytest.approx(degrees, abs=0.5)
 
 
 def test_tilt_needs_neighbours() -> None:
@@ -297,12 +397,27 @@ def test_tilt_needs_neighbours() -> None:
 def test_tilted_photo_is_told(shelves: Dataset, tmp_path: Path) -> None:
     photo = shelves.photos[0]
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), -14, 0.7)
-    write_photo(tmp_path / "askew.jpg", cv2.warpAffine(read_photo(photo.path), turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE))
+    write_photo(
+        tmp_path / "askew.jpg",
+        cv2.warpAffine(
+            read_photo(photo.path), turn, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE
+        ),
+    )
     left, top, right, bottom = photo.truth.boxes.T
-    corners = np.stack([np.stack([x, y, np.ones_like(x)], axis=1) @ turn.T for x in (left, right) for y in (top, bottom)])
-    truth = photo.truth.replace(boxes=np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1))
+    corners = np.stack(
+        [
+            np.stack([x, y, np.ones_like(x)], axis=1) @ turn.T
+            for x in (left, right)
+            for y in (top, bottom)
+        ]
+    )
+    truth = photo.truth.replace(
+        boxes=np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)
+    )
     (finding,) = found(changed(shelves, 0, path=tmp_path / "askew.jpg", truth=truth))["tilted"]
-    assert float(re.findall(r"slope by (-?[\d.]+) degrees", finding.message)[0]) == pytest.approx(14, abs=3)
+    assert float(re.findall(r"slope by (-?[\d.]+) degrees", finding.message)[0]) == pytest.approx(
+        14, abs=3
+    )
 
 
 @settings(deadline=None)
@@ -335,11 +450,18 @@ def test_gap_with_a_product_is_missing_a_box_and_a_bare_one_is_not(shelves: Data
         boxes = photo.truth.boxes[~photo.truth.ignore]
         for i, box in enumerate(boxes):
             rest = np.delete(boxes, i, axis=0)
-            gaps = [g for g in box_checks.gaps(rest, np.zeros((0, 4)), WIDTH, HEIGHT) if box_math.iou(g.box[None], box[None])[0, 0] > 0.5]
+            gaps = [
+                g
+                for g in box_checks.gaps(rest, np.zeros((0, 4)), WIDTH, HEIGHT)
+                if box_math.iou(g.box[None], box[None])[0, 0] > 0.5
+            ]
             if not gaps:
                 continue
             tried += 1
-            hits += any(box_math.iou(m.box[None], box[None])[0, 0] > 0.5 for m in appearance.likely_missing(lab, rest, gaps))
+            hits += any(
+                box_math.iou(m.box[None], box[None])[0, 0] > 0.5
+                for m in appearance.likely_missing(lab, rest, gaps)
+            )
             bare = lab.copy()
             left, top, right, bottom = box.astype(int)
             bare[max(top - 2, 0) : bottom + 3, max(left - 4, 0) : right + 5] = (150, 128, 128)
@@ -387,7 +509,10 @@ def test_variants_of_a_product_are_two_names(a: str, b: str) -> None:
 def test_rare_slip_is_an_error_and_a_common_one_a_warning() -> None:
     (rare,) = check_classes(classes_of({"mirinda": 200, "minrinda": 4}))
     assert (rare.severity, rare.kind) == ("error", "misspelt-class")
-    assert rare.message == "class 'minrinda' (4 boxes) looks like a misspelling of 'mirinda' (200 boxes)"
+    assert (
+        rare.message
+        == "class 'minrinda' (4 boxes) looks like a misspelling of 'mirinda' (200 boxes)"
+    )
     assert (rare.file, rare.box) == (Path("1.jpg"), (1, 2, 30, 40))
     (common,) = check_classes(classes_of({"mirinda": 200, "minrinda": 90}))
     assert common.severity == "warning"
@@ -399,8 +524,13 @@ def test_names_of_no_product_are_junk(name: str) -> None:
     assert kinds == ["junk-class"]
 
 
-@pytest.mark.parametrize("numbers", [{"4006381333931": 50, "4006381333948": 50}, {"object": 500}, {"box-tea": 50, "new-cola": 50}])
-def test_article_numbers_an_only_class_and_words_within_names_are_no_junk(numbers: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "numbers",
+    [{"4006381333931": 50, "4006381333948": 50}, {"object": 500}, {"box-tea": 50, "new-cola": 50}],
+)
+def test_article_numbers_an_only_class_and_words_within_names_are_no_junk(
+    numbers: dict[str, int],
+) -> None:
     assert check_classes(classes_of(numbers)) == []
 
 
@@ -410,7 +540,12 @@ def test_number_with_many_boxes_may_be_a_beer() -> None:
 
 
 def test_few_examples_say_how_few() -> None:
-    messages = [f.message for f in check_classes(classes_of({"cola": FEW_BOXES, "tea": FEW_BOXES - 1, "milk": 1, "mate": 0}, photos=8))]
+    messages = [
+        f.message
+        for f in check_classes(
+            classes_of({"cola": FEW_BOXES, "tea": FEW_BOXES - 1, "milk": 1, "mate": 0}, photos=8)
+        )
+    ]
     assert messages == [
         "class 'tea' (39 boxes) has fewer than 40",
         "class 'milk' (1 box) is on one photo only: it cannot be both learnt and tested",
@@ -421,14 +556,19 @@ def test_few_examples_say_how_few() -> None:
 def test_imbalance_is_told_against_the_median_class() -> None:
     (finding,) = check_classes(classes_of({"cola": 600, "tea": 50, "milk": 60}))
     assert (finding.severity, finding.kind) == ("note", "imbalance")
-    assert finding.message == "class 'cola' (600 boxes) has 10 times as many as the median class; 10 times is the limit"
+    assert (
+        finding.message
+        == "class 'cola' (600 boxes) has 10 times as many as the median class; 10 times is the limit"
+    )
 
 
 def test_boxes_of_all_shapes_lack_anchors() -> None:
     rng = np.random.default_rng(0)
     sides = 10 ** rng.uniform(0.7, 2.4, (300, 2))
     boxes = np.concatenate([np.zeros((300, 2)), sides], axis=1)
-    dataset = Dataset(("cola",), (Photo(Path("gone.jpg"), 416, 416, Detections(boxes, np.zeros(300))),))
+    dataset = Dataset(
+        ("cola",), (Photo(Path("gone.jpg"), 416, 416, Detections(boxes, np.zeros(300))),)
+    )
     (finding,) = found(dataset)["anchor-recall"]
     assert finding.severity == "error"
     assert re.search(r"anchors match \d\d% of the boxes in shape, fewer than 90%", finding.message)
@@ -456,7 +596,16 @@ def test_report_is_ordered_worst_first_and_counts() -> None:
 
 
 def test_report_as_json_names_files_by_the_folder_they_share(tmp_path: Path) -> None:
-    finding = Finding("error", "leak", "m", "f", tmp_path / "a" / "1.jpg", (10, 20, 40, 60), (tmp_path / "b" / "2.jpg",), 1.23456)
+    finding = Finding(
+        "error",
+        "leak",
+        "m",
+        "f",
+        tmp_path / "a" / "1.jpg",
+        (10, 20, 40, 60),
+        (tmp_path / "b" / "2.jpg",),
+        1.23456,
+    )
     data = json.loads(json.dumps(Report(labelled(2), (finding,), "some/test.json").to_json()))
     assert data == {
         "data": "",
@@ -515,14 +664,30 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_page_shows_each_finding_with_its_picture_and_fetches_nothing(shelves: Dataset, tmp_path: Path) -> None:
+def test_page_shows_each_finding_with_its_picture_and_fetches_nothing(
+    shelves: Dataset, tmp_path: Path
+) -> None:
     first, second = shelves.photos[:2]
     findings = (
-        Finding("error", "leak", "the same <b>photo</b>", "Keep one.", first.path, others=(second.path,)),
-        Finding("warning", "doubled-box", "two boxes on one", "Remove one.", first.path, tuple(first.truth.boxes[0].tolist())),
-        Finding("error", "missing-photo", "gone.jpg is missing", "Put it there.", tmp_path / "gone.jpg"),
+        Finding(
+            "error", "leak", "the same <b>photo</b>", "Keep one.", first.path, others=(second.path,)
+        ),
+        Finding(
+            "warning",
+            "doubled-box",
+            "two boxes on one",
+            "Remove one.",
+            first.path,
+            tuple(first.truth.boxes[0].tolist()),
+        ),
+        Finding(
+            "error", "missing-photo", "gone.jpg is missing", "Put it there.", tmp_path / "gone.jpg"
+        ),
     )
-    check_page.write_page(Report(dataclasses.replace(shelves, name="a/shop.json"), findings, "test.json"), tmp_path / "page.html")
+    check_page.write_page(
+        Report(dataclasses.replace(shelves, name="a/shop.json"), findings, "test.json"),
+        tmp_path / "page.html",
+    )
     page = Page((tmp_path / "page.html").read_text())
     assert page.open == []
     assert page.images == 3
@@ -547,9 +712,13 @@ def test_page_marks_the_box_and_shows_its_surroundings(tmp_path: Path) -> None:
     write_photo(tmp_path / "a.png", image)
     truth = Detections([[20, 20, 60, 80], [300, 200, 340, 260]], [0, 0])
     dataset = Dataset(("cola",), (Photo(tmp_path / "a.png", 400, 300, truth),))
-    finding = Finding("warning", "oversized-box", "m", "f", tmp_path / "a.png", (300, 200, 340, 260))
+    finding = Finding(
+        "warning", "oversized-box", "m", "f", tmp_path / "a.png", (300, 200, 340, 260)
+    )
     check_page.write_page(Report(dataset, (finding,)), tmp_path / "page.html")
-    (source,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "page.html").read_text())
+    (source,) = re.findall(
+        r'src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "page.html").read_text()
+    )
     picture = decode_photo(base64.b64decode(source), "page")
     # 3 times the 60 pixels of the box's height around its middle, cut at the border: 170 wide, 160 high, as 520 x 489.
     assert picture.shape == (489, 520, 3)
@@ -559,7 +728,9 @@ def test_page_marks_the_box_and_shows_its_surroundings(tmp_path: Path) -> None:
 
 
 def test_page_counts_what_it_does_not_show(tmp_path: Path) -> None:
-    findings = tuple(Finding("note", "box-cut", f"box {i}", "") for i in range(check_page.MOST_OF_A_KIND + 7))
+    findings = tuple(
+        Finding("note", "box-cut", f"box {i}", "") for i in range(check_page.MOST_OF_A_KIND + 7)
+    )
     check_page.write_page(Report(labelled(1), findings), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "and 7 more, which the JSON lists" in page
@@ -572,12 +743,17 @@ def test_page_counts_what_it_does_not_show(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_drinks_as_found_have_the_faults_their_readme_names(drinks: Path) -> None:
     kinds = found(read(drinks / "raw.json"))
-    assert {re.findall("'(.+?)'", f.message)[0] for f in kinds["misspelt-class"]} == {"minrinda-sodakem", "reveive-chanhmuoi-chai"}
+    assert {re.findall("'(.+?)'", f.message)[0] for f in kinds["misspelt-class"]} == {
+        "minrinda-sodakem",
+        "reveive-chanhmuoi-chai",
+    }
     assert {re.findall("'(.+?)'", f.message)[0] for f in kinds["junk-class"]} == {"0", "00"}
     assert [f.message for f in kinds["few-examples"] if "(1 box)" in f.message] == [
         "class 'revive-chanhmuoi' (1 box) is on one photo only: it cannot be both learnt and tested"
     ]
-    assert all(f.severity == "error" for kind in ("misspelt-class", "junk-class") for f in kinds[kind])
+    assert all(
+        f.severity == "error" for kind in ("misspelt-class", "junk-class") for f in kinds[kind]
+    )
     assert len(kinds["near-duplicate"]) == 3  # as tests/test_splits.py has it
     assert len(kinds["doubled-box"]) == 2  # looked at: each is one product
 
@@ -586,16 +762,20 @@ def test_drinks_as_found_have_the_faults_their_readme_names(drinks: Path) -> Non
 def test_drinks_splits_are_fit_to_train_on_and_share_no_photo(drinks: Path) -> None:
     report = check(read(drinks / "train.json"), read(drinks / "test.json"))
     assert report.passed
-    assert Counter(f.kind for f in report.findings if f.kind in ("doubled-box", "leak", "oversized-box", "blurred", "orientation")) == {
-        "doubled-box": 1
-    }
+    assert Counter(
+        f.kind
+        for f in report.findings
+        if f.kind in ("doubled-box", "leak", "oversized-box", "blurred", "orientation")
+    ) == {"doubled-box": 1}
 
 
 def test_benchmark_has_a_fault_of_every_kind() -> None:
     # Entries of a broken form are the parsers' own tests' subject.
     assert check_faults.FAULTS.keys() == KINDS.keys() - {"unusable-label"}
     result = json.loads(check_faults.RESULT.read_text())
-    assert all(figures["kinds"].keys() == check_faults.FAULTS.keys() for figures in result["sets"].values())
+    assert all(
+        figures["kinds"].keys() == check_faults.FAULTS.keys() for figures in result["sets"].values()
+    )
 
 
 def test_benchmark_holds_missing_boxes_against_corrections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,15 +786,23 @@ def test_benchmark_holds_missing_boxes_against_corrections(monkeypatch: pytest.M
 
     kept, added, dark = [0, 0, 20, 40], [30, 0, 50, 40], [90, 0, 140, 40]
     places = ((31, 1, 51, 41), (100, 0, 120, 40), (300, 0, 320, 40))
-    findings = tuple(Finding("warning", "missing-box", "m", "f", Path("a.jpg"), place) for place in places)
+    findings = tuple(
+        Finding("warning", "missing-box", "m", "f", Path("a.jpg"), place) for place in places
+    )
     monkeypatch.setattr(check_faults, "check", lambda data: Report(data, findings))
-    said = check_faults.missing_indeed(photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark))
+    said = check_faults.missing_indeed(
+        photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark)
+    )
     assert said == {"right": 1, "untold": 1, "wrong": 1, "added": 2, "found": 1}
 
 
 @pytest.mark.slow
-def test_benchmark_finds_what_it_plants(shelves: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_finds_what_it_plants(
+    shelves: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = ("missing-photo", "duplicate", "dark", "junk-class", "box-cut", "doubled-box")
     monkeypatch.setattr(check_faults, "FAULTS", {kind: check_faults.FAULTS[kind] for kind in few})
     results = check_faults.measure(copy.copy(shelves), tmp_path, each=3, seed=0)
-    assert {kind: (r["planted"], r["recall"], r["precision"]) for kind, r in results.items()} == dict.fromkeys(few, (3, 1.0, 1.0))
+    assert {
+        kind: (r["planted"], r["recall"], r["precision"]) for kind, r in results.items()
+    } == dict.fromkeys(few, (3, 1.0, 1.0))

@@ -83,13 +83,18 @@ def test_unknown_verb_and_option_are_misuse(shelfcount: Shelfcount) -> None:
 
 
 def test_unknown_config_key_names_the_near_one(shelfcount: Shelfcount, tmp_path: Path) -> None:
-    said = shelfcount("train", "--data", tmp_path / "none.json", "--out", tmp_path / "run", "--set", "train.lrr=1")
+    said = shelfcount(
+        "train", "--data", tmp_path / "none.json", "--out", tmp_path / "run", "--set", "train.lrr=1"
+    )
     refused(said, "Unknown config key 'train.lrr'. Did you mean 'train.lr'?")
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_data_are_named(shelfcount: Shelfcount, tmp_path: Path) -> None:
-    refused(shelfcount("train", "--data", tmp_path / "none.json", "--out", tmp_path / "run"), "none.json")
+    refused(
+        shelfcount("train", "--data", tmp_path / "none.json", "--out", tmp_path / "run"),
+        "none.json",
+    )
 
 
 def test_size_must_be_two_numbers(shelfcount: Shelfcount, tmp_path: Path) -> None:
@@ -97,13 +102,17 @@ def test_size_must_be_two_numbers(shelfcount: Shelfcount, tmp_path: Path) -> Non
     refused(said, "--size wants two whole numbers such as 640x480, got 'big'")
 
 
-def test_no_permission_is_told_without_a_traceback(shelfcount: Shelfcount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_permission_is_told_without_a_traceback(
+    shelfcount: Shelfcount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "s"))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     refused(
-        shelfcount("synth", "--out", tmp_path / "s", "--photos", 1, "--size", "64x64", "--workers", 1),
+        shelfcount(
+            "synth", "--out", tmp_path / "s", "--photos", 1, "--size", "64x64", "--workers", 1
+        ),
         "Permission denied",
         str(tmp_path / "s"),
     )
@@ -113,7 +122,21 @@ def test_no_permission_is_told_without_a_traceback(shelfcount: Shelfcount, tmp_p
 
 
 def test_synth_writes_labels_that_can_be_read(shelfcount: Shelfcount, tmp_path: Path) -> None:
-    arguments = ("synth", "--out", tmp_path / "s", "--photos", 2, "--classes", 2, "--size", "128x96", "--facings", "3-4", "--workers", 1)
+    arguments = (
+        "synth",
+        "--out",
+        tmp_path / "s",
+        "--photos",
+        2,
+        "--classes",
+        2,
+        "--size",
+        "128x96",
+        "--facings",
+        "3-4",
+        "--workers",
+        1,
+    )
     said = shelfcount(*arguments)
     assert said.code == 0
     assert said.out.startswith("2 photos, ")
@@ -127,7 +150,9 @@ def test_synth_writes_labels_that_can_be_read(shelfcount: Shelfcount, tmp_path: 
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_train_writes_a_run_and_keeps_an_old_one(shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+def test_train_writes_a_run_and_keeps_an_old_one(
+    shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
+) -> None:
     sets = [part for change in (*tiny, "train.epochs=1") for part in ("--set", change)]
     arguments = ("train", "--data", shelves.train_json, "--out", tmp_path / "run", *sets)
     said = shelfcount(*arguments)
@@ -135,19 +160,33 @@ def test_train_writes_a_run_and_keeps_an_old_one(shelfcount: Shelfcount, tmp_pat
     assert f"run: {tmp_path / 'run'}" in said.out
     # A seventh of 8 photos, by groups.
     assert "no --val: 1 of 8 photos" in said.err
-    assert {"config.toml", "spec.json", "model.safetensors", "history.csv", "data.json"} <= {p.name for p in (tmp_path / "run").iterdir()}
-    refused(shelfcount(*arguments), "holds a run already. Go on with --resume, start over with --force")
+    assert {"config.toml", "spec.json", "model.safetensors", "history.csv", "data.json"} <= {
+        p.name for p in (tmp_path / "run").iterdir()
+    }
+    refused(
+        shelfcount(*arguments), "holds a run already. Go on with --resume, start over with --force"
+    )
 
 
 def test_slow_precision_is_warned_of(
-    shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    shelfcount: Shelfcount,
+    tmp_path: Path,
+    shelves: Shelves,
+    tiny: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(machine, "instructions", frozenset)
     told = {}
     for precision in ("bf16-mixed", "auto"):
-        sets = [part for change in (*tiny, "train.accelerator=cpu", f"train.precision={precision}") for part in ("--set", change)]
+        sets = [
+            part
+            for change in (*tiny, "train.accelerator=cpu", f"train.precision={precision}")
+            for part in ("--set", change)
+        ]
         # Nothing is there to go on with, so that nothing is trained.
-        said = shelfcount("train", "--data", shelves.train_json, "--out", tmp_path / "run", "--resume", *sets)
+        said = shelfcount(
+            "train", "--data", shelves.train_json, "--out", tmp_path / "run", "--resume", *sets
+        )
         refused(said, "nothing to resume")
         told[precision] = said.err
     assert "has no instructions for bfloat16" in told["bf16-mixed"]
@@ -155,31 +194,69 @@ def test_slow_precision_is_warned_of(
     assert "epochs in 32-true; log in" in told["auto"]
 
 
-def test_corrections_must_name_the_labels_given(shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves) -> None:
+def test_corrections_must_name_the_labels_given(
+    shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves
+) -> None:
     empty = Corrections("other.json", "0" * 64, (), ())
     write_corrections(empty, tmp_path / "c.json")
-    said = shelfcount("train", "--data", shelves.train_json, "--out", tmp_path / "run", "--corrections", tmp_path / "c.json")
-    refused(said, "c.json' corrects the labels of 'other.json', got labels.json. Leave it out, or give those labels.")
+    said = shelfcount(
+        "train",
+        "--data",
+        shelves.train_json,
+        "--out",
+        tmp_path / "run",
+        "--corrections",
+        tmp_path / "c.json",
+    )
+    refused(
+        said,
+        "c.json' corrects the labels of 'other.json', got labels.json. Leave it out, or give those labels.",
+    )
 
 
 @pytest.mark.slow
-def test_evaluate_on_corrected_labels(shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit) -> None:
+def test_evaluate_on_corrected_labels(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit
+) -> None:
     # One label taken away: one product less to be found.
     first = overfit.photos.photos[0]
     x0, y0, x1, y1 = first.truth.boxes[0].tolist()
-    gone = Correction(first.path.name, "remove", (x0, y0, x1 - x0, y1 - y0), "for the test", overfit.photos.classes[first.truth.classes[0]])
-    write_corrections(Corrections(overfit.labels.name, fingerprint(overfit.photos), (gone,), ()), tmp_path / "c.json")
+    gone = Correction(
+        first.path.name,
+        "remove",
+        (x0, y0, x1 - x0, y1 - y0),
+        "for the test",
+        overfit.photos.classes[first.truth.classes[0]],
+    )
+    write_corrections(
+        Corrections(overfit.labels.name, fingerprint(overfit.photos), (gone,), ()),
+        tmp_path / "c.json",
+    )
     for name, extra in (("plain", ()), ("corrected", ("--corrections", tmp_path / "c.json"))):
-        said = shelfcount("evaluate", bundle, "--data", overfit.labels, "--json", tmp_path / f"{name}.json", *extra)
+        said = shelfcount(
+            "evaluate",
+            bundle,
+            "--data",
+            overfit.labels,
+            "--json",
+            tmp_path / f"{name}.json",
+            *extra,
+        )
         assert said.code == 0, said
-    plain, corrected = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "corrected"))
+    plain, corrected = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "corrected")
+    )
     assert corrected["boxes"] == plain["boxes"] - 1
     assert corrected["data"]["fingerprint"] != plain["data"]["fingerprint"]
 
 
 @pytest.mark.slow
 def test_export_writes_a_bundle_that_verifies(
-    shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, converted: bytes, monkeypatch: pytest.MonkeyPatch
+    shelfcount: Shelfcount,
+    tmp_path: Path,
+    overfit: Overfit,
+    converted: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Converting is tested in test_deploy.py and takes its time.
     monkeypatch.setattr(convert, "to_litert", lambda net, spec: converted)
@@ -191,39 +268,68 @@ def test_export_writes_a_bundle_that_verifies(
     assert measured["f1_pytorch"] > 0.9
     assert measured["calibration_photos"] == measured["validation_photos"] == 4
     assert shelfcount("verify", tmp_path / "b").out.startswith("good: ")
-    refused(shelfcount("export", overfit.run, "--out", tmp_path / "b"), "exists already. Choose another --out, or replace it with --force")
-    refused(shelfcount("export", overfit.run, "--out", tmp_path / "c", "--recipe", "int4"), "unknown recipe 'int4'")
+    refused(
+        shelfcount("export", overfit.run, "--out", tmp_path / "b"),
+        "exists already. Choose another --out, or replace it with --force",
+    )
+    refused(
+        shelfcount("export", overfit.run, "--out", tmp_path / "c", "--recipe", "int4"),
+        "unknown recipe 'int4'",
+    )
     refused(shelfcount("export", tmp_path / "b", "--out", tmp_path / "c"), "config.toml")
 
 
 @pytest.mark.slow
-def test_export_of_a_run_whose_photos_moved_says_what_to_give(shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit) -> None:
+def test_export_of_a_run_whose_photos_moved_says_what_to_give(
+    shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit
+) -> None:
     run = shutil.copytree(overfit.run, tmp_path / "run")
     gone = {"train": str(tmp_path / "gone.json"), "val": None, "class_names": None}
     (run / "data.json").write_text(json.dumps(gone))
-    refused(shelfcount("export", run, "--out", tmp_path / "b"), "gone.json", "Give their new place with --data, --val and --corrections")
+    refused(
+        shelfcount("export", run, "--out", tmp_path / "b"),
+        "gone.json",
+        "Give their new place with --data, --val and --corrections",
+    )
 
 
 @pytest.mark.slow
 def test_export_of_a_run_that_was_handed_on_takes_its_photos_from_the_options(
-    shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, converted: bytes, monkeypatch: pytest.MonkeyPatch
+    shelfcount: Shelfcount,
+    tmp_path: Path,
+    overfit: Overfit,
+    converted: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(convert, "to_litert", lambda net, spec: converted)
-    run = shutil.copytree(overfit.run, tmp_path / "run", ignore=shutil.ignore_patterns("data.json", "checkpoints", "tensorboard"))
-    refused(shelfcount("export", run, "--out", tmp_path / "b", "--recipe", "float16"), "Give --data and --val")
+    run = shutil.copytree(
+        overfit.run,
+        tmp_path / "run",
+        ignore=shutil.ignore_patterns("data.json", "checkpoints", "tensorboard"),
+    )
+    refused(
+        shelfcount("export", run, "--out", tmp_path / "b", "--recipe", "float16"),
+        "Give --data and --val",
+    )
     photos = ("--data", overfit.labels, "--val", overfit.labels)
     said = shelfcount("export", run, "--out", tmp_path / "b", "--recipe", "float16", *photos)
     assert said.code == 0, said
     assert read_bundle(tmp_path / "b").measured["validation_photos"] == 4
     missing = tmp_path / "no.json"
-    refused(shelfcount("export", run, "--out", tmp_path / "c", *photos, "--corrections", missing), "no.json", "and --corrections")
+    refused(
+        shelfcount("export", run, "--out", tmp_path / "c", *photos, "--corrections", missing),
+        "no.json",
+        "and --corrections",
+    )
 
 
 # ---------------------------------------------------------------- verify
 
 
 @pytest.mark.slow
-def test_damaged_bundle_is_a_negative_verdict(shelfcount: Shelfcount, tmp_path: Path, bundle: Path) -> None:
+def test_damaged_bundle_is_a_negative_verdict(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path
+) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "b"))
     assert shelfcount("verify", copy).code == 0
     model = bytearray((copy / "model.tflite").read_bytes())
@@ -237,7 +343,9 @@ def test_damaged_bundle_is_a_negative_verdict(shelfcount: Shelfcount, tmp_path: 
 
 
 @pytest.mark.slow
-def test_bundle_that_breaks_the_contract_is_a_negative_verdict(shelfcount: Shelfcount, tmp_path: Path, bundle: Path) -> None:
+def test_bundle_that_breaks_the_contract_is_a_negative_verdict(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path
+) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "b"))
     # Somebody swaps the two models and mends the checksums.
     (copy / "model.tflite").write_bytes((bundle / "model-raw.tflite").read_bytes())
@@ -246,7 +354,10 @@ def test_bundle_that_breaks_the_contract_is_a_negative_verdict(shelfcount: Shelf
     (copy / "model.json").write_text(json.dumps({**head, "digest": digest(head)}))
     said = shelfcount("verify", copy, "--json", tmp_path / "verdict.json")
     assert said.code == 1
-    assert "FAILED model.tflite: the inputs must be image UINT8 [1, 96, 96, 3], got image FLOAT32 [1, 96, 96, 3]" in said.out
+    assert (
+        "FAILED model.tflite: the inputs must be image UINT8 [1, 96, 96, 3], got image FLOAT32 [1, 96, 96, 3]"
+        in said.out
+    )
     assert json.loads((tmp_path / "verdict.json").read_text())["good"] is False
 
 
@@ -258,7 +369,9 @@ def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
         # A shell that starts the tests in the background has them, and so the server, ignore interrupts.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=interruptible) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, preexec_fn=interruptible
+    ) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]
         try:
@@ -273,15 +386,30 @@ def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_count_json_has_the_fixed_schema(shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit) -> None:
+def test_count_json_has_the_fixed_schema(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit
+) -> None:
     photos = [p.path for p in overfit.photos.photos]
     out = tmp_path / "counts.json"
-    said = shelfcount("count", bundle, *photos, "--json", out, "--csv", tmp_path / "counts.csv", "--picture", tmp_path / "pictures")
+    said = shelfcount(
+        "count",
+        bundle,
+        *photos,
+        "--json",
+        out,
+        "--csv",
+        tmp_path / "counts.csv",
+        "--picture",
+        tmp_path / "pictures",
+    )
     assert said.code == 0, said
     result = json.loads(out.read_text())
     # Key by key as the design fixes it: others script against it.
     assert list(result) == ["bundle", "photos", "merged"]
-    assert result["bundle"] == {"name": "tiny-int8", "sha256": hashlib.sha256((bundle / "model.json").read_bytes()).hexdigest()}
+    assert result["bundle"] == {
+        "name": "tiny-int8",
+        "sha256": hashlib.sha256((bundle / "model.json").read_bytes()).hexdigest(),
+    }
     assert result["merged"] is None
     assert [p["path"] for p in result["photos"]] == [str(p) for p in photos]
     classes = read_bundle(bundle).spec.classes
@@ -319,7 +447,9 @@ def test_count_json_has_the_fixed_schema(shelfcount: Shelfcount, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_unreadable_photo_does_not_stop_the_others(shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit) -> None:
+def test_unreadable_photo_does_not_stop_the_others(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit
+) -> None:
     good = [p.path for p in overfit.photos.photos[:2]]
     bad = tmp_path / "cut.jpg"
     bad.write_bytes(good[0].read_bytes()[:2000])
@@ -328,30 +458,51 @@ def test_unreadable_photo_does_not_stop_the_others(shelfcount: Shelfcount, tmp_p
     assert "not counted:" in said.err
     assert "cut.jpg" in said.err
     assert "on 2 photos; 1 not counted" in said.out
-    assert [p["path"] for p in json.loads((tmp_path / "out.json").read_text())["photos"]] == [str(p) for p in good]
+    assert [p["path"] for p in json.loads((tmp_path / "out.json").read_text())["photos"]] == [
+        str(p) for p in good
+    ]
     assert shelfcount("count", bundle, bad).code == 2
 
 
 @pytest.mark.slow
-def test_existing_results_are_kept_without_force(shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit) -> None:
+def test_existing_results_are_kept_without_force(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit
+) -> None:
     photo, old = overfit.photos.photos[0].path, tmp_path / "old"
     old.write_text("mine")
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / f"{photo.stem}.jpg").write_text("mine")
     for option, value in (("--json", old), ("--csv", old), ("--picture", tmp_path / "pictures")):
-        refused(shelfcount("count", bundle, photo, option, value), "exists already. Choose another name, or overwrite it with --force")
-    refused(shelfcount("evaluate", bundle, "--data", overfit.labels, "--json", old), "exists already")
+        refused(
+            shelfcount("count", bundle, photo, option, value),
+            "exists already. Choose another name, or overwrite it with --force",
+        )
+    refused(
+        shelfcount("evaluate", bundle, "--data", overfit.labels, "--json", old), "exists already"
+    )
     assert old.read_text() == "mine"
     assert shelfcount("count", bundle, photo, "--json", old, "--force").code == 0
     assert json.loads(old.read_text())["photos"]
 
 
 @pytest.mark.slow
-def test_photos_of_one_name_get_a_picture_each(shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit) -> None:
+def test_photos_of_one_name_get_a_picture_each(
+    shelfcount: Shelfcount, tmp_path: Path, bundle: Path, overfit: Overfit
+) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(overfit.photos.photos[0].path, tmp_path / folder / "shelf.jpg")
-    assert shelfcount("count", bundle, tmp_path / "a" / "shelf.jpg", tmp_path / "b" / "shelf.jpg", "--picture", tmp_path / "p").code == 0
+    assert (
+        shelfcount(
+            "count",
+            bundle,
+            tmp_path / "a" / "shelf.jpg",
+            tmp_path / "b" / "shelf.jpg",
+            "--picture",
+            tmp_path / "p",
+        ).code
+        == 0
+    )
     assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["shelf-2.jpg", "shelf.jpg"]
 
 
@@ -360,27 +511,45 @@ def test_photos_of_one_name_get_a_picture_each(shelfcount: Shelfcount, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["run", "bundle"])
-def test_evaluate_takes_a_run_or_a_bundle(shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, bundle: Path, what: str) -> None:
+def test_evaluate_takes_a_run_or_a_bundle(
+    shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, bundle: Path, what: str
+) -> None:
     model = overfit.run if what == "run" else bundle
-    said = shelfcount("evaluate", model, "--data", overfit.labels, "--json", tmp_path / "e.json", "--picture", tmp_path / "confusion.png")
+    said = shelfcount(
+        "evaluate",
+        model,
+        "--data",
+        overfit.labels,
+        "--json",
+        tmp_path / "e.json",
+        "--picture",
+        tmp_path / "confusion.png",
+    )
     assert said.code == 0, said
     result = json.loads((tmp_path / "e.json").read_text())
     assert result["data"]["name"] == "few.json"
     assert len(result["data"]["fingerprint"]) == 64
     assert {"date", "commit", "versions", "device"} <= result["stamp"].keys()
-    assert result["model"].get("sha256") == (read_bundle(bundle).sha256 if what == "bundle" else None)
+    assert result["model"].get("sha256") == (
+        read_bundle(bundle).sha256 if what == "bundle" else None
+    )
     line = next(line for line in said.out.splitlines() if line.startswith("F1 at IoU 0.5"))
     # 0.9 in float is what learning by heart is held to; int8 may lose a tenth, as test_deploy.py states.
     assert float(line.split()[-1]) > 0.8
     assert "mAP 0.5:0.95" in said.out
     assert "not measured" not in said.out
     assert result["best_threshold"]["f1"] >= result["f1"]
-    assert f"{result['best_threshold']['f1']:.4f} at {result['best_threshold']['threshold']:.4f}" in said.out
+    assert (
+        f"{result['best_threshold']['f1']:.4f} at {result['best_threshold']['threshold']:.4f}"
+        in said.out
+    )
     assert read_photo(tmp_path / "confusion.png").ndim == 3
 
 
 @pytest.mark.slow
-def test_evaluate_on_other_classes_is_refused(shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, bundle: Path) -> None:
+def test_evaluate_on_other_classes_is_refused(
+    shelfcount: Shelfcount, tmp_path: Path, overfit: Overfit, bundle: Path
+) -> None:
     labels = json.loads(overfit.labels.read_text())
     labels["categories"][0]["name"] = "chalk"
     other = overfit.labels.with_name("other.json")
@@ -388,7 +557,9 @@ def test_evaluate_on_other_classes_is_refused(shelfcount: Shelfcount, tmp_path: 
     refused(shelfcount("evaluate", bundle, "--data", other), "chalk")
 
 
-def test_evaluate_of_neither_run_nor_bundle_is_refused(shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves) -> None:
+def test_evaluate_of_neither_run_nor_bundle_is_refused(
+    shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves
+) -> None:
     refused(shelfcount("evaluate", tmp_path, "--data", shelves.val_json), str(tmp_path))
 
 
@@ -397,7 +568,9 @@ def test_evaluate_of_neither_run_nor_bundle_is_refused(shelfcount: Shelfcount, t
 
 def test_installed_entry_point_exits_with_the_code(tmp_path: Path) -> None:
     entry = Path(sys.executable).with_name("shelfcount")
-    done = subprocess.run([str(entry), "count", str(tmp_path), "photo.jpg"], capture_output=True, text=True)
+    done = subprocess.run(
+        [str(entry), "count", str(tmp_path), "photo.jpg"], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert "is not a bundle" in done.stderr

@@ -27,7 +27,8 @@ def benched() -> dict[str, Any]:
     result = json.loads((RESULTS / "drinks_bench.json").read_text())
     # Tests that want more thread counts, memory and operators say which.
     result["rows"] = [
-        {key: value for key, value in row.items() if key not in ("by_threads", "memory", "outside")} for row in result["rows"]
+        {key: value for key, value in row.items() if key not in ("by_threads", "memory", "outside")}
+        for row in result["rows"]
     ]
     return result
 
@@ -52,7 +53,9 @@ def without_hits(result: dict[str, Any], photos: int, each: int) -> dict[str, An
 
 def test_nothing_changed(evaluated: dict[str, Any], benched: dict[str, Any]) -> None:
     for result in (evaluated, benched):
-        assert {change.state for change in compare.compare(result, copy.deepcopy(result))} == {"same"}
+        assert {change.state for change in compare.compare(result, copy.deepcopy(result))} == {
+            "same"
+        }
 
 
 def test_every_stored_result_against_itself(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +63,10 @@ def test_every_stored_result_against_itself(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert "drinks_int8.json\n  same         F1: 0." in said
     assert "resamples of 40 photos change it by +0.0000 to +0.0000)" in said
-    assert "merge_views.json\n  not compared all figures (not a result of bench or of evaluate in both)" in said
+    assert (
+        "merge_views.json\n  not compared all figures (not a result of bench or of evaluate in both)"
+        in said
+    )
     assert "0 better, 0 worse" in said
 
 
@@ -79,7 +85,11 @@ def test_losing_a_product_on_every_photo_is_a_loss(evaluated: dict[str, Any]) ->
 
 def test_losing_ten_products_on_one_photo_is_noise(evaluated: dict[str, Any]) -> None:
     # A third of the resamples leaves that photo out: (39 / 40) ** 40 is 0.36.
-    (found,) = [change for change in compare.compare(evaluated, without_hits(evaluated, photos=1, each=10)) if change.name == "F1"]
+    (found,) = [
+        change
+        for change in compare.compare(evaluated, without_hits(evaluated, photos=1, each=10))
+        if change.name == "F1"
+    ]
     assert found.state == "same"
     assert found.new < found.old
     assert found.why.endswith("to +0.0000")
@@ -92,7 +102,8 @@ def test_bootstrap_spread_is_that_of_the_means() -> None:
     sides = [
         {
             "per_photo": [
-                {"path": str(i), "truth": 100, "found": 100, "tp": int(tp)} for i, tp in enumerate(np.round(rng.normal(80, 5, 200)))
+                {"path": str(i), "truth": 100, "found": 100, "tp": int(tp)}
+                for i, tp in enumerate(np.round(rng.normal(80, 5, 200)))
             ]
         }
         for _ in range(2)
@@ -106,7 +117,10 @@ def test_other_photos_or_labels_are_refused(evaluated: dict[str, Any]) -> None:
     other = copy.deepcopy(evaluated)
     other["per_photo"][0]["truth"] += 1
     name = other["per_photo"][0]["path"]
-    with pytest.raises(ShelfcountError, match=f"must be of the same photos and labels, got 1 photos that differ, such as '{name}'"):
+    with pytest.raises(
+        ShelfcountError,
+        match=f"must be of the same photos and labels, got 1 photos that differ, such as '{name}'",
+    ):
         compare.compare(evaluated, other)
 
 
@@ -118,7 +132,11 @@ def test_a_class_that_broke_down_is_named(evaluated: dict[str, Any]) -> None:
     def lose(products: int) -> dict[str, str]:
         row["tp"], row["found"] = was["tp"] - products, was["found"] - products
         row["f1"] = 2 * row["tp"] / (row["truth"] + row["found"])
-        return {name: state for name, state in states(compare.compare(evaluated, broken)).items() if name.startswith("F1 of ")}
+        return {
+            name: state
+            for name, state in states(compare.compare(evaluated, broken)).items()
+            if name.startswith("F1 of ")
+        }
 
     # A quarter of the products found in the most frequent class, of which there are more than 100; then 3 in 100.
     assert was["tp"] > 100
@@ -127,7 +145,9 @@ def test_a_class_that_broke_down_is_named(evaluated: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("by", "state"), [(-0.0099, "same"), (-0.011, "worse"), (0.011, "better")])
-def test_figures_without_a_spread_have_a_margin(evaluated: dict[str, Any], by: float, state: str) -> None:
+def test_figures_without_a_spread_have_a_margin(
+    evaluated: dict[str, Any], by: float, state: str
+) -> None:
     changed = copy.deepcopy(evaluated)
     changed["map"] += by
     changed["macro_f1"] += by
@@ -139,7 +159,9 @@ def test_figures_without_a_spread_have_a_margin(evaluated: dict[str, Any], by: f
 
 
 @pytest.mark.parametrize(("spreads", "state"), [(0.99, "same"), (1.01, "worse"), (-1.01, "better")])
-def test_latency_by_the_spread_of_the_runs(benched: dict[str, Any], spreads: float, state: str) -> None:
+def test_latency_by_the_spread_of_the_runs(
+    benched: dict[str, Any], spreads: float, state: str
+) -> None:
     changed = copy.deepcopy(benched)
     latency = changed["rows"][0]["latency"]
     spread = latency["p90"] - latency["p50"]
@@ -159,19 +181,28 @@ def test_latency_needs_one_machine_and_whole_runs(benched: dict[str, Any]) -> No
     name = f"latency of {title(benched)}, 1 thread, ms"
     (found,) = [change for change in compare.compare(benched, changed) if change.name == name]
     device = benched["stamp"]["device"]
-    assert (found.state, found.why) == ("not compared", f"measured on another machine: {device} against a phone")
+    assert (found.state, found.why) == (
+        "not compared",
+        f"measured on another machine: {device} against a phone",
+    )
     changed["stamp"], changed["quick"] = benched["stamp"], True
     (found,) = [change for change in compare.compare(benched, changed) if change.name == name]
     assert (found.state, found.why) == ("not compared", "taken with --quick")
 
 
 def test_on_a_busy_machine_the_baseline_that_ran_beside_it_decides(benched: dict[str, Any]) -> None:
-    benched = {**benched, "reference": len(benched["rows"]) - 1, "times_faster": {"median": 140.0, "low": 130.0, "high": 150.0}}
+    benched = {
+        **benched,
+        "reference": len(benched["rows"]) - 1,
+        "times_faster": {"median": 140.0, "low": 130.0, "high": 150.0},
+    }
     slow = copy.deepcopy(benched)
     for row in slow["rows"]:
         row["latency"] |= {key: 3 * row["latency"][key] for key in ("p50", "p90", "p99")}
     changes = compare.compare(benched, slow)
-    assert {change.state for change in changes if change.name.startswith("latency")} == {"not compared"}
+    assert {change.state for change in changes if change.name.startswith("latency")} == {
+        "not compared"
+    }
     assert states(changes)["times faster than the baseline"] == "same"
     # The bundle slowed down by more than the baseline did.
     slow["times_faster"] = {"median": 110.0, "low": 100.0, "high": 129.0}
@@ -185,8 +216,14 @@ def test_on_a_busy_machine_the_baseline_that_ran_beside_it_decides(benched: dict
 def test_size_memory_threads_and_rows(benched: dict[str, Any]) -> None:
     old, new = copy.deepcopy(benched), copy.deepcopy(benched)
     old["rows"][0]["outside"], new["rows"][0]["outside"] = ["QUANTIZE"], ["QUANTIZE", "HARD_SWISH"]
-    old["rows"][0] |= {"memory": 20_000_000, "by_threads": [{**old["rows"][0]["latency"], "threads": 2}]}
-    new["rows"][0] |= {"memory": 23_000_000, "by_threads": [{**old["rows"][0]["latency"], "threads": 2, "p50": 0.1, "p90": 0.2}]}
+    old["rows"][0] |= {
+        "memory": 20_000_000,
+        "by_threads": [{**old["rows"][0]["latency"], "threads": 2}],
+    }
+    new["rows"][0] |= {
+        "memory": 23_000_000,
+        "by_threads": [{**old["rows"][0]["latency"], "threads": 2, "p50": 0.1, "p90": 0.2}],
+    }
     new["rows"][0]["size"] = int(new["rows"][0]["size"] * 0.98)
     new["rows"][-1]["variant"] = "another form"
     name, last = title(benched), benched["rows"][-1]
@@ -196,21 +233,41 @@ def test_size_memory_threads_and_rows(benched: dict[str, Any]) -> None:
     assert found[f"operators of {name} outside XNNPACK"] == "worse"
     assert found[f"latency of {name}, 1 thread, ms"] == "same"
     assert found[f"latency of {name}, 2 threads, ms"] == "better"
-    assert found[f"{last['name']}, {last['variant']}"] == found[f"{last['name']}, another form"] == "not compared"
+    assert (
+        found[f"{last['name']}, {last['variant']}"]
+        == found[f"{last['name']}, another form"]
+        == "not compared"
+    )
 
 
 def test_a_budget_that_is_newly_missed(benched: dict[str, Any]) -> None:
     def with_phone(state: str) -> dict[str, Any]:
-        line = {"name": "size", "budget": "at most 5.00 MB", "got": "5.10 MB", "state": state, "basis": "the file"}
+        line = {
+            "name": "size",
+            "budget": "at most 5.00 MB",
+            "got": "5.10 MB",
+            "state": state,
+            "basis": "the file",
+        }
         return {**benched, "phones": [{"phone": "Pixel 4", "lines": [line]}]}
 
-    assert states(compare.compare(with_phone("kept"), with_phone("missed")))["Pixel 4, size"] == "worse"
-    assert states(compare.compare(with_phone("missed"), with_phone("kept")))["Pixel 4, size"] == "better"
-    assert "Pixel 4, size" not in states(compare.compare(with_phone("missed"), with_phone("missed")))
+    assert (
+        states(compare.compare(with_phone("kept"), with_phone("missed")))["Pixel 4, size"]
+        == "worse"
+    )
+    assert (
+        states(compare.compare(with_phone("missed"), with_phone("kept")))["Pixel 4, size"]
+        == "better"
+    )
+    assert "Pixel 4, size" not in states(
+        compare.compare(with_phone("missed"), with_phone("missed"))
+    )
     assert "Pixel 4, size" not in states(compare.compare(benched, with_phone("missed")))
 
 
-def test_exit_codes_and_json(evaluated: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_and_json(
+    evaluated: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     old, new, written = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "changes.json"
     old.write_text(json.dumps(evaluated))
     new.write_text(json.dumps(without_hits(evaluated, photos=40, each=1)))
@@ -237,5 +294,8 @@ def test_a_folder_goes_on_past_a_file_of_other_photos(
         (tmp_path / side / "b.json").write_text(json.dumps(evaluated))
     assert compare.main([str(tmp_path / "old"), str(tmp_path / "new")]) == 0
     said = capsys.readouterr().out
-    assert "a.json\n  not compared all figures (both results must be of the same photos and labels" in said
+    assert (
+        "a.json\n  not compared all figures (both results must be of the same photos and labels"
+        in said
+    )
     assert "b.json\n  same         F1" in said

@@ -51,7 +51,9 @@ def test_the_same_seed_gives_the_same_photo(condition: Condition, photo: np.ndar
     np.testing.assert_array_equal(photo, untouched)
 
 
-@pytest.mark.parametrize("condition", [c for c in CONDITIONS.values() if c.group != "view"], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "condition", [c for c in CONDITIONS.values() if c.group != "view"], ids=lambda c: c.name
+)
 def test_each_strength_changes_more(condition: Condition, photo: np.ndarray) -> None:
     def distance(strength: int) -> float:
         changed = stretch(apply(condition, photo, strength), *photo.shape[:2])
@@ -65,7 +67,9 @@ def test_each_strength_changes_more(condition: Condition, photo: np.ndarray) -> 
 
 @ALL
 def test_values_lead_away_from_the_neutral_one(condition: Condition) -> None:
-    steps = np.diff([*([] if condition.neutral is None else [condition.neutral]), *condition.values])
+    steps = np.diff(
+        [*([] if condition.neutral is None else [condition.neutral]), *condition.values]
+    )
     assert (steps > 0).all() or (steps < 0).all()
 
 
@@ -129,7 +133,13 @@ def test_blur_and_noise_grow_with_the_photo(zoom: int) -> None:
 
 def test_lamps_wash_out_the_stated_share() -> None:
     washed = [
-        (effects.to_light(effects.glared(grey(0, 200, 200), 0.04, np.random.default_rng(s)))[:, :, 0] >= 0.5).mean() for s in range(6)
+        (
+            effects.to_light(effects.glared(grey(0, 200, 200), 0.04, np.random.default_rng(s)))[
+                :, :, 0
+            ]
+            >= 0.5
+        ).mean()
+        for s in range(6)
     ]
     # Lamps over the border or over each other cover less.
     assert 0.02 < np.mean(washed) <= 0.042
@@ -138,7 +148,9 @@ def test_lamps_wash_out_the_stated_share() -> None:
 def test_a_shadow_darkens_about_half() -> None:
     shares = []
     for seed in range(8):
-        light = effects.to_light(effects.shadowed(grey(200, 100, 150), 2, np.random.default_rng(seed)))[:, :, 0] / light_of(200)
+        light = effects.to_light(
+            effects.shadowed(grey(200, 100, 150), 2, np.random.default_rng(seed))
+        )[:, :, 0] / light_of(200)
         assert light.min() == pytest.approx(0.25, abs=0.01)
         assert light.max() == pytest.approx(1, abs=0.01)
         shares.append((light < 0.5).mean())
@@ -146,7 +158,10 @@ def test_a_shadow_darkens_about_half() -> None:
 
 
 def test_phones_get_worse_in_the_order_of_their_sensors(photo: np.ndarray) -> None:
-    errors = [np.abs(c.take(photo, 10, np.random.default_rng(0)).astype(int) - photo).mean() for c in CAMERAS.values()]
+    errors = [
+        np.abs(c.take(photo, 10, np.random.default_rng(0)).astype(int) - photo).mean()
+        for c in CAMERAS.values()
+    ]
     assert list(CAMERAS) == ["large_sensor", "medium_sensor", "small_sensor"]
     assert errors == sorted(errors)
 
@@ -160,7 +175,10 @@ def test_boxes_stay_on_their_products(name: str, seed: int) -> None:
     # One round product at a time, drawn and found again by its pixels.
     for left, top, right, bottom in ((60, 80, 120, 230), (250, 60, 310, 120), (180, 150, 230, 290)):
         image = np.zeros((360, SIDE, 3), np.uint8)
-        center, half = ((left + right - 1) / 2, (top + bottom - 1) / 2), ((right - left) / 2, (bottom - top) / 2)
+        center, half = (
+            ((left + right - 1) / 2, (top + bottom - 1) / 2),
+            ((right - left) / 2, (bottom - top) / 2),
+        )
         y, x = np.mgrid[:360, :SIDE]
         image[((x - center[0]) / half[0]) ** 2 + ((y - center[1]) / half[1]) ** 2 <= 1] = 255
         changed = CONDITIONS[name].apply(image, 4, np.random.default_rng(seed))
@@ -168,7 +186,9 @@ def test_boxes_stay_on_their_products(name: str, seed: int) -> None:
         # Brighter than the grey beyond the photo.
         rows, columns = np.nonzero(changed.image[:, :, 0] > 165)
         assert kept.tolist() == [0]
-        np.testing.assert_allclose(boxes.boxes[0], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1.3)
+        np.testing.assert_allclose(
+            boxes.boxes[0], [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], atol=1.3
+        )
 
 
 def test_without_movement_boxes_are_the_same() -> None:
@@ -176,13 +196,19 @@ def test_without_movement_boxes_are_the_same() -> None:
     out, kept = moved(given, np.eye(3), 100, 100)
     assert kept.tolist() == [0, 1]
     np.testing.assert_array_equal(out.boxes, given.boxes)
-    assert (out.classes.tolist(), out.scores.tolist(), out.ignore.tolist()) == ([2, 1], [0.5, 0.25], [False, True])
+    assert (out.classes.tolist(), out.scores.tolist(), out.ignore.tolist()) == (
+        [2, 1],
+        [0.5, 0.25],
+        [False, True],
+    )
 
 
 def test_what_leaves_the_frame_is_not_judged() -> None:
     # 60 to the left: the first is gone; of the second 20 of 80 columns are left, a quarter; of the third half.
     shift = np.array([[1.0, 0, -60], [0, 1, 0], [0, 0, 1]])
-    out, kept = moved(Detections([[0, 0, 50, 50], [0, 0, 80, 50], [20, 0, 100, 50]], [0, 1, 2]), shift, 100, 100)
+    out, kept = moved(
+        Detections([[0, 0, 50, 50], [0, 0, 80, 50], [20, 0, 100, 50]], [0, 1, 2]), shift, 100, 100
+    )
     assert kept.tolist() == [1, 2]
     np.testing.assert_allclose(out.boxes, [[0, 0, 20, 50], [0, 0, 40, 50]], atol=1e-4)
     assert out.ignore.tolist() == [True, False]
@@ -191,7 +217,12 @@ def test_what_leaves_the_frame_is_not_judged() -> None:
 def test_what_comes_to_lie_behind_the_camera_is_gone() -> None:
     # Depth 1 - x / 100: the second box reaches over the horizon at x = 100, the third lies beyond.
     horizon = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
-    _, kept = moved(Detections([[10, 10, 30, 40], [80, 10, 120, 40], [150, 10, 180, 40]], [0, 0, 0]), horizon, 1000, 1000)
+    _, kept = moved(
+        Detections([[10, 10, 30, 40], [80, 10, 120, 40], [150, 10, 180, 40]], [0, 0, 0]),
+        horizon,
+        1000,
+        1000,
+    )
     assert kept.tolist() == [0]
 
 
@@ -207,4 +238,6 @@ def test_a_turn_leaves_the_middle_and_is_undone_by_its_opposite(axis: str) -> No
         # Across the axis a small product in the middle shrinks by the cosine: the shelf is foreshortened.
         step = {"x": (0, 1), "y": (1, 0)}[axis]
         near = there @ [200 + 0.01 * step[0], 150 + 0.01 * step[1], 1]
-        assert np.hypot(*(near[:2] / near[2] - [200, 150])) / 0.01 == pytest.approx(np.cos(np.radians(30)), rel=1e-3)
+        assert np.hypot(*(near[:2] / near[2] - [200, 150])) / 0.01 == pytest.approx(
+            np.cos(np.radians(30)), rel=1e-3
+        )

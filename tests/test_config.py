@@ -42,7 +42,8 @@ def test_unknown_key_names_the_one_that_was_meant(change: str, hint: str) -> Non
 
 def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
     path = _file(
-        tmp_path, "train = 4\n[model]\nneck = 'wide'\nstrides = [16, 8]\n[augment]\nflpi = 1\nscale = [2.0, 1.0]\n[export]\nnms_iou = 0\n"
+        tmp_path,
+        "train = 4\n[model]\nneck = 'wide'\nstrides = [16, 8]\n[augment]\nflpi = 1\nscale = [2.0, 1.0]\n[export]\nnms_iou = 0\n",
     )
     with pytest.raises(ShelfcountError) as caught:
         load(path)
@@ -68,8 +69,14 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ("model.strides=[]", "model.strides: Tuple should have at least 1 item"),
         ("model.strides=[8,0]", "model.strides.1: Input should be greater than 0, got 0"),
         ("model.strides=[8,128]", "model: height must be a multiple of 128, got 416"),
-        ("train.precision=float8", "train.precision: Input should be 'auto', '32-true', 'bf16-mixed' or '16-mixed', got 'float8'"),
-        ("train.epochs=1.5", "train.epochs: Input should be a valid integer, got a number with a fractional part, got 1.5"),
+        (
+            "train.precision=float8",
+            "train.precision: Input should be 'auto', '32-true', 'bf16-mixed' or '16-mixed', got 'float8'",
+        ),
+        (
+            "train.epochs=1.5",
+            "train.epochs: Input should be a valid integer, got a number with a fractional part, got 1.5",
+        ),
         ("train.epochs.x=3", "train.epochs: Input should be a valid integer"),
         ("augment.flip=2", "augment.flip: Input should be less than or equal to 1, got 2"),
         ("augment.window=100", "augment.window must be 0 or a multiple of 32 up to 416, got 100"),
@@ -95,7 +102,9 @@ def test_set_without_section_or_value_shows_an_example(change: str) -> None:
 
 
 def test_set_below_a_value_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"--set model\.neck=32: 'model' is a value, not a section"):
+    with pytest.raises(
+        ShelfcountError, match=r"--set model\.neck=32: 'model' is a value, not a section"
+    ):
         load(_file(tmp_path, "model = 3\n"), ["model.neck=32"])
 
 
@@ -113,22 +122,41 @@ def test_set_below_a_value_is_refused(tmp_path: Path) -> None:
         ("model.weights=a=b.safetensors", "model", "weights", "a=b.safetensors"),
     ],
 )
-def test_set_takes_toml_or_a_plain_string(change: str, section: str, key: str, expected: Any) -> None:
+def test_set_takes_toml_or_a_plain_string(
+    change: str, section: str, key: str, expected: Any
+) -> None:
     assert getattr(getattr(load(changes=[change]), section), key) == expected
 
 
 def test_later_changes_win_over_earlier_and_over_the_file(tmp_path: Path) -> None:
-    path = _file(tmp_path, "[train]\nepochs = 5\nlr = 0.01\n[model]\narchitecture = 'mobilenet_v3'\n")
+    path = _file(
+        tmp_path, "[train]\nepochs = 5\nlr = 0.01\n[model]\narchitecture = 'mobilenet_v3'\n"
+    )
     config = load(path, ["train.epochs=6", "train.epochs=7"], "mobilenet_v4_s")
-    assert (config.train.epochs, config.train.lr, config.model.architecture) == (7, 0.01, "mobilenet_v4_s")
-    assert load(path, ["model.architecture=mobilenet_v2"], "mobilenet_v4_s").model.architecture == "mobilenet_v2"
+    assert (config.train.epochs, config.train.lr, config.model.architecture) == (
+        7,
+        0.01,
+        "mobilenet_v4_s",
+    )
+    assert (
+        load(path, ["model.architecture=mobilenet_v2"], "mobilenet_v4_s").model.architecture
+        == "mobilenet_v2"
+    )
 
 
 def test_baseline_has_its_own_defaults_and_the_user_the_last_word() -> None:
     config = load(changes=["model.height=512"], architecture="resnet50")
     assert config.model.strides == (8, 16, 32, 64, 128)
-    assert (config.model.height, config.model.width, config.model.anchors_per_place) == (512, 640, 9)
-    assert (config.train.loss, config.train.lr, load().train.loss) == ("focal", 2e-4, "task_aligned")
+    assert (config.model.height, config.model.width, config.model.anchors_per_place) == (
+        512,
+        640,
+        9,
+    )
+    assert (config.train.loss, config.train.lr, load().train.loss) == (
+        "focal",
+        2e-4,
+        "task_aligned",
+    )
     with pytest.raises(ShelfcountError, match="train: Input should be a valid dictionary"):
         parse({"train": 3, "model": {"architecture": "resnet50"}}, "here")
 
@@ -136,7 +164,12 @@ def test_baseline_has_its_own_defaults_and_the_user_the_last_word() -> None:
 @pytest.mark.parametrize("architecture", [None, "resnet50"])
 def test_written_config_reads_back_equal(tmp_path: Path, architecture: str | None) -> None:
     config = load(
-        changes=["train.lr=0.00012345", "augment.scale=[0.5, 1.25]", "model.weights=käse 'x'.safetensors"], architecture=architecture
+        changes=[
+            "train.lr=0.00012345",
+            "augment.scale=[0.5, 1.25]",
+            "model.weights=käse 'x'.safetensors",
+        ],
+        architecture=architecture,
     )
     config.write(tmp_path / "config.toml")
     assert load(tmp_path / "config.toml") == config

@@ -27,9 +27,15 @@ def shop(tmp_path: Path) -> tuple[Dataset, list[Detections]]:
     for name in "ab":
         Image.new("RGB", (400, 60)).save(tmp_path / f"{name}.png")
     truths = row(COLA, COLA, COLA, TEA), row(COLA, TEA, MILK)
-    photos = tuple(Photo(tmp_path / f"{name}.png", 400, 60, truth) for name, truth in zip("ab", truths, strict=True))
+    photos = tuple(
+        Photo(tmp_path / f"{name}.png", 400, 60, truth)
+        for name, truth in zip("ab", truths, strict=True)
+    )
     extra = Detections([[300, 10, 320, 50]], [TEA], [0.5])
-    found = [row(TEA, TEA, COLA, TEA, scores=[0.9, 0.8, 0.7, 0.8]), Detections.concat([row(TEA, TEA, scores=[0.4, 0.8]), extra])]
+    found = [
+        row(TEA, TEA, COLA, TEA, scores=[0.9, 0.8, 0.7, 0.8]),
+        Detections.concat([row(TEA, TEA, scores=[0.4, 0.8]), extra]),
+    ]
     return Dataset(CLASSES, photos, name="labels.json"), found
 
 
@@ -38,7 +44,12 @@ def test_confusions_are_those_of_the_matrix(shop: tuple[Dataset, list[Detections
     (only,) = confusions(dataset, found, 0.3)
     matrix = score(dataset, found, 0.3, average_precision=False).confusion
     assert (only.true, only.reported, len(only.mistakes)) == (COLA, TEA, matrix[COLA, TEA])
-    assert (only.products, only.share, only.reverse, only.photos) == (4, 0.75, 0, ("a.png", "b.png"))
+    assert (only.products, only.share, only.reverse, only.photos) == (
+        4,
+        0.75,
+        0,
+        ("a.png", "b.png"),
+    )
     # Three agreed scores are too few for a mean of tea's own: (0.7 + 0.8 + 0.8) / 3 = 0.77, which 0.9 and 0.8 reach.
     assert ([m.score for m in only.mistakes], only.sure) == (pytest.approx([0.9, 0.8, 0.4]), 2)
 
@@ -46,7 +57,9 @@ def test_confusions_are_those_of_the_matrix(shop: tuple[Dataset, list[Detections
 def test_needs_bound_what_mending_a_class_can_win(shop: tuple[Dataset, list[Detections]]) -> None:
     dataset, found = shop
     confusion = score(dataset, found, 0.3, average_precision=False).confusion
-    cola, tea, milk = (next(n for n in needs(CLASSES, confusion) if n.name == name) for name in CLASSES)
+    cola, tea, milk = (
+        next(n for n in needs(CLASSES, confusion) if n.name == name) for name in CLASSES
+    )
     # 3 right of 7 products and 7 reported: F1 6/14. Cola mended: 6 right, 12/14. Tea: the same three, and one report less, 12/13.
     assert (cola.misnamed, cola.bound) == (3, pytest.approx(12 / 14 - 6 / 14))
     assert (tea.taken_for, tea.nothing, tea.bound) == (3, 1, pytest.approx(12 / 13 - 6 / 14))
@@ -59,9 +72,19 @@ def test_needs_bound_what_mending_a_class_can_win(shop: tuple[Dataset, list[Dete
 def test_learning_curve_says_how_many_examples_halve_the_loss() -> None:
     confusion = np.array([[5, 1, 0], [0, 5, 0], [0, 0, 0]])
     # Lost = n^-0.5 halves with four times the examples: three times 100 more. A flat curve halves never, two points say nothing.
-    curves = {"falls": [(25, 0.2), (50, 0.02**0.5), (100, 0.1)], "flat": [(25, 0.2), (50, 0.2), (100, 0.2)]}
-    assert {n.name: n.halving for n in needs(("falls", "flat"), confusion, curves=curves)} == {"falls": 300, "flat": None}
-    (cut,) = (n for n in needs(("falls", "flat"), confusion, curves={"falls": curves["falls"][:2]}) if n.name == "falls")
+    curves = {
+        "falls": [(25, 0.2), (50, 0.02**0.5), (100, 0.1)],
+        "flat": [(25, 0.2), (50, 0.2), (100, 0.2)],
+    }
+    assert {n.name: n.halving for n in needs(("falls", "flat"), confusion, curves=curves)} == {
+        "falls": 300,
+        "flat": None,
+    }
+    (cut,) = (
+        n
+        for n in needs(("falls", "flat"), confusion, curves={"falls": curves["falls"][:2]})
+        if n.name == "falls"
+    )
     assert (cut.halving, cut.gain) == (None, None)
 
 
@@ -72,7 +95,10 @@ def test_class_that_gains_most_from_more_examples_comes_first() -> None:
     quick, slow = needs(("slow", "quick"), confusion, curves=curves)
     assert (quick.name, slow.name, quick.bound) == ("quick", "slow", slow.bound)
     # The same curve over a fifth of the examples: with 50 more, 70 of 20 against 150 of 100, to the same power.
-    own, slope = 2 * 16 / (20 + 16) - 2 * 12 / (20 + 12), np.polyfit(np.log([25, 50, 100]), np.log([0.8, 0.6, 0.4]), 1)[0]
+    own, slope = (
+        2 * 16 / (20 + 16) - 2 * 12 / (20 + 12),
+        np.polyfit(np.log([25, 50, 100]), np.log([0.8, 0.6, 0.4]), 1)[0],
+    )
     assert quick.gain == pytest.approx(own * (1 - 3.5**slope))
     assert slow.gain == pytest.approx(own * (1 - 1.5**slope))
 
@@ -81,10 +107,14 @@ def test_classes_without_an_error_need_nothing() -> None:
     assert needs(("a", "b"), np.diag([3, 4, 0])) == []
 
 
-def test_page_names_pairs_photos_and_costs(shop: tuple[Dataset, list[Detections]], tmp_path: Path) -> None:
+def test_page_names_pairs_photos_and_costs(
+    shop: tuple[Dataset, list[Detections]], tmp_path: Path
+) -> None:
     dataset, found = shop
     evaluation = score(dataset, found, 0.3, average_precision=False)
-    confusion_page.write_page(dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3})
+    confusion_page.write_page(
+        dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3}
+    )
     page = (tmp_path / "page.html").read_text()
     assert "cola taken for tea: 3 of 4, 2 of them surely" in page
     assert "a.png, b.png" in page
@@ -94,8 +124,16 @@ def test_page_names_pairs_photos_and_costs(shop: tuple[Dataset, list[Detections]
 
 
 @pytest.mark.slow
-def test_page_of_a_model_without_mistakes(shop: tuple[Dataset, list[Detections]], tmp_path: Path) -> None:
+def test_page_of_a_model_without_mistakes(
+    shop: tuple[Dataset, list[Detections]], tmp_path: Path
+) -> None:
     dataset, _ = shop
     found = [photo.truth for photo in dataset.photos]
-    confusion_page.write_page(dataset, found, score(dataset, found, 0.3, average_precision=False), "m", tmp_path / "page.html")
+    confusion_page.write_page(
+        dataset,
+        found,
+        score(dataset, found, 0.3, average_precision=False),
+        "m",
+        tmp_path / "page.html",
+    )
     assert "Nothing." in (tmp_path / "page.html").read_text()

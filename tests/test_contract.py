@@ -26,7 +26,9 @@ def broken(bundle: Path, tmp_path: Path) -> Callable[[str, Callable[[Any], None]
         model = flatbuffer.read(data)
         edit(model)
         # What lies behind the flatbuffer, the zip, goes along.
-        (folder / name).write_bytes(flatbuffer.write(model) + data[len(flatbuffer.write(flatbuffer.read(data))) :])
+        (folder / name).write_bytes(
+            flatbuffer.write(model) + data[len(flatbuffer.write(flatbuffer.read(data))) :]
+        )
         return contract.breaches(moved(read_bundle(bundle), folder))
 
     return after
@@ -47,7 +49,11 @@ def test_breaches_of_the_main_artifact_are_named(broken: Callable[..., list[str]
         model.metadata = []
 
     found = broken("model.tflite", rename)
-    assert any(b.startswith("model.tflite: the outputs must be location FLOAT32 [1, 300, 4]; ") and "got boxes FLOAT32" in b for b in found)
+    assert any(
+        b.startswith("model.tflite: the outputs must be location FLOAT32 [1, 300, 4]; ")
+        and "got boxes FLOAT32" in b
+        for b in found
+    )
     assert any("there is no TFLite metadata" in b for b in found)
 
 
@@ -59,12 +65,22 @@ def test_a_lost_postprocessing_is_named(broken: Callable[..., list[str]]) -> Non
         model.signatureDefs = []
 
     found = broken("model.tflite", cut)
-    assert any("the last operator must be TFLite_Detection_PostProcess, got DEQUANTIZE" in b for b in found)
+    assert any(
+        "the last operator must be TFLite_Detection_PostProcess, got DEQUANTIZE" in b for b in found
+    )
 
 
-def test_an_artifact_for_delegates_must_hold_raw_heads(broken: Callable[..., list[str]], bundle: Path) -> None:
-    found = broken("model-raw.tflite", lambda model: setattr(model, "operatorCodes", flatbuffer.read(_main(bundle)).operatorCodes))
-    assert any("model-raw.tflite: there must be no custom operator, got TFLite_Detection_PostProcess" in b for b in found)
+def test_an_artifact_for_delegates_must_hold_raw_heads(
+    broken: Callable[..., list[str]], bundle: Path
+) -> None:
+    found = broken(
+        "model-raw.tflite",
+        lambda model: setattr(model, "operatorCodes", flatbuffer.read(_main(bundle)).operatorCodes),
+    )
+    assert any(
+        "model-raw.tflite: there must be no custom operator, got TFLite_Detection_PostProcess" in b
+        for b in found
+    )
 
 
 def _main(bundle: Path) -> bytes:
@@ -84,5 +100,6 @@ def test_labels_inside_of_another_length_are_named(bundle: Path) -> None:
     opened = read_bundle(bundle)
     other = replace(opened, spec=replace(opened.spec, classes=(*opened.spec.classes, "chalk")))
     assert any(
-        "its own labels.txt must list the 4 classes of model.json in their order, got 3 lines" in b for b in contract.breaches(other)
+        "its own labels.txt must list the 4 classes of model.json in their order, got 3 lines" in b
+        for b in contract.breaches(other)
     )

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shelfcount.data.corrections import Box, Correction, Corrections, apply, apply_all, read_corrections, write_corrections
+from shelfcount.data.corrections import (
+    Box,
+    Correction,
+    Corrections,
+    apply,
+    apply_all,
+    read_corrections,
+    write_corrections,
+)
 from shelfcount.data.formats import fingerprint, read, write_coco
 from shelfcount.evaluation.metrics import match
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
@@ -25,7 +33,10 @@ def labels(tmp_path) -> Dataset:
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (100, 60)).save(tmp_path / name)
     truth = Detections([[10, 10, 30, 50], [40, 10, 60, 50]], [COLA, TEA])
-    photos = (Photo(tmp_path / "a.jpg", 100, 60, truth), Photo(tmp_path / "b.jpg", 100, 60, Detections.empty()))
+    photos = (
+        Photo(tmp_path / "a.jpg", 100, 60, truth),
+        Photo(tmp_path / "b.jpg", 100, 60, Detections.empty()),
+    )
     return Dataset(("cola", "tea"), photos, name="shelf")
 
 
@@ -40,7 +51,11 @@ def corrected(labels: Dataset, *corrections: Correction) -> Dataset:
 def products(dataset: Dataset) -> list[tuple[str, list[float]]]:
     """Class and xyxy box of what has to be found on a.jpg."""
     truth = dataset.photos[0].truth
-    return [(dataset.classes[c], box) for c, box, i in zip(truth.classes, truth.boxes.tolist(), truth.ignore, strict=True) if not i]
+    return [
+        (dataset.classes[c], box)
+        for c, box, i in zip(truth.classes, truth.boxes.tolist(), truth.ignore, strict=True)
+        if not i
+    ]
 
 
 # --- what each action does
@@ -53,9 +68,18 @@ def test_without_corrections_the_labels_stay(labels):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (correction("add", FREE, "tea"), [("cola", [10, 10, 30, 50]), ("tea", [40, 10, 60, 50]), ("tea", [70, 10, 90, 50])]),
-        (correction("move", to_box=(12, 8, 16, 30)), [("tea", [40, 10, 60, 50]), ("cola", [12, 8, 28, 38])]),
-        (correction("rename", to_class="tea"), [("tea", [40, 10, 60, 50]), ("tea", [10, 10, 30, 50])]),
+        (
+            correction("add", FREE, "tea"),
+            [("cola", [10, 10, 30, 50]), ("tea", [40, 10, 60, 50]), ("tea", [70, 10, 90, 50])],
+        ),
+        (
+            correction("move", to_box=(12, 8, 16, 30)),
+            [("tea", [40, 10, 60, 50]), ("cola", [12, 8, 28, 38])],
+        ),
+        (
+            correction("rename", to_class="tea"),
+            [("tea", [40, 10, 60, 50]), ("tea", [10, 10, 30, 50])],
+        ),
         (correction("remove"), [("tea", [40, 10, 60, 50])]),
         (correction("ignore"), [("tea", [40, 10, 60, 50])]),
         (correction("ignore", FREE, None), [("cola", [10, 10, 30, 50]), ("tea", [40, 10, 60, 50])]),
@@ -76,20 +100,30 @@ def test_ignored_area_forgives_every_class_and_its_neighbour_none(labels):
 
 def test_box_in_the_file_may_be_rounded(labels):
     # A tenth of a pixel off on each side of a 20 x 40 box: IoU 19.8 * 39.8 / 800 = 0.985.
-    assert products(corrected(labels, correction("remove", (10.1, 10.1, 19.8, 39.8)))) == [("tea", [40, 10, 60, 50])]
+    assert products(corrected(labels, correction("remove", (10.1, 10.1, 19.8, 39.8)))) == [
+        ("tea", [40, 10, 60, 50])
+    ]
 
 
 def test_of_two_labels_alike_each_correction_takes_one(labels):
     double = Detections([[10, 10, 30, 50], [10, 10, 30, 50]], [COLA, COLA])
     labels = labels.subset([0])
-    labels = dataclasses.replace(labels, photos=(dataclasses.replace(labels.photos[0], truth=double),))
+    labels = dataclasses.replace(
+        labels, photos=(dataclasses.replace(labels.photos[0], truth=double),)
+    )
     assert products(corrected(labels, correction("remove"))) == [("cola", [10, 10, 30, 50])]
     assert products(corrected(labels, correction("remove"), correction("remove"))) == []
 
 
 def test_order_of_corrections_does_not_matter(labels):
-    changes = [correction("rename", to_class="tea"), correction("add", FREE), correction("ignore", SECOND, "tea")]
-    assert fingerprint(corrected(labels, *changes)) == fingerprint(corrected(labels, *changes[::-1]))
+    changes = [
+        correction("rename", to_class="tea"),
+        correction("add", FREE),
+        correction("ignore", SECOND, "tea"),
+    ]
+    assert fingerprint(corrected(labels, *changes)) == fingerprint(
+        corrected(labels, *changes[::-1])
+    )
 
 
 def test_corrected_labels_survive_coco(labels, tmp_path):
@@ -102,32 +136,56 @@ def test_corrected_labels_survive_coco(labels, tmp_path):
 
 
 def test_only_what_was_accepted_is_applied(labels):
-    changes = [correction("remove", decision="refused"), correction("rename", SECOND, "tea", to_class="cola", decision="undecided")]
+    changes = [
+        correction("remove", decision="refused"),
+        correction("rename", SECOND, "tea", to_class="cola", decision="undecided"),
+    ]
     assert products(corrected(labels, *changes)) == products(labels)
     accepted = dataclasses.replace(changes[1], decision="accepted")
-    assert products(corrected(labels, changes[0], accepted)) == [("cola", [10, 10, 30, 50]), ("cola", [40, 10, 60, 50])]
+    assert products(corrected(labels, changes[0], accepted)) == [
+        ("cola", [10, 10, 30, 50]),
+        ("cola", [40, 10, 60, 50]),
+    ]
 
 
 def test_files_for_the_same_labels_are_joined_and_later_ones_follow(labels):
     first = Corrections("shelf.json", fingerprint(labels), (correction("rename", to_class="tea"),))
     again = Corrections(
-        "shelf.json", fingerprint(labels), (dataclasses.replace(first.corrections[0], reason="another person"), correction("add", FREE))
+        "shelf.json",
+        fingerprint(labels),
+        (
+            dataclasses.replace(first.corrections[0], reason="another person"),
+            correction("add", FREE),
+        ),
     )
-    then = apply(labels, Corrections("shelf.json", fingerprint(labels), (*first.corrections, correction("add", FREE))))
+    then = apply(
+        labels,
+        Corrections(
+            "shelf.json", fingerprint(labels), (*first.corrections, correction("add", FREE))
+        ),
+    )
     later = Corrections("new.json", fingerprint(then), (correction("remove", class_="tea"),))
     result = apply_all(labels, [later, first, again])
     assert products(result) == [("tea", [40, 10, 60, 50]), ("cola", [70, 10, 90, 50])]
 
 
 def test_people_who_contradict_each_other_are_told(labels):
-    files = [Corrections("s", fingerprint(labels), (change,)) for change in (correction("remove"), correction("rename", to_class="tea"))]
-    with pytest.raises(ShelfcountError, match=r"rename 'cola' .*: another correction has changed this label already"):
+    files = [
+        Corrections("s", fingerprint(labels), (change,))
+        for change in (correction("remove"), correction("rename", to_class="tea"))
+    ]
+    with pytest.raises(
+        ShelfcountError,
+        match=r"rename 'cola' .*: another correction has changed this label already",
+    ):
         apply_all(labels, files)
 
 
 def test_file_that_fits_neither_labels_nor_their_successor_is_refused(labels):
     first = Corrections("shelf.json", fingerprint(labels), (correction("remove"),))
-    with pytest.raises(ShelfcountError, match=r"the corrections of 'odd\.json' are for labels of fingerprint 00ff"):
+    with pytest.raises(
+        ShelfcountError, match=r"the corrections of 'odd\.json' are for labels of fingerprint 00ff"
+    ):
         apply_all(labels, [Corrections("odd.json", "00ff"), first])
 
 
@@ -136,7 +194,10 @@ def test_file_that_fits_neither_labels_nor_their_successor_is_refused(labels):
 
 def test_other_labels_are_refused(labels):
     made_for = fingerprint(labels.subset([0]))
-    with pytest.raises(ShelfcountError, match=f"of 'shelf.json' are for labels of fingerprint {made_for}, shelf has {fingerprint(labels)}"):
+    with pytest.raises(
+        ShelfcountError,
+        match=f"of 'shelf.json' are for labels of fingerprint {made_for}, shelf has {fingerprint(labels)}",
+    ):
         apply(labels, Corrections("shelf.json", made_for))
 
 
@@ -148,14 +209,35 @@ def test_other_labels_are_refused(labels):
             [correction("remove", (15.0, 10.0, 20.0, 40.0))],
             r"remove 'cola' at \[15.0, .*'a.jpg': no such label; .* IoU 0.9 .* 0.60",
         ),
-        ([correction("remove", class_="tea")], "remove 'tea' at .*: no such label; .* nearest by 0.00"),
-        ([correction("remove", class_="beer")], "remove 'beer' .*: 'beer' is none of the 2 classes"),
-        ([correction("rename", to_class="beer")], "rename 'cola' .*: 'beer' is none of the 2 classes"),
-        ([correction("remove"), correction("ignore")], "ignore 'cola' .*: another correction has changed this label already"),
+        (
+            [correction("remove", class_="tea")],
+            "remove 'tea' at .*: no such label; .* nearest by 0.00",
+        ),
+        (
+            [correction("remove", class_="beer")],
+            "remove 'beer' .*: 'beer' is none of the 2 classes",
+        ),
+        (
+            [correction("rename", to_class="beer")],
+            "rename 'cola' .*: 'beer' is none of the 2 classes",
+        ),
+        (
+            [correction("remove"), correction("ignore")],
+            "ignore 'cola' .*: another correction has changed this label already",
+        ),
         ([correction("add", class_="tea")], "add 'tea' .*: one label must stand there, got 2"),
-        ([correction("add", FREE), correction("add", FREE)], r"add 'cola' at \[70.0, .*: one label must stand there, got 2"),
-        ([correction("add", (90.0, 10.0, 20.0, 40.0))], "add 'cola' .*: the new box must lie inside the photo of 100 x 60"),
-        ([dataclasses.replace(correction("remove"), photo="c.jpg")], "remove 'cola' .* on 'c.jpg': shelf has no such photo"),
+        (
+            [correction("add", FREE), correction("add", FREE)],
+            r"add 'cola' at \[70.0, .*: one label must stand there, got 2",
+        ),
+        (
+            [correction("add", (90.0, 10.0, 20.0, 40.0))],
+            "add 'cola' .*: the new box must lie inside the photo of 100 x 60",
+        ),
+        (
+            [dataclasses.replace(correction("remove"), photo="c.jpg")],
+            "remove 'cola' .* on 'c.jpg': shelf has no such photo",
+        ),
     ],
 )
 def test_correction_that_does_not_fit_is_named(labels, changes, message):
@@ -167,8 +249,12 @@ def test_photos_of_one_name_are_refused(labels, tmp_path):
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / "a.jpg"
     Image.new("RGB", (100, 60)).save(other)
-    double = dataclasses.replace(labels, photos=(*labels.photos, dataclasses.replace(labels.photos[0], path=other)))
-    with pytest.raises(ShelfcountError, match="photos must differ in file name to be corrected; 1 of shelf do not"):
+    double = dataclasses.replace(
+        labels, photos=(*labels.photos, dataclasses.replace(labels.photos[0], path=other))
+    )
+    with pytest.raises(
+        ShelfcountError, match="photos must differ in file name to be corrected; 1 of shelf do not"
+    ):
         corrected(double)
 
 
@@ -200,24 +286,53 @@ def test_file_without_corrections_round_trips(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"action": "delete"}, "correction 1: it must be an object whose action is one of add, move, rename, remove, ignore, got .*delete"),
-        ({"action": ["add"]}, r"correction 1: it must be an object whose action is one of .*\['add'\]"),
+        (
+            {"action": "delete"},
+            "correction 1: it must be an object whose action is one of add, move, rename, remove, ignore, got .*delete",
+        ),
+        (
+            {"action": ["add"]},
+            r"correction 1: it must be an object whose action is one of .*\['add'\]",
+        ),
         ({"reason": None}, "correction 1: reason must be a text, got None"),
         ({"reason": " "}, "correction 1: reason must be a text, got ' '"),
-        ({"box": [1, 2, 3]}, r"correction 1: box must be left, top, width and height .*, got \[1, 2, 3\]"),
-        ({"box": [1, 2, 3, 0]}, r"correction 1: box must be .*, the sides above 0, got \[1, 2, 3, 0\]"),
+        (
+            {"box": [1, 2, 3]},
+            r"correction 1: box must be left, top, width and height .*, got \[1, 2, 3\]",
+        ),
+        (
+            {"box": [1, 2, 3, 0]},
+            r"correction 1: box must be .*, the sides above 0, got \[1, 2, 3, 0\]",
+        ),
         ({"box": [1, 2, 3, float("nan")]}, r"correction 1: box must be .*nan"),
         ({"box": [1, 2, 3, 10**400]}, "correction 1: box must be .*1000"),
         ({"box": [1, 2, 3, "4"]}, "correction 1: box must be .*'4'"),
-        ({"action": "rename"}, "correction 1: it must be an object with .*to_class; to_class is missing"),
-        ({"decision": "maybe"}, "correction 1: decision must be one of accepted, refused, undecided, got 'maybe'"),
+        (
+            {"action": "rename"},
+            "correction 1: it must be an object with .*to_class; to_class is missing",
+        ),
+        (
+            {"decision": "maybe"},
+            "correction 1: decision must be one of accepted, refused, undecided, got 'maybe'",
+        ),
         ({"to_class": "tea"}, r"correction 1: it must have no keys but .*, got \['to_class'\]"),
     ],
 )
 def test_malformed_entry_is_named(tmp_path, changes, message):
-    entry = {"photo": "a.jpg", "action": "remove", "box": [10, 10, 20, 40], "class": "cola", "reason": "a shadow", **changes}
+    entry = {
+        "photo": "a.jpg",
+        "action": "remove",
+        "box": [10, 10, 20, 40],
+        "class": "cola",
+        "reason": "a shadow",
+        **changes,
+    }
     path = tmp_path / "c.json"
-    path.write_text(json.dumps({"data": "shelf.json", "fingerprint": "f", "reviewed": [], "corrections": [entry]}))
+    path.write_text(
+        json.dumps(
+            {"data": "shelf.json", "fingerprint": "f", "reviewed": [], "corrections": [entry]}
+        )
+    )
     with pytest.raises(ShelfcountError, match=message):
         read_corrections(path)
 
@@ -225,11 +340,26 @@ def test_malformed_entry_is_named(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "it must be an object with data, fingerprint, reviewed, corrections; data, fingerprint, reviewed, corrections is missing"),
-        ({"data": "x", "fingerprint": 1, "reviewed": [], "corrections": []}, "fingerprint must be a str, got 1"),
-        ({"data": "x", "fingerprint": "f", "reviewed": [], "corrections": {}}, "corrections must be a list, got {}"),
-        ({"data": "x", "fingerprint": "f", "reviewed": [3], "corrections": []}, "reviewed must be a text, got 3"),
-        ({"data": "x", "fingerprint": "f", "reviewed": [], "corrections": [], "note": ""}, r"no keys but .*, got \['note'\]"),
+        (
+            [],
+            "it must be an object with data, fingerprint, reviewed, corrections; data, fingerprint, reviewed, corrections is missing",
+        ),
+        (
+            {"data": "x", "fingerprint": 1, "reviewed": [], "corrections": []},
+            "fingerprint must be a str, got 1",
+        ),
+        (
+            {"data": "x", "fingerprint": "f", "reviewed": [], "corrections": {}},
+            "corrections must be a list, got {}",
+        ),
+        (
+            {"data": "x", "fingerprint": "f", "reviewed": [3], "corrections": []},
+            "reviewed must be a text, got 3",
+        ),
+        (
+            {"data": "x", "fingerprint": "f", "reviewed": [], "corrections": [], "note": ""},
+            r"no keys but .*, got \['note'\]",
+        ),
     ],
 )
 def test_malformed_file_is_named(tmp_path, content, message):
@@ -242,8 +372,15 @@ def test_malformed_file_is_named(tmp_path, content, message):
 def test_corrections_of_the_drinks_fit_their_photos(drinks):
     labels, corrections = read(drinks / "test.json"), read_corrections(DRINKS_TEST)
     result = apply(labels, corrections)
-    assert {c.photo for c in corrections.corrections} <= set(corrections.reviewed) <= {p.path.name for p in labels.photos}
-    change = {action: sum(c.action == action for c in corrections.corrections) for action in ("add", "remove")}
+    assert (
+        {c.photo for c in corrections.corrections}
+        <= set(corrections.reviewed)
+        <= {p.path.name for p in labels.photos}
+    )
+    change = {
+        action: sum(c.action == action for c in corrections.corrections)
+        for action in ("add", "remove")
+    }
     ignored = sum(c.action == "ignore" and c.class_ is not None for c in corrections.corrections)
     to_find = sum(int((~p.truth.ignore).sum()) for p in result.photos)
     assert to_find == labels.boxes + change["add"] - change["remove"] - ignored

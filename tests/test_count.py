@@ -32,7 +32,9 @@ def photo() -> np.ndarray:
 
 
 def test_json_has_the_fixed_schema(photo: np.ndarray) -> None:
-    content = json.loads(json.dumps(report([count_photo(ThreeProducts(), photo, "a.jpg")], "three", "ab12")))
+    content = json.loads(
+        json.dumps(report([count_photo(ThreeProducts(), photo, "a.jpg")], "three", "ab12"))
+    )
     assert list(content) == ["bundle", "photos", "merged"]
     assert content["bundle"] == {"name": "three", "sha256": "ab12"}
     assert content["merged"] is None
@@ -40,12 +42,20 @@ def test_json_has_the_fixed_schema(photo: np.ndarray) -> None:
     assert list(entry) == ["path", "width", "height", "quality", "detections", "counts"]
     assert (entry["path"], entry["width"], entry["height"]) == ("a.jpg", 100, 120)
     # x, y, w, h of xyxy 60.123, 10, 80, 40.456, to 2 decimals; the score to 4.
-    assert entry["detections"][0] == {"class": "cola", "score": 0.9876, "box": [60.12, 10.0, 19.88, 30.46], "row": 0, "position": 1}
+    assert entry["detections"][0] == {
+        "class": "cola",
+        "score": 0.9876,
+        "box": [60.12, 10.0, 19.88, 30.46],
+        "row": 0,
+        "position": 1,
+    }
     assert [(d["row"], d["position"]) for d in entry["detections"]] == [(0, 1), (0, 0), (1, 0)]
     assert entry["counts"] == {"cola": 2, "=HYPERLINK(1)": 1}
 
 
-def test_a_photo_that_cannot_be_read_is_reported_and_the_others_counted(photo: np.ndarray, tmp_path: Path) -> None:
+def test_a_photo_that_cannot_be_read_is_reported_and_the_others_counted(
+    photo: np.ndarray, tmp_path: Path
+) -> None:
     good, broken, missing = tmp_path / "good.png", tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     images.write_photo(good, photo)
     broken.write_bytes(b"\xff\xd8 no photo")
@@ -63,7 +73,17 @@ def test_csv_has_a_line_for_each_product_and_no_formula(photo: np.ndarray, tmp_p
     with (tmp_path / "out.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
     assert tuple(header) == CSV_COLUMNS
-    assert lines[0] == ["'@shelf, left.jpg", "cola", "0.9876", "60.12", "10.0", "19.88", "30.46", "0", "1"]
+    assert lines[0] == [
+        "'@shelf, left.jpg",
+        "cola",
+        "0.9876",
+        "60.12",
+        "10.0",
+        "19.88",
+        "30.46",
+        "0",
+        "1",
+    ]
     assert [line[1] for line in lines] == ["cola", "'=HYPERLINK(1)", "cola"]
 
 

@@ -55,7 +55,9 @@ class Grouped(nn.Module):
 # ---------------------------------------------------------------- what the network sees
 
 
-def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelves: Shelves) -> None:
+def test_converted_heads_equal_pytorch(
+    overfit: Overfit, converted: bytes, shelves: Shelves
+) -> None:
     detector, interpreter = load_run(overfit.run), opened(converted)
     location_out, score_out = (o["index"] for o in interpreter.get_output_details())
     worst = 0.0
@@ -70,7 +72,9 @@ def test_converted_heads_equal_pytorch(overfit: Overfit, converted: bytes, shelv
     assert worst < 5e-3
 
 
-def test_float32_artifact_gives_the_detections_of_pytorch(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
+def test_float32_artifact_gives_the_detections_of_pytorch(
+    overfit: Overfit, artifact: Artifact, shelves: Shelves
+) -> None:
     """Tolerance: a hundredth of a photo pixel for a box, 1e-4 for a score; two float32 runtimes add in another order."""
     reference = load_run(overfit.run)
     exported = LiteRTDetector(artifact("float32"), reference.spec)
@@ -84,7 +88,9 @@ def test_float32_artifact_gives_the_detections_of_pytorch(overfit: Overfit, arti
     assert total > 20
 
 
-def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: Artifact, shelves: Shelves) -> None:
+def test_float32_artifact_agrees_at_low_scores_too(
+    overfit: Overfit, artifact: Artifact, shelves: Shelves
+) -> None:
     # Many more candidates: here suppression in numpy and in the operator must decide alike. One box in
     # fifty may go either way, where scores or overlaps lie within rounding of each other.
     reference = load_run(overfit.run, 0.06)
@@ -97,12 +103,18 @@ def test_float32_artifact_agrees_at_low_scores_too(overfit: Overfit, artifact: A
     assert missed <= count / 50
 
 
-@pytest.mark.parametrize(("recipe", "most"), [("float32", 0.0), ("float16", 0.01), ("dynamic", 0.1), ("int8", 0.1)])
-def test_drop_in_f1_is_small(overfit: Overfit, artifact: Artifact, recipe: str, most: float) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "most"), [("float32", 0.0), ("float16", 0.01), ("dynamic", 0.1), ("int8", 0.1)]
+)
+def test_drop_in_f1_is_small(
+    overfit: Overfit, artifact: Artifact, recipe: str, most: float
+) -> None:
     reference = load_run(overfit.run)
     before = evaluate(reference, overfit.photos).micro.f1
     after = evaluate(LiteRTDetector(artifact(recipe), reference.spec), overfit.photos).micro.f1
-    print(f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, {len(artifact(recipe)) / 1e6:.2f} MB")
+    print(
+        f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, {len(artifact(recipe)) / 1e6:.2f} MB"
+    )
     assert before - after <= most
 
 
@@ -117,7 +129,9 @@ def test_quantized_files_are_smaller(artifact: Artifact) -> None:
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
-def test_pixels_are_the_input_and_four_floats_the_outputs(overfit: Overfit, artifact: Artifact, recipe: str) -> None:
+def test_pixels_are_the_input_and_four_floats_the_outputs(
+    overfit: Overfit, artifact: Artifact, recipe: str
+) -> None:
     spec, interpreter = read_spec(overfit.run), opened(artifact(recipe))
     (pixels,) = interpreter.get_input_details()
     assert pixels["dtype"] == np.uint8
@@ -129,7 +143,13 @@ def test_pixels_are_the_input_and_four_floats_the_outputs(overfit: Overfit, arti
     n = spec.max_detections
     assert [o["shape"].tolist() for o in outputs] == [[1, n, 4], [1, n], [1, n], [1]]
     assert {o["dtype"] for o in outputs} == {np.float32}
-    names = [t.name.decode() for t in (flatbuffer.read(artifact(recipe)).subgraphs[0].tensors[i] for i in _outputs(artifact(recipe)))]
+    names = [
+        t.name.decode()
+        for t in (
+            flatbuffer.read(artifact(recipe)).subgraphs[0].tensors[i]
+            for i in _outputs(artifact(recipe))
+        )
+    ]
     assert names == ["location", "category", "score", "number of detections"]
 
 
@@ -140,7 +160,16 @@ def _outputs(model: bytes) -> list[int]:
 def test_int8_graph_holds_no_operator_that_design_could_avoid(artifact: Artifact) -> None:
     # All that is there. With more than one pyramid level CONCATENATION joins them; this model has one.
     names = flatbuffer.operator_names(artifact("int8"))
-    expected = {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "RESIZE_BILINEAR", "RESHAPE", "LOGISTIC", "DEQUANTIZE", "QUANTIZE"}
+    expected = {
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "ADD",
+        "RESIZE_BILINEAR",
+        "RESHAPE",
+        "LOGISTIC",
+        "DEQUANTIZE",
+        "QUANTIZE",
+    }
     assert set(names) == {*expected, "TFLite_Detection_PostProcess"}
     # Pixels come in through DEQUANTIZE and QUANTIZE, location and scores leave through a DEQUANTIZE each.
     assert names[:2] == ["DEQUANTIZE", "QUANTIZE"]
@@ -149,7 +178,9 @@ def test_int8_graph_holds_no_operator_that_design_could_avoid(artifact: Artifact
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
-def test_everything_but_the_last_operator_runs_inside_xnnpack(artifact: Artifact, recipe: str) -> None:
+def test_everything_but_the_last_operator_runs_inside_xnnpack(
+    artifact: Artifact, recipe: str
+) -> None:
     assert contract.stray_operators(artifact(recipe)) == ["TFLite_Detection_PostProcess"]
     assert contract.partitions(artifact(recipe)) == 1
 
@@ -159,7 +190,9 @@ def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
     levels = (AnchorLevel(8, ((40.0, 20.0),)), AnchorLevel(16, ((60.0, 30.0),)))
     spec = ModelSpec("two", "mobilenet_v2_050", ("a", "b"), 96, 96, levels)
     model = convert.to_litert(build(spec.architecture, 2, levels, 16).eval(), spec)
-    quantized = convert.quantize(model, "int8", [stretch(image, 96, 96) for image in photos_of(shelves)[:2]])
+    quantized = convert.quantize(
+        model, "int8", [stretch(image, 96, 96) for image in photos_of(shelves)[:2]]
+    )
     assert flatbuffer.operator_names(quantized).count("QUANTIZE") > 1
     finished = flatbuffer.finish(quantized, spec, LOWEST_SCORE)
     assert flatbuffer.operator_names(finished).count("QUANTIZE") == 1
@@ -169,11 +202,16 @@ def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
 def test_int8_leaves_group_norms_in_float32(shelves: Shelves) -> None:
     torch.manual_seed(0)
     net = Grouped().eval()
-    spec = ModelSpec("grouped", "grouped", ("cola", "tea"), 96, 96, (AnchorLevel(8, ((8.0, 8.0),)),))
+    spec = ModelSpec(
+        "grouped", "grouped", ("cola", "tea"), 96, 96, (AnchorLevel(8, ((8.0, 8.0),)),)
+    )
     images = [stretch(image, 96, 96) for image in photos_of(shelves)[:4]]
     model = convert.quantize(convert.to_litert(net, spec), "int8", images)
     graph, names = flatbuffer.read(model).subgraphs[0], flatbuffer.operator_names(model)
-    written = [(name, graph.tensors[op.outputs[0]].type) for name, op in zip(names, graph.operators, strict=True)]
+    written = [
+        (name, graph.tensors[op.outputs[0]].type)
+        for name, op in zip(names, graph.operators, strict=True)
+    ]
     float32, int8 = 0, 9  # of the schema's TensorType
     assert [kind for name, kind in written if name in ("MEAN", "RSQRT", "SUB")] == [float32] * 4
     assert [kind for name, kind in written if name == "CONV_2D"] == [int8] * 2
@@ -183,7 +221,11 @@ def test_int8_leaves_group_norms_in_float32(shelves: Shelves) -> None:
     interpreter.invoke()
     with torch.no_grad():
         wanted = net(torch.from_numpy(x).permute(0, 3, 1, 2))[1].sigmoid().numpy()
-    (found,) = (interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details() if tuple(o["shape"])[-1] == 2)
+    (found,) = (
+        interpreter.get_tensor(o["index"])
+        for o in interpreter.get_output_details()
+        if tuple(o["shape"])[-1] == 2
+    )
     np.testing.assert_allclose(found, wanted, atol=0.02)
 
 
@@ -201,10 +243,16 @@ def test_weights_lie_inside_the_flatbuffer_and_are_finite(artifact: Artifact, re
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
-def test_outputs_are_finite_sorted_and_as_many_as_counted(overfit: Overfit, artifact: Artifact, recipe: str) -> None:
+def test_outputs_are_finite_sorted_and_as_many_as_counted(
+    overfit: Overfit, artifact: Artifact, recipe: str
+) -> None:
     detector = LiteRTDetector(artifact(recipe), read_spec(overfit.run))
     rng = np.random.default_rng(0)
-    for image in (rng.integers(0, 256, (96, 96, 3), np.uint8), np.zeros((96, 96, 3), np.uint8), np.full((96, 96, 3), 255, np.uint8)):
+    for image in (
+        rng.integers(0, 256, (96, 96, 3), np.uint8),
+        np.zeros((96, 96, 3), np.uint8),
+        np.full((96, 96, 3), 255, np.uint8),
+    ):
         boxes, classes, scores = detector.invoke(image)
         assert len(boxes) == len(classes) == len(scores) <= detector.spec.max_detections
         assert np.isfinite(boxes).all()
@@ -213,15 +261,21 @@ def test_outputs_are_finite_sorted_and_as_many_as_counted(overfit: Overfit, arti
         assert set(classes) <= set(range(len(detector.spec.classes)))
 
 
-def test_at_most_so_many_detections_leave_the_file(overfit: Overfit, converted: bytes, shelves: Shelves) -> None:
+def test_at_most_so_many_detections_leave_the_file(
+    overfit: Overfit, converted: bytes, shelves: Shelves
+) -> None:
     spec = replace(read_spec(overfit.run), max_detections=2, score_threshold=LOWEST_SCORE)
     detector = LiteRTDetector(bundle.artifact(converted, spec, "float32", []), spec)
     all_of_them = load_run(overfit.run, LOWEST_SCORE).detect(photos_of(shelves)[0])
     assert len(all_of_them) > 2
-    np.testing.assert_allclose(detector.detect(photos_of(shelves)[0]).scores, all_of_them.scores[:2], atol=0.02)
+    np.testing.assert_allclose(
+        detector.detect(photos_of(shelves)[0]).scores, all_of_them.scores[:2], atol=0.02
+    )
 
 
-def test_macs_equal_those_that_torch_counts(overfit: Overfit, converted: bytes, artifact: Artifact) -> None:
+def test_macs_equal_those_that_torch_counts(
+    overfit: Overfit, converted: bytes, artifact: Artifact
+) -> None:
     detector = load_run(overfit.run)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         detector.net(torch.zeros(1, 3, 96, 96))
@@ -234,9 +288,14 @@ def test_macs_equal_those_that_torch_counts(overfit: Overfit, converted: bytes, 
 
 
 def test_unknown_recipe_and_missing_photos_are_refused(converted: bytes) -> None:
-    with pytest.raises(ShelfcountError, match=r"unknown recipe 'int4'\. Recipes are: float32, float16, dynamic, int8"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"unknown recipe 'int4'\. Recipes are: float32, float16, dynamic, int8",
+    ):
         convert.quantize(converted, "int4", [])
-    with pytest.raises(ShelfcountError, match="int8 needs training photos to calibrate on, got none"):
+    with pytest.raises(
+        ShelfcountError, match="int8 needs training photos to calibrate on, got none"
+    ):
         convert.quantize(converted, "int8", [])
 
 
@@ -245,6 +304,7 @@ def test_file_of_another_model_is_refused(overfit: Overfit, converted: bytes) ->
     count = len(anchors.layout(spec.levels, 96, 96))
     other = replace(spec, classes=(*spec.classes, "chalk"))
     with pytest.raises(
-        ShelfcountError, match=rf"must have shapes \[\[1, {count}, 4\], \[1, {count}, 4\]\], got \[\[1, {count}, 4\], \[1, {count}, 3\]\]"
+        ShelfcountError,
+        match=rf"must have shapes \[\[1, {count}, 4\], \[1, {count}, 4\]\], got \[\[1, {count}, 4\], \[1, {count}, 3\]\]",
     ):
         flatbuffer.finish(converted, other, LOWEST_SCORE)

@@ -13,12 +13,24 @@ from safetensors.torch import save_file
 from shelfcount.records import AnchorLevel, ShelfcountError
 from shelfcount.training import backbones
 from shelfcount.training.backbones import FAMILY
-from shelfcount.training.detector import BASELINE, PRIOR, RANDOM, ShelfDetector, build, retinanet_levels
+from shelfcount.training.detector import (
+    BASELINE,
+    PRIOR,
+    RANDOM,
+    ShelfDetector,
+    build,
+    retinanet_levels,
+)
 from shelfcount.vision import anchors
 
-LEVELS = (AnchorLevel(8, ((20.0, 10.0), (30.0, 15.0))), AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))))
+LEVELS = (
+    AnchorLevel(8, ((20.0, 10.0), (30.0, 15.0))),
+    AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))),
+)
 HEIGHT, WIDTH, CLASSES = 64, 96, 3
-PLACES = torch.from_numpy(anchors.layout(LEVELS, HEIGHT, WIDTH)) * torch.tensor([HEIGHT, WIDTH, HEIGHT, WIDTH])
+PLACES = torch.from_numpy(anchors.layout(LEVELS, HEIGHT, WIDTH)) * torch.tensor(
+    [HEIGHT, WIDTH, HEIGHT, WIDTH]
+)
 
 
 def _small(classes: int = CLASSES, neck: int = 16, levels: tuple = LEVELS) -> ShelfDetector:
@@ -35,7 +47,9 @@ def baseline() -> torch.nn.Module:
 @pytest.mark.parametrize("architecture", FAMILY)
 def test_every_member_gives_a_row_for_every_anchor(architecture: str) -> None:
     with torch.no_grad():
-        location, logits = build(architecture, CLASSES, LEVELS, 16).eval()(torch.zeros(2, 3, HEIGHT, WIDTH))
+        location, logits = build(architecture, CLASSES, LEVELS, 16).eval()(
+            torch.zeros(2, 3, HEIGHT, WIDTH)
+        )
     assert location.shape == (2, len(PLACES), 4)
     assert logits.shape == (2, len(PLACES), CLASSES)
 
@@ -85,7 +99,10 @@ def test_levels_are_chosen_by_stride() -> None:
 
 
 def test_level_without_a_feature_and_uneven_places_are_refused() -> None:
-    with pytest.raises(ShelfcountError, match=re.escape("'mobilenet_v2_050' has strides [8, 16, 32], got anchors for [8, 64]")):
+    with pytest.raises(
+        ShelfcountError,
+        match=re.escape("'mobilenet_v2_050' has strides [8, 16, 32], got anchors for [8, 64]"),
+    ):
         _small(levels=(LEVELS[0], AnchorLevel(64, ((90.0, 90.0),) * 2)))
     with pytest.raises(ValueError, match=re.escape("as many anchors at a place, got [2, 1]")):
         _small(levels=(LEVELS[0], AnchorLevel(16, ((40.0, 20.0),))))
@@ -94,7 +111,12 @@ def test_level_without_a_feature_and_uneven_places_are_refused() -> None:
 def test_early_stages_are_the_trunks_first() -> None:
     net = _small()
     assert net.early(0) == []
-    assert net.early(2) == [net.trunk.conv_stem, net.trunk.bn1, net.trunk.blocks[0], net.trunk.blocks[1]]
+    assert net.early(2) == [
+        net.trunk.conv_stem,
+        net.trunk.bn1,
+        net.trunk.blocks[0],
+        net.trunk.blocks[1],
+    ]
 
 
 def test_baseline_has_retinanets_rows(baseline: torch.nn.Module) -> None:
@@ -149,29 +171,41 @@ def test_other_classes_cost_only_the_last_convolution(tmp_path: Path) -> None:
         == f"{tmp_path.name}/w.safetensors ({total - 2} of {total} tensors)"
     )
     (tmp_path / "spec.json").write_text('{"provenance": {"start": "random"}}')
-    assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(" tensors), from random")
+    assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(
+        " tensors), from random"
+    )
     for damaged in ("[", "[1]", '{"provenance": null}', '{"provenance": {"start": 3}}'):
         (tmp_path / "spec.json").write_text(damaged)
-        assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(" tensors)")
+        assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(
+            " tensors)"
+        )
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:
     # A detector's file (keys 'trunk.') of another member: few tensors of one name have one shape.
     save_file(build("mobilenet_v4_s", CLASSES, LEVELS, 24).state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(ShelfcountError, match=r"weights are of another model: \d+ of \d+ tensors fit\. Give the architecture and neck"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"weights are of another model: \d+ of \d+ tensors fit\. Give the architecture and neck",
+    ):
         _small().load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
 
 
 def test_start_says_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _small().load_start("mobilenet_v2_050", "none") == RANDOM
     monkeypatch.setattr(backbones, "SHIPPED", tmp_path)
-    with pytest.raises(ShelfcountError, match=r"ships no weights for 'mobilenet_v2_050'\. Use --set model\.weights=network"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"ships no weights for 'mobilenet_v2_050'\. Use --set model\.weights=network",
+    ):
         _small().load_start("mobilenet_v2_050", "shipped")
 
 
 def test_file_with_a_trunk_alone_starts_the_trunk(tmp_path: Path) -> None:
     trunk = backbones.make_trunk("mobilenet_v2_050")
-    save_file({k: v.contiguous() for k, v in trunk.state_dict().items()}, tmp_path / "t.safetensors")
+    save_file(
+        {k: v.contiguous() for k, v in trunk.state_dict().items()}, tmp_path / "t.safetensors"
+    )
     net = _small()
     neck = net.laterals[0][0].weight.clone()
     assert net.load_start("mobilenet_v2_050", str(tmp_path / "t.safetensors")) == "t.safetensors"
@@ -186,15 +220,25 @@ def test_the_baseline_starts_from_torchvisions_resnet50_file(tmp_path: Path) -> 
     save_file(theirs.state_dict(), file)
     net = build(BASELINE, CLASSES, retinanet_levels(), 0).eval()
     assert net.load_start(BASELINE, str(file)) == "resnet50.safetensors"
-    pixels = torch.randint(0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)).float()
-    mean, std = torch.tensor(backbones.IMAGENET_MEAN)[:, None, None], torch.tensor(backbones.IMAGENET_STD)[:, None, None]
+    pixels = torch.randint(
+        0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)
+    ).float()
+    mean, std = (
+        torch.tensor(backbones.IMAGENET_MEAN)[:, None, None],
+        torch.tensor(backbones.IMAGENET_STD)[:, None, None],
+    )
     with torch.no_grad():
         expected = theirs.bn1(theirs.conv1((pixels / 255 - mean) / std))
         got = net.trunk.bn1(net.trunk.conv1((pixels - 127) / 127.5))
     # Inside; at the border zero padding means another colour.
-    torch.testing.assert_close(got[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        got[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4], rtol=1e-3, atol=1e-4
+    )
     torch.testing.assert_close(net.trunk.layer4[2].conv3.weight, theirs.layer4[2].conv3.weight)
     theirs.conv1.weight = torch.nn.Parameter(torch.zeros(64, 3, 3, 3))
     save_file(theirs.state_dict(), file)
-    with pytest.raises(ShelfcountError, match=re.escape("'conv1.weight' must have shape (64, 3, 7, 7), got (64, 3, 3, 3)")):
+    with pytest.raises(
+        ShelfcountError,
+        match=re.escape("'conv1.weight' must have shape (64, 3, 7, 7), got (64, 3, 3, 3)"),
+    ):
         build(BASELINE, CLASSES, retinanet_levels(), 0).load_start(BASELINE, str(file))

@@ -14,9 +14,15 @@ from shelfcount.vision.images import write_photo
 CLASSES = ("cola", "tea")
 TRUTH = Detections([[10, 10, 50, 90], [60, 10, 100, 90], [110, 10, 150, 90]], [0, 0, 1])
 # The second product is missed, and a tea reported where nothing stands.
-FIRST = Detections([[10, 10, 50, 90], [110, 10, 150, 90], [10, 110, 50, 190]], [0, 1, 1], [0.9, 0.8, 0.7])
+FIRST = Detections(
+    [[10, 10, 50, 90], [110, 10, 150, 90], [10, 110, 50, 190]], [0, 1, 1], [0.9, 0.8, 0.7]
+)
 # All three found, and the same tea reported, a little aside; one cola more that the first has not.
-SECOND = Detections([*TRUTH.boxes.tolist(), [12, 110, 52, 190], [110, 110, 150, 190]], [0, 0, 1, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5])
+SECOND = Detections(
+    [*TRUTH.boxes.tolist(), [12, 110, 52, 190], [110, 110, 150, 190]],
+    [0, 0, 1, 1, 0],
+    [0.9, 0.8, 0.7, 0.6, 0.5],
+)
 
 
 def photo(folder: Path, name: str = "shelf.jpg", truth: Detections = TRUTH) -> Photo:
@@ -35,7 +41,9 @@ def test_what_only_one_has_is_counted(tmp_path: Path) -> None:
 
 def test_photos_of_most_difference_come_first_and_agreement_is_left_out(tmp_path: Path) -> None:
     photos = tuple(photo(tmp_path, f"{i}.jpg") for i in range(3))
-    chosen = disagreement.largest(Dataset(CLASSES, photos), [TRUTH, TRUTH, FIRST], [TRUTH, TRUTH[[0, 1]], SECOND], most=3)
+    chosen = disagreement.largest(
+        Dataset(CLASSES, photos), [TRUTH, TRUTH, FIRST], [TRUTH, TRUTH[[0, 1]], SECOND], most=3
+    )
     assert [d.photo.path.name for d in chosen] == ["2.jpg", "1.jpg"]
 
 
@@ -47,7 +55,9 @@ def test_what_differs_is_drawn_in_its_colour(tmp_path: Path) -> None:
     def edge(panel: np.ndarray, box: list[int], colour: tuple[int, int, int]) -> float:
         left, top, _, bottom = (round(v * scale) for v in box)
         # Below the tag, which lies on the upper corner.
-        return float((np.abs(panel[top + 80 : bottom, left : left + 2] - colour) <= 2).all(axis=2).mean())
+        return float(
+            (np.abs(panel[top + 80 : bottom, left : left + 2] - colour) <= 2).all(axis=2).mean()
+        )
 
     assert edge(labelled, [60, 10, 100, 90], disagreement.LABELLED) > 0.9
     # Dashes cover half of the edge.

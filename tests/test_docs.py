@@ -24,7 +24,14 @@ from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "export/README.md", "export/web/README.md")
+DOCS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    "export/README.md",
+    "export/web/README.md",
+)
 README = (ROOT / "README.md").read_text()
 
 
@@ -32,7 +39,10 @@ def code(document: str) -> list[str]:
     """Lines of the code blocks of a document, continued ones joined, and what stands in backticks."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
     blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
-    return [*"\n".join(blocks).splitlines(), *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
+    return [
+        *"\n".join(blocks).splitlines(),
+        *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)),
+    ]
 
 
 @pytest.mark.parametrize("document", DOCS)
@@ -41,12 +51,24 @@ def test_commands_exist(document: str) -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     wrong = []
     for line in code(document):
-        words = shlex.split(line, comments=True) if line.split()[:1] in (["shelfcount"], ["make"]) else []
+        words = (
+            shlex.split(line, comments=True)
+            if line.split()[:1] in (["shelfcount"], ["make"])
+            else []
+        )
         if words[:1] == ["make"]:
             wrong += [line for word in words[1:] if "=" not in word and word not in targets]
         elif len(words) > 1 and not words[1].startswith("-"):
-            known = {option for p in verbs[words[1]].params for option in p.opts} | {"--help"} if words[1] in verbs else set()
-            wrong += [line] if words[1] not in verbs else [line for word in words[2:] if word.startswith("--") and word not in known]
+            known = (
+                {option for p in verbs[words[1]].params for option in p.opts} | {"--help"}
+                if words[1] in verbs
+                else set()
+            )
+            wrong += (
+                [line]
+                if words[1] not in verbs
+                else [line for word in words[2:] if word.startswith("--") and word not in known]
+            )
     assert wrong == []
 
 
@@ -54,13 +76,19 @@ def test_commands_exist(document: str) -> None:
 def test_links_lead_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
     targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text())
-    assert [t for t in targets if not t.startswith(("http", "#")) and not (folder / t.split("#")[0]).exists()] == []
+    assert [
+        t
+        for t in targets
+        if not t.startswith(("http", "#")) and not (folder / t.split("#")[0]).exists()
+    ] == []
 
 
 def test_no_machine_or_index_is_named() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout, so what is tracked is not known")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     private = re.compile(
         r"(?<![\w.~}])/(work|root|home|tmp)/|--(extra-)?index-url|--find-links|pypi\.org|pythonhosted\.org|download\.pytorch\.org"
     )
@@ -71,16 +99,24 @@ def test_no_machine_or_index_is_named() -> None:
         data = path.read_bytes() if path.exists() else b""
         if b"\0" not in data:
             lines = enumerate(data.decode(errors="replace").splitlines(), start=1)
-            wrong += [f"{name}:{number}: {line.strip()[:80]}" for number, line in lines if private.search(line)]
+            wrong += [
+                f"{name}:{number}: {line.strip()[:80]}"
+                for number, line in lines
+                if private.search(line)
+            ]
     assert sorted(wrong) == []
 
 
-def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Finder:
         spec = ModelSpec("m", "a", ("cola", "tea"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),))
 
         def detect(self, image: np.ndarray) -> Detections:
-            return Detections([[5, 5, 15, 25], [30, 5, 40, 25], [52, 5, 62, 25]], [1, 0, 1], [0.9, 0.8, 0.7])
+            return Detections(
+                [[5, 5, 15, 25], [30, 5, 40, 25], [52, 5, 62, 25]], [1, 0, 1], [0.9, 0.8, 0.7]
+            )
 
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (photo,) = re.findall(r'"([^"]+\.jpg)"', example)
@@ -113,11 +149,16 @@ ROW: dict[str, Any] = {
 def test_figures_are_current() -> None:
     for (file, name), make in readme_tables.TABLES.items():
         readme = (ROOT / file).read_text()
-        assert readme_tables.replaced(readme, name, make(readme_tables.RESULTS)) == readme, "run benchmarks/readme_tables.py"
+        assert readme_tables.replaced(readme, name, make(readme_tables.RESULTS)) == readme, (
+            "run benchmarks/readme_tables.py"
+        )
 
 
 def test_figures_come_from_the_results(tmp_path: Path) -> None:
-    assert readme_tables.figures(tmp_path).count("not measured") == len(readme_tables.EVALUATED) * (len(readme_tables.HEADS) - 1) + 1
+    assert (
+        readme_tables.figures(tmp_path).count("not measured")
+        == len(readme_tables.EVALUATED) * (len(readme_tables.HEADS) - 1) + 1
+    )
     tables_left = (
         training_tables.steps,
         training_tables.steps_at_the_end,
@@ -134,33 +175,73 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     )
     assert [make(tmp_path).count("not measured") for make in tables_left] == [1] * len(tables_left)
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 2}
-    scores = {"photos": 40, "boxes": 1234, "f1": 0.83149, "any_class": {"f1": 0.95}, "map": None, "stamp": stamp}
-    model = {"minutes": 12.34, "photos": 180, "boxes": 5570, "start": "runs/fused.safetensors", "seed": 0, "val_f1": 0.9, "trained": stamp}
+    scores = {
+        "photos": 40,
+        "boxes": 1234,
+        "f1": 0.83149,
+        "any_class": {"f1": 0.95},
+        "map": None,
+        "stamp": stamp,
+    }
+    model = {
+        "minutes": 12.34,
+        "photos": 180,
+        "boxes": 5570,
+        "start": "runs/fused.safetensors",
+        "seed": 0,
+        "val_f1": 0.9,
+        "trained": stamp,
+    }
     result = {**scores, "count_error": {"by_class": {"relative": 0.125}}, "model": model}
     (tmp_path / "drinks_int8.json").write_text(json.dumps(result))
-    (tmp_path / "drinks_int8_corrected.json").write_text(json.dumps({**result, "f1": 0.9, "boxes": 1300}))
+    (tmp_path / "drinks_int8_corrected.json").write_text(
+        json.dumps({**result, "f1": 0.9, "boxes": 1300})
+    )
     shown = readme_tables.figures(tmp_path)
     row = "| the released bundle: int8, LiteRT | 0.831 | 0.950 | not measured | 0.125 | 0.900 | 0.950 | not measured | 0.125 |"
     assert row in shown
-    assert "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes" in shown
+    assert (
+        "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes"
+        in shown
+    )
     assert "at commit abc on a phone, threads: 2." in shown
     assert "The baseline was trained" not in shown
     baseline = {**result, "model": {**model, "start": "baseline-windows/model.safetensors"}}
     (tmp_path / "drinks_baseline.json").write_text(json.dumps(baseline))
     (tmp_path / "drinks_f1_size.png").write_bytes(b"drawn")
-    line = {"name": "size", "budget": "at most 5 MB", "got": "1.72 MB", "state": "kept", "basis": "the bundle"}
-    trained = {"rows": [ROW], "verdict": ["9 times faster"], "evaluation": {"boxes": 1300}, "stamp": stamp}
+    line = {
+        "name": "size",
+        "budget": "at most 5 MB",
+        "got": "1.72 MB",
+        "state": "kept",
+        "basis": "the bundle",
+    }
+    trained = {
+        "rows": [ROW],
+        "verdict": ["9 times faster"],
+        "evaluation": {"boxes": 1300},
+        "stamp": stamp,
+    }
     trained["phones"] = [{"phone": "Pixel 4", "lines": [line]}]
     (tmp_path / "drinks_bench_trained.json").write_text(json.dumps(trained))
     learnt = "run,epoch,loss,val_f1\nwindows,1,0.3,\nwindows,2,0.2,0.85\nwhole,1,0.1,0.86\n"
     (tmp_path / readme_plots.HISTORY).write_text(learnt)
     assert readme_plots.learning_curve(tmp_path / readme_plots.HISTORY).startswith(b"\x89PNG")
     shown = readme_tables.figures(tmp_path)
-    assert "in 2 trainings, the last in 12.3 minutes from baseline-windows/model.safetensors, at commit abc" in shown
-    assert "F1 on validation: 0.850 after 2 epochs of windows, 0.860 after 1 epochs of whole." in shown
+    assert (
+        "in 2 trainings, the last in 12.3 minutes from baseline-windows/model.safetensors, at commit abc"
+        in shown
+    )
+    assert (
+        "F1 on validation: 0.850 after 2 epochs of windows, 0.860 after 1 epochs of whole." in shown
+    )
     assert "The released bundle and other forms of its network beside this baseline:" in shown
-    assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed_tables.phones(tmp_path)
-    assert "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown
+    assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed_tables.phones(
+        tmp_path
+    )
+    assert (
+        "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown
+    )
     assert re.findall(r'src="benchmarks/results/(\w+\.png)"', shown) == ["drinks_f1_size.png"]
 
 
@@ -170,7 +251,11 @@ def test_plots_need_a_trained_baseline() -> None:
     assert readme_plots.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
     one = {"name": "cola", "truth": 4, "found": 4, "tp": 3, "count_mae": 0.0, "count_bias": 0.0}
     judged = {"per_class": [one, {**one, "name": "tea"}]}
-    compared = {"rows": [row, {**untrained, "f1": 0.92}], "evaluation": judged, "baseline_evaluation": judged}
+    compared = {
+        "rows": [row, {**untrained, "f1": 0.92}],
+        "evaluation": judged,
+        "baseline_evaluation": judged,
+    }
     drawn = readme_plots.draw(compared)
     assert tuple(drawn) == readme_plots.PLOTS
     assert all(data.startswith(b"\x89PNG") for data in drawn.values())
@@ -178,25 +263,55 @@ def test_plots_need_a_trained_baseline() -> None:
 
 def test_consumers_leave_no_row_without_figures_or_reason(tmp_path: Path) -> None:
     web, arm = "MediaPipe Tasks, web", "LiteRT on Arm"
-    met = {"consumer": web, "form": "model.tflite", "version": "1.1.0", "f1": 0.83149, "largest_box_px": 1.5, "largest_score": 0.03125}
-    unmade = {"consumer": arm, "form": "model.tflite", "reason": "not run: These are missing: debootstrap"}
+    met = {
+        "consumer": web,
+        "form": "model.tflite",
+        "version": "1.1.0",
+        "f1": 0.83149,
+        "largest_box_px": 1.5,
+        "largest_score": 0.03125,
+    }
+    unmade = {
+        "consumer": arm,
+        "form": "model.tflite",
+        "reason": "not run: These are missing: debootstrap",
+    }
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a server", "threads": 1}
-    about = {"name": "drinks", "sha256": "0123456789abcdef", "photos": 4, "products": 130, "f1": 0.85, "stamp": stamp}
+    about = {
+        "name": "drinks",
+        "sha256": "0123456789abcdef",
+        "photos": 4,
+        "products": 130,
+        "f1": 0.85,
+        "stamp": stamp,
+    }
     result = {**about, "arm_bits": {"reason": "not run: no network"}, "rows": [unmade, met]}
     (tmp_path / "consumers.json").write_text(json.dumps(result))
     shown = readme_tables.consumers(tmp_path).splitlines()
-    assert shown[2] == "| MediaPipe Tasks, web | 1.1.0 | `model.tflite` | yes | 0.831 | 1.500 | 0.031 |"
-    assert shown[3] == "| LiteRT on Arm | - | `model.tflite` | - | not run: These are missing: debootstrap | - | - |"
-    assert shown[-1].startswith("Bundle drinks (sha256 0123456789ab...) on 4 golden photos with 130 products")
+    assert (
+        shown[2]
+        == "| MediaPipe Tasks, web | 1.1.0 | `model.tflite` | yes | 0.831 | 1.500 | 0.031 |"
+    )
+    assert (
+        shown[3]
+        == "| LiteRT on Arm | - | `model.tflite` | - | not run: These are missing: debootstrap | - | - |"
+    )
+    assert shown[-1].startswith(
+        "Bundle drinks (sha256 0123456789ab...) on 4 golden photos with 130 products"
+    )
 
 
 def test_figures_need_their_markers() -> None:
-    with pytest.raises(ValueError, match="'<!-- figures -->' and then '<!-- /figures -->', once each"):
+    with pytest.raises(
+        ValueError, match="'<!-- figures -->' and then '<!-- /figures -->', once each"
+    ):
         readme_tables.replaced("no markers here", "figures", "text")
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "benchmarks/demo.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "benchmarks/demo.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
 
 
 def test_demo_leaves_a_folder_of_others_alone(tmp_path: Path) -> None:

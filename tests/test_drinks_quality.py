@@ -36,30 +36,58 @@ def run(*arguments: object, code: int = 0) -> str:
 def test_check_refuses_the_labels_as_found(drinks: Path, few: Path) -> None:
     content, cut = json.loads((drinks / "raw.json").read_text()), few.with_name("raw.json")
     names = {c["name"]: c["id"] for c in content["categories"]}
-    bad = {a["image_id"] for a in content["annotations"] if a["category_id"] in (names["minrinda-sodakem"], names["00"])}
+    bad = {
+        a["image_id"]
+        for a in content["annotations"]
+        if a["category_id"] in (names["minrinda-sodakem"], names["00"])
+    }
     photos = [image for image in content["images"] if image["id"] in bad]
     photos += [image for image in content["images"] if image["id"] not in bad][:40]
     kept = {image["id"] for image in photos}
-    cut.write_text(json.dumps({**content, "images": photos, "annotations": [a for a in content["annotations"] if a["image_id"] in kept]}))
+    cut.write_text(
+        json.dumps(
+            {
+                **content,
+                "images": photos,
+                "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+            }
+        )
+    )
     files = few.with_name("raw-check.json"), few.with_name("raw-check.html")
     said = run("check", "--data", cut, "--json", files[0], "--html", files[1], code=1)
     assert "Training should not go on before the errors are settled." in said
     result = json.loads(files[0].read_text())
-    assert (result["passed"], result["photos"], result["fingerprint"]) == (False, len(photos), fingerprint(read(cut)))
+    assert (result["passed"], result["photos"], result["fingerprint"]) == (
+        False,
+        len(photos),
+        fingerprint(read(cut)),
+    )
     assert {"misspelt-class", "junk-class"} <= result["kinds"].keys()
     assert files[1].read_text().count("<img") >= 4
 
 
 def test_correct_makes_a_version_and_check_says_how_far_it_agrees(few: Path) -> None:
     new, page = few.with_name("new.json"), few.with_name("agreement.html")
-    said = run("correct", "--data", few, "--corrections", CORRECTIONS / "drinks_val_corrections.json", "--out", new)
+    said = run(
+        "correct",
+        "--data",
+        few,
+        "--corrections",
+        CORRECTIONS / "drinks_val_corrections.json",
+        "--out",
+        new,
+    )
     assert re.search(r"labels eae3e8bf5f68 -> \w{12}", said)
-    said = run("check", "--data", few, "--against", new, "--json", few.with_name("a.json"), "--html", page)
+    said = run(
+        "check", "--data", few, "--against", new, "--json", few.with_name("a.json"), "--html", page
+    )
     assert "new.json labels 24 of these photos a second time" in said
     agreed = json.loads(few.with_name("a.json").read_text())["agreement"]
     # The corrections add 131 products to 668 that both have, as benchmarks/results/agreement.json says of the same.
     assert agreed["products"] == {"both": 668, "first_alone": 0, "second_alone": 131}
-    assert agreed["quality"] == pytest.approx(agreed["presence"] * agreed["naming"] * agreed["tightness"])
+    assert agreed["quality"] == pytest.approx(
+        agreed["presence"] * agreed["naming"] * agreed["tightness"]
+    )
     assert agreed["fingerprints"] == [fingerprint(read(few)), fingerprint(read(new))]
     assert "Where they differ" in few.with_name("agreement-agreement.html").read_text()
 
@@ -68,6 +96,18 @@ def test_evaluate_and_correct_say_what_to_do(few: Path, released: Path) -> None:
     page, draft = few.with_name("confusions.html"), few.with_name("proposed.json")
     run("evaluate", released, "--data", few, "--html", page)
     assert "What each class costs" in page.read_text()
-    said = run("correct", "--data", few, "--propose", released, "--most", "5", "--out", draft, "--html", few.with_name("proposed.html"))
+    said = run(
+        "correct",
+        "--data",
+        few,
+        "--propose",
+        released,
+        "--most",
+        "5",
+        "--out",
+        draft,
+        "--html",
+        few.with_name("proposed.html"),
+    )
     assert said.count("5 proposals") == 1
     assert {c.decision for c in read_corrections(draft).corrections} == {"undecided"}

@@ -27,7 +27,9 @@ def test_front_view_columns_and_stacks_hold_under_tilt_and_yaw(tilt: float, yaw:
         known = shelf(rng, sell=0.15)
         found = arranged(known, tilt, yaw, rng)
         errors.append(edge_errors(found.front_boxes, known.boxes))
-        right.append(((found.level > 0) == known.stacked) & (known.stacked | (found.column == known.column)))
+        right.append(
+            ((found.level > 0) == known.stacked) & (known.stacked | (found.column == known.column))
+        )
     sideways, upright = np.mean(errors, axis=0)
     assert sideways < 0.35
     assert upright < 0.12
@@ -57,7 +59,12 @@ def level_shelf(*lines: str) -> Arrangement:
                 boxes.append([44 * place, 120 * number, 44 * place + 40, 120 * number + 80])
                 names.append(name)
                 row.append(number)
-    return arrange(np.array(boxes, float), names, Placement(np.array(row), np.zeros(len(row), np.int64), len(lines)), (600, 600))
+    return arrange(
+        np.array(boxes, float),
+        names,
+        Placement(np.array(row), np.zeros(len(row), np.int64), len(lines)),
+        (600, 600),
+    )
 
 
 def test_gaps_say_where_and_how_many() -> None:
@@ -76,8 +83,19 @@ def test_neighbours_end_at_gaps_and_at_the_end_of_a_row() -> None:
 
 
 def test_stacks_share_a_facing() -> None:
-    boxes = np.array([[0, 100, 40, 150], [0, 50, 40, 100], [1, 0, 41, 50], [44, 100, 84, 150], [44, 51, 84, 101]], float)
-    arrangement = arrange(boxes, list("aaabb"), Placement(np.zeros(5, np.int64), np.arange(5), 1), (200, 200))
+    boxes = np.array(
+        [
+            [0, 100, 40, 150],
+            [0, 50, 40, 100],
+            [1, 0, 41, 50],
+            [44, 100, 84, 150],
+            [44, 51, 84, 101],
+        ],
+        float,
+    )
+    arrangement = arrange(
+        boxes, list("aaabb"), Placement(np.zeros(5, np.int64), np.arange(5), 1), (200, 200)
+    )
     assert arrangement.level.tolist() == [0, 1, 2, 0, 1]
     assert arrangement.rests_on.tolist() == [-1, 0, 1, -1, 3]
     assert arrangement.foot.tolist() == [0, 0, 0, 3, 3]
@@ -89,10 +107,26 @@ def test_stacks_share_a_facing() -> None:
 def test_shares_of_the_shelf_by_count_and_by_width() -> None:
     """Two rows of four: b is twice as wide as a, and one a is stacked."""
     boxes = np.array(
-        [[0, 100, 40, 200], [44, 100, 84, 200], [88, 100, 168, 200], [0, 300, 40, 400], [44, 300, 84, 400], [0, 200, 40, 299]], float
+        [
+            [0, 100, 40, 200],
+            [44, 100, 84, 200],
+            [88, 100, 168, 200],
+            [0, 300, 40, 400],
+            [44, 300, 84, 400],
+            [0, 200, 40, 299],
+        ],
+        float,
     )
-    arrangement = arrange(boxes, list("aabaaa"), Placement(np.array([0, 0, 0, 1, 1, 1]), np.zeros(6, np.int64), 2), (400, 400))
-    found = {(s.name, s.row): (s.facings, s.products, s.by_count, round(s.by_width, 2)) for s in shares(arrangement)}
+    arrangement = arrange(
+        boxes,
+        list("aabaaa"),
+        Placement(np.array([0, 0, 0, 1, 1, 1]), np.zeros(6, np.int64), 2),
+        (400, 400),
+    )
+    found = {
+        (s.name, s.row): (s.facings, s.products, s.by_count, round(s.by_width, 2))
+        for s in shares(arrangement)
+    }
     # By width: b has 80 of 4 * 40 + 80 = 240, and 80 of 160 in its row.
     assert found == {
         ("a", None): (4, 5, 0.8, 0.67),
@@ -120,17 +154,26 @@ def test_a_photo_from_the_front_stays_as_it_is() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 1000)] * 4, st.sampled_from("abc")), max_size=20))
 def test_any_boxes_get_facings(corners: list[tuple[int, int, int, int, str]]) -> None:
-    boxes = np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d, _ in corners], float).reshape(-1, 4)
+    boxes = np.array(
+        [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d, _ in corners], float
+    ).reshape(-1, 4)
     arrangement = arrange(boxes, [name for *_, name in corners], rows(boxes), (1000, 1000))
     assert np.isfinite(arrangement.front_boxes).all()
     for row in range(arrangement.n_rows):
-        assert arrangement.column[arrangement.facings(row)].tolist() == list(range(len(arrangement.facings(row))))
+        assert arrangement.column[arrangement.facings(row)].tolist() == list(
+            range(len(arrangement.facings(row)))
+        )
     assert ((arrangement.level == 0) == (arrangement.foot == np.arange(len(boxes)))).all()
 
 
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="of one length, got 2, 1 and 2"):
-        arrange(np.array([[0, 0, 1, 1], [2, 0, 3, 1]]), ["a"], Placement(np.zeros(2, np.int64), np.arange(2), 1), (10, 10))
+        arrange(
+            np.array([[0, 0, 1, 1], [2, 0, 3, 1]]),
+            ["a"],
+            Placement(np.zeros(2, np.int64), np.arange(2), 1),
+            (10, 10),
+        )
 
 
 def test_real_coolers_have_few_gaps_and_even_sizes(drinks: Path) -> None:
@@ -143,8 +186,16 @@ def test_real_coolers_have_few_gaps_and_even_sizes(drinks: Path) -> None:
         labels = [a for a in content["annotations"] if a["image_id"] == photo["id"]]
         boxes = np.array([a["bbox"] for a in labels], float)
         boxes[:, 2:] += boxes[:, :2]
-        found = arrange(boxes, [names[a["category_id"]] for a in labels], rows(boxes), (photo["width"], photo["height"]))
-        gaps, spaces = gaps + len(found.gaps), spaces + sum(len(found.facings(r)) - 1 for r in range(found.n_rows))
+        found = arrange(
+            boxes,
+            [names[a["category_id"]] for a in labels],
+            rows(boxes),
+            (photo["width"], photo["height"]),
+        )
+        gaps, spaces = (
+            gaps + len(found.gaps),
+            spaces + sum(len(found.facings(r)) - 1 for r in range(found.n_rows)),
+        )
         before.append(uneven(found, found.boxes))
         after.append(uneven(found, found.front_boxes))
     assert gaps < 0.04 * spaces
@@ -166,7 +217,12 @@ def test_painted_products_keep_their_places_in_the_front_view() -> None:
         scene = render(CATALOGUE, params, np.random.default_rng(seed))
         seen = scene.truth.boxes
         # The photo's border cuts boxes, and stacks that it cuts look like rows.
-        whole = ~scene.truth.ignore & (seen[:, :2] > 1).all(axis=1) & (seen[:, 2] < 639) & (seen[:, 3] < 479)
+        whole = (
+            ~scene.truth.ignore
+            & (seen[:, :2] > 1).all(axis=1)
+            & (seen[:, 2] < 639)
+            & (seen[:, 3] < 479)
+        )
         names = [CATALOGUE[i].name for i in scene.truth.classes[whole]]
         found = arrange(seen[whole], names, rows(seen[whole]), (640, 480))
         errors.append(edge_errors(found.front_boxes, scene.plane_boxes[whole].astype(float)))
@@ -177,10 +233,15 @@ def test_painted_products_keep_their_places_in_the_front_view() -> None:
 
 def test_rows_read_off_a_regular_cooler() -> None:
     """Heads 40 below the feet above, of products 80 high: a board. Two heights in between, or none, are no cooler to learn truth from."""
-    board = np.array([[44 * i, 120 * row, 44 * i + 40, 120 * row + 80] for row in (1, 0, 2) for i in range(5)], float)
+    board = np.array(
+        [[44 * i, 120 * row, 44 * i + 40, 120 * row + 80] for row in (1, 0, 2) for i in range(5)],
+        float,
+    )
     assert placement.regular_rows(board).tolist() == [1] * 5 + [0] * 5 + [2] * 5
     # Stacked: what is above rests on what is below.
-    stacked = np.array([[44 * i, 82 * row, 44 * i + 40, 82 * row + 80] for row in (0, 1) for i in range(5)], float)
+    stacked = np.array(
+        [[44 * i, 82 * row, 44 * i + 40, 82 * row + 80] for row in (0, 1) for i in range(5)], float
+    )
     assert placement.regular_rows(stacked) is None
     # Slanting by half a height.
     slanting = board + np.linspace(0, 40, 5)[np.tile(np.arange(5), 3)][:, None] * (0, 1, 0, 1)

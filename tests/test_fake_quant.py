@@ -41,7 +41,9 @@ def trained_like(architecture: str = "mobilenet_v2_050") -> torch.nn.Module:
 
 
 def pixels(seed: int = 0) -> torch.Tensor:
-    return normalise(torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (1, 3, 64, 64), np.uint8)))
+    return normalise(
+        torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (1, 3, 64, 64), np.uint8))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,9 @@ def calibrated(network: torch.nn.Module) -> FakeQuantized:
 
 
 @torch.no_grad()
-def test_without_rounding_it_is_the_network_it_was_made_from(network: torch.nn.Module, calibrated: FakeQuantized) -> None:
+def test_without_rounding_it_is_the_network_it_was_made_from(
+    network: torch.nn.Module, calibrated: FakeQuantized
+) -> None:
     with calibrated.rounding(()):
         for folded, whole in zip(calibrated(pixels()), network(pixels()), strict=True):
             # Folding a norm into float32 weights moves the last digits.
@@ -85,7 +89,9 @@ def test_networks_without_an_int8_counterpart_are_refused() -> None:
 # ---------------------------------------------------------------- the rounding
 
 
-@pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 6.0), (0.3, 4.0), (-3.0, -1.0), (-0.01, 5.7), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 2.0), (0.0, 6.0), (0.3, 4.0), (-3.0, -1.0), (-0.01, 5.7), (0.0, 0.0)]
+)
 def test_scale_and_zero_point_are_those_of_the_quantizer(low: float, high: float) -> None:
     zero, scale = uniform_quantize_tensor.tensor_zp_scale_from_min_max(
         np.float32([low]), np.float32([high]), 8, False, qtyping.QuantGranularity.TENSORWISE
@@ -95,7 +101,9 @@ def test_scale_and_zero_point_are_those_of_the_quantizer(low: float, high: float
 
 
 def test_weights_take_at_most_255_values_a_channel_and_gradients_pass() -> None:
-    weights = torch.nn.Parameter(torch.randn(4, 3, 3, 3) * torch.tensor([1.0, 0.01, 100.0, 0.0])[:, None, None, None])
+    weights = torch.nn.Parameter(
+        torch.randn(4, 3, 3, 3) * torch.tensor([1.0, 0.01, 100.0, 0.0])[:, None, None, None]
+    )
     rounded = fake_weights(weights, weight_scale(weights))
     steps = (rounded / weight_scale(weights)[:, None, None, None]).detach()
     np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
@@ -109,10 +117,15 @@ def test_weights_take_at_most_255_values_a_channel_and_gradients_pass() -> None:
 def test_each_scale_is_shared_where_the_file_shares_it(calibrated: FakeQuantized) -> None:
     location, logits = calibrated.outputs
     for head, output in (("locate", location), ("classify", logits)):
-        assert {calibrated.range_of(f"{head}.predict.at{i}") for i in range(2)} == {calibrated.range_of(output)}
+        assert {calibrated.range_of(f"{head}.predict.at{i}") for i in range(2)} == {
+            calibrated.range_of(output)
+        }
     resize = next(step for step in calibrated.steps if step.kind == "resize")
     assert calibrated.range_of(resize.name) == calibrated.range_of(resize.inputs[0])
-    assert calibrated.range_of(calibrated.input) == (pytest.approx(-127 / 127.5), pytest.approx(128 / 127.5))
+    assert calibrated.range_of(calibrated.input) == (
+        pytest.approx(-127 / 127.5),
+        pytest.approx(128 / 127.5),
+    )
 
 
 def test_ranges_follow_the_batches_in_training_only(network: torch.nn.Module) -> None:
@@ -155,15 +168,21 @@ def opened(model: bytes) -> Interpreter:
     return interpreter
 
 
-def steps_apart(net: FakeQuantized, model: bytes, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def steps_apart(
+    net: FakeQuantized, model: bytes, photo: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Location and scores of the file against those of the network, in int8 steps of each."""
     x = normalise(torch.from_numpy(photo).permute(2, 0, 1)[None])
     with torch.no_grad():
         location, logits = net.eval()(x)
     interpreter = opened(model)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x.permute(0, 2, 3, 1).contiguous().numpy())
+    interpreter.set_tensor(
+        interpreter.get_input_details()[0]["index"], x.permute(0, 2, 3, 1).contiguous().numpy()
+    )
     interpreter.invoke()
-    file_location, file_scores = (interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details())
+    file_location, file_scores = (
+        interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details()
+    )
     scale = float(net.scale_of(net.outputs[0]))
     # A score is a multiple of 1/256 up to 255/256 in every LiteRT file.
     scores = (logits.sigmoid().numpy() * 256).round().clip(0, 255)
@@ -188,8 +207,17 @@ def test_int8_file_gives_what_the_fake_quantized_network_gives(calibrated: FakeQ
         assert scores.max() <= 2
         assert (location < 0.5).mean() > 0.99
     # In the bundle's file all operators follow on each other without another QUANTIZE than that of the pixels.
-    assert flatbuffer.operator_names(flatbuffer.finish(quantized, spec, LOWEST_SCORE)).count("QUANTIZE") == 1
-    kept = [tensor for tensor, name in names.items() if name in ("locate.predict.at0", "trunk.conv_stem")]
+    assert (
+        flatbuffer.operator_names(flatbuffer.finish(quantized, spec, LOWEST_SCORE)).count(
+            "QUANTIZE"
+        )
+        == 1
+    )
+    kept = [
+        tensor
+        for tensor, name in names.items()
+        if name in ("locate.predict.at0", "trunk.conv_stem")
+    ]
     mixed = convert.quantize(model, "int8", [], keep_float=kept)
     types = {t.name.decode(): t.type for t in flatbuffer.read(mixed).subgraphs[0].tensors}
     assert [types[name] for name in kept] == [TensorType.FLOAT32] * 2
@@ -203,7 +231,12 @@ def test_ranges_travel_in_the_file(tmp_path: Path) -> None:
     if not released.exists():
         pytest.skip(f"no released bundle at {released.parent}")
     model = released.read_bytes()
-    name = flatbuffer.read(model).subgraphs[0].tensors[flatbuffer.read(model).subgraphs[0].inputs[0]].name.decode()
+    name = (
+        flatbuffer.read(model)
+        .subgraphs[0]
+        .tensors[flatbuffer.read(model).subgraphs[0].inputs[0]]
+        .name.decode()
+    )
     bare, found = ranges.take(ranges.put(model, {name: (-1.5, 2.25)}))
     assert found == {name: (-1.5, 2.25)}
     assert ranges.take(bare) == (bare, {})
@@ -213,14 +246,37 @@ def test_ranges_travel_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_goes_on_with_the_rounding_inside(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+def test_training_goes_on_with_the_rounding_inside(
+    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
+) -> None:
     weights = tmp_path / "model.safetensors"
     start = config.load(None, [*tiny, "train.epochs=1"])
-    fit(shelves.train, shelves.val, tmp_path / "start", start, lambda data, found: Judgement(0.5, 0.25))
+    fit(
+        shelves.train,
+        shelves.val,
+        tmp_path / "start",
+        start,
+        lambda data, found: Judgement(0.5, 0.25),
+    )
     (tmp_path / "start" / "model.safetensors").rename(weights)
-    settings = config.load(None, [*tiny, "train.quantize=true", "train.epochs=2", "train.lr=1e-4", f"model.weights={weights}"])
+    settings = config.load(
+        None,
+        [
+            *tiny,
+            "train.quantize=true",
+            "train.epochs=2",
+            "train.lr=1e-4",
+            f"model.weights={weights}",
+        ],
+    )
     epochs = iter((0.1, 0.2))
-    trained = fit(shelves.train, shelves.val, tmp_path / "run", settings, lambda data, found: Judgement(next(epochs), 0.25))
+    trained = fit(
+        shelves.train,
+        shelves.val,
+        tmp_path / "run",
+        settings,
+        lambda data, found: Judgement(next(epochs), 0.25),
+    )
     assert read_config(tmp_path / "run").train.quantize
     loaded = load_run(tmp_path / "run")
     assert isinstance(loaded.net, FakeQuantized)
@@ -231,7 +287,13 @@ def test_training_goes_on_with_the_rounding_inside(tmp_path: Path, shelves: Shel
     assert (loaded.net.ranges[:, 1] > loaded.net.ranges[:, 0]).all()
 
 
-def test_fine_tuning_needs_a_trained_detector(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+def test_fine_tuning_needs_a_trained_detector(
+    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
+) -> None:
     settings = config.load(None, [*tiny, "train.quantize=true", "train.epochs=1"])
-    with pytest.raises(ShelfcountError, match=r"model\.weights must be its \.safetensors file, got 'none'"):
-        fit(shelves.train, shelves.val, tmp_path, settings, lambda data, found: Judgement(0.5, 0.25))
+    with pytest.raises(
+        ShelfcountError, match=r"model\.weights must be its \.safetensors file, got 'none'"
+    ):
+        fit(
+            shelves.train, shelves.val, tmp_path, settings, lambda data, found: Judgement(0.5, 0.25)
+        )

@@ -54,7 +54,14 @@ def checkpoint(run: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def train(shelves: Shelves, tiny: tuple[str, ...]) -> Train:
     def run(folder: Path, *changes: str, judge: Any = no_judge, **options: Any) -> TorchDetector:
-        return fit(shelves.train, shelves.val, folder, config.load(None, [*tiny, *changes]), judge, **options)
+        return fit(
+            shelves.train,
+            shelves.val,
+            folder,
+            config.load(None, [*tiny, *changes]),
+            judge,
+            **options,
+        )
 
     return run
 
@@ -82,11 +89,16 @@ def assert_same_run(one: Path, other: Path) -> None:
 def what_was_learnt(run: Path) -> ModelSpec:
     """The spec without what depends on the clock."""
     spec = read_spec(run)
-    return replace(spec, provenance={k: v for k, v in spec.provenance.items() if k not in ("trained", "minutes")})
+    return replace(
+        spec,
+        provenance={k: v for k, v in spec.provenance.items() if k not in ("trained", "minutes")},
+    )
 
 
 @pytest.mark.slow
-def test_one_seed_gives_one_set_of_weights_whatever_the_number_of_workers(tmp_path: Path, train: Train, uninterrupted: Path) -> None:
+def test_one_seed_gives_one_set_of_weights_whatever_the_number_of_workers(
+    tmp_path: Path, train: Train, uninterrupted: Path
+) -> None:
     train(tmp_path / "again", *LONG, "train.workers=2", judge=rising_judge())
     assert_same_run(uninterrupted, tmp_path / "again")
     train(tmp_path / "other", "train.epochs=1", "train.seed=1")
@@ -107,7 +119,9 @@ def kill_at(step: int) -> Callable[..., None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stopped_run_goes_on_where_it_stopped(tmp_path: Path, train: Train, uninterrupted: Path, workers: int) -> None:
+def test_stopped_run_goes_on_where_it_stopped(
+    tmp_path: Path, train: Train, uninterrupted: Path, workers: int
+) -> None:
     changes = (*LONG, f"train.workers={workers}")
     judge = rising_judge()
     # Step 7 is the first of epoch 4 of 6; three epochs are in the checkpoint.
@@ -115,7 +129,13 @@ def test_stopped_run_goes_on_where_it_stopped(tmp_path: Path, train: Train, unin
         train(tmp_path, *changes, judge=judge, on_step=kill_at(7))
     assert not (tmp_path / "model.safetensors").exists()
     steps: list[int] = []
-    train(tmp_path, *changes, judge=judge, resume=True, on_step=lambda done, total, figures: steps.append(done))
+    train(
+        tmp_path,
+        *changes,
+        judge=judge,
+        resume=True,
+        on_step=lambda done, total, figures: steps.append(done),
+    )
     assert steps == [7, 8, 9, 10, 11, 12]
     assert_same_run(uninterrupted, tmp_path)
 
@@ -125,7 +145,9 @@ def test_epochs_that_were_not_the_best_are_not_repeated(tmp_path: Path, train: T
     with pytest.raises(StoppedError):
         train(tmp_path, *LONG, on_step=kill_at(7))
     steps: list[int] = []
-    detector = train(tmp_path, *LONG, resume=True, on_step=lambda done, total, figures: steps.append(done))
+    detector = train(
+        tmp_path, *LONG, resume=True, on_step=lambda done, total, figures: steps.append(done)
+    )
     # `no_judge` finds no epoch better than the first.
     assert steps[0] == 7
     assert detector.spec.provenance["best_epoch"] == 1
@@ -139,17 +161,35 @@ def test_epochs_since_the_last_validation_are_not_repeated(tmp_path: Path, train
     with pytest.raises(StoppedError):
         train(tmp_path / "killed", *changes, judge=judge, on_step=kill_at(9))
     steps: list[int] = []
-    train(tmp_path / "killed", *changes, judge=judge, resume=True, on_step=lambda done, total, figures: steps.append(done))
+    train(
+        tmp_path / "killed",
+        *changes,
+        judge=judge,
+        resume=True,
+        on_step=lambda done, total, figures: steps.append(done),
+    )
     assert steps == [9, 10, 11, 12]
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_process_killed_by_the_system_goes_on(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+def test_process_killed_by_the_system_goes_on(
+    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
+) -> None:
     def command(run: Path, *more: str) -> list[str]:
         sets = [part for change in (*tiny, *LONG) for part in ("--set", change)]
         data = ["--data", str(shelves.train_json), "--val", str(shelves.val_json)]
-        return [sys.executable, "-m", "shelfcount.cli", "train", *data, "--out", str(run), *sets, *more]
+        return [
+            sys.executable,
+            "-m",
+            "shelfcount.cli",
+            "train",
+            *data,
+            "--out",
+            str(run),
+            *sets,
+            *more,
+        ]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(command(tmp_path / "killed"), env=environment, stderr=subprocess.PIPE)
@@ -162,16 +202,26 @@ def test_process_killed_by_the_system_goes_on(tmp_path: Path, shelves: Shelves, 
     assert killed.returncode == -signal.SIGKILL, said.decode()
     assert len(history(tmp_path / "killed")) < 6
     for run, more in (("killed", ["--resume"]), ("whole", [])):
-        subprocess.run(command(tmp_path / run, *more), env=environment, check=True, capture_output=True)
+        subprocess.run(
+            command(tmp_path / run, *more), env=environment, check=True, capture_output=True
+        )
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_finished_run_resumed_stays_as_it_is(tmp_path: Path, train: Train) -> None:
     judge = rising_judge()
     train(tmp_path, "train.epochs=1", judge=judge)
-    before = (tmp_path / "model.safetensors").read_bytes(), (tmp_path / "history.csv").read_text(), what_was_learnt(tmp_path)
+    before = (
+        (tmp_path / "model.safetensors").read_bytes(),
+        (tmp_path / "history.csv").read_text(),
+        what_was_learnt(tmp_path),
+    )
     train(tmp_path, "train.epochs=1", judge=judge, resume=True)
-    assert ((tmp_path / "model.safetensors").read_bytes(), (tmp_path / "history.csv").read_text(), what_was_learnt(tmp_path)) == before
+    assert (
+        (tmp_path / "model.safetensors").read_bytes(),
+        (tmp_path / "history.csv").read_text(),
+        what_was_learnt(tmp_path),
+    ) == before
 
 
 # ---------------------------------------------------------------- learning
@@ -186,19 +236,36 @@ def test_four_photos_are_learnt_by_heart(overfit: Overfit) -> None:
 
 @pytest.mark.slow
 def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> None:
-    changes = ("model.height=128", "model.width=128", "train.epochs=2", "train.batch=2", "train.workers=0", "train.accelerator=cpu")
+    changes = (
+        "model.height=128",
+        "model.width=128",
+        "train.epochs=2",
+        "train.batch=2",
+        "train.workers=0",
+        "train.accelerator=cpu",
+    )
     settings = config.load(None, changes, "resnet50")
-    detector = fit(shelves.train.subset(range(4)), shelves.val.subset(range(1)), tmp_path / "run", settings, no_judge)
+    detector = fit(
+        shelves.train.subset(range(4)),
+        shelves.val.subset(range(1)),
+        tmp_path / "run",
+        settings,
+        no_judge,
+    )
     first, last = history(tmp_path / "run")
     assert float(last["loss"]) < float(first["loss"])
     assert detector.spec.provenance["start"] == "random"
     image = np.zeros((128, 128, 3), np.uint8)
     # The network in memory lies channels last, the one read back does not: they add in another order.
-    np.testing.assert_allclose(load_run(tmp_path / "run").heads(image)[1], detector.heads(image)[1], atol=1e-5)
+    np.testing.assert_allclose(
+        load_run(tmp_path / "run").heads(image)[1], detector.heads(image)[1], atol=1e-5
+    )
 
 
 @pytest.mark.slow
-def test_two_processes_reach_the_loss_of_one(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], train: Train) -> None:
+def test_two_processes_reach_the_loss_of_one(
+    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], train: Train
+) -> None:
     """Noise is what another seed does to one process: the range of the last epoch's loss over three seeds."""
     changes = ("train.epochs=5",)
     alone = []
@@ -206,10 +273,23 @@ def test_two_processes_reach_the_loss_of_one(tmp_path: Path, shelves: Shelves, t
         train(tmp_path / f"alone-{seed}", *changes, f"train.seed={seed}")
         alone.append(float(history(tmp_path / f"alone-{seed}")[-1]["loss"]))
     sets = [part for change in (*tiny, *changes, "train.devices=2") for part in ("--set", change)]
-    data = ["--data", str(shelves.train_json), "--val", str(shelves.val_json), "--out", str(tmp_path / "pair")]
+    data = [
+        "--data",
+        str(shelves.train_json),
+        "--val",
+        str(shelves.val_json),
+        "--out",
+        str(tmp_path / "pair"),
+    ]
     entry = Path(sys.executable).with_name("shelfcount")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(entry), "train", *data, *sets], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [str(entry), "train", *data, *sets],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     # One of the two speaks and writes.
     assert done.stdout.count("run: ") == 1
@@ -221,17 +301,28 @@ def test_two_processes_reach_the_loss_of_one(tmp_path: Path, shelves: Shelves, t
     assert load_run(tmp_path / "pair").spec.classes == shelves.train.classes
 
 
-def test_training_through_a_window_makes_a_detector_of_whole_photos(tmp_path: Path, train: Train) -> None:
-    detector = train(tmp_path, "model.height=128", "model.width=160", "augment.window=64", "train.epochs=1")
+def test_training_through_a_window_makes_a_detector_of_whole_photos(
+    tmp_path: Path, train: Train
+) -> None:
+    detector = train(
+        tmp_path, "model.height=128", "model.width=160", "augment.window=64", "train.epochs=1"
+    )
     location, logits = detector.heads(np.zeros((128, 160, 3), np.uint8))
-    anchors = sum(128 // level.stride * (160 // level.stride) * len(level.sizes) for level in detector.spec.levels)
+    anchors = sum(
+        128 // level.stride * (160 // level.stride) * len(level.sizes)
+        for level in detector.spec.levels
+    )
     assert location.shape == (anchors, 4)
     assert logits.shape[0] == anchors
 
 
-def test_a_window_as_large_as_the_input_changes_nothing(tmp_path: Path, train: Train, uninterrupted: Path) -> None:
+def test_a_window_as_large_as_the_input_changes_nothing(
+    tmp_path: Path, train: Train, uninterrupted: Path
+) -> None:
     train(tmp_path, *LONG, "augment.window=96", judge=rising_judge())
-    assert [row["loss"] for row in history(tmp_path)] == [row["loss"] for row in history(uninterrupted)]
+    assert [row["loss"] for row in history(tmp_path)] == [
+        row["loss"] for row in history(uninterrupted)
+    ]
 
 
 def test_no_better_epoch_stops_early(tmp_path: Path, train: Train) -> None:
@@ -240,7 +331,9 @@ def test_no_better_epoch_stops_early(tmp_path: Path, train: Train) -> None:
     assert [row["epoch"] for row in history(tmp_path)] == ["1", "2", "3"]
 
 
-def test_run_shorter_than_the_validation_interval_is_judged_at_its_end(tmp_path: Path, train: Train) -> None:
+def test_run_shorter_than_the_validation_interval_is_judged_at_its_end(
+    tmp_path: Path, train: Train
+) -> None:
     detector = train(tmp_path, "train.epochs=1", "train.validate_every=2")
     assert detector.spec.provenance["best_epoch"] == 1
     assert detector.spec.score_threshold == 0.25
@@ -274,10 +367,18 @@ def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path, train: Train)
     before = load_file(start)
     train(tmp_path / "run", "train.epochs=1", f'model.weights="{start}"', "train.freeze=2")
     after = load_file(tmp_path / "run" / "model.safetensors")
-    frozen = [k for k in before if k.startswith(("trunk.conv_stem.", "trunk.bn1.", "trunk.blocks.0.", "trunk.blocks.1."))]
+    frozen = [
+        k
+        for k in before
+        if k.startswith(("trunk.conv_stem.", "trunk.bn1.", "trunk.blocks.0.", "trunk.blocks.1."))
+    ]
     assert any(k.endswith("running_mean") for k in frozen)
     assert [k for k in frozen if not torch.equal(before[k], after[k])] == []
-    moved = [k for k in before if k.startswith("trunk.blocks.2.") and not torch.equal(before[k], after[k])]
+    moved = [
+        k
+        for k in before
+        if k.startswith("trunk.blocks.2.") and not torch.equal(before[k], after[k])
+    ]
     assert any(k.endswith("running_mean") for k in moved)
     assert any(k.endswith("conv_pw.weight") for k in moved)
 
@@ -285,12 +386,16 @@ def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path, train: Train)
 # ---------------------------------------------------------------- the model for the data
 
 
-def test_anchors_and_product_size_come_from_the_boxes_as_the_network_sees_them(shelves: Shelves, tiny: tuple[str, ...]) -> None:
+def test_anchors_and_product_size_come_from_the_boxes_as_the_network_sees_them(
+    shelves: Shelves, tiny: tuple[str, ...]
+) -> None:
     spec = make_spec(shelves.train, config.load(None, tiny))
     sizes = input_sizes(shelves.train, 96, 96)
     # 256 x 192 photos become 96 x 96: widths times 0.375, heights times 0.5.
     box = shelves.train.photos[0].truth.boxes[0]
-    np.testing.assert_allclose(sizes[0], [(box[3] - box[1]) * 0.5, (box[2] - box[0]) * 0.375], rtol=1e-5)
+    np.testing.assert_allclose(
+        sizes[0], [(box[3] - box[1]) * 0.5, (box[2] - box[0]) * 0.375], rtol=1e-5
+    )
     assert spec.product_px[1] == pytest.approx(np.median(np.sqrt(sizes.prod(axis=1))), abs=0.06)
     assert spec.classes == shelves.train.classes
 
@@ -298,19 +403,27 @@ def test_anchors_and_product_size_come_from_the_boxes_as_the_network_sees_them(s
 # ---------------------------------------------------------------- what is refused
 
 
-def test_data_that_do_not_fit_are_refused(tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]) -> None:
+def test_data_that_do_not_fit_are_refused(
+    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
+) -> None:
     settings = config.load(None, tiny)
-    bare = replace(shelves.val, photos=tuple(replace(p, truth=Detections.empty()) for p in shelves.val.photos))
+    bare = replace(
+        shelves.val, photos=tuple(replace(p, truth=Detections.empty()) for p in shelves.val.photos)
+    )
     with pytest.raises(ShelfcountError, match=rf"must have boxes, got {shelves.train.boxes} and 0"):
         fit(shelves.train, bare, tmp_path, settings, no_judge)
     renamed = replace(shelves.val, classes=(*shelves.val.classes[:-1], "chalk"))
-    with pytest.raises(ShelfcountError, match=r"same classes in the same order; they differ in .*chalk"):
+    with pytest.raises(
+        ShelfcountError, match=r"same classes in the same order; they differ in .*chalk"
+    ):
         fit(shelves.train, renamed, tmp_path, settings, no_judge)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_resume_is_refused(tmp_path: Path, train: Train) -> None:
-    with pytest.raises(ShelfcountError, match=r"nothing to resume: '.*nowhere' has no checkpoints/last\.ckpt"):
+    with pytest.raises(
+        ShelfcountError, match=r"nothing to resume: '.*nowhere' has no checkpoints/last\.ckpt"
+    ):
         train(tmp_path / "nowhere", resume=True)
 
 
@@ -330,7 +443,9 @@ class _Evil:
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("form", ["torch", "pickle", "cut short", "empty"])
-def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(tmp_path: Path, train: Train, form: str) -> None:
+def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(
+    tmp_path: Path, train: Train, form: str
+) -> None:
     run, trace = tmp_path / "run", tmp_path / "trace"
     last = run / "checkpoints" / "last.ckpt"
     last.parent.mkdir(parents=True)
@@ -341,7 +456,9 @@ def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(tmp_path: Path,
         last.write_bytes(last.read_bytes()[:-40])
     elif form == "empty":
         last.write_bytes(b"")
-    with pytest.raises(ShelfcountError, match=r"checkpoint '.*last\.ckpt' must hold tensors and plain values alone"):
+    with pytest.raises(
+        ShelfcountError, match=r"checkpoint '.*last\.ckpt' must hold tensors and plain values alone"
+    ):
         train(run, resume=True)
     assert not trace.exists()
     # The trap is live: whoever unpickles it springs it.

@@ -26,7 +26,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder, rng, photos = tmp_path_factory.mktemp("shop"), np.random.default_rng(0), []
     for i in range(16):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-        photos.append(Photo(folder / f"{i}.png", 40, 40, Detections([[5, 5, 20, 30]], [i % 2]), group=f"store {i // 2}"))
+        photos.append(
+            Photo(
+                folder / f"{i}.png",
+                40,
+                40,
+                Detections([[5, 5, 20, 30]], [i % 2]),
+                group=f"store {i // 2}",
+            )
+        )
     return Dataset(("cola", "tea"), tuple(photos), name="shop.json")
 
 
@@ -49,14 +57,28 @@ def test_each_photo_is_held_out_once_and_no_store_is_parted(shop: Dataset) -> No
 
 
 def test_one_fold_has_nothing_to_learn_from(shop: Dataset) -> None:
-    with pytest.raises(ShelfcountError, match="at least 2 folds are needed, so that each is learnt from the others; got 1"):
+    with pytest.raises(
+        ShelfcountError,
+        match="at least 2 folds are needed, so that each is learnt from the others; got 1",
+    ):
         make_folds(shop, 1, seed=0)
 
 
-def test_runs_that_are_there_are_used_and_stopped_ones_go_on(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_are_there_are_used_and_stopped_ones_go_on(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, settings, calls = make_folds(shop, 3, seed=0), config.load(None, ["train.devices=2"]), []
 
-    def fit(train: Dataset, val: Dataset, run: Path, settings: config.Config, judge: Any, *, resume: bool, on_step: Any) -> None:
+    def fit(
+        train: Dataset,
+        val: Dataset,
+        run: Path,
+        settings: config.Config,
+        judge: Any,
+        *,
+        resume: bool,
+        on_step: Any,
+    ) -> None:
         calls.append((run.name, resume, settings.train.devices))
         on_step(1, 2, {})
         run.mkdir(parents=True, exist_ok=True)
@@ -72,22 +94,43 @@ def test_runs_that_are_there_are_used_and_stopped_ones_go_on(shop: Dataset, tmp_
     assert calls == [("fold-0", False, 1), ("fold-1", True, 1), ("fold-2", False, 1)]
     assert steps == [(0, 3, 1, 2), (1, 3, 1, 2), (2, 3, 1, 2)]
 
-    learnt = {run: {"data_fingerprint": fingerprint(fold.train)} for run, fold in zip(runs, made, strict=True)}
-    monkeypatch.setattr(folds, "read_spec", lambda run: type("Spec", (), {"provenance": learnt[run]}))
+    learnt = {
+        run: {"data_fingerprint": fingerprint(fold.train)}
+        for run, fold in zip(runs, made, strict=True)
+    }
+    monkeypatch.setattr(
+        folds, "read_spec", lambda run: type("Spec", (), {"provenance": learnt[run]})
+    )
     assert train_folds(made, tmp_path, settings, lambda *_: None) == runs  # type: ignore[arg-type, return-value]
     assert len(calls) == 3
     with pytest.raises(ShelfcountError, match="fold-0' must be a run with this config"):
         train_folds(made, tmp_path, config.load(None, ["train.epochs=1"]))
     learnt[runs[1]] = {"data_fingerprint": "0123456789abcdef"}
-    with pytest.raises(ShelfcountError, match=r"fold-1' must have learnt from this fold's photos, fingerprint \w{12}, got 0123456789ab"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"fold-1' must have learnt from this fold's photos, fingerprint \w{12}, got 0123456789ab",
+    ):
         train_folds(made, tmp_path, settings)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", ["fast", "full"])
-def test_verb_proposes_over_folds(depth: str, shelves: Any, tiny: tuple[str, ...], one_thread: None, tmp_path: Path) -> None:
-    files = {"--data": shelves.train_json, "--out": tmp_path / "c.json", "--json": tmp_path / "j.json"}
-    arguments = ["correct", "--folds", "2", "--depth", depth, *(str(part) for pair in files.items() for part in pair)]
+def test_verb_proposes_over_folds(
+    depth: str, shelves: Any, tiny: tuple[str, ...], one_thread: None, tmp_path: Path
+) -> None:
+    files = {
+        "--data": shelves.train_json,
+        "--out": tmp_path / "c.json",
+        "--json": tmp_path / "j.json",
+    }
+    arguments = [
+        "correct",
+        "--folds",
+        "2",
+        "--depth",
+        depth,
+        *(str(part) for pair in files.items() for part in pair),
+    ]
     for change in (*tiny, "train.epochs=1"):
         arguments += ["--set", change]
     said = CliRunner().invoke(app, arguments)
@@ -95,12 +138,26 @@ def test_verb_proposes_over_folds(depth: str, shelves: Any, tiny: tuple[str, ...
     result = json.loads((tmp_path / "j.json").read_text())
     assert sum(model["judged"] for model in result["models"]) == len(shelves.train)
     assert [model["name"] for model in result["models"]] == ["fold-0", "fold-1"]
-    assert result["fingerprint"] == read_corrections(tmp_path / "c.json").fingerprint == fingerprint(shelves.train)
+    assert (
+        result["fingerprint"]
+        == read_corrections(tmp_path / "c.json").fingerprint
+        == fingerprint(shelves.train)
+    )
     assert (tmp_path / "c" / "fold-1" / "spec.json").exists() == (depth == "full")
     assert len(list((tmp_path / "c").glob("features-*"))) == (depth == "fast")
 
 
 def test_depth_is_one_of_two(shelves: Any, tmp_path: Path) -> None:
-    arguments = ["correct", "--data", str(shelves.train_json), "--folds", "2", "--depth", "deep", "--out", f"{tmp_path}/c.json"]
+    arguments = [
+        "correct",
+        "--data",
+        str(shelves.train_json),
+        "--folds",
+        "2",
+        "--depth",
+        "deep",
+        "--out",
+        f"{tmp_path}/c.json",
+    ]
     with pytest.raises(ShelfcountError, match="--depth must be fast or full, got 'deep'"):
         CliRunner().invoke(app, arguments, catch_exceptions=False)

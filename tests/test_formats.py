@@ -10,7 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shelfcount.data.formats import describe_dropped, fingerprint, read, read_class_names, write_coco
+from shelfcount.data.formats import (
+    describe_dropped,
+    fingerprint,
+    read,
+    read_class_names,
+    write_coco,
+)
 from shelfcount.data.labels import _turned
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.vision.images import read_photo
@@ -18,7 +24,9 @@ from shelfcount.vision.images import read_photo
 WIDTH, HEIGHT = 80, 40
 
 
-def photo(path: Path, width: int = WIDTH, height: int = HEIGHT, orientation: int = 1, seed: int = 0) -> Path:
+def photo(
+    path: Path, width: int = WIDTH, height: int = HEIGHT, orientation: int = 1, seed: int = 0
+) -> Path:
     """A photo of noise; width and height are those of the stored picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
@@ -71,11 +79,17 @@ def test_coco_gives_boxes_classes_group_and_licence(tmp_path):
     assert dataset.classes == ("cola",)
     assert boxes(dataset) == [[10, 5, 30, 35], [0, 0, 5, 5]]
     assert dataset.photos[0].truth.ignore.tolist() == [False, True]
-    assert (dataset.photos[0].width, dataset.photos[0].height, dataset.photos[0].group) == (WIDTH, HEIGHT, "17")
+    assert (dataset.photos[0].width, dataset.photos[0].height, dataset.photos[0].group) == (
+        WIDTH,
+        HEIGHT,
+        "17",
+    )
     assert (dataset.licence, dataset.attribution, dataset.dropped) == ("CC BY 4.0", "A. Person", ())
 
 
-@pytest.mark.parametrize("place", ["images/b.jpg", "../images/b.jpg", "../JPEGImages/b.jpg", "b.jpg"])
+@pytest.mark.parametrize(
+    "place", ["images/b.jpg", "../images/b.jpg", "../JPEGImages/b.jpg", "b.jpg"]
+)
 def test_photo_is_found_where_the_tools_put_it(tmp_path, place):
     folder = tmp_path / "annotations"
     photo(folder / place)
@@ -86,13 +100,18 @@ def test_photo_is_found_where_the_tools_put_it(tmp_path, place):
 def test_images_folder_that_the_user_names_takes_the_file_name_alone(tmp_path):
     photo(tmp_path / "elsewhere" / "b.jpg")
     path = coco(tmp_path / "labels", images=[{"id": 1, "file_name": "C:\\upload\\b.jpg"}])
-    assert read(path, images=tmp_path / "elsewhere").photos[0].path == tmp_path / "elsewhere" / "b.jpg"
+    assert (
+        read(path, images=tmp_path / "elsewhere").photos[0].path == tmp_path / "elsewhere" / "b.jpg"
+    )
 
 
 @pytest.mark.parametrize(
     ("annotation", "reason"),
     [
-        (box([100, 5, 20, 30]), r"annotations\[1\]: the box \(100, 5, 120, 35\) lies outside the photo of 80 x 40"),
+        (
+            box([100, 5, 20, 30]),
+            r"annotations\[1\]: the box \(100, 5, 120, 35\) lies outside the photo of 80 x 40",
+        ),
         (box([-500, -500, 1000, 1000]), r"the box \(-500, -500, 500, 500\) lies mostly outside"),
         (box([1e308, 0, 1e308, 5]), "finite numbers, got"),
         (box([0, 0, 1e300, 1e300]), "lies mostly outside"),
@@ -138,15 +157,26 @@ def test_overhang_of_rounding_is_no_news(tmp_path):
 
 
 def test_box_comes_from_the_polygon_where_there_is_none(tmp_path):
-    dataset = read(coco(tmp_path, annotations=[box([], segmentation=[[10, 6, 30, 5, 20, 35], [12, 7, 14, 8, 13, 9]])]))
+    dataset = read(
+        coco(
+            tmp_path,
+            annotations=[box([], segmentation=[[10, 6, 30, 5, 20, 35], [12, 7, 14, 8, 13, 9]])],
+        )
+    )
     assert boxes(dataset) == [[10, 5, 30, 35]]
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "../../secret.jpg", "..\\..\\secret.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "../../secret.jpg", "..\\..\\secret.jpg"]
+)
 def test_name_that_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch, name):
     photo(tmp_path / "secret.jpg")
     folder = tmp_path / "a" / "b"
-    path = coco(folder, images=[{"id": 1, "file_name": name}, {"id": 2, "file_name": "a.jpg"}], annotations=[box(), box(image_id=2)])
+    path = coco(
+        folder,
+        images=[{"id": 1, "file_name": name}, {"id": 2, "file_name": "a.jpg"}],
+        annotations=[box(), box(image_id=2)],
+    )
     monkeypatch.chdir(folder)  # relative roots such as '.' are where such checks fail
     for spelled in (path, Path("labels.json")):
         dataset = read(spelled)
@@ -162,8 +192,14 @@ def test_name_that_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch, nam
         ([{"id": 2, "file_name": "cut.jpg"}], "photo 'cut.jpg' is cut short"),
         ([{"id": 2, "file_name": "cut.png"}], "photo 'cut.png' cannot be read"),
         ([{"id": 2, "file_name": "text.jpg"}], "photo 'text.jpg' cannot be read"),
-        ([{"id": 2, "file_name": "a.jpg"}], r"photo 'a.jpg' must be listed once; labels.json, images\[0\] has it already"),
-        ([{"id": 2, "file_name": "b.jpg", "width": 800, "height": 400}], "stated size 800 x 400, got 80 x 40"),
+        (
+            [{"id": 2, "file_name": "a.jpg"}],
+            r"photo 'a.jpg' must be listed once; labels.json, images\[0\] has it already",
+        ),
+        (
+            [{"id": 2, "file_name": "b.jpg", "width": 800, "height": 400}],
+            "stated size 800 x 400, got 80 x 40",
+        ),
         ([{"id": 1, "file_name": "a.jpg"}], "'a.jpg' is listed twice under id 1"),
         ([{"id": 2, "file_name": ["b.jpg"]}], r"file_name: .*valid string, got \['b.jpg'\]"),
         ([{"id": 2, "file_name": "x" * 5000 + ".jpg"}], "is missing"),
@@ -188,10 +224,16 @@ def test_broken_photo_is_dropped_and_the_others_stay(tmp_path, images, reason):
 def test_two_photos_with_one_id_are_both_left_out(tmp_path):
     photo(tmp_path / "b.jpg")
     photo(tmp_path / "c.jpg")
-    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}, {"id": 2, "file_name": "c.jpg"}]
+    images = [
+        {"id": 1, "file_name": "a.jpg"},
+        {"id": 1, "file_name": "b.jpg"},
+        {"id": 2, "file_name": "c.jpg"},
+    ]
     dataset = read(coco(tmp_path, images=images))
     assert [p.path.name for p in dataset.photos] == ["c.jpg"]
-    assert "image id 1 must belong to one photo, got a.jpg, b.jpg. Its 1 boxes" in only_reason(dataset)
+    assert "image id 1 must belong to one photo, got a.jpg, b.jpg. Its 1 boxes" in only_reason(
+        dataset
+    )
 
 
 def test_categories_of_one_name_are_one_class_and_roboflows_parent_is_none(tmp_path):
@@ -203,7 +245,10 @@ def test_categories_of_one_name_are_one_class_and_roboflows_parent_is_none(tmp_p
     dataset = read(coco(tmp_path, categories=categories, annotations=[box(), box(category_id=6)]))
     assert dataset.classes == ("cola",)
     assert dataset.photos[0].truth.classes.tolist() == [0, 0]
-    assert [d.where for d in dataset.dropped] == ["labels.json, categories[0]", "labels.json, categories[2]"]
+    assert [d.where for d in dataset.dropped] == [
+        "labels.json, categories[0]",
+        "labels.json, categories[2]",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +259,10 @@ def test_categories_of_one_name_are_one_class_and_roboflows_parent_is_none(tmp_p
         ("[]", "must be COCO: .*, got list"),
         ('{"images": {}, "annotations": [], "categories": []}', "must be COCO"),
         ('{"images": [], "categories": []}', r"must be COCO: .*got \['categories', 'images'\]"),
-        ('{"images": [], "annotations": [], "categories": []}', "no photo of .* can be used: it names none"),
+        (
+            '{"images": [], "annotations": [], "categories": []}',
+            "no photo of .* can be used: it names none",
+        ),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
             "category id 1 must have one name, got 'a' and 'b'",
@@ -248,13 +296,17 @@ def test_size_is_that_of_the_photo_as_it_is_read(tmp_path, orientation):
 def test_size_of_other_formats_agrees_with_reading_too(tmp_path, suffix):
     photo(tmp_path / f"b{suffix}", orientation=6)
     height, width = read_photo(tmp_path / f"b{suffix}").shape[:2]
-    entry = read(coco(tmp_path, images=[{"id": 1, "file_name": f"b{suffix}"}], annotations=[])).photos[0]
+    entry = read(
+        coco(tmp_path, images=[{"id": 1, "file_name": f"b{suffix}"}], annotations=[])
+    ).photos[0]
     assert (entry.width, entry.height) == (width, height)
 
 
 def test_boxes_in_the_upright_frame_stay(tmp_path):
     photo(tmp_path / "a.jpg", orientation=6)
-    path = coco(tmp_path, images=[{"id": 1, "file_name": "a.jpg", "width": HEIGHT, "height": WIDTH}])
+    path = coco(
+        tmp_path, images=[{"id": 1, "file_name": "a.jpg", "width": HEIGHT, "height": WIDTH}]
+    )
     dataset = read(path)
     assert boxes(dataset) == [[10, 5, 30, 35]]
     assert not dataset.dropped
@@ -271,7 +323,9 @@ def test_boxes_stated_before_rotation_are_turned_with_the_picture(tmp_path, orie
     dataset = read(coco(tmp_path))
     y, x = np.nonzero(read_photo(tmp_path / "a.jpg")[..., 0] > 128)
     assert boxes(dataset) == [[x.min(), y.min(), x.max() + 1, y.max() + 1]]
-    assert "1 photos, this one first, state their size before the EXIF rotation" in only_reason(dataset)
+    assert "1 photos, this one first, state their size before the EXIF rotation" in only_reason(
+        dataset
+    )
 
 
 @given(st.sampled_from([(5, 5), (6, 8), (7, 7), (8, 6)]), st.tuples(*[st.integers(0, 40)] * 4))
@@ -287,7 +341,9 @@ def test_turning_there_and_back_changes_nothing(orientations, corners):
 def test_written_and_read_again_is_equal(tmp_path):
     photo(tmp_path / "images" / "a.jpg", seed=1)
     photo(tmp_path / "images" / "b.jpg", seed=2)
-    truth = Detections([[0.1, 0.2, 33.3, 39.9], [1 / 3, 2 / 3, 10 / 3, 40]], [1, 0], ignore=[False, True])
+    truth = Detections(
+        [[0.1, 0.2, 33.3, 39.9], [1 / 3, 2 / 3, 10 / 3, 40]], [1, 0], ignore=[False, True]
+    )
     original = Dataset(
         ("fanta", "cola", "unused"),
         (
@@ -300,24 +356,36 @@ def test_written_and_read_again_is_equal(tmp_path):
     for place in ("data.json", "splits/data.json", "images/data.json"):
         write_coco(original, tmp_path / place)
         again = read(tmp_path / place)
-        assert (again.classes, again.licence, again.attribution, again.dropped) == (original.classes, "CC0-1.0", "B. Person", ())
+        assert (again.classes, again.licence, again.attribution, again.dropped) == (
+            original.classes,
+            "CC0-1.0",
+            "B. Person",
+            (),
+        )
         assert [(p.path, p.width, p.height, p.group) for p in again.photos] == [
             (p.path, p.width, p.height, p.group) for p in original.photos
         ]
         for old, new in zip(original.photos, again.photos, strict=True):
             for column in ("boxes", "classes", "ignore"):
                 assert np.array_equal(getattr(old.truth, column), getattr(new.truth, column))
-        assert str(tmp_path) not in (tmp_path / place).read_text().replace(json.dumps(again.name), "")
+        assert str(tmp_path) not in (tmp_path / place).read_text().replace(
+            json.dumps(again.name), ""
+        )
         assert fingerprint(again) == fingerprint(original)
 
 
 def test_photos_elsewhere_are_written_with_their_full_path(tmp_path):
     photo(tmp_path / "far" / "a.jpg")
-    dataset = Dataset(("cola",), (Photo(tmp_path / "far" / "a.jpg", WIDTH, HEIGHT, Detections([[1, 2, 3, 4]], [0])),))
+    dataset = Dataset(
+        ("cola",),
+        (Photo(tmp_path / "far" / "a.jpg", WIDTH, HEIGHT, Detections([[1, 2, 3, 4]], [0])),),
+    )
     write_coco(dataset, tmp_path / "x" / "y" / "data.json")
     with pytest.raises(ShelfcountError, match="leads out of"):
         read(tmp_path / "x" / "y" / "data.json")
-    assert boxes(read(tmp_path / "x" / "y" / "data.json", images=tmp_path / "far")) == [[1, 2, 3, 4]]
+    assert boxes(read(tmp_path / "x" / "y" / "data.json", images=tmp_path / "far")) == [
+        [1, 2, 3, 4]
+    ]
 
 
 def test_fingerprint_sees_what_matters_and_nothing_else(tmp_path):
@@ -325,10 +393,16 @@ def test_fingerprint_sees_what_matters_and_nothing_else(tmp_path):
     photo(tmp_path / "b.jpg", seed=2)
     photo(tmp_path / "moved" / "z.jpg", seed=1)
 
-    def dataset(classes=("cola", "fanta"), first="a.jpg", box=(1, 2, 30, 40), class_=0, ignore=False):
+    def dataset(
+        classes=("cola", "fanta"), first="a.jpg", box=(1, 2, 30, 40), class_=0, ignore=False
+    ):
         truth = Detections([box, [0, 0, 9, 9]], [class_, 1], ignore=[ignore, False])
         return Dataset(
-            classes, (Photo(tmp_path / first, WIDTH, HEIGHT, truth), Photo(tmp_path / "b.jpg", WIDTH, HEIGHT, Detections.empty()))
+            classes,
+            (
+                Photo(tmp_path / first, WIDTH, HEIGHT, truth),
+                Photo(tmp_path / "b.jpg", WIDTH, HEIGHT, Detections.empty()),
+            ),
         )
 
     base = fingerprint(dataset())
@@ -376,14 +450,22 @@ def test_roboflow_split_is_chosen_behind_a_hash(tmp_path):
     path = roboflow(tmp_path)
     for spelled in (f"{path}#val", f"{tmp_path}#val", tmp_path / "valid"):
         dataset = read(spelled)
-        assert [(p.path.name, p.group) for p in dataset.photos] == [("valid_jpg.rf.0a1b.jpg", "valid_jpg")]
+        assert [(p.path.name, p.group) for p in dataset.photos] == [
+            ("valid_jpg.rf.0a1b.jpg", "valid_jpg")
+        ]
         assert (dataset.classes, boxes(dataset), dataset.dropped) == (("cola", "fanta"), [BOX], ())
-    assert (read(f"{path}#val").licence, read(f"{path}#val").attribution) == ("CC BY 4.0", "https://example.org/d")
+    assert (read(f"{path}#val").licence, read(f"{path}#val").attribution) == (
+        "CC BY 4.0",
+        "https://example.org/d",
+    )
 
 
 def test_several_splits_must_be_told_apart(tmp_path):
     path = roboflow(tmp_path)
-    with pytest.raises(ShelfcountError, match=r"has the splits train, val, test; one of them has to be named, as in 'data.yaml#train'"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"has the splits train, val, test; one of them has to be named, as in 'data.yaml#train'",
+    ):
         read(path)
     with pytest.raises(ShelfcountError, match="has the splits train, val, test; 'dev' is not one"):
         read(f"{path}#dev")
@@ -393,7 +475,10 @@ def test_ultralytics_and_cvat_layouts(tmp_path):
     photo(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", LINE)
     write(tmp_path / "train.txt", "./images/train/a.jpg\nimages/train/gone.jpg\n")
-    write(tmp_path / "data.yaml", "path: ./\ntrain: images/train\nval: train.txt\nnames:\n  0: cola\n  7: fanta\n")
+    write(
+        tmp_path / "data.yaml",
+        "path: ./\ntrain: images/train\nval: train.txt\nnames:\n  0: cola\n  7: fanta\n",
+    )
     for split in ("train", "val"):
         dataset = read(f"{tmp_path}#{split}")
         assert (dataset.classes, boxes(dataset)) == (("cola", "fanta"), [BOX])
@@ -405,7 +490,10 @@ def test_cvat_darknet_layout(tmp_path):
     write(tmp_path / "obj_train_data" / "a.txt", LINE)
     write(tmp_path / "obj.names", "cola\n")
     write(tmp_path / "train.txt", "data/obj_train_data/a.jpg\n")
-    write(tmp_path / "obj.data", "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    write(
+        tmp_path / "obj.data",
+        "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n",
+    )
     dataset = read(tmp_path)
     assert (dataset.classes, boxes(dataset), dataset.dropped) == (("cola",), [BOX], ())
 
@@ -431,7 +519,9 @@ def test_makesense_zip_has_no_photos(tmp_path):
     write(tmp_path / "zip" / "labels.txt", "cola\n")
     dataset = read(tmp_path / "zip", images=tmp_path / "photos")
     assert (boxes(dataset), dataset.dropped) == ([BOX], ())
-    with pytest.raises(ShelfcountError, match=r"there must be photos .*`images` may name their folder"):
+    with pytest.raises(
+        ShelfcountError, match=r"there must be photos .*`images` may name their folder"
+    ):
         read(tmp_path / "zip")
 
 
@@ -489,7 +579,9 @@ def test_yolo_files_without_partner_are_listed(tmp_path):
     assert told[0].startswith("images/unlabelled.jpg: there is no label file 'unlabelled.txt'")
     assert told[1].startswith("labels/binary.txt: ")
     assert told[2] == "labels/orphan.txt: these labels belong to no photo"
-    assert told[3].startswith("labels/twice.txt: whose labels these are cannot be told: 'images/twice.jpg' and 'images/twice.png'")
+    assert told[3].startswith(
+        "labels/twice.txt: whose labels these are cannot be told: 'images/twice.jpg' and 'images/twice.png'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -527,8 +619,16 @@ def test_lookup_table_forms(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("t.csv", "0,cola\n1,fanta,x\n", r"entry 2: it must be a number and a name, got \['1', 'fanta', 'x'\]"),
-        ("t.csv", "0,cola\n0,fanta\n", "entry 2: class 0 must have one name, got 'cola' and 'fanta'"),
+        (
+            "t.csv",
+            "0,cola\n1,fanta,x\n",
+            r"entry 2: it must be a number and a name, got \['1', 'fanta', 'x'\]",
+        ),
+        (
+            "t.csv",
+            "0,cola\n0,fanta\n",
+            "entry 2: class 0 must have one name, got 'cola' and 'fanta'",
+        ),
         ("t.json", '{"0": ["cola"]}', "entry 1: it must be a number and a name"),
         ("t.json", '"cola"', "must hold a table"),
         ("t.csv", "", "must hold a table"),
@@ -540,8 +640,15 @@ def test_broken_lookup_table_is_an_error(tmp_path, name, text, reason):
 
 
 def test_numbers_become_names_and_unknown_numbers_are_listed(tmp_path):
-    categories = [{"id": 1, "name": "0"}, {"id": 2, "name": "17"}, {"id": 3, "name": "sprite"}, {"id": 4, "name": "00"}]
-    path = coco(tmp_path, categories=categories, annotations=[box(category_id=i) for i in (1, 2, 3, 4)])
+    categories = [
+        {"id": 1, "name": "0"},
+        {"id": 2, "name": "17"},
+        {"id": 3, "name": "sprite"},
+        {"id": 4, "name": "00"},
+    ]
+    path = coco(
+        tmp_path, categories=categories, annotations=[box(category_id=i) for i in (1, 2, 3, 4)]
+    )
     table = write(tmp_path / "table.csv", "0,cola\n17,fanta\n")
     for class_names in (table, {"0": "cola", "17": "fanta"}):
         dataset = read(path, class_names=class_names)
@@ -564,22 +671,37 @@ def test_table_names_yolo_classes_where_no_file_does(tmp_path):
 
 
 def voc_object(name: str = "cola", corners: tuple = (10, 5, 30, 35), difficult: int = 0) -> str:
-    edges = "".join(f"<{edge}>{value}</{edge}>" for edge, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+    edges = "".join(
+        f"<{edge}>{value}</{edge}>"
+        for edge, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
     return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{edges}</bndbox></object>"
 
 
 def voc(path: Path, filename: str, *objects: str, head: str = "") -> Path:
     size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
-    return write(path, f"{head}<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>")
+    return write(
+        path,
+        f"{head}<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>",
+    )
 
 
 def test_voc_folders(tmp_path):
     photo(tmp_path / "JPEGImages" / "a.jpg")
-    xml = voc(tmp_path / "Annotations" / "a.xml", "a.jpg", voc_object(), voc_object("fanta", (0, 0, 9, 9), difficult=1))
+    xml = voc(
+        tmp_path / "Annotations" / "a.xml",
+        "a.jpg",
+        voc_object(),
+        voc_object("fanta", (0, 0, 9, 9), difficult=1),
+    )
     write(tmp_path / "ImageSets" / "Main" / "train.txt", "a\ngone\n")
     for path in (tmp_path, tmp_path / "Annotations", xml):
         dataset = read(path)
-        assert (dataset.classes, boxes(dataset), dataset.dropped) == (("cola", "fanta"), [BOX, [0, 0, 9, 9]], ())
+        assert (dataset.classes, boxes(dataset), dataset.dropped) == (
+            ("cola", "fanta"),
+            [BOX, [0, 0, 9, 9]],
+            (),
+        )
         assert dataset.photos[0].truth.ignore.tolist() == [False, True]
     dataset = read(f"{tmp_path}#train")
     assert len(dataset) == 1
@@ -603,7 +725,12 @@ BOMB = '<!DOCTYPE b [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
         ("<broken>", "a.jpg", [], "b.xml: no element found"),
         ("", "../../etc/passwd", [], "leads out of"),
         ("", "a.jpg", [], "must be listed once; a.xml has it already"),
-        ("", "b.jpg", [voc_object(corners=(1, 2, 3, "x"))], r"b.xml, object 0: bndbox must have the numbers .*got \['1', '2', '3', 'x'\]"),
+        (
+            "",
+            "b.jpg",
+            [voc_object(corners=(1, 2, 3, "x"))],
+            r"b.xml, object 0: bndbox must have the numbers .*got \['1', '2', '3', 'x'\]",
+        ),
         ("", "b.jpg", [voc_object("")], "an object must have a name"),
         ("", "b.jpg", ["<object><name>cola</name></object>"], "bndbox must have"),
         ("", "b.jpg", [voc_object(corners=(10, 5, 5, 35))], "wider and higher than 0"),
@@ -636,7 +763,13 @@ def test_sku110k_rows(tmp_path):
     ]
     dataset = read(write(tmp_path / "annotations" / "annotations_train.csv", "\n".join(rows)))
     assert (dataset.classes, boxes(dataset)) == (("object",), [BOX])
-    assert sorted(d.where.removeprefix("annotations_train.csv, row ") for d in dataset.dropped) == ["2", "3", "4", "5", "6"]
+    assert sorted(d.where.removeprefix("annotations_train.csv, row ") for d in dataset.dropped) == [
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+    ]
 
 
 def test_sku110k_that_is_no_csv(tmp_path):
@@ -652,7 +785,9 @@ def test_what_is_no_data_set_is_refused(tmp_path):
         read(tmp_path / "nowhere")
     with pytest.raises(ShelfcountError, match=r"a\.zip'. Unpack it first"):
         read(write(tmp_path / "a.zip", ""))
-    with pytest.raises(ShelfcountError, match="format must be one of coco, yolo, voc, sku110k, got 'tfrecord'"):
+    with pytest.raises(
+        ShelfcountError, match="format must be one of coco, yolo, voc, sku110k, got 'tfrecord'"
+    ):
         read(coco(tmp_path), format="tfrecord")
     with pytest.raises(ShelfcountError, match="holds one split, so '#val' cannot be chosen"):
         read(f"{coco(tmp_path)}#val")
@@ -662,7 +797,9 @@ def test_folder_with_one_json_is_coco(tmp_path):
     coco(tmp_path)
     assert boxes(read(tmp_path)) == [BOX]
     write(tmp_path / "second.json", "{}")
-    with pytest.raises(ShelfcountError, match=r"one COCO .json .*found \['labels.json', 'second.json'\]"):
+    with pytest.raises(
+        ShelfcountError, match=r"one COCO .json .*found \['labels.json', 'second.json'\]"
+    ):
         read(tmp_path)
 
 
@@ -678,13 +815,22 @@ def test_what_was_dropped_is_counted_and_listed(tmp_path):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.sampled_from(["image_id", "category_id", "bbox", "segmentation", "iscrowd"]), JSON), JSON)
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.dictionaries(
+        st.sampled_from(["image_id", "category_id", "bbox", "segmentation", "iscrowd"]), JSON
+    ),
+    JSON,
+)
 def test_no_value_in_a_record_brings_coco_down(tmp_path, changes, extra):
     dataset = read(coco(tmp_path, annotations=[box(), {**box(), **changes}, extra]))
     read_boxes = sum(len(photo.truth) for photo in dataset.photos)  # a crowd is an area to ignore

@@ -14,14 +14,27 @@ from shelfcount.evaluation import golden
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
 
-SPEC = ModelSpec("tiny", "mobilenet_v2_050", ("cola", "lime"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), 0.4)
+SPEC = ModelSpec(
+    "tiny", "mobilenet_v2_050", ("cola", "lime"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), 0.4
+)
 BOX = [10.0, 20.0, 30.0, 60.0]
 
 
 def file(*detections: dict[str, Any], iou: float = 0.8, score: float = 0.1) -> dict[str, Any]:
     truth = [{"class": "cola", "box": BOX}]
-    photo = {"file": "1.jpg", "width": 100, "height": 100, "truth": truth, "detections": list(detections), "counts": {}}
-    return {"score_threshold": 0.4, "tolerance": {"iou": iou, "score": score, "reason": ""}, "photos": [photo]}
+    photo = {
+        "file": "1.jpg",
+        "width": 100,
+        "height": 100,
+        "truth": truth,
+        "detections": list(detections),
+        "counts": {},
+    }
+    return {
+        "score_threshold": 0.4,
+        "tolerance": {"iou": iou, "score": score, "reason": ""},
+        "photos": [photo],
+    }
 
 
 def seen(name: str = "cola", score: float = 0.8, box: list[float] | None = None) -> dict[str, Any]:
@@ -48,7 +61,10 @@ def test_differences_within_the_tolerance_are_measured_and_good() -> None:
         # 30 of 60 pixels of height in common: IoU a third.
         ([seen(box=[10, 50, 30, 60])], ["misses 'cola'", "adds 'cola'"]),
         ([seen(), seen(box=[60, 20, 30, 60])], ["adds 'cola' (0.800) at x 60, y 20"]),
-        ([seen(score=0.65)], ["'cola' (0.650) at x 10, y 20, 30 x 60 must have a score within 0.1 of 0.800"]),
+        (
+            [seen(score=0.65)],
+            ["'cola' (0.650) at x 10, y 20, 30 x 60 must have a score within 0.1 of 0.800"],
+        ),
     ],
 )
 def test_what_is_off_is_named(found: list[dict[str, Any]], said: list[str]) -> None:
@@ -73,7 +89,10 @@ def test_chosen_photos_show_many_classes_with_few() -> None:
     def photo(name: str, *classes: int) -> Photo:
         return Photo(Path(name), 10, 10, Detections([[0, 0, 5, 5]] * len(classes), classes))
 
-    data = Dataset(("a", "b", "c", "d"), (photo("ab", 0, 1), photo("abb", 0, 1, 1), photo("c", 2), photo("none"), photo("bc", 1, 2)))
+    data = Dataset(
+        ("a", "b", "c", "d"),
+        (photo("ab", 0, 1), photo("abb", 0, 1, 1), photo("c", 2), photo("none"), photo("bc", 1, 2)),
+    )
     assert [p.path.name for p in golden.choose(data, 3)] == ["abb", "bc", "ab"]
 
 
@@ -90,7 +109,9 @@ def test_a_bundle_passes_its_own_photos_exactly(bundle: Path) -> None:
     stored = golden.read(opened)
     assert 0.5 <= stored["tolerance"]["iou"] <= 0.95
     for photo in stored["photos"]:
-        counted = [d["class"] for d in photo["detections"] if d["score"] >= stored["score_threshold"]]
+        counted = [
+            d["class"] for d in photo["detections"] if d["score"] >= stored["score_threshold"]
+        ]
         assert photo["counts"] == {name: counted.count(name) for name in photo["counts"]}
         assert sum(photo["counts"].values()) == len(counted)
         # EXIF could tell where the photo was taken.
@@ -116,8 +137,12 @@ def test_a_file_of_another_form_is_refused(bundle: Path, tmp_path: Path, text: s
     opened = read_bundle(bundle)
     (tmp_path / "golden").mkdir()
     (tmp_path / "golden" / "golden.json").write_text(text)
-    moved = type(opened)(tmp_path, opened.spec, opened.recipe, opened.files, opened.measured, opened.sha256)
-    with pytest.raises(ShelfcountError, match=r"golden\.json' is not as `shelfcount export` writes it"):
+    moved = type(opened)(
+        tmp_path, opened.spec, opened.recipe, opened.files, opened.measured, opened.sha256
+    )
+    with pytest.raises(
+        ShelfcountError, match=r"golden\.json' is not as `shelfcount export` writes it"
+    ):
         golden.read(moved)
 
 
@@ -131,9 +156,13 @@ def test_tolerance_grows_with_what_resizing_changes() -> None:
             return Detections([[10, 20, 40, 80]], [0], [0.5 + 0.2 * float(pixels[0, 0, 0]) / 255])
 
     image = np.zeros((128, 128, 3), np.uint8)
-    still = golden.measure_tolerance(Moves(), [image], [Detections([[10, 20, 40, 80]], [0], [0.5])], 0.4)  # type: ignore[arg-type]
+    still = golden.measure_tolerance(
+        Moves(), [image], [Detections([[10, 20, 40, 80]], [0], [0.5])], 0.4
+    )  # type: ignore[arg-type]
     assert (still.iou, still.score) == (0.95, 0.05)
-    moved = golden.measure_tolerance(Moves(), [image], [Detections([[10, 20, 40, 70]], [0], [0.6])], 0.4)  # type: ignore[arg-type]
+    moved = golden.measure_tolerance(
+        Moves(), [image], [Detections([[10, 20, 40, 70]], [0], [0.6])], 0.4
+    )  # type: ignore[arg-type]
     # IoU 50 / 60, and twice the distance to 1, cut to a hundredth; the score was 0.1 apart.
     assert moved.iou == pytest.approx(0.66, abs=0.0101)
     # A float32 0.6 less 0.5 is a little more than 0.1: rounded up to the next hundredth.

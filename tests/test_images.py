@@ -29,7 +29,9 @@ def _jpeg(*options: int) -> bytes:
 
 def _with_exif(jpeg: bytes, orientation: int, thumbnail: bytes = b"") -> bytes:
     # Big-endian TIFF with one entry: tag 0x112 (orientation), SHORT, 1 value; then a thumbnail.
-    tiff = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0) + thumbnail
+    tiff = (
+        b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0) + thumbnail
+    )
     segment = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
@@ -87,12 +89,16 @@ def test_photo_is_read_upright(tmp_path: Path, orientation: int) -> None:
     ]
     path = tmp_path / "a.jpg"
     path.write_bytes(_with_exif(JPEGS["plain"], orientation))
-    stored = cv2.cvtColor(cv2.imdecode(np.frombuffer(JPEGS["plain"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    stored = cv2.cvtColor(
+        cv2.imdecode(np.frombuffer(JPEGS["plain"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+    )
     np.testing.assert_array_equal(images.read_photo(path), turns[orientation - 1](stored))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ""])
-def test_written_photo_reads_back(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture) -> None:
+def test_written_photo_reads_back(
+    tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture
+) -> None:
     path = tmp_path / f"a{suffix}"
     images.write_photo(path, _picture())
     back = images.read_photo(path)
@@ -114,7 +120,11 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("cut.jpg", JPEGS["plain"][:500], "cut.jpg' is cut short: its JPEG data has no end (500 bytes)"),
+        (
+            "cut.jpg",
+            JPEGS["plain"][:500],
+            "cut.jpg' is cut short: its JPEG data has no end (500 bytes)",
+        ),
         ("empty.jpg", b"", "empty.jpg' is not a photo that can be decoded (0 bytes)"),
         ("text.png", b"hello", "text.png' is not a photo that can be decoded (5 bytes)"),
     ],
@@ -132,15 +142,21 @@ def test_missing_photo_and_folder_are_named(tmp_path: Path) -> None:
         images.read_photo(tmp_path)
 
 
-def test_photo_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photo_of_too_many_pixels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(images, "MOST_PIXELS", 3000)
     images.write_photo(tmp_path / "a.png", _picture())
-    with pytest.raises(ShelfcountError, match=r"a\.png' has 64 x 48 pixels; at most 3,000 are read"):
+    with pytest.raises(
+        ShelfcountError, match=r"a\.png' has 64 x 48 pixels; at most 3,000 are read"
+    ):
         images.read_photo(tmp_path / "a.png")
 
 
 def test_unknown_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"cannot write '.*a\.xyz' as a picture: .*\.jpg, \.jpeg, \.png"):
+    with pytest.raises(
+        ShelfcountError, match=r"cannot write '.*a\.xyz' as a picture: .*\.jpg, \.jpeg, \.png"
+    ):
         images.write_photo(tmp_path / "a.xyz", _picture())
     assert not list(tmp_path.iterdir())
 
@@ -168,7 +184,9 @@ def test_stretch_averages_when_it_shrinks() -> None:
 
 
 @given(st.integers(64, 5000), st.integers(64, 5000), st.integers(1, 6), st.floats(0, 0.5))
-def test_tiles_cover_the_photo_and_keep_its_aspect(width: int, height: int, per_side: int, overlap: float) -> None:
+def test_tiles_cover_the_photo_and_keep_its_aspect(
+    width: int, height: int, per_side: int, overlap: float
+) -> None:
     windows = list(images.tiles(width, height, per_side, overlap))
     assert len(windows) == per_side**2
     (size,) = {(right - left, bottom - top) for left, top, right, bottom in windows}
@@ -178,7 +196,10 @@ def test_tiles_cover_the_photo_and_keep_its_aspect(width: int, height: int, per_
         assert spans[0][0] == 0
         assert spans[-1][1] == end
         # One pixel of rounding where tiles only touch.
-        assert all(after[0] <= before[1] + (1 if overlap < 0.05 else 0) for before, after in itertools.pairwise(spans))
+        assert all(
+            after[0] <= before[1] + (1 if overlap < 0.05 else 0)
+            for before, after in itertools.pairwise(spans)
+        )
 
 
 def test_one_tile_is_the_photo() -> None:

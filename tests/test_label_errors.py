@@ -14,7 +14,13 @@ from typer.testing import CliRunner
 from shelfcount.cli import app
 from shelfcount.data.corrections import Corrections, apply, read_corrections
 from shelfcount.data.formats import fingerprint, write_coco
-from shelfcount.evaluation.label_errors import FEWEST_AGREED, decided, draft, propose, self_confidence
+from shelfcount.evaluation.label_errors import (
+    FEWEST_AGREED,
+    decided,
+    draft,
+    propose,
+    self_confidence,
+)
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.report import proposals_page
 from shelfcount.runtime.bundle import LiteRTDetector
@@ -32,7 +38,11 @@ def row(classes: list[int], scores: list[float] | None = None) -> Detections:
 def shelf(tmp_path: Path) -> Dataset:
     """One photo: five colas, five teas, and a cola that is labelled tea."""
     Image.new("RGB", (400, 60)).save(tmp_path / "a.jpg")
-    return Dataset(("cola", "tea"), (Photo(tmp_path / "a.jpg", 400, 60, row([COLA] * 5 + [TEA] * 5 + [TEA])),), name="shop/labels.json")
+    return Dataset(
+        ("cola", "tea"),
+        (Photo(tmp_path / "a.jpg", 400, 60, row([COLA] * 5 + [TEA] * 5 + [TEA])),),
+        name="shop/labels.json",
+    )
 
 
 def found(*last: tuple[int, float]) -> Detections:
@@ -51,7 +61,12 @@ def test_self_confidence_is_the_mean_where_labels_agree(shelf: Dataset) -> None:
 def test_sure_other_name_is_proposed(shelf: Dataset) -> None:
     (proposal,) = propose(shelf, [found((COLA, 0.77))], 0.3, "m")
     correction = proposal.correction
-    assert (correction.action, correction.class_, correction.to_class, correction.decision) == ("rename", "tea", "cola", "undecided")
+    assert (correction.action, correction.class_, correction.to_class, correction.decision) == (
+        "rename",
+        "tea",
+        "cola",
+        "undecided",
+    )
     assert correction.box == (300, 10, 20, 40)
     assert correction.reason == "m reports 'cola' with score 0.77; it is labelled 'tea'"
     assert proposal.sureness == pytest.approx(0.77 / 0.7)
@@ -65,9 +80,15 @@ def test_usual_scores_and_agreement_propose_nothing(shelf: Dataset) -> None:
 def test_product_without_label_is_proposed_unless_none_could_tell(shelf: Dataset) -> None:
     reported = [found((TEA, 0.6), (TEA, 0.9))]
     (proposal,) = propose(shelf, reported, 0.3, "m")
-    assert (proposal.correction.action, proposal.correction.class_, proposal.correction.box) == ("add", "tea", (330, 10, 20, 40))
+    assert (proposal.correction.action, proposal.correction.class_, proposal.correction.box) == (
+        "add",
+        "tea",
+        (330, 10, 20, 40),
+    )
     area = Detections([[325, 0, 400, 60]], [COLA], ignore=[True])
-    photo = dataclasses.replace(shelf.photos[0], truth=Detections.concat([shelf.photos[0].truth, area]))
+    photo = dataclasses.replace(
+        shelf.photos[0], truth=Detections.concat([shelf.photos[0].truth, area])
+    )
     assert propose(dataclasses.replace(shelf, photos=(photo,)), reported, 0.3, "m") == []
 
 
@@ -76,11 +97,17 @@ def test_surest_come_first_and_only_so_many(shelf: Dataset) -> None:
     # 0.9 / 0.5 beats 0.77 / 0.7.
     assert [p.correction.action for p in proposals] == ["add", "rename"]
     file = draft(shelf, proposals, most=1)
-    assert (file.data, file.fingerprint, len(file.corrections)) == ("labels.json", fingerprint(shelf), 1)
+    assert (file.data, file.fingerprint, len(file.corrections)) == (
+        "labels.json",
+        fingerprint(shelf),
+        1,
+    )
 
 
 def test_photos_without_labels_get_all_that_is_reported(shelf: Dataset) -> None:
-    bare = dataclasses.replace(shelf, photos=(dataclasses.replace(shelf.photos[0], truth=Detections.empty()),))
+    bare = dataclasses.replace(
+        shelf, photos=(dataclasses.replace(shelf.photos[0], truth=Detections.empty()),)
+    )
     proposals = propose(bare, [found()], 0.3, "m")
     assert len(proposals) == 10
     accepted = tuple(dataclasses.replace(p.correction, decision="accepted") for p in proposals)
@@ -90,10 +117,14 @@ def test_photos_without_labels_get_all_that_is_reported(shelf: Dataset) -> None:
 
 def test_decisions_are_found_again_although_a_box_moved_a_little(shelf: Dataset) -> None:
     (proposal,) = propose(shelf, [found((COLA, 0.77))], 0.3, "m")
-    nearly = dataclasses.replace(proposal.correction, box=(300.3, 10.0, 20.0, 40.0), decision="refused", reason="a tea")
+    nearly = dataclasses.replace(
+        proposal.correction, box=(300.3, 10.0, 20.0, 40.0), decision="refused", reason="a tea"
+    )
     (same,) = decided([proposal], Corrections("labels.json", "f", (nearly,)))
     assert same.correction.decision == "refused"
-    (other,) = decided([proposal], Corrections("labels.json", "f", (dataclasses.replace(nearly, to_class="milk"),)))
+    (other,) = decided(
+        [proposal], Corrections("labels.json", "f", (dataclasses.replace(nearly, to_class="milk"),))
+    )
     assert other.correction.decision == "undecided"
 
 
@@ -118,7 +149,9 @@ def test_released_bundle_finds_the_faults_put_into_labels(tmp_path: Path, releas
     for path in sorted((released / "golden").glob("*.jpg")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
         image = read_photo(path)
-        photos.append(Photo(tmp_path / path.name, image.shape[1], image.shape[0], detector.detect(image)))
+        photos.append(
+            Photo(tmp_path / path.name, image.shape[1], image.shape[0], detector.detect(image))
+        )
     first, second = photos[0].truth, photos[1].truth
     # The surest of its kind on its photo, as only what is surer than usual is proposed.
     common = np.bincount(np.concatenate([p.truth.classes for p in photos])).argmax()
@@ -145,6 +178,9 @@ def test_released_bundle_finds_the_faults_put_into_labels(tmp_path: Path, releas
     assert said.exit_code == 0, said.output
     assert "2 proposals, 1 to add a label and 1 to rename one" in said.output
     proposed = {c.action: c for c in read_corrections(tmp_path / "c.json").corrections}
-    assert (proposed["add"].photo, proposed["rename"].photo) == (photos[0].path.name, photos[1].path.name)
+    assert (proposed["add"].photo, proposed["rename"].photo) == (
+        photos[0].path.name,
+        photos[1].path.name,
+    )
     assert proposed["rename"].to_class == proposed["add"].class_ == detector.spec.classes[common]
     assert (tmp_path / "p.html").exists()

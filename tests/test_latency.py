@@ -16,9 +16,16 @@ def test_pixels_in_the_form_that_a_file_asks_for() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
     assert as_input(pixels, (1, 2, 4, 3), np.uint8).tolist() == pixels[None].tolist()
     # By 128 lower, as an int8 input has zero point -128.
-    assert as_input(pixels, (1, 2, 4, 3), np.int8).tolist() == (pixels[None].astype(int) - 128).tolist()
+    assert (
+        as_input(pixels, (1, 2, 4, 3), np.int8).tolist()
+        == (pixels[None].astype(int) - 128).tolist()
+    )
     # vision.images: (pixel - 127) / 127.5.
-    np.testing.assert_allclose(as_input(pixels, (1, 2, 4, 3), np.float32), (pixels[None].astype(float) - 127) / 127.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        as_input(pixels, (1, 2, 4, 3), np.float32),
+        (pixels[None].astype(float) - 127) / 127.5,
+        rtol=1e-6,
+    )
     planes = as_input(pixels, (1, 3, 2, 4), np.uint8)
     assert planes.shape == (1, 3, 2, 4)
     assert planes[0, 2].tolist() == pixels[:, :, 2].tolist()
@@ -27,10 +34,17 @@ def test_pixels_in_the_form_that_a_file_asks_for() -> None:
 @pytest.mark.slow
 def test_a_file_is_timed_in_a_process_of_its_own(released: Path) -> None:
     photo = next((released / "golden").glob("*.jpg"))
-    subjects = {name: Subject(released / name, 416, 416) for name in ("model.tflite", "model-raw.tflite")}
+    subjects = {
+        name: Subject(released / name, 416, 416) for name in ("model.tflite", "model-raw.tflite")
+    }
     told: list[tuple[int, int]] = []
     found = measure(
-        subjects, photo, {"model.tflite": 4, "model-raw.tflite": 2}, threads=1, warmup=1, progress=lambda *step: told.append(step)
+        subjects,
+        photo,
+        {"model.tflite": 4, "model-raw.tflite": 2},
+        threads=1,
+        warmup=1,
+        progress=lambda *step: told.append(step),
     )
     int8, half = found["model.tflite"], found["model-raw.tflite"]
     assert (len(int8.times), len(half.times)) == (4, 2)
@@ -46,7 +60,9 @@ def test_a_file_is_timed_in_a_process_of_its_own(released: Path) -> None:
 
 @pytest.mark.slow
 def test_pytorch_tells_its_steps_apart(overfit) -> None:
-    found = measure({"run": Subject(overfit.run, 96, 96)}, overfit.photos.photos[0].path, {"run": 3}, threads=1)["run"]
+    found = measure(
+        {"run": Subject(overfit.run, 96, 96)}, overfit.photos.photos[0].path, {"run": 3}, threads=1
+    )["run"]
     assert 0 < found.postprocessing.p50 < found.latency.p50
 
 

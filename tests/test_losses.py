@@ -10,7 +10,15 @@ import torch
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from shelfcount.records import AnchorLevel
-from shelfcount.training.losses import LEAST_QUALITY, LOSSES, Truth, decode, focal, multibox, task_aligned
+from shelfcount.training.losses import (
+    LEAST_QUALITY,
+    LOSSES,
+    Truth,
+    decode,
+    focal,
+    multibox,
+    task_aligned,
+)
 from shelfcount.vision import anchors as anchor_math
 
 SIZE, CLASSES = 64, 3
@@ -64,7 +72,9 @@ def test_decode_is_the_runtimes_in_pixels() -> None:
     # Below the clamp at 8 times the anchor's size, which only an untrained network reaches.
     location = np.random.default_rng(0).normal(0, 2, (2, COUNT, 4)).astype(np.float32)
     expected = anchor_math.decode(location, RATIOS)[..., [1, 0, 3, 2]] * SIZE
-    np.testing.assert_allclose(decode(torch.from_numpy(location), ANCHORS), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        decode(torch.from_numpy(location), ANCHORS), expected, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_perfect_answers_cost_almost_nothing() -> None:
@@ -99,22 +109,31 @@ def test_places_within_ignored_boxes_teach_nothing(loss: Callable) -> None:
 def test_a_product_before_an_ignored_box_is_still_trained(loss: Callable) -> None:
     box = [20, 4, 34, 21]
     location, logits = _heads(2)
-    _total(loss(location, logits, [_truth([[0, 0, 64, 64], box], [0, 2], [True, False])], ANCHORS)).backward()
+    _total(
+        loss(location, logits, [_truth([[0, 0, 64, 64], box], [0, 2], [True, False])], ANCHORS)
+    ).backward()
     assert (logits.grad[0, :, 2] < 0).any()
     assert (location.grad != 0).any()
 
 
 @both
-@pytest.mark.parametrize("box", [[25.0, 25.0, 27.0, 27.0], [0.0, 0.0, 3.0, 3.0], [61.5, 30.0, 64.0, 33.0]])
+@pytest.mark.parametrize(
+    "box", [[25.0, 25.0, 27.0, 27.0], [0.0, 0.0, 3.0, 3.0], [61.5, 30.0, 64.0, 33.0]]
+)
 def test_a_product_smaller_than_a_stride_is_trained(loss: Callable, box: list[float]) -> None:
     # None of these holds the centre of a place; an untrained head gives every anchor its own size.
-    location, logits = torch.zeros(1, COUNT, 4, requires_grad=True), torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True)
+    location, logits = (
+        torch.zeros(1, COUNT, 4, requires_grad=True),
+        torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True),
+    )
     _total(loss(location, logits, [_truth([box], [1])], ANCHORS)).backward()
     trained = (logits.grad[0, :, 1] < 0).nonzero().flatten()
     assert len(trained)
     middle = torch.tensor([(box[1] + box[3]) / 2, (box[0] + box[2]) / 2])
     assert (torch.linalg.vector_norm(ANCHORS[trained, :2] - middle, dim=1) < 12).all()
-    assert (location.grad[0, trained, 2:] > 0).all()  # Anchors are larger than it and have to shrink.
+    assert (
+        location.grad[0, trained, 2:] > 0
+    ).all()  # Anchors are larger than it and have to shrink.
 
 
 def test_a_lonely_product_pulls_a_box_that_does_not_overlap_it() -> None:
@@ -141,7 +160,10 @@ def test_an_anchor_within_two_products_goes_to_the_one_its_box_fits() -> None:
 
 def test_a_lonely_product_is_learned_to_the_end() -> None:
     truth = _truth([[25.0, 25.0, 27.5, 27.5]], [1])
-    location, logits = torch.zeros(1, COUNT, 4, requires_grad=True), torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True)
+    location, logits = (
+        torch.zeros(1, COUNT, 4, requires_grad=True),
+        torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True),
+    )
     optimizer = torch.optim.Adam([location, logits], lr=0.3)
     for _ in range(150):
         optimizer.zero_grad()
@@ -149,7 +171,9 @@ def test_a_lonely_product_is_learned_to_the_end() -> None:
         optimizer.step()
     best = int(logits[0, :, 1].argmax())
     assert torch.sigmoid(logits[0, best, 1]) > 3 * LEAST_QUALITY
-    np.testing.assert_allclose(decode(location[0].detach(), ANCHORS)[best], truth.boxes[0], atol=0.5)
+    np.testing.assert_allclose(
+        decode(location[0].detach(), ANCHORS)[best], truth.boxes[0], atol=0.5
+    )
 
 
 @both
@@ -166,7 +190,9 @@ def test_order_of_photos_and_products_does_not_matter(loss: Callable) -> None:
 @both
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 @pytest.mark.parametrize(
-    "truths", [[_truth([], [])], [_truth([[1, 1, 9, 9]], [0], [True])], [SHELF]], ids=["empty", "all ignored", "shelf"]
+    "truths",
+    [[_truth([], [])], [_truth([[1, 1, 9, 9]], [0], [True])], [SHELF]],
+    ids=["empty", "all ignored", "shelf"],
 )
 def test_gradients_are_finite(loss: Callable, scale: float, truths: list[Truth]) -> None:
     location, logits = (h.detach().mul(scale).requires_grad_() for h in _heads(4))
@@ -181,12 +207,16 @@ def test_gradients_are_finite(loss: Callable, scale: float, truths: list[Truth])
 @both
 def test_half_precision_heads_give_a_float32_loss(loss: Callable) -> None:
     location, logits = (h.detach().bfloat16() for h in _heads(5))
-    assert all(part.dtype == torch.float32 for part in loss(location, logits, [SHELF], ANCHORS).values())
+    assert all(
+        part.dtype == torch.float32 for part in loss(location, logits, [SHELF], ANCHORS).values()
+    )
 
 
 def test_focal_by_hand() -> None:
     # Anchors, (y, x, h, w): one on the product, one that shares 0.45 of it, one far away.
-    anchors = torch.tensor([[20.0, 20.0, 20.0, 20.0], [20.0, 27.59, 20.0, 20.0], [50.0, 50.0, 20.0, 20.0]])
+    anchors = torch.tensor(
+        [[20.0, 20.0, 20.0, 20.0], [20.0, 27.59, 20.0, 20.0], [50.0, 50.0, 20.0, 20.0]]
+    )
     truth = _truth([[10, 10, 30, 30]], [1])
     location, logits = torch.zeros(1, 3, 4), torch.tensor([[[0.3, -0.2], [1.0, 2.0], [-1.0, 0.5]]])
     shared = (20 - 7.59) / (20 + 7.59)
@@ -204,7 +234,9 @@ def test_focal_matches_the_best_anchor_whatever_its_overlap() -> None:
     anchors = torch.tensor([[20.0, 20.0, 20.0, 20.0], [50.0, 50.0, 20.0, 20.0]])
     truth = _truth([[26, 26, 32, 32]], [0])
     parts = focal(torch.zeros(1, 2, 4), torch.zeros(1, 2, 2), [truth], anchors)
-    expected = generalized_box_iou_loss(torch.tensor([[10.0, 10, 30, 30]]), truth.boxes, reduction="sum")
+    expected = generalized_box_iou_loss(
+        torch.tensor([[10.0, 10, 30, 30]]), truth.boxes, reduction="sum"
+    )
     torch.testing.assert_close(parts["box"], expected)
 
 
@@ -233,4 +265,6 @@ def test_an_unlabelled_place_that_scores_high_is_forgiven_and_a_labelled_one_is_
 def test_multibox_takes_three_hardest_background_places_a_match() -> None:
     location, logits = torch.zeros(1, COUNT, 4), torch.zeros(1, COUNT, CLASSES)
     # Equal logits everywhere: each of the matched and the three times as many background places costs log(classes + 1).
-    assert _value(multibox(location, logits, [SHELF], ANCHORS)["class"]) == pytest.approx(4 * np.log(CLASSES + 1), rel=1e-5)
+    assert _value(multibox(location, logits, [SHELF], ANCHORS)["class"]) == pytest.approx(
+        4 * np.log(CLASSES + 1), rel=1e-5
+    )

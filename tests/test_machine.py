@@ -41,28 +41,40 @@ def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[st
         (NEOVERSE, "(sve asimddp i8mm bf16), ", "bf16-mixed"),
     ],
 )
-def test_processor_decides_the_precision(on: Callable[[str], None], cpuinfo: str, device: str, taken: str) -> None:
+def test_processor_decides_the_precision(
+    on: Callable[[str], None], cpuinfo: str, device: str, taken: str
+) -> None:
     on(cpuinfo)
     assert device in machine.device()
     assert stamp()["device"] == machine.device()
     assert precision(TrainConfig(accelerator="cpu")) == taken
-    assert precision(TrainConfig(accelerator="cpu", precision="16-mixed")) == "16-mixed", "what a config names stands"
+    assert precision(TrainConfig(accelerator="cpu", precision="16-mixed")) == "16-mixed", (
+        "what a config names stands"
+    )
 
 
-def test_system_without_cpuinfo_takes_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: Callable[[str], None]) -> None:
+def test_system_without_cpuinfo_takes_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: Callable[[str], None]
+) -> None:
     on(ZEN_4)
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
     machine._field.cache_clear()
     assert machine.instructions() == frozenset()
-    assert machine.device().endswith(f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}")
+    assert machine.device().endswith(
+        f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    )
     assert precision(TrainConfig(accelerator="cpu")) == "32-true"
 
 
 @pytest.mark.parametrize(("bfloat16", "taken"), [(True, "bf16-mixed"), (False, "16-mixed")])
-def test_gpu_decides_whatever_the_processor(on: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, bfloat16: bool, taken: str) -> None:
+def test_gpu_decides_whatever_the_processor(
+    on: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, bfloat16: bool, taken: str
+) -> None:
     on(ZEN_2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 or including_emulation)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 or including_emulation
+    )
     assert precision(TrainConfig()) == taken
     assert precision(TrainConfig(accelerator="cpu")) == "32-true"
 

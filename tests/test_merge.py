@@ -41,8 +41,13 @@ def merged(scenes: Sequence[Scene], noise: Any, seed: int = 0) -> tuple[Merged, 
     """The scenes merged, and for each the physical products of its detections."""
     rng = np.random.default_rng(seed)
     found = [detected(scene, noise, rng) for scene in scenes]
-    photos = [counted(f"{i}.jpg", scene.image, detections) for i, (scene, (detections, _)) in enumerate(zip(scenes, found, strict=True))]
-    looks = [look(scene.image, detections) for scene, (detections, _) in zip(scenes, found, strict=True)]
+    photos = [
+        counted(f"{i}.jpg", scene.image, detections)
+        for i, (scene, (detections, _)) in enumerate(zip(scenes, found, strict=True))
+    ]
+    looks = [
+        look(scene.image, detections) for scene, (detections, _) in zip(scenes, found, strict=True)
+    ]
     return merge(photos, looks, THRESHOLD), [items for _, items in found]
 
 
@@ -85,7 +90,10 @@ def test_merging_is_no_worse_than_counting_single_photos(seed: int) -> None:
     noise = Noise(jitter=0.04, lost=0.15, misnamed=0.05, invented=0.08)
     scenes = shelf(4, 0.3, 20 + seed)
     result, _ = merged(scenes, noise, seed)
-    single = [relative_error(photo.counts, true_counts([scene])) for photo, scene in zip(result.photos, scenes, strict=True)]
+    single = [
+        relative_error(photo.counts, true_counts([scene]))
+        for photo, scene in zip(result.photos, scenes, strict=True)
+    ]
     # Misnamed and missed products stay so, whatever the number of photos; merging must not add to them.
     assert relative_error(result.shelves[0].counts, true_counts(scenes)) <= 1.2 * np.mean(single)
 
@@ -100,11 +108,19 @@ def bent(scene: Scene, strength: float) -> Scene:
         return middle + reach * off * (1 + strength * (off**2).sum(axis=-1, keepdims=True))
 
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=2) + 0.5
-    image = cv2.remap(scene.image, (source(pixels) - 0.5).astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)  # type: ignore[call-overload]
+    image = cv2.remap(
+        scene.image,
+        (source(pixels) - 0.5).astype(np.float32),
+        None,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
+    )  # type: ignore[call-overload]
     corners = scene.truth.boxes.reshape(-1, 2).astype(np.float64)
     # The inverse of a small bend is its opposite, to a tenth of it.
     boxes = (2 * corners - source(corners)).reshape(-1, 4).astype(np.float32)
-    return dataclasses.replace(scene, image=image, truth=scene.truth.replace(boxes=box_math.clip(boxes, width, height)))
+    return dataclasses.replace(
+        scene, image=image, truth=scene.truth.replace(boxes=box_math.clip(boxes, width, height))
+    )
 
 
 @pytest.mark.slow
@@ -124,16 +140,30 @@ def test_rows_run_through_all_photos() -> None:
     scenes = shelf(4, 0.3, 3)
     result, items = merged(scenes, Noise())
     (whole,) = result.shelves
-    row_of = {int(item): int(row) for scene in scenes for item, row in zip(scene.items, scene.rows, strict=True)}
-    assert whole.placement.row.tolist() == [row_of[items[photo][detection]] for photo, detection in whole.best]
-    left_of = {int(item): float(box[0]) for scene in scenes for item, box in zip(scene.items, scene.plane_boxes, strict=True)}
+    row_of = {
+        int(item): int(row)
+        for scene in scenes
+        for item, row in zip(scene.items, scene.rows, strict=True)
+    }
+    assert whole.placement.row.tolist() == [
+        row_of[items[photo][detection]] for photo, detection in whole.best
+    ]
+    left_of = {
+        int(item): float(box[0])
+        for scene in scenes
+        for item, box in zip(scene.items, scene.plane_boxes, strict=True)
+    }
     for number, names in enumerate(whole.rows()):
         members = np.flatnonzero(whole.placement.row == number)
         members = members[np.argsort(whole.placement.position[members])]
         assert names == [CLASSES[c] for c in whole.products.classes[members]]
-        along = np.array([left_of[items[photo][detection]] for photo, detection in whole.best[members]])
+        along = np.array(
+            [left_of[items[photo][detection]] for photo, detection in whole.best[members]]
+        )
         # What is stacked stands where its lower neighbour does, give or take some of its width.
-        width = np.median(np.concatenate([scene.plane_boxes[:, 2] - scene.plane_boxes[:, 0] for scene in scenes]))
+        width = np.median(
+            np.concatenate([scene.plane_boxes[:, 2] - scene.plane_boxes[:, 0] for scene in scenes])
+        )
         assert (np.diff(along) > -width / 3).all()
 
 
@@ -141,19 +171,27 @@ def test_rows_run_through_all_photos() -> None:
 
 # Dots to register by, and room for products; a photo of 600 x 400 shows it from x = 0, another from x = 300.
 WALL = np.full((400, 900, 3), 200, np.uint8)
-for _x, _y, _size, *_colour in np.random.default_rng(0).integers(0, [900, 400, 9, 255, 255, 255], (900, 6)).tolist():
+for _x, _y, _size, *_colour in (
+    np.random.default_rng(0).integers(0, [900, 400, 9, 255, 255, 255], (900, 6)).tolist()
+):
     cv2.circle(WALL, (_x, _y), 2 + _size, _colour, -1)
 SHIFT = 300
 
 
-def pair(left: Sequence[tuple[list[float], int, float]], right: Sequence[tuple[list[float], int, float]]) -> Merged:
+def pair(
+    left: Sequence[tuple[list[float], int, float]], right: Sequence[tuple[list[float], int, float]]
+) -> Merged:
     """Merge two photos of the wall; detections are (xyxy on the wall, class, score), cut at the photos' borders."""
     # Every fit needs something to agree on: the same three products at the foot of both.
-    common: list[tuple[list[float], int, float]] = [([x, 330, x + 40, 390], 5, 0.9) for x in (340.0, 420.0, 500.0)]
+    common: list[tuple[list[float], int, float]] = [
+        ([x, 330, x + 40, 390], 5, 0.9) for x in (340.0, 420.0, 500.0)
+    ]
     photos, looks = [], []
     for name, start, seen in (("left.jpg", 0, left), ("right.jpg", SHIFT, right)):
         boxes, classes, scores = zip(*[*seen, *common], strict=True)
-        within = box_math.clip(np.array(boxes, np.float32) - np.array([start, 0, start, 0], np.float32), 600, 400)
+        within = box_math.clip(
+            np.array(boxes, np.float32) - np.array([start, 0, start, 0], np.float32), 600, 400
+        )
         found = Detections(within, classes, scores)
         image = WALL[:, start : start + 600]
         photos.append(counted(name, image, found))
@@ -166,7 +204,11 @@ def pair(left: Sequence[tuple[list[float], int, float]], right: Sequence[tuple[l
 def others(result: Merged) -> list[tuple[str, float, str, int]]:
     """(class, score, photo, in how many) of the products beside the common ones."""
     entries = result.shelves[0].to_json()
-    return [(e["class"], e["score"], e["photo"], e["seen_in"]) for e in entries if e["class"] != CLASSES[5]]
+    return [
+        (e["class"], e["score"], e["photo"], e["seen_in"])
+        for e in entries
+        if e["class"] != CLASSES[5]
+    ]
 
 
 def test_a_product_cut_by_one_photo_is_taken_from_the_other() -> None:
@@ -178,7 +220,9 @@ def test_a_product_cut_by_one_photo_is_taken_from_the_other() -> None:
 
 
 def test_a_thin_piece_inside_a_whole_product_is_no_product() -> None:
-    assert others(pair([([590, 100, 600, 150], 2, 0.9)], [([560, 100, 640, 220], 1, 0.6)])) == [(CLASSES[1], 0.6, "right.jpg", 2)]
+    assert others(pair([([590, 100, 600, 150], 2, 0.9)], [([560, 100, 640, 220], 1, 0.6)])) == [
+        (CLASSES[1], 0.6, "right.jpg", 2)
+    ]
 
 
 def test_the_better_view_names_the_product() -> None:
@@ -200,9 +244,13 @@ def test_what_one_of_two_photos_reports_must_be_sure(score: float, counts: int) 
 
 
 def test_what_only_one_photo_shows_needs_no_second() -> None:
-    assert others(pair([([100, 100, 160, 220], 1, 0.41)], [])) == [(CLASSES[1], 0.41, "left.jpg", 1)]
+    assert others(pair([([100, 100, 160, 220], 1, 0.41)], [])) == [
+        (CLASSES[1], 0.41, "left.jpg", 1)
+    ]
     # Shown in part is not shown: who sees half of it may well miss it.
-    assert others(pair([], [([270 + SHIFT, 100, 330 + SHIFT, 220], 1, 0.41)])) == [(CLASSES[1], 0.41, "right.jpg", 1)]
+    assert others(pair([], [([270 + SHIFT, 100, 330 + SHIFT, 220], 1, 0.41)])) == [
+        (CLASSES[1], 0.41, "right.jpg", 1)
+    ]
 
 
 # ---------------------------------------------------------------------------- photos that cannot be placed
@@ -216,7 +264,9 @@ def test_a_photo_of_another_shelf_is_named_and_counted_apart() -> None:
     assert [photo.path for photo in whole.photos] == ["0.jpg", "2.jpg", "3.jpg"]
     assert whole.counts == true_counts(scenes)
     entry = report(result, "bundle", "ab12")["merged"]["unplaced"]
-    assert entry == [{"photos": ["1.jpg"], "reason": apart.reason, "counts": dict(true_counts([stranger]))}]
+    assert entry == [
+        {"photos": ["1.jpg"], "reason": apart.reason, "counts": dict(true_counts([stranger]))}
+    ]
     assert apart.reason.startswith("it fits best on '")
     assert "and 1.4 is needed" in apart.reason
 
@@ -239,7 +289,10 @@ class KnowsTheViews:
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.spec = ModelSpec("truth", "none", CLASSES, 576, 800, (), THRESHOLD)
-        self.known = {scene.image.tobytes(): detected(scene, Noise(), np.random.default_rng(0))[0] for scene in scenes}
+        self.known = {
+            scene.image.tobytes(): detected(scene, Noise(), np.random.default_rng(0))[0]
+            for scene in scenes
+        }
 
     def detect(self, image: np.ndarray) -> Detections:
         return self.known[image.tobytes()]
@@ -254,7 +307,10 @@ def test_from_files_to_json(tmp_path: Path) -> None:
     heard: list[str] = []
     steps: list[tuple[int, int]] = []
     result = merge_photos(
-        KnowsTheViews(scenes), [paths[0], missing, *paths[1:]], lambda d: heard.append(d.where), lambda *step: steps.append(step)
+        KnowsTheViews(scenes),
+        [paths[0], missing, *paths[1:]],
+        lambda d: heard.append(d.where),
+        lambda *step: steps.append(step),
     )
     assert heard == [str(missing)]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -271,8 +327,12 @@ def test_from_files_to_json(tmp_path: Path) -> None:
         assert whole["rows"][product["row"]][product["position"]] == product["class"]
         # The very box that the photo itself lists.
         (photo,) = [photo for photo in content["photos"] if photo["path"] == product["photo"]]
-        assert [d["class"] for d in photo["detections"] if d["box"] == product["box"]] == [product["class"]]
-    assert [(len(p["homography"]), p["path"]) for p in whole["placed"]] == [(3, str(path)) for path in paths]
+        assert [d["class"] for d in photo["detections"] if d["box"] == product["box"]] == [
+            product["class"]
+        ]
+    assert [(len(p["homography"]), p["path"]) for p in whole["placed"]] == [
+        (3, str(path)) for path in paths
+    ]
     (lost,) = whole["unplaced"]
     assert (lost["photos"], lost["counts"]) == ([str(missing)], {})
     assert "No such file" in lost["reason"]
@@ -284,7 +344,9 @@ def test_one_photo_merges_to_itself() -> None:
     (whole,) = result.shelves
     assert len(whole.products) == len(items[0])
     assert set(whole.seen_in.tolist()) == {1}
-    np.testing.assert_array_equal(whole.placement.row, result.photos[0].placement.row[whole.best[:, 1]])
+    np.testing.assert_array_equal(
+        whole.placement.row, result.photos[0].placement.row[whole.best[:, 1]]
+    )
 
 
 def test_a_photo_given_twice_counts_once() -> None:
@@ -297,7 +359,10 @@ def test_a_photo_given_twice_counts_once() -> None:
 
 def test_photos_without_products() -> None:
     parts = [WALL[:, start : start + 600] for start in (0, SHIFT)]
-    photos = [counted(name, part, Detections.empty()) for name, part in zip(("left.jpg", "right.jpg"), parts, strict=True)]
+    photos = [
+        counted(name, part, Detections.empty())
+        for name, part in zip(("left.jpg", "right.jpg"), parts, strict=True)
+    ]
     (whole,) = merge(photos, [look(part, Detections.empty()) for part in parts], THRESHOLD).shelves
     assert (whole.counts, whole.rows(), whole.to_json()) == ({}, [], [])
     picture, shown = panorama(whole)
@@ -307,12 +372,16 @@ def test_photos_without_products() -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match="merging needs at least 1 photo that can be read, got 2 that cannot"):
+    with pytest.raises(
+        ShelfcountError, match="merging needs at least 1 photo that can be read, got 2 that cannot"
+    ):
         merge_photos(KnowsTheViews([]), [tmp_path / "a.jpg", tmp_path / "b.jpg"])
 
 
 def test_too_many_photos_are_refused_before_any_is_read() -> None:
-    with pytest.raises(ShelfcountError, match=f"at most {MOST_PHOTOS} photos are merged at once, got 41"):
+    with pytest.raises(
+        ShelfcountError, match=f"at most {MOST_PHOTOS} photos are merged at once, got 41"
+    ):
         merge_photos(KnowsTheViews([]), ["a.jpg"] * 41)
 
 
@@ -333,6 +402,10 @@ def test_the_panorama_shows_products_where_their_boxes_are() -> None:
         left, top, right, bottom = box.astype(int)
         own = result.photos[photo].detections.boxes[detection].astype(int)
         original = scenes[photo].image[own[1] : own[3], own[0] : own[2]]
-        here = cv2.resize(picture[top:bottom, left:right], original.shape[1::-1], interpolation=cv2.INTER_AREA)
-        likeness.append(np.corrcoef(cv2.blur(here, (3, 3)).ravel(), cv2.blur(original, (3, 3)).ravel())[0, 1])
+        here = cv2.resize(
+            picture[top:bottom, left:right], original.shape[1::-1], interpolation=cv2.INTER_AREA
+        )
+        likeness.append(
+            np.corrcoef(cv2.blur(here, (3, 3)).ravel(), cv2.blur(original, (3, 3)).ravel())[0, 1]
+        )
     assert np.median(likeness) > 0.9

@@ -51,13 +51,22 @@ def heads() -> bytes:
     """A file with the inputs and outputs of a converted detector: two fully connected layers, nothing learnt."""
     rng = np.random.default_rng(0)
     model, graph = schema.ModelT(), schema.SubGraphT()
-    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [graph], [schema.BufferT()], []
+    model.version, model.subgraphs, model.buffers, model.operatorCodes = (
+        3,
+        [graph],
+        [schema.BufferT()],
+        [],
+    )
     graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [0], []
 
     def tensor(shape: tuple[int, ...], data: np.ndarray | None = None) -> int:
         entry = schema.TensorT()
         entry.name, entry.shape, entry.buffer = f"t{len(graph.tensors)}".encode(), list(shape), 0
-        entry.type = schema.TensorType.INT32 if data is not None and data.dtype == np.int32 else schema.TensorType.FLOAT32
+        entry.type = (
+            schema.TensorType.INT32
+            if data is not None and data.dtype == np.int32
+            else schema.TensorType.FLOAT32
+        )
         if data is not None:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(data.tobytes(), np.uint8)
@@ -66,11 +75,21 @@ def heads() -> bytes:
         graph.tensors.append(entry)
         return len(graph.tensors) - 1
 
-    def operator(builtin: int, inputs: list[int], shape: tuple[int, ...], options: int = 0, fields: Any = None) -> int:
+    def operator(
+        builtin: int,
+        inputs: list[int],
+        shape: tuple[int, ...],
+        options: int = 0,
+        fields: Any = None,
+    ) -> int:
         code, entry = schema.OperatorCodeT(), schema.OperatorT()
         code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, builtin, 1
         model.operatorCodes.append(code)
-        entry.opcodeIndex, entry.inputs, entry.outputs = len(model.operatorCodes) - 1, inputs, [tensor(shape)]
+        entry.opcodeIndex, entry.inputs, entry.outputs = (
+            len(model.operatorCodes) - 1,
+            inputs,
+            [tensor(shape)],
+        )
         entry.builtinOptionsType, entry.builtinOptions = options, fields
         graph.operators.append(entry)
         return entry.outputs[0]
@@ -80,11 +99,17 @@ def heads() -> bytes:
         weights = (rng.normal(size=(PLACES * width, SIDE * SIDE * 3)) / 20).astype(np.float32)
         dense = schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT()
         inputs = [image, tensor(weights.shape, weights), -1]
-        layer = operator(schema.BuiltinOperator.FULLY_CONNECTED, inputs, (1, PLACES * width), *dense)
+        layer = operator(
+            schema.BuiltinOperator.FULLY_CONNECTED, inputs, (1, PLACES * width), *dense
+        )
         if width != 4:
             layer = operator(schema.BuiltinOperator.LOGISTIC, [layer], (1, PLACES * width))
         shape = np.array([1, PLACES, width], np.int32)
-        graph.outputs.append(operator(schema.BuiltinOperator.RESHAPE, [layer, tensor((3,), shape)], (1, PLACES, width)))
+        graph.outputs.append(
+            operator(
+                schema.BuiltinOperator.RESHAPE, [layer, tensor((3,), shape)], (1, PLACES, width)
+            )
+        )
     return flatbuffer.write(model)
 
 
@@ -106,7 +131,9 @@ class Reader:
 
     def __init__(self, data: bytes, position: int | None = None) -> None:
         self.data = data
-        self.table = Table(data, encode.Get(packer.uoffset, data, 0) if position is None else position)
+        self.table = Table(
+            data, encode.Get(packer.uoffset, data, 0) if position is None else position
+        )
 
     def _at(self, slot: int) -> int:
         offset = self.table.Offset(4 + 2 * slot)
@@ -204,7 +231,9 @@ def test_describing_again_replaces_what_was_said(main_artifact: bytes) -> None:
 
 def test_model_is_named_dated_and_attributed(main_artifact: bytes) -> None:
     model = model_metadata(metadata.describe(main_artifact, replace(SPEC, name="Käseregal")))
-    name, description, version, author, licence, min_parser_version = (model.text(slot) for slot in (0, 1, 2, 4, 5, 7))
+    name, description, version, author, licence, min_parser_version = (
+        model.text(slot) for slot in (0, 1, 2, 4, 5, 7)
+    )
     assert name == "Käseregal"
     assert description == (
         "Finds 3 kinds of products on photos of shop shelves. Stretch the whole upright photo to 16 x 16 pixels; "
@@ -253,14 +282,23 @@ def test_outputs_are_named_as_mediapipe_looks_for_them(main_artifact: bytes) -> 
     (subgraph,) = model_metadata(metadata.describe(main_artifact, SPEC)).many(3)
     location, category, score, number = subgraph.many(3)
     # kLocationTensorName and so on in detection_postprocessing_graph.cc.
-    assert [t.text(0) for t in (location, category, score, number)] == ["location", "category", "score", "number of detections"]
+    assert [t.text(0) for t in (location, category, score, number)] == [
+        "location",
+        "category",
+        "score",
+        "number of detections",
+    ]
     # Content.range {2, 2} for what is one a detection, as mediapipe's DetectionOutputTensorsMd writes it.
     for tensor in (location, category, score):
         span = tensor.one(3).one(2)
         assert [span.number(slot, number_types.Int32Flags) for slot in (0, 1)] == [2, 2]
     assert 2 not in number.one(3)
     # ContentProperties.FeatureProperties is 1.
-    assert [t.one(3).number(0, number_types.Uint8Flags) for t in (category, score, number)] == [1, 1, 1]
+    assert [t.one(3).number(0, number_types.Uint8Flags) for t in (category, score, number)] == [
+        1,
+        1,
+        1,
+    ]
     (group,) = subgraph.many(8)
     assert group.text(0) == "detection_result"
     assert group.texts(1) == ["location", "category", "score"]
@@ -277,9 +315,14 @@ def test_boxes_are_boundaries_in_ratios_from_the_top(main_artifact: bytes, heads
         assert [box.number(slot, number_types.Int8Flags) for slot in (1, 2)] == [1, 0]
 
 
-def test_labels_belong_to_the_right_output_and_name_the_photographer(main_artifact: bytes, heads: bytes) -> None:
+def test_labels_belong_to_the_right_output_and_name_the_photographer(
+    main_artifact: bytes, heads: bytes
+) -> None:
     # AssociatedFileType: TENSOR_AXIS_LABELS is 2, TENSOR_VALUE_LABELS 3. Both belong to output 1.
-    for model, kind in ((metadata.describe(main_artifact, SPEC), 3), (metadata.raw_artifact(heads, SPEC), 2)):
+    for model, kind in (
+        (metadata.describe(main_artifact, SPEC), 3),
+        (metadata.raw_artifact(heads, SPEC), 2),
+    ):
         (subgraph,) = model_metadata(model).many(3)
         (labels,) = subgraph.many(3)[1].many(6)
         assert labels.text(0) == "labels.txt"
@@ -287,8 +330,13 @@ def test_labels_belong_to_the_right_output_and_name_the_photographer(main_artifa
         assert labels.number(2, number_types.Int8Flags) == kind
 
 
-def test_threshold_of_the_spec_is_the_default_of_the_app(main_artifact: bytes, heads: bytes) -> None:
-    for model, output in ((metadata.describe(main_artifact, SPEC), 2), (metadata.raw_artifact(heads, SPEC), 1)):
+def test_threshold_of_the_spec_is_the_default_of_the_app(
+    main_artifact: bytes, heads: bytes
+) -> None:
+    for model, output in (
+        (metadata.describe(main_artifact, SPEC), 2),
+        (metadata.raw_artifact(heads, SPEC), 1),
+    ):
         (subgraph,) = model_metadata(model).many(3)
         (unit,) = subgraph.many(3)[output].many(4)
         # ProcessUnitOptions.ScoreThresholdingOptions is 3.
@@ -317,7 +365,10 @@ def detector_options(model: bytes) -> Reader:
     assert custom.text(0) == "DETECTOR_METADATA"
     data = custom.array(1, number_types.Uint8Flags)
     # CustomMetadata.data is force_align 16.
-    start = data.__array_interface__["data"][0] - np.frombuffer(custom.data, np.uint8).__array_interface__["data"][0]
+    start = (
+        data.__array_interface__["data"][0]
+        - np.frombuffer(custom.data, np.uint8).__array_interface__["data"][0]
+    )
     assert start % 16 == 0
     assert data[4:8].tobytes() == b"V001"
     return Reader(data.tobytes())
@@ -331,7 +382,12 @@ def test_raw_decoding_is_that_of_the_box_coder(heads: bytes) -> None:
     # Classes, boxes, coordinates; no keypoints, so the values of one never matter.
     assert whole[:5] == [3, PLACES, 4, 0, 0]
     # x, y, w, h: 10, 10, 5, 5 of the SSD box coder (arXiv:1512.02325).
-    assert [decoding.number(slot, number_types.Float32Flags) for slot in range(6, 10)] == [10.0, 10.0, 5.0, 5.0]
+    assert [decoding.number(slot, number_types.Float32Flags) for slot in range(6, 10)] == [
+        10.0,
+        10.0,
+        5.0,
+        5.0,
+    ]
     # Exponential on the size; no sigmoid, as the file ends in it.
     assert [decoding.number(slot, number_types.BoolFlags) for slot in (10, 11)] == [True, False]
 
@@ -339,7 +395,10 @@ def test_raw_decoding_is_that_of_the_box_coder(heads: bytes) -> None:
 def test_raw_anchors_are_those_of_the_spec(heads: bytes) -> None:
     fixed = detector_options(metadata.raw_artifact(heads, SPEC)).one(1).one(0).many(0)
     # FixedAnchor: x_center, y_center, width, height.
-    xywh = np.array([[a.number(slot, number_types.Float32Flags) for slot in range(4)] for a in fixed], np.float32)
+    xywh = np.array(
+        [[a.number(slot, number_types.Float32Flags) for slot in range(4)] for a in fixed],
+        np.float32,
+    )
     np.testing.assert_array_equal(xywh[:, [1, 0, 3, 2]], anchors.layout(SPEC.levels, SIDE, SIDE))
     # By hand: the first place of stride 8 in 16 pixels, an anchor 8 high and 6 wide.
     assert xywh[0].tolist() == [0.25, 0.25, 0.375, 0.5]
@@ -355,7 +414,10 @@ def test_heads_are_not_described_as_the_main_artifact(heads: bytes) -> None:
 
 
 def test_raw_file_of_another_model_is_refused(heads: bytes) -> None:
-    with pytest.raises(ShelfcountError, match=r"must have shapes \[\[1, 4, 4\], \[1, 4, 2\]\], got \[\[1, 4, 4\], \[1, 4, 3\]\]"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"must have shapes \[\[1, 4, 4\], \[1, 4, 2\]\], got \[\[1, 4, 4\], \[1, 4, 3\]\]",
+    ):
         metadata.raw_artifact(heads, replace(SPEC, classes=("cola", "Käse")))
 
 
@@ -364,14 +426,18 @@ def test_raw_file_of_another_model_is_refused(heads: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["float32", "int8"])
-def test_trained_artifact_gives_the_same_detections(overfit: Overfit, artifact: Callable[[str], bytes], recipe: str) -> None:
+def test_trained_artifact_gives_the_same_detections(
+    overfit: Overfit, artifact: Callable[[str], bytes], recipe: str
+) -> None:
     spec = read_spec(overfit.run)
     image = stretch(read_photo(overfit.photos.photos[0].path), spec.height, spec.width)
     assert_same_detections(artifact(recipe), metadata.describe(artifact(recipe), spec), spec, image)
 
 
 @pytest.mark.slow
-def test_trained_raw_artifact_is_half_and_holds_its_weights(overfit: Overfit, converted: bytes) -> None:
+def test_trained_raw_artifact_is_half_and_holds_its_weights(
+    overfit: Overfit, converted: bytes
+) -> None:
     spec = read_spec(overfit.run)
     half = convert.quantize(converted, "float16", [])
     raw = metadata.raw_artifact(half, spec)
@@ -380,6 +446,10 @@ def test_trained_raw_artifact_is_half_and_holds_its_weights(overfit: Overfit, co
         np.testing.assert_array_equal(ours, theirs)
     stored = schema.Model.GetRootAs(bytearray(raw), 0)
     # 0 and 1 are the schema's ways of saying 'not outside'.
-    assert [stored.Buffers(i).Offset() for i in range(stored.BuffersLength()) if stored.Buffers(i).Offset() > 1] == []
+    assert [
+        stored.Buffers(i).Offset()
+        for i in range(stored.BuffersLength())
+        if stored.Buffers(i).Offset() > 1
+    ] == []
     (signature,) = Interpreter(model_content=raw).get_signature_list().values()
     assert signature == {"inputs": ["image"], "outputs": ["location", "score"]}

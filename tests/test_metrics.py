@@ -25,25 +25,41 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def dataset(*truths: Detections, names: tuple[str, ...] = NAMES) -> Dataset:
-    return Dataset(names, tuple(Photo(Path(f"{i}.jpg"), 300, 300, truth) for i, truth in enumerate(truths)), name="test.json")
+    return Dataset(
+        names,
+        tuple(Photo(Path(f"{i}.jpg"), 300, 300, truth) for i, truth in enumerate(truths)),
+        name="test.json",
+    )
 
 
 def shelf(rng: np.random.Generator, n: int, ignored: float = 0.0) -> Detections:
     """n products of 20 to 60 pixels that overlap each other freely."""
     corner, size = rng.uniform(0, 200, (n, 2)), rng.uniform(20, 60, (n, 2))
-    return Detections(np.hstack([corner, corner + size]), rng.integers(0, len(NAMES), n), ignore=rng.random(n) < ignored)
+    return Detections(
+        np.hstack([corner, corner + size]),
+        rng.integers(0, len(NAMES), n),
+        ignore=rng.random(n) < ignored,
+    )
 
 
 def sighting(rng: np.random.Generator, truth: Detections, each: int = 2) -> Detections:
     """`each` shifted copies of every truth box, a tenth of them with a class drawn anew; scores differ."""
     boxes = np.repeat(truth.boxes, each, axis=0)
     boxes = boxes + rng.normal(0, 5, boxes.shape)
-    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
-    classes = np.where(rng.random(len(boxes)) < 0.1, rng.integers(0, len(NAMES), len(boxes)), np.repeat(truth.classes, each))
+    boxes = np.concatenate(
+        [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1
+    )
+    classes = np.where(
+        rng.random(len(boxes)) < 0.1,
+        rng.integers(0, len(NAMES), len(boxes)),
+        np.repeat(truth.classes, each),
+    )
     return Detections(boxes, classes, (rng.permutation(len(boxes)) + 1) / (len(boxes) + 1))
 
 
-def random_photos(seed: int, photos: int = 3, ignored: float = 0.2) -> tuple[Dataset, list[Detections]]:
+def random_photos(
+    seed: int, photos: int = 3, ignored: float = 0.2
+) -> tuple[Dataset, list[Detections]]:
     rng = np.random.default_rng(seed)
     truths = [shelf(rng, int(rng.integers(0, 25)), ignored) for _ in range(photos)]
     return dataset(*truths), [sighting(rng, truth) for truth in truths]
@@ -51,7 +67,12 @@ def random_photos(seed: int, photos: int = 3, ignored: float = 0.2) -> tuple[Dat
 
 # By hand: 100 x 100 boxes. Shifted by 20 along x they overlap 80 x 100, IoU 8000 / 12000 = 0.667;
 # by 40, 6000 / 14000 = 0.429.
-def at(*lefts: float, classes: list[int] | None = None, scores: list[float] | None = None, ignore: list[bool] | None = None) -> Detections:
+def at(
+    *lefts: float,
+    classes: list[int] | None = None,
+    scores: list[float] | None = None,
+    ignore: list[bool] | None = None,
+) -> Detections:
     boxes = [[left, 0, left + 100, 100] for left in lefts]
     return Detections(boxes, [0] * len(lefts) if classes is None else classes, scores, ignore)
 
@@ -88,7 +109,9 @@ def test_wrong_class_matches_only_without_class():
 def test_ignored_truth_absorbs_any_number_of_its_class():
     truth = at(0, 200, ignore=[True, False])
     # The small box lies inside the ignored one, though their IoU is 0.04: COCO's overlap for crowds.
-    found = Detections([*at(0, 10, 200, 0).boxes, [0, 0, 20, 20]], [0, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5])
+    found = Detections(
+        [*at(0, 10, 200, 0).boxes, [0, 0, 20, 20]], [0, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5]
+    )
     matches = match(truth, found)
     assert matches.absorbed.tolist() == [True, True, False, False, True]
     assert matches.partner.tolist() == [-1, -1, 1, -1, -1]
@@ -111,20 +134,32 @@ def coco_pairs(truth: Detections, found: Detections) -> set[tuple[int, int]]:
     """(detection, truth) that faster-coco-eval pairs at IoU 0.5, ignored truth included."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    frame = {"images": [{"id": 0, "width": 300, "height": 300}], "categories": [{"id": c, "name": name} for c, name in enumerate(NAMES)]}
+    frame = {
+        "images": [{"id": 0, "width": 300, "height": 300}],
+        "categories": [{"id": c, "name": name} for c, name in enumerate(NAMES)],
+    }
 
     def coco(boxes: Detections) -> COCO:
         rows = []
         for i in range(len(boxes)):
             left, top, right, bottom = boxes.boxes[i].tolist()
             box = [left, top, right - left, bottom - top]
-            row = {"id": i + 1, "image_id": 0, "category_id": int(boxes.classes[i]), "bbox": box, "area": box[2] * box[3]}
+            row = {
+                "id": i + 1,
+                "image_id": 0,
+                "category_id": int(boxes.classes[i]),
+                "bbox": box,
+                "area": box[2] * box[3],
+            }
             rows.append({**row, "score": float(boxes.scores[i]), "iscrowd": int(boxes.ignore[i])})
         return COCO({**frame, "annotations": rows})
 
     judge = COCOeval_faster(coco(truth), coco(found), iouType="bbox", extra_calc=True)
     judge.params.iouThrs = np.array([0.5])
-    judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
+    judge.params.areaRng, judge.params.areaRngLbl = (
+        judge.params.areaRng[:1],
+        judge.params.areaRngLbl[:1],
+    )
     judge.evaluate()
     judge.accumulate()
     return {tuple(int(part) - 1 for part in pair.split("_")) for pair in judge.eval["matched"]}
@@ -137,7 +172,9 @@ def test_pairs_are_those_of_faster_coco_eval(seed):
     found = sighting(rng, truth)
     matches = match(truth, found)
     theirs = coco_pairs(truth, found)
-    assert {(i, int(matches.partner[i])) for i in np.flatnonzero(matches.hit)} == {(i, j) for i, j in theirs if not truth.ignore[j]}
+    assert {(i, int(matches.partner[i])) for i in np.flatnonzero(matches.hit)} == {
+        (i, j) for i, j in theirs if not truth.ignore[j]
+    }
     assert set(np.flatnonzero(matches.absorbed)) == {i for i, j in theirs if truth.ignore[j]}
 
 
@@ -147,9 +184,15 @@ def own_ap50(data: Dataset, found: list[Detections]) -> float:
     precisions = []
     for c in range(len(data.classes)):
         truth = sum(int(((p.truth.classes == c) & ~p.truth.ignore).sum()) for p in data.photos)
-        counted = [(boxes.classes == c) & ~m.absorbed for m, boxes in zip(pairs, found, strict=True)]
-        scores = np.concatenate([boxes.scores[which] for boxes, which in zip(found, counted, strict=True)])
-        hits = np.concatenate([m.hit[which] for m, which in zip(pairs, counted, strict=True)])[np.argsort(-scores, kind="stable")]
+        counted = [
+            (boxes.classes == c) & ~m.absorbed for m, boxes in zip(pairs, found, strict=True)
+        ]
+        scores = np.concatenate(
+            [boxes.scores[which] for boxes, which in zip(found, counted, strict=True)]
+        )
+        hits = np.concatenate([m.hit[which] for m, which in zip(pairs, counted, strict=True)])[
+            np.argsort(-scores, kind="stable")
+        ]
         tp = np.cumsum(hits)
         envelope = np.maximum.accumulate((tp / np.arange(1, len(tp) + 1))[::-1])[::-1]
         place = np.searchsorted(tp / truth, np.linspace(0, 1, 101), side="left")
@@ -193,9 +236,16 @@ def test_map_does_not_depend_on_the_threshold():
 @given(seeds)
 def test_truth_given_as_prediction_scores_exactly_one(seed):
     rng = np.random.default_rng(seed)
-    data = dataset(shelf(rng, 12, ignored=0.3), Detections.empty(), at(0), shelf(rng, 3, ignored=1.0))
+    data = dataset(
+        shelf(rng, 12, ignored=0.3), Detections.empty(), at(0), shelf(rng, 3, ignored=1.0)
+    )
     result = score(data, [photo.truth for photo in data.photos], 1.0)
-    for total in (result.micro, result.any_class, *(row.score for row in result.photos), *(row.score for row in result.per_class)):
+    for total in (
+        result.micro,
+        result.any_class,
+        *(row.score for row in result.photos),
+        *(row.score for row in result.per_class),
+    ):
         assert (total.precision, total.recall, total.f1) == (1.0, 1.0, 1.0)
     assert (result.macro_f1, result.map, result.map50) == (1.0, 1.0, 1.0)
     assert result.count_by_class == result.count_total == CountError(0.0, 0.0, 0.0)
@@ -205,7 +255,12 @@ def test_truth_given_as_prediction_scores_exactly_one(seed):
 
 def test_nothing_found_scores_nothing():
     result = score(dataset(at(0)), [Detections.empty()], 0.5)
-    assert (result.micro, result.map, result.map50, result.count_total.relative) == (Score(1, 0, 0), 0.0, 0.0, 1.0)
+    assert (result.micro, result.map, result.map50, result.count_total.relative) == (
+        Score(1, 0, 0),
+        0.0,
+        0.0,
+        1.0,
+    )
 
 
 def test_nothing_to_find_and_nothing_found_is_right():
@@ -232,14 +287,25 @@ def test_numbers_worked_out_by_hand():
     # Photo 0: two colas and a water; a cola is found, the water is called juice, a cola is made up.
     # Photo 1: one water, missed; the detection at 0.2 is below the threshold.
     data = dataset(at(0, 200, 400, classes=[0, 0, 1]), at(0, classes=[1]))
-    found = [at(0, 400, 800, classes=[0, 2, 0], scores=[0.9, 0.8, 0.7]), at(0, classes=[1], scores=[0.2])]
+    found = [
+        at(0, 400, 800, classes=[0, 2, 0], scores=[0.9, 0.8, 0.7]),
+        at(0, classes=[1], scores=[0.2]),
+    ]
     result = score(data, found, 0.5)
     assert result.micro == Score(truth=4, found=3, tp=1)
     assert result.any_class == Score(truth=4, found=3, tp=2)
-    assert [row.score for row in result.per_class] == [Score(2, 2, 1), Score(2, 0, 0), Score(0, 1, 0)]
+    assert [row.score for row in result.per_class] == [
+        Score(2, 2, 1),
+        Score(2, 0, 0),
+        Score(0, 1, 0),
+    ]
     assert result.macro_f1 == pytest.approx((0.5 + 0.0) / 2)  # juice has no truth
     assert [row.score for row in result.photos] == [Score(3, 3, 1), Score(1, 0, 0)]
-    assert [(row.count_mae, row.count_bias) for row in result.per_class] == [(0.0, 0.0), (1.0, -1.0), (0.5, 0.5)]
+    assert [(row.count_mae, row.count_bias) for row in result.per_class] == [
+        (0.0, 0.0),
+        (1.0, -1.0),
+        (0.5, 0.5),
+    ]
     # By class photo 0 is off by 2 (a water too few, a juice too many), photo 1 by 1; in total by 0 and 1.
     assert result.count_by_class == CountError(1.5, pytest.approx(np.sqrt(2.5)), 0.75)
     assert result.count_total == CountError(0.5, pytest.approx(np.sqrt(0.5)), 0.25)
@@ -249,7 +315,9 @@ def test_numbers_worked_out_by_hand():
 
 
 def test_relative_count_error_of_no_product_is_undefined():
-    assert score(dataset(Detections.empty()), [at(0)], 0.5).count_total == CountError(1.0, 1.0, None)
+    assert score(dataset(Detections.empty()), [at(0)], 0.5).count_total == CountError(
+        1.0, 1.0, None
+    )
 
 
 def test_json_is_plain_and_complete():
@@ -267,7 +335,12 @@ def test_json_is_plain_and_complete():
 def test_rates_lie_between_0_and_1(seed, threshold):
     data, found = random_photos(seed)
     result = score(data, found, threshold, average_precision=False)
-    for total in (result.micro, result.any_class, *(row.score for row in result.photos), *(row.score for row in result.per_class)):
+    for total in (
+        result.micro,
+        result.any_class,
+        *(row.score for row in result.photos),
+        *(row.score for row in result.per_class),
+    ):
         assert total.tp <= min(total.truth, total.found)
         assert 0 <= total.precision <= 1
         assert 0 <= total.recall <= 1
@@ -319,12 +392,16 @@ def test_threshold_stands_in_the_middle_of_its_plateau():
 
 @pytest.mark.parametrize(("floor", "middle"), [(0.0, 0.3), (0.2, 0.4), (0.6, 0.6)])
 def test_no_plateau_reaches_below_the_floor(floor, middle):
-    assert best_threshold(dataset(at(0)), [at(0, scores=[0.6])], floor=floor)[0] == pytest.approx(middle)
+    assert best_threshold(dataset(at(0)), [at(0, scores=[0.6])], floor=floor)[0] == pytest.approx(
+        middle
+    )
 
 
 def test_the_widest_of_several_plateaus_is_taken():
     # F1 is 2/3 above 0.5 (one of two found) and up to 0.1 (both found, two made up), less between.
-    threshold, curve = best_threshold(dataset(at(0, 200)), [at(0, 400, 600, 200, scores=[0.9, 0.5, 0.45, 0.1])])
+    threshold, curve = best_threshold(
+        dataset(at(0, 200)), [at(0, 400, 600, 200, scores=[0.9, 0.5, 0.45, 0.1])]
+    )
     assert curve.f1.tolist() == pytest.approx([2 / 3, 0.4, 0.5, 2 / 3, 0.0])
     assert threshold == pytest.approx(0.7)
 
@@ -370,7 +447,10 @@ def test_thresholds_that_photos_cannot_tell_apart_are_one_plateau():
 @pytest.mark.parametrize("by", ["f1", "count"])
 def test_standard_error_is_that_of_drawing_photos_anew(by):
     data, found = random_photos(5, photos=40)
-    photos = [threshold_module._matched(p.truth, f, len(data.classes)) for p, f in zip(data.photos, found, strict=True)]
+    photos = [
+        threshold_module._matched(p.truth, f, len(data.classes))
+        for p, f in zip(data.photos, found, strict=True)
+    ]
     curve = threshold_module._curve(photos)
     value = curve.f1 if by == "f1" else -curve.count_error
     top = int(value.argmax())
@@ -394,8 +474,18 @@ def test_standard_error_is_that_of_drawing_photos_anew(by):
 class Fixed:
     """A detector that gives one answer for every photo."""
 
-    def __init__(self, answer: Detections, classes: tuple[str, ...] = NAMES, threshold: float = 0.05) -> None:
-        self.spec = ModelSpec("fixed", "none", classes, 32, 32, (AnchorLevel(8, ((8.0, 8.0),)),), score_threshold=threshold)
+    def __init__(
+        self, answer: Detections, classes: tuple[str, ...] = NAMES, threshold: float = 0.05
+    ) -> None:
+        self.spec = ModelSpec(
+            "fixed",
+            "none",
+            classes,
+            32,
+            32,
+            (AnchorLevel(8, ((8.0, 8.0),)),),
+            score_threshold=threshold,
+        )
         self.answer = answer
 
     def detect(self, image: np.ndarray) -> Detections:
@@ -414,7 +504,12 @@ def on_disk(tmp_path):
 def test_evaluate_runs_over_all_photos_and_tells_how_far(on_disk):
     steps = []
     answer = at(0, 200, classes=[0, 1], scores=[0.9, 0.3])
-    result = evaluate(Fixed(answer), on_disk, threshold=0.5, progress=lambda done, total: steps.append((done, total)))
+    result = evaluate(
+        Fixed(answer),
+        on_disk,
+        threshold=0.5,
+        progress=lambda done, total: steps.append((done, total)),
+    )
     assert result.micro == Score(truth=3, found=2, tp=2)
     # All truth is found, the only false one (water, photo 1) has the score of the true one.
     assert result.map50 > 0.5
@@ -424,7 +519,9 @@ def test_evaluate_runs_over_all_photos_and_tells_how_far(on_disk):
 def test_evaluate_leaves_map_out_where_the_detector_cuts_high(on_disk):
     result = evaluate(Fixed(at(0), threshold=0.4), on_disk)
     assert (result.threshold, result.map) == (0.4, None)
-    with pytest.raises(ShelfcountError, match=r"at least 0\.4, below which the detector reports nothing, got 0\.2"):
+    with pytest.raises(
+        ShelfcountError, match=r"at least 0\.4, below which the detector reports nothing, got 0\.2"
+    ):
         evaluate(Fixed(at(0), threshold=0.4), on_disk, threshold=0.2)
 
 
@@ -434,13 +531,17 @@ def test_classes_of_the_model_are_matched_by_name(on_disk):
 
 
 def test_other_classes_are_refused(on_disk):
-    with pytest.raises(ShelfcountError, match=r"only the model has \['beer'\], only the data \['juice'\]"):
+    with pytest.raises(
+        ShelfcountError, match=r"only the model has \['beer'\], only the data \['juice'\]"
+    ):
         run(Fixed(at(0), classes=("cola", "water", "beer")), on_disk)
 
 
 def test_a_photo_of_another_size_is_refused(on_disk):
     write_photo(on_disk.photos[1].path, np.zeros((200, 100, 3), np.uint8))
-    with pytest.raises(ShelfcountError, match=r"1\.jpg' must be 300 x 300 pixels as its labels say, got 100 x 200"):
+    with pytest.raises(
+        ShelfcountError, match=r"1\.jpg' must be 300 x 300 pixels as its labels say, got 100 x 200"
+    ):
         run(Fixed(at(0)), on_disk)
 
 

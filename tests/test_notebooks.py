@@ -17,29 +17,44 @@ MOST_SECONDS = 1800  # of a cell; two minutes in all on an idle laptop
 
 
 def test_there_are_two() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["1_from_photos_to_bundle", "2_from_photos_to_the_shelf"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "1_from_photos_to_bundle",
+        "2_from_photos_to_the_shelf",
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_no_outputs_are_kept(path: Path) -> None:
     assert path.stat().st_size < 300_000
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in cells if cell["execution_count"] or cell["outputs"]] == []
+    assert [
+        cell["execution_count"] for cell in cells if cell["execution_count"] or cell["outputs"]
+    ] == []
 
 
 def run(path: Path) -> list[Any]:
     """Outputs of a notebook that is run in its own folder."""
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=MOST_SECONDS, resources={"metadata": {"path": str(path.parent)}}).execute()
-    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    nbclient.NotebookClient(
+        notebook, timeout=MOST_SECONDS, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
+    return [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
 
 
 def printed(outputs: list[Any]) -> str:
-    return "".join(output["text"] for output in outputs if output["output_type"] == "stream" and output["name"] == "stdout")
+    return "".join(
+        output["text"]
+        for output in outputs
+        if output["output_type"] == "stream" and output["name"] == "stdout"
+    )
 
 
 def pictures(outputs: list[Any]) -> int:
-    return sum(output.get("data", {}).keys() & {"image/jpeg", "image/png"} != set() for output in outputs)
+    return sum(
+        output.get("data", {}).keys() & {"image/jpeg", "image/png"} != set() for output in outputs
+    )
 
 
 @pytest.mark.slow

@@ -26,7 +26,11 @@ def test_operators_of_one_kind_are_added_up() -> None:
 
 
 def test_kernels_that_do_not_pair_up_with_the_file_get_no_layer(released: Path) -> None:
-    assert _layers((released / "model.tflite").read_bytes(), ["Convolution (NHWC, QC8) IGEMM", "Add (ND)"], [True, True]) == ["", ""]
+    assert _layers(
+        (released / "model.tflite").read_bytes(),
+        ["Convolution (NHWC, QC8) IGEMM", "Add (ND)"],
+        [True, True],
+    ) == ["", ""]
 
 
 @pytest.mark.slow
@@ -38,7 +42,11 @@ def test_the_released_bundle(released: Path) -> None:
     assert outside == contract.stray_operators(model.read_bytes()) == [flatbuffer.POSTPROCESS]
     assert found.postprocessing.shape == (3,)
     assert (found.postprocessing > 0).all()
-    weighted = [name for name in flatbuffer.operator_names(model.read_bytes()) if name in ("CONV_2D", "DEPTHWISE_CONV_2D")]
+    weighted = [
+        name
+        for name in flatbuffer.operator_names(model.read_bytes())
+        if name in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    ]
     layers = [operator.layer for operator in found.operators if operator.layer]
     # Each convolution of the file has its kernel, in the file's order.
     assert [layer.split()[0] for layer in layers] == weighted
@@ -50,5 +58,8 @@ def test_the_released_bundle(released: Path) -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, released: Path) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model at all")
-    with pytest.raises(ShelfcountError, match=r"LiteRT's LiteRtCreateModelFromBuffer must return 0, got \d+|ended early"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"LiteRT's LiteRtCreateModelFromBuffer must return 0, got \d+|ended early",
+    ):
         profile(broken, next((released / "golden").glob("*.jpg")), (8, 8), runs=1, threads=1)

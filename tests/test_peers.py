@@ -25,7 +25,10 @@ def test_the_bundle_is_measured_up_to_its_heads(released: Path, tmp_path: Path) 
     data, whole = heads.path.read_bytes(), (released / "model.tflite").read_bytes()
     assert flatbuffer.operator_names(data) == flatbuffer.operator_names(whole)[:-1]
     assert contract.stray_operators(data) == []
-    assert (flatbuffer.count_macs(data), count_parameters(data)) == (flatbuffer.count_macs(whole), count_parameters(whole))
+    assert (flatbuffer.count_macs(data), count_parameters(data)) == (
+        flatbuffer.count_macs(whole),
+        count_parameters(whole),
+    )
     assert peers.input_size(heads.path) == (416, 416)
 
 
@@ -33,10 +36,21 @@ def test_the_bundle_is_measured_up_to_its_heads(released: Path, tmp_path: Path) 
 def test_a_row_says_what_was_measured_and_where_it_comes_from(tmp_path: Path) -> None:
     heads = peers.bundle_heads(tmp_path)
     # The bundle against itself: equal but for noise, so no spread can be asserted.
-    own, twin = peers.measure([heads, peers.Peer("twin", "int8", heads.path, "here", "none")], runs=3, threads=1)
+    own, twin = peers.measure(
+        [heads, peers.Peer("twin", "int8", heads.path, "here", "none")], runs=3, threads=1
+    )
     assert own["times_bundle"] is None
-    assert twin["times_bundle"]["low"] <= twin["times_bundle"]["median"] <= twin["times_bundle"]["high"]
-    assert (twin["name"], twin["source"], twin["licence"], twin["f1"]) == ("twin", "here", "none", None)
+    assert (
+        twin["times_bundle"]["low"]
+        <= twin["times_bundle"]["median"]
+        <= twin["times_bundle"]["high"]
+    )
+    assert (twin["name"], twin["source"], twin["licence"], twin["f1"]) == (
+        "twin",
+        "here",
+        "none",
+        None,
+    )
     assert twin["sha256"] == own["sha256"]
     assert own["latency"]["warmup"] == latency.WARMUP
     assert own["outside"] == []
@@ -57,7 +71,9 @@ def test_float16_weights_are_widened_without_a_change(released: Path) -> None:
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
         interpreter.invoke()
-        heads.append([interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()])
+        heads.append(
+            [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
+        )
     # The same weights, in the width that both are computed in.
     for before, after in zip(*heads, strict=True):
         np.testing.assert_allclose(after, before, atol=1e-4)

@@ -19,7 +19,16 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "benchmarks" / "phones").glob("*.toml"))
 OPERATORS = ("CONV_2D", "TFLite_Detection_PostProcess")
 # 1 GMAC, so that milliseconds are easily seen: at 100 GMAC/s it takes 10.
-GOOD = Figures(3_000_000, 1_000_000_000, OPERATORS, memory_mb=40.0, f1=0.82, baseline_f1=0.83, float_f1=0.85, int8_f1=0.846)
+GOOD = Figures(
+    3_000_000,
+    1_000_000_000,
+    OPERATORS,
+    memory_mb=40.0,
+    f1=0.82,
+    baseline_f1=0.83,
+    float_f1=0.85,
+    int8_f1=0.846,
+)
 PHONE = Phone.model_validate(
     {
         "name": "test phone",
@@ -40,10 +49,22 @@ PHONE = Phone.model_validate(
     }
 )
 TIMINGS = Timings(62, 15.9, 16.0, 15.5, 18.2, 0.4, 21.0, 23.9)
-RUN = PhoneRun("Pixel 4", "Qualcomm SM8150", "13", 4, "", TIMINGS, "0" * 64, "1" * 64, {"date": "2026-01-02 03:04 UTC"})
+RUN = PhoneRun(
+    "Pixel 4",
+    "Qualcomm SM8150",
+    "13",
+    4,
+    "",
+    TIMINGS,
+    "0" * 64,
+    "1" * 64,
+    {"date": "2026-01-02 03:04 UTC"},
+)
 
 
-def lines(figures: Figures = GOOD, run: PhoneRun | None = None, phone: Phone = PHONE) -> dict[str, Line]:
+def lines(
+    figures: Figures = GOOD, run: PhoneRun | None = None, phone: Phone = PHONE
+) -> dict[str, Line]:
     (verdict,) = phones.judge([phone], figures, [run] if run else [])
     return {line.name.split(",")[0]: line for line in verdict.lines}
 
@@ -54,7 +75,15 @@ def with_budget(**changes: object) -> Phone:
 
 def test_every_line_kept() -> None:
     assert {name: line.state for name, line in lines().items()} == dict.fromkeys(
-        ("size", "latency", "memory", "F1 against the baseline", "F1 lost on the way to int8", "operators"), "kept"
+        (
+            "size",
+            "latency",
+            "memory",
+            "F1 against the baseline",
+            "F1 lost on the way to int8",
+            "operators",
+        ),
+        "kept",
     )
     (verdict,) = phones.judge([PHONE], GOOD)
     assert not verdict.missed
@@ -64,14 +93,26 @@ def test_every_line_kept() -> None:
     ("name", "change", "shown"),
     [
         ("size", {"size": 5_010_000}, "missed size: 5.01 MB, budget at most 5.00 MB (the file)"),
-        ("memory", {"memory_mb": 50.1}, "missed memory: 50.1 MB, budget at most 50.0 MB (the computer that ran bench, not the phone)"),
+        (
+            "memory",
+            {"memory_mb": 50.1},
+            "missed memory: 50.1 MB, budget at most 50.0 MB (the computer that ran bench, not the phone)",
+        ),
         (
             "F1 against the baseline",
             {"f1": 0.80},
             "missed F1 against the baseline: 0.800 against 0.830, budget at most 0.02 below (test photos)",
         ),
-        ("F1 lost on the way to int8", {"int8_f1": 0.84}, "missed F1 lost on the way to int8: 0.0100, budget at most 0.0050"),
-        ("operators", {"operators": (*OPERATORS, "HARD_SWISH")}, "missed operators: also HARD_SWISH, budget 2 operators (the file)"),
+        (
+            "F1 lost on the way to int8",
+            {"int8_f1": 0.84},
+            "missed F1 lost on the way to int8: 0.0100, budget at most 0.0050",
+        ),
+        (
+            "operators",
+            {"operators": (*OPERATORS, "HARD_SWISH")},
+            "missed operators: also HARD_SWISH, budget 2 operators (the file)",
+        ),
         # 2,600 million at 50 and 100 GMAC/s.
         (
             "latency",
@@ -90,7 +131,9 @@ def test_a_line_missed(name: str, change: dict[str, object], shown: str) -> None
 
 def test_an_estimate_on_both_sides_of_the_budget_is_open() -> None:
     # 1 GMAC takes 10 to 20 ms.
-    assert [lines(phone=with_budget(latency_ms=most))["latency"].state for most in (9.9, 10, 19.9, 20)] == [
+    assert [
+        lines(phone=with_budget(latency_ms=most))["latency"].state for most in (9.9, 10, 19.9, 20)
+    ] == [
         "missed",
         "open",
         "open",
@@ -109,23 +152,34 @@ def test_what_was_not_measured_is_open_and_misses_nothing() -> None:
     }
     assert {line.got for line in found.values() if line.state == "open"} == {"not measured"}
     assert found["F1 against the baseline"].basis == "the baseline was not trained"
-    assert found["latency"].basis == "no phone attached, and its file holds no published throughput of int8"
+    assert (
+        found["latency"].basis
+        == "no phone attached, and its file holds no published throughput of int8"
+    )
 
 
 def test_throughputs_of_int8_estimate_no_other_form() -> None:
     found = lines(dataclasses.replace(GOOD, recipe="float32"))["latency"]
-    assert (found.state, found.basis) == ("open", "no phone attached, and its file holds no published throughput of float32")
+    assert (found.state, found.basis) == (
+        "open",
+        "no phone attached, and its file holds no published throughput of float32",
+    )
 
 
 def test_a_drop_of_just_the_budget_is_kept() -> None:
     # In binary 0.85 - 0.845 is a little more than 0.005.
     assert 0.85 - 0.845 > 0.005
-    assert lines(dataclasses.replace(GOOD, int8_f1=0.845))["F1 lost on the way to int8"].state == "kept"
+    assert (
+        lines(dataclasses.replace(GOOD, int8_f1=0.845))["F1 lost on the way to int8"].state
+        == "kept"
+    )
 
 
 def test_what_is_not_in_the_budget_is_not_judged() -> None:
     few = Phone.model_validate({"name": "small", "budget": {"size_mb": 1}})
-    assert [str(line) for line in lines(phone=few).values()] == ["missed size: 3.00 MB, budget at most 1.00 MB (the file)"]
+    assert [str(line) for line in lines(phone=few).values()] == [
+        "missed size: 3.00 MB, budget at most 1.00 MB (the file)"
+    ]
 
 
 def test_a_measurement_takes_the_place_of_the_estimate() -> None:
@@ -134,16 +188,26 @@ def test_a_measurement_takes_the_place_of_the_estimate() -> None:
         "kept   latency, 4 threads: 15.9 ms, budget at most 25 ms "
         "(measured: median of 62 runs on Pixel 4, Qualcomm SM8150, Android 13)"
     )  # fmt: skip
-    assert str(found["memory"]) == "kept   memory: 23.9 MB, budget at most 50.0 MB (measured on Pixel 4)"
-    old = dataclasses.replace(RUN, timings=dataclasses.replace(TIMINGS, p50_ms=None, memory_mb=None))
+    assert (
+        str(found["memory"])
+        == "kept   memory: 23.9 MB, budget at most 50.0 MB (measured on Pixel 4)"
+    )
+    old = dataclasses.replace(
+        RUN, timings=dataclasses.replace(TIMINGS, p50_ms=None, memory_mb=None)
+    )
     found = lines(run=old)
     assert "16.0 ms, budget at most 25 ms (measured: mean of 62 runs" in str(found["latency"])
     assert found["memory"].basis == "the computer that ran bench, not the phone"
 
 
 def test_a_measurement_counts_for_its_own_phone_only() -> None:
-    others = [PHONE.model_copy(update={"name": "other", **change}) for change in ({"model": "Pixel 2"}, {"threads": 1}, {"cores": "f0"})]
-    measured, estimated, *more = (verdict.to_json() for verdict in phones.judge([PHONE, *others], GOOD, [RUN]))
+    others = [
+        PHONE.model_copy(update={"name": "other", **change})
+        for change in ({"model": "Pixel 2"}, {"threads": 1}, {"cores": "f0"})
+    ]
+    measured, estimated, *more = (
+        verdict.to_json() for verdict in phones.judge([PHONE, *others], GOOD, [RUN])
+    )
     assert [verdict["latency_measured"] for verdict in more] == [None, None]
     assert measured["latency_measured"]["chip"] == "Qualcomm SM8150"
     assert measured["latency_estimate"] is None
@@ -167,7 +231,10 @@ def test_a_measurement_counts_for_its_own_phone_only() -> None:
 def test_shipped_throughputs(name: str, low: float, high: float) -> None:
     (phone,) = phones.read([ROOT / "benchmarks" / "phones" / f"{name}.toml"])
     speeds = [entry.gmac_per_s for entry in phone.published]
-    assert (min(speeds), max(speeds)) == (pytest.approx(low, abs=0.05), pytest.approx(high, abs=0.05))
+    assert (min(speeds), max(speeds)) == (
+        pytest.approx(low, abs=0.05),
+        pytest.approx(high, abs=0.05),
+    )
     assert all("github.com/" in entry.source for entry in phone.published)
 
 
@@ -175,7 +242,10 @@ def test_the_released_bundle_against_the_shipped_phones(released: Path) -> None:
     bundle = read_bundle(released)
     figures = phones.figures(bundle, f1=0.82)
     assert figures.size == bundle.model_bytes
-    assert (figures.float_f1, figures.int8_f1) == (bundle.measured["f1_pytorch"], bundle.measured["f1"])
+    assert (figures.float_f1, figures.int8_f1) == (
+        bundle.measured["f1_pytorch"],
+        bundle.measured["f1"],
+    )
     assert len(SHIPPED) == 3
     for verdict in phones.judge(phones.read(SHIPPED), figures):
         states = {line.name.split(",")[0]: line.state for line in verdict.lines}
@@ -185,11 +255,22 @@ def test_the_released_bundle_against_the_shipped_phones(released: Path) -> None:
 
 def test_every_error_of_a_phone_at_once(tmp_path: Path) -> None:
     path = tmp_path / "phone.toml"
-    path.write_text('name = "x"\nthreads = 0\ncores = "0xf0"\n[budget]\nsizemb = 5\nlatency_ms = -1\n[[published]]\nmmac = 1\nms = 1\n')
+    path.write_text(
+        'name = "x"\nthreads = 0\ncores = "0xf0"\n[budget]\nsizemb = 5\nlatency_ms = -1\n[[published]]\nmmac = 1\nms = 1\n'
+    )
     with pytest.raises(ShelfcountError, match=r"phone\.toml' cannot be used:") as caught:
         phones.read([path])
     said = str(caught.value)
-    for part in ("threads: ", "got 0", "cores: ", "'0xf0'", "budget.sizemb: ", "budget.latency_ms: ", "got -1", "published.0.source: "):
+    for part in (
+        "threads: ",
+        "got 0",
+        "cores: ",
+        "'0xf0'",
+        "budget.sizemb: ",
+        "budget.latency_ms: ",
+        "got -1",
+        "published.0.source: ",
+    ):
         assert part in said
     path.write_text("name = ")
     with pytest.raises(ShelfcountError, match=r"cannot read phone '.*phone\.toml': Invalid value"):
@@ -201,25 +282,35 @@ def test_every_error_of_a_phone_at_once(tmp_path: Path) -> None:
 def test_phones_of_one_name(tmp_path: Path) -> None:
     copy = tmp_path / "copy.toml"
     shutil.copy(SHIPPED[0], copy)
-    with pytest.raises(ShelfcountError, match="phones must have names of their own, got Pixel 2, one big core more than once"):
+    with pytest.raises(
+        ShelfcountError,
+        match="phones must have names of their own, got Pixel 2, one big core more than once",
+    ):
         phones.read([SHIPPED[0], copy])
 
 
 def test_options_that_do_not_fit(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = read_bundle(released)
     assert phones.measure([PHONE], bundle, None, None) == []
-    with pytest.raises(ShelfcountError, match=r"--adb-serial needs --adb-binary, .*, got 'A1' alone"):
+    with pytest.raises(
+        ShelfcountError, match=r"--adb-serial needs --adb-binary, .*, got 'A1' alone"
+    ):
         phones.measure([PHONE], bundle, None, "A1")
     with pytest.raises(ShelfcountError, match="--adb-binary needs --phone"):
         phones.measure([], bundle, Path("benchmark_model"), None)
     monkeypatch.setattr(adb, "choose", lambda serial: "A1")
     monkeypatch.setattr(adb, "phone_model", lambda serial: "Pixel 7")
     nameless = Phone.model_validate({"name": "board", "budget": {}})
-    with pytest.raises(ShelfcountError, match=r"must be one of those given with --phone, by its `model` \('Pixel 4'\), got 'Pixel 7'"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"must be one of those given with --phone, by its `model` \('Pixel 4'\), got 'Pixel 7'",
+    ):
         phones.measure([nameless, PHONE], bundle, Path("benchmark_model"), None)
 
 
-def test_the_attached_phone_is_measured_as_its_file_says(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_attached_phone_is_measured_as_its_file_says(
+    released: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[dict[str, object]] = []
 
     def measured(model: Path, binary: Path, serial: str, **options: object) -> PhoneRun:
@@ -233,13 +324,20 @@ def test_the_attached_phone_is_measured_as_its_file_says(released: Path, monkeyp
     shipped = phones.read(SHIPPED)
     (pixel2,) = [phone for phone in shipped if phone.model == "Pixel 2"]
     all_cores = pixel2.model_copy(update={"name": "Pixel 2, all cores", "threads": 8, "cores": ""})
-    assert phones.measure([*shipped, all_cores], bundle, Path("benchmark_model"), None) == [RUN, RUN]
+    assert phones.measure([*shipped, all_cores], bundle, Path("benchmark_model"), None) == [
+        RUN,
+        RUN,
+    ]
     same = {"model": bundle.path / "model.tflite", "serial": "A1"}
     assert asked == [{"threads": 1, "cores": "f0", **same}, {"threads": 8, "cores": "", **same}]
 
 
 def test_section_of_a_page() -> None:
-    verdicts = phones.judge([PHONE, with_budget(size_mb=1).model_copy(update={"name": "small", "model": ""})], GOOD, [RUN])
+    verdicts = phones.judge(
+        [PHONE, with_budget(size_mb=1).model_copy(update={"name": "small", "model": ""})],
+        GOOD,
+        [RUN],
+    )
     shown = page.render("t", [phone_section.section(verdicts)])
     assert shown.count("<table") == 2
     assert "No line of the budget is missed." in shown

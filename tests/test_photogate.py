@@ -31,8 +31,20 @@ def shelf() -> np.ndarray:
     for top in range(10, 400, 80):
         cv2.rectangle(image, (0, top + 66), (415, top + 74), (200, 200, 195), -1)
         for left in range(6, 400, 30):
-            cv2.rectangle(image, (left, top + int(rng.integers(0, 12))), (left + 24, top + 65), rng.integers(30, 230, 3).tolist(), -1)
-            cv2.rectangle(image, (left + 4, top + 30), (left + 20, top + 46), rng.integers(30, 230, 3).tolist(), -1)
+            cv2.rectangle(
+                image,
+                (left, top + int(rng.integers(0, 12))),
+                (left + 24, top + 65),
+                rng.integers(30, 230, 3).tolist(),
+                -1,
+            )
+            cv2.rectangle(
+                image,
+                (left + 4, top + 30),
+                (left + 20, top + 46),
+                rng.integers(30, 230, 3).tolist(),
+                -1,
+            )
     return image
 
 
@@ -49,7 +61,9 @@ def value(quality: Quality, name: str) -> float:
 def seen(shelf: np.ndarray, degrees: float, axis: str) -> np.ndarray:
     """The shelf through a camera that stands askew; beyond the photo the shelf goes on, mirrored."""
     homography = turn(degrees, axis, 416, 416)
-    return cv2.warpPerspective(shelf, homography, (416, 416), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpPerspective(
+        shelf, homography, (416, 416), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+    )
 
 
 def test_a_good_photo_is_fit(shelf: np.ndarray) -> None:
@@ -62,7 +76,9 @@ def test_a_good_photo_is_fit(shelf: np.ndarray) -> None:
     assert abs(value(quality, "pitch")) <= 1.75
 
 
-@pytest.mark.parametrize(("degrees", "way", "side"), [(18, "clockwise", "right"), (-17, "counter-clockwise", "left")])
+@pytest.mark.parametrize(
+    ("degrees", "way", "side"), [(18, "clockwise", "right"), (-17, "counter-clockwise", "left")]
+)
 def test_tilt_is_measured_and_said(shelf: np.ndarray, degrees: float, way: str, side: str) -> None:
     quality = judge(seen(shelf, degrees, "z"), SPEC)
     # The gradient of a stepped edge leans towards the axes by up to a tenth of the angle.
@@ -78,11 +94,18 @@ def test_tilt_is_measured_and_said(shelf: np.ndarray, degrees: float, way: str, 
     [
         (38, "y", "yaw", "Step to the left: the shelf is seen from the right by "),
         (-38, "y", "yaw", "Step to the right: the shelf is seen from the left by "),
-        (38, "x", "pitch", "Lower the phone to the height of the shelf's middle: it looks down by "),
+        (
+            38,
+            "x",
+            "pitch",
+            "Lower the phone to the height of the shelf's middle: it looks down by ",
+        ),
         (-38, "x", "pitch", "Raise the phone to the height of the shelf's middle: it looks up by "),
     ],
 )
-def test_view_angles_are_measured_and_said(shelf: np.ndarray, degrees: float, axis: str, name: str, start: str) -> None:
+def test_view_angles_are_measured_and_said(
+    shelf: np.ndarray, degrees: float, axis: str, name: str, start: str
+) -> None:
     quality = judge(seen(shelf, degrees, axis), SPEC)
     assert value(quality, name) == pytest.approx(degrees, abs=5)
     assert wrong(quality) == [name]
@@ -110,17 +133,25 @@ def test_blur_and_motion_are_told_apart(shelf: np.ndarray) -> None:
     for kernel, way in (((1, 21), "up and down"), ((21, 1), "sideways")):
         smeared = judge(cv2.blur(photo, kernel), SPEC)
         assert wrong(smeared) == ["motion"]
-        assert smeared.advice == (f"Hold the phone still, and tap to focus: the photo is smeared {way}.",)
+        assert smeared.advice == (
+            f"Hold the phone still, and tap to focus: the photo is smeared {way}.",
+        )
 
 
 def test_products_too_small_are_said(shelf: np.ndarray) -> None:
     # 20 pixels of 208 are 40 of the network's 416.
-    small = judge(cv2.resize(shelf, (208, 208), interpolation=cv2.INTER_AREA), SPEC, np.array([[0, 0, 20, 20], [50, 0, 70, 20]]))
+    small = judge(
+        cv2.resize(shelf, (208, 208), interpolation=cv2.INTER_AREA),
+        SPEC,
+        np.array([[0, 0, 20, 20], [50, 0, 70, 20]]),
+    )
     assert (value(small, "product_size"), value(small, "product_pixels")) == (40, 20)
     quality = judge(shelf, SPEC, np.array([[0, 0, 8, 8]]))
     assert wrong(quality) == ["product_size", "product_pixels"]
     least = LIMITS["product_size"] * 42
-    assert quality.advice[0].endswith(f"the model sees products 8 pixels large and needs {least:.0f}.")
+    assert quality.advice[0].endswith(
+        f"the model sees products 8 pixels large and needs {least:.0f}."
+    )
 
 
 def test_large_photos_are_judged_at_the_network_s_scale(shelf: np.ndarray) -> None:
@@ -134,7 +165,13 @@ def test_large_photos_are_judged_at_the_network_s_scale(shelf: np.ndarray) -> No
 def test_odd_photos_are_no_error(size: tuple[int, int]) -> None:
     quality = judge(np.full((*size, 3), 128, np.uint8), SPEC, np.zeros((0, 4)))
     assert quality.fit
-    assert {check.name for check in quality.checks if check.value is None} >= {"tilt", "yaw", "pitch", "product_size", "product_pixels"}
+    assert {check.name for check in quality.checks if check.value is None} >= {
+        "tilt",
+        "yaw",
+        "pitch",
+        "product_size",
+        "product_pixels",
+    }
 
 
 def test_json_holds_measures_limits_and_advice(shelf: np.ndarray) -> None:
@@ -142,7 +179,10 @@ def test_json_holds_measures_limits_and_advice(shelf: np.ndarray) -> None:
     assert list(content) == ["fit", "advice", "checks"]
     assert (content["fit"], list(content["checks"])) == (False, list(LIMITS))
     assert content["checks"]["dark"]["limit"] == LIMITS["dark"] > content["checks"]["dark"]["value"]
-    assert content["checks"]["product_size"] == {"value": None, "limit": round(42 * LIMITS["product_size"], 4)}
+    assert content["checks"]["product_size"] == {
+        "value": None,
+        "limit": round(42 * LIMITS["product_size"], 4),
+    }
     assert content["advice"][0].startswith("Add light or brighten the exposure")
 
 
@@ -158,7 +198,9 @@ def test_limits_are_those_that_were_measured() -> None:
 
 @pytest.mark.slow
 def test_judging_twelve_megapixels_takes_less_than_reading_them() -> None:
-    photo = cv2.resize(read_photo(min(GOLDEN.glob("*.jpg"))), (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    photo = cv2.resize(
+        read_photo(min(GOLDEN.glob("*.jpg"))), (4000, 3000), interpolation=cv2.INTER_CUBIC
+    )
     jpeg = cv2.imencode(".jpg", photo)[1]
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -184,19 +226,27 @@ def processor_time(work: Callable[[], object]) -> float:
 
 @pytest.mark.slow
 def test_count_says_what_is_unfit_and_strict_exits_with_1(
-    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    released: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     good = min(GOLDEN.glob("*.jpg"))
     dark = tmp_path / "dark.jpg"
     write_photo(dark, read_photo(good) // 12)
     for strict, code in (((), 0), (("--strict",), 1)):
-        monkeypatch.setattr("sys.argv", ["shelfcount", "count", str(released), str(good), str(dark), *strict])
+        monkeypatch.setattr(
+            "sys.argv", ["shelfcount", "count", str(released), str(good), str(dark), *strict]
+        )
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert ended.value.code == code
         said = capsys.readouterr()
         assert said.err.count("unfit:") == 1
-        assert f"unfit: {dark}: Add light or brighten the exposure: nine tenths of the photo are darker than " in said.err
+        assert (
+            f"unfit: {dark}: Add light or brighten the exposure: nine tenths of the photo are darker than "
+            in said.err
+        )
         assert "on 2 photos; 1 unfit, their counts are not to be relied on" in said.out
 
 

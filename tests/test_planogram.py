@@ -28,14 +28,28 @@ SCHEMA = Path(__file__).parents[1] / "export" / "plan.schema.json"
 
 def shelf(*lines: str, on_top: tuple[tuple[int, int, str], ...] = ()) -> Arrangement:
     """One letter is a facing of that class, a space is a hole; `on_top` stacks (row, place, class)."""
-    placed = [(row, place, 0, name) for row, line in enumerate(lines) for place, name in enumerate(line) if name != " "]
+    placed = [
+        (row, place, 0, name)
+        for row, line in enumerate(lines)
+        for place, name in enumerate(line)
+        if name != " "
+    ]
     placed += [(row, place, 1, name) for row, place, name in on_top]
     left, bottom = (
-        np.array(v, float) for v in zip(*((44 * p, PITCH * (r + 1) - 2 - HEIGHT * level) for r, p, level, _ in placed), strict=True)
+        np.array(v, float)
+        for v in zip(
+            *((44 * p, PITCH * (r + 1) - 2 - HEIGHT * level) for r, p, level, _ in placed),
+            strict=True,
+        )
     )
     boxes = np.column_stack([left, bottom - HEIGHT, left + WIDTH, bottom])
     row = np.array([r for r, *_ in placed])
-    return arrange(boxes, [name for *_, name in placed], Placement(row, np.zeros(len(row), np.int64), len(lines)), PHOTO)
+    return arrange(
+        boxes,
+        [name for *_, name in placed],
+        Placement(row, np.zeros(len(row), np.int64), len(lines)),
+        PHOTO,
+    )
 
 
 def kinds(verdict: Verdict) -> list[tuple[str, str, int]]:
@@ -52,7 +66,11 @@ def plan_file(folder: Path, content: Any) -> Path:
 
 
 def good() -> dict[str, Any]:
-    return {"version": 1, "name": "cooler", "rows": [{"products": [{"class": "cola", "facings": 3}, {"class": "lemon", "facings": 1}]}]}
+    return {
+        "version": 1,
+        "name": "cooler",
+        "rows": [{"products": [{"class": "cola", "facings": 3}, {"class": "lemon", "facings": 1}]}],
+    }
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
@@ -113,15 +131,24 @@ def test_the_schema_is_shipped_as_a_file() -> None:
 def test_the_schema_says_what_the_reader_wants(tmp_path: Path) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
     validator.check_schema(validator.schema)
-    write_plan(tmp_path / "plan.json", learn(shelf("aabbb", "ca", on_top=((0, 0, "d"),)), "corner shop"))
-    for plan in (good(), {"$schema": "plan.schema.json", **good()}, json.loads((tmp_path / "plan.json").read_text())):
+    write_plan(
+        tmp_path / "plan.json", learn(shelf("aabbb", "ca", on_top=((0, 0, "d"),)), "corner shop")
+    )
+    for plan in (
+        good(),
+        {"$schema": "plan.schema.json", **good()},
+        json.loads((tmp_path / "plan.json").read_text()),
+    ):
         validator.validate(plan)
         read_plan(plan_file(tmp_path, plan), ["a", "b", "c", "d", "cola", "lemon"])
     # What the reader refuses without knowing the model's classes, the schema refuses at the same place.
     for content, place in (
         ([], []),
         (changed("rows", 0, "products", 1, "facings", to=0), ["rows", 0, "products", 1, "facings"]),
-        (changed("rows", 0, "products", 0, "facings", to="3"), ["rows", 0, "products", 0, "facings"]),
+        (
+            changed("rows", 0, "products", 0, "facings", to="3"),
+            ["rows", 0, "products", 0, "facings"],
+        ),
         (changed("rows", 0, "products", 0, "facing", to=3), ["rows", 0, "products", 0]),
         (changed("rows", 0, "products", 0, to={"class": "cola"}), ["rows", 0, "products", 0]),
         (changed("rows", 0, "products", to=[]), ["rows", 0, "products"]),
@@ -144,7 +171,9 @@ def test_what_is_learnt() -> None:
 
 
 def test_nothing_can_be_learnt_from_an_empty_shelf() -> None:
-    with pytest.raises(ShelfcountError, match="photo with products, got one on which none were found"):
+    with pytest.raises(
+        ShelfcountError, match="photo with products, got one on which none were found"
+    ):
         learn(arrange(np.zeros((0, 4)), [], rows(np.zeros((0, 4))), PHOTO))
 
 
@@ -179,7 +208,9 @@ def test_each_kind_of_deviation(seen: tuple[str, ...], wanted: list[tuple[str, s
 
 
 def test_an_empty_shelf_misses_everything() -> None:
-    verdict = judge(learn(shelf("aab", "c")), arrange(np.zeros((0, 4)), [], rows(np.zeros((0, 4))), PHOTO))
+    verdict = judge(
+        learn(shelf("aab", "c")), arrange(np.zeros((0, 4)), [], rows(np.zeros((0, 4))), PHOTO)
+    )
     assert kinds(verdict) == [("missing", "a", 2), ("missing", "b", 1), ("missing", "c", 1)]
     assert verdict.score == 0
     assert verdict.rows == ((0, None), (1, None))
@@ -189,7 +220,8 @@ def test_deviations_say_where() -> None:
     """The second b is sold out and leaves a hole, an x stands in the second row, the last a is a c."""
     plan = learn(shelf("aaabbb", "ccccc"))
     lacking, replaced, extra = (
-        judge(plan, shelf(*lines)).deviations[0] for lines in (("aaab b", "ccccc"), ("aacbbb", "ccccc"), ("aaabbb", "ccxccc"))
+        judge(plan, shelf(*lines)).deviations[0]
+        for lines in (("aaab b", "ccccc"), ("aacbbb", "ccccc"), ("aaabbb", "ccxccc"))
     )
     assert (lacking.plan_row, lacking.shelf_row, lacking.seen, lacking.planned) == (0, 0, 2, 3)
     # Between the products at places 3 and 5, each 40 wide in steps of 44.
@@ -219,12 +251,21 @@ def test_stacked_strangers_are_extra_unless_planned() -> None:
     stacked = shelf("aabb", "cccc", on_top=((0, 1, "d"),))
     assert kinds(judge(learn(shelf("aabb", "cccc")), stacked)) == [("extra", "d", 1)]
     assert judge(learn(stacked), stacked).score == 1
-    assert judge(learn(shelf("aabb", "cccc")), shelf("aabb", "cccc", on_top=((0, 1, "a"),))).score == 1
+    assert (
+        judge(learn(shelf("aabb", "cccc")), shelf("aabb", "cccc", on_top=((0, 1, "a"),))).score == 1
+    )
 
 
 def test_json_of_a_verdict() -> None:
-    content = json.loads(json.dumps(judge(learn(shelf("aab", "cc"), "p"), shelf("aax", "cc")).to_json()))
-    assert (content["plan"], content["score"], content["right"], content["rows"]) == ("p", 0.8, 4, [[0, 0], [1, 1]])
+    content = json.loads(
+        json.dumps(judge(learn(shelf("aab", "cc"), "p"), shelf("aax", "cc")).to_json())
+    )
+    assert (content["plan"], content["score"], content["right"], content["rows"]) == (
+        "p",
+        0.8,
+        4,
+        [[0, 0], [1, 1]],
+    )
     (deviation,) = content["deviations"]
     # The second row of numbers is the box of the third product of the first row.
     assert deviation == {
@@ -241,7 +282,9 @@ lines = st.lists(st.text(letters, min_size=1, max_size=12), min_size=1, max_size
 @given(lines, st.data())
 def test_a_shelf_meets_the_plan_learnt_from_it(seen: list[str], data: st.DataObject) -> None:
     on_top = [
-        (row, data.draw(st.integers(0, len(line) - 1)), data.draw(letters)) for row, line in enumerate(seen) if data.draw(st.booleans())
+        (row, data.draw(st.integers(0, len(line) - 1)), data.draw(letters))
+        for row, line in enumerate(seen)
+        if data.draw(st.booleans())
     ]
     arrangement = shelf(*seen, on_top=tuple(on_top))
     verdict = judge(learn(arrangement), arrangement)
@@ -254,17 +297,30 @@ def test_a_shelf_meets_the_plan_learnt_from_it(seen: list[str], data: st.DataObj
 @given(lines, lines)
 def test_the_score_counts_every_planned_facing_once(planned: list[str], seen: list[str]) -> None:
     verdict = judge(learn(shelf(*planned)), shelf(*seen))
-    lacking = sum(d.facings for d in verdict.deviations if d.kind != "extra" and not (d.kind == "wrong_facings" and d.boxes))
+    lacking = sum(
+        d.facings
+        for d in verdict.deviations
+        if d.kind != "extra" and not (d.kind == "wrong_facings" and d.boxes)
+    )
     assert len(verdict.right) + lacking == sum(map(len, planned))
     touched = [box for d in verdict.deviations for box in d.boxes]
     assert len(verdict.right) + len(touched) == sum(map(len, seen))
     assert 0 <= verdict.score <= 1
 
 
-EDITS = ("remove one", "remove all", "one more", "another instead", "stranger behind", "move to the next row")
+EDITS = (
+    "remove one",
+    "remove all",
+    "one more",
+    "another instead",
+    "stranger behind",
+    "move to the next row",
+)
 
 
-def edited(runs: list[list[tuple[str, int]]], row: int, place: int, edit: str, stranger: str) -> None:
+def edited(
+    runs: list[list[tuple[str, int]]], row: int, place: int, edit: str, stranger: str
+) -> None:
     """Change one run, (class, facings), of a shelf in place."""
     name, facings = runs[row][place]
     match edit:
@@ -288,10 +344,14 @@ def test_k_edits_are_k_deviations(data: st.DataObject) -> None:
     """Edits don't interact: every run has its own class, edited runs have others between them, strangers differ."""
     names = iter("abcdefghijklmnopqrstuvwxyz")
     facings = st.lists(st.integers(1, 4), min_size=5, max_size=6)
-    runs = [[(next(names), n) for n in data.draw(facings)] for _ in range(data.draw(st.integers(2, 4)))]
+    runs = [
+        [(next(names), n) for n in data.draw(facings)] for _ in range(data.draw(st.integers(2, 4)))
+    ]
     plan = learn(shelf(*("".join(name * n for name, n in row) for row in runs)))
     # From the right, so that an edit does not shift the place of the next.
-    places = [(row, place) for row, line in enumerate(runs) for place in range(1, len(line) - 1, 2)][::-1]
+    places = [
+        (row, place) for row, line in enumerate(runs) for place in range(1, len(line) - 1, 2)
+    ][::-1]
     chosen = data.draw(st.lists(st.sampled_from(places), unique=True)) if places else []
     now = copy.deepcopy(runs)
     strangers = iter("ABCDEFGHIJKL")
@@ -335,7 +395,10 @@ def test_the_picture_marks_every_deviation_in_the_colour_of_its_kind() -> None:
     scale = LONGEST_SIDE / photo.shape[1]
     for deviation in verdict.deviations:
         for left, top, right, bottom in (*deviation.boxes, *deviation.places):
-            around = picture[int(top * scale) : int(bottom * scale) + 4, int(left * scale) : int(right * scale) + 4]
+            around = picture[
+                int(top * scale) : int(bottom * scale) + 4,
+                int(left * scale) : int(right * scale) + 4,
+            ]
             assert (around == COLOURS[deviation.kind]).all(axis=2).sum() > 40
 
 

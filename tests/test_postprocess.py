@@ -14,7 +14,10 @@ from shelfcount.runtime.bundle import LiteRTDetector
 from shelfcount.vision import anchors
 from shelfcount.vision.postprocess import detections_from_heads, ratios_to_pixels
 
-LEVELS = (AnchorLevel(8, ((20.0, 10.0), (24.0, 24.0))), AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))))
+LEVELS = (
+    AnchorLevel(8, ((20.0, 10.0), (24.0, 24.0))),
+    AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))),
+)
 HEIGHT, WIDTH = 64, 96
 TABLE = anchors.layout(LEVELS, HEIGHT, WIDTH)
 CLASSES = ("a", "b", "c")
@@ -24,7 +27,9 @@ def _heads(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Location (A, 4) and scores (A, C): boxes that reach over the border and overlap, no two scores alike."""
     rng = np.random.default_rng(seed)
     location = rng.normal(0, 3, (len(TABLE), 4)).astype(np.float32)
-    scores = rng.permutation(np.linspace(0.001, 0.999, len(TABLE) * len(CLASSES))).astype(np.float32)
+    scores = rng.permutation(np.linspace(0.001, 0.999, len(TABLE) * len(CLASSES))).astype(
+        np.float32
+    )
     return location, scores.reshape(len(TABLE), len(CLASSES))
 
 
@@ -35,7 +40,12 @@ def _model_with_fixed_heads(location: np.ndarray, scores: np.ndarray) -> bytes:
 
     def tensor(name: str, shape: tuple[int, ...], values: np.ndarray | None = None) -> Any:
         made = schema.TensorT()
-        made.name, made.shape, made.type, made.buffer = name.encode(), list(shape), schema.TensorType.FLOAT32, 0
+        made.name, made.shape, made.type, made.buffer = (
+            name.encode(),
+            list(shape),
+            schema.TensorType.FLOAT32,
+            0,
+        )
         if values is not None:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(values.tobytes(), np.uint8)
@@ -62,16 +72,34 @@ def _model_with_fixed_heads(location: np.ndarray, scores: np.ndarray) -> bytes:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("score_threshold", "nms_iou", "most"),
-    [(0.05, 0.5, 300), (0.5, 0.5, 300), (0.05, 0.2, 300), (0.05, 0.9, 300), (0.05, 0.5, 7), (0.9995, 0.5, 10)],
+    [
+        (0.05, 0.5, 300),
+        (0.5, 0.5, 300),
+        (0.05, 0.2, 300),
+        (0.05, 0.9, 300),
+        (0.05, 0.5, 7),
+        (0.9995, 0.5, 10),
+    ],
 )
-def test_equals_the_op_on_the_phone(seed: int, score_threshold: float, nms_iou: float, most: int) -> None:
+def test_equals_the_op_on_the_phone(
+    seed: int, score_threshold: float, nms_iou: float, most: int
+) -> None:
     location, scores = _heads(seed)
     spec = ModelSpec("n", "a", CLASSES, HEIGHT, WIDTH, LEVELS, score_threshold, nms_iou, most)
     file = flatbuffer.finish(_model_with_fixed_heads(location, scores), spec, score_threshold)
-    op_boxes, op_classes, op_scores = LiteRTDetector(file, spec).invoke(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    op_boxes, op_classes, op_scores = LiteRTDetector(file, spec).invoke(
+        np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    )
 
     here = detections_from_heads(
-        location, scores, TABLE, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=most, width=WIDTH, height=HEIGHT
+        location,
+        scores,
+        TABLE,
+        score_threshold=score_threshold,
+        nms_iou=nms_iou,
+        max_detections=most,
+        width=WIDTH,
+        height=HEIGHT,
     )
     # No score reaches 0.9995, most are above 0.5; so the cases are what they seem.
     assert (len(here) == 0) == (score_threshold > 0.999)

@@ -15,25 +15,52 @@ def study(*names: str, photos: int = 40) -> dict:
     """Warm and dark in two strengths: the first detector falls to 0.5 and 0.7, each other is 0.1 better."""
 
     def steps(f1: float) -> list[dict]:
-        of = [{"f1": f1 + 0.1 * i, "lost": 0.3, "count_error": 0.2, "consistency": 0.75} for i in range(len(names))]
+        of = [
+            {"f1": f1 + 0.1 * i, "lost": 0.3, "count_error": 0.2, "consistency": 0.75}
+            for i in range(len(names))
+        ]
         return [{"strength": s, "value": 10.0 * s, "products": 9, "detectors": of} for s in (1, 2)]
 
     def condition(name: str, f1: float, lost: float) -> dict:
-        summaries = [{"lost": lost, "lost_error": 0.01, "holds_to": 12.0, "holds_never": False} for _ in names]
-        return {"name": name, "title": f"Too {name}", "unit": "EV", "neutral": 0.0, "detectors": summaries, "strengths": steps(f1)}
+        summaries = [
+            {"lost": lost, "lost_error": 0.01, "holds_to": 12.0, "holds_never": False}
+            for _ in names
+        ]
+        return {
+            "name": name,
+            "title": f"Too {name}",
+            "unit": "EV",
+            "neutral": 0.0,
+            "detectors": summaries,
+            "strengths": steps(f1),
+        }
 
     detectors = [{"name": name, "f1": 0.9, "count_error": 0.1} for name in names]
     conditions = [condition("warm", 0.5, 0.4), condition("dark", 0.7, 0.2)]
     data = {"name": "test.json"}
-    return {"stamp": STAMP, "photos": photos, "tolerated": 0.05, "data": data, "detectors": detectors, "conditions": conditions}
+    return {
+        "stamp": STAMP,
+        "photos": photos,
+        "tolerated": 0.05,
+        "data": data,
+        "detectors": detectors,
+        "conditions": conditions,
+    }
 
 
 def test_what_is_not_there_was_not_measured(tmp_path: Path) -> None:
-    for table in (quality_tables.robustness, quality_tables.planted_faults, quality_tables.agreement, quality_tables.label_errors):
+    for table in (
+        quality_tables.robustness,
+        quality_tables.planted_faults,
+        quality_tables.agreement,
+        quality_tables.label_errors,
+    ):
         assert table(tmp_path).endswith(": not measured.")
 
 
-def test_robustness_holds_detectors_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_robustness_holds_detectors_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "stress.json").write_text(json.dumps(study("int8", "float")))
     shown = quality_tables.robustness(tmp_path)
     assert "| condition | F1 points, int8 | F1 points, float | int8 holds | unit |" in shown
@@ -46,7 +73,9 @@ def test_robustness_holds_detectors_side_by_side(tmp_path: Path, monkeypatch: py
     (tmp_path / "robust.toml").write_text('[augment]\nconditions = ["warm"]\n')
     monkeypatch.setattr(quality_tables, "ROBUST", tmp_path / "robust.toml")
     (tmp_path / "stress_fixed.json").write_text(json.dumps(study("run", "robust")))
-    (tmp_path / "stress_baseline.json").write_text(json.dumps(study("int8", "float", "resnet", photos=10)))
+    (tmp_path / "stress_baseline.json").write_text(
+        json.dumps(study("int8", "float", "resnet", photos=10))
+    )
     shown = quality_tables.robustness(tmp_path)
     assert "| the photos as they are | 0.900 | 0.900 | 0.0 |" in shown
     assert "| conditions trained on | 0.500 | 0.600 | +10.0 |" in shown
@@ -59,6 +88,8 @@ def test_results_that_are_stored_make_tables() -> None:
     results = Path(quality_tables.__file__).parent / "results"
     faults = json.loads((results / "check_faults.json").read_text())["sets"]
     shown = quality_tables.planted_faults(results).splitlines()
-    assert len([line for line in shown if line.startswith("|")]) == 2 + len(faults["synthetic"]["kinds"])
+    assert len([line for line in shown if line.startswith("|")]) == 2 + len(
+        faults["synthetic"]["kinds"]
+    )
     assert "| both alike | 0.15 |" in quality_tables.agreement(results)
     assert "A look at the surest confirms" in quality_tables.label_errors(results)

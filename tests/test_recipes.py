@@ -27,12 +27,16 @@ LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
 
 def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does() -> None:
     torch.manual_seed(0)
-    teacher, student = (build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused"))
+    teacher, student = (
+        build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused")
+    )
     distill.transplant(teacher, student, fused=True)
     features = torch.randn(1, 32, 8, 8)
     with torch.no_grad():
         # Stages 3 and 4 of the teacher are 2 and 3 of the student, the first two blocks of its 5 are all of the student's 4.
-        theirs = torch.nn.Sequential(teacher.trunk.blocks[3], teacher.trunk.blocks[4], teacher.trunk.blocks[5][:2])(features)
+        theirs = torch.nn.Sequential(
+            teacher.trunk.blocks[3], teacher.trunk.blocks[4], teacher.trunk.blocks[5][:2]
+        )(features)
         mine = torch.nn.Sequential(*list(student.trunk.blocks)[2:])(features)
     assert torch.equal(theirs, mine)
     for name in ("laterals.0.0.weight", "classify.predict.weight", "locate.norms.0.1.running_var"):
@@ -49,13 +53,21 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
         ("resnet50", [[(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)]]),
     ],
 )
-def test_teacher_and_student_give_what_can_be_compared(member: str, shapes: list[list[tuple[int, ...]]]) -> None:
+def test_teacher_and_student_give_what_can_be_compared(
+    member: str, shapes: list[list[tuple[int, ...]]]
+) -> None:
     levels = retinanet_levels() if member == "resnet50" else LEVELS
-    teacher, student = build("mobilenet_v2", 3, LEVELS, 16).eval(), build(member, 3, levels, 16).eval()
+    teacher, student = (
+        build("mobilenet_v2", 3, LEVELS, 16).eval(),
+        build(member, 3, levels, 16).eval(),
+    )
     taught = distill.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
     with torch.no_grad():
         for half in ("wanted", "learned"):
-            found = [[tuple(f.shape) for f in getattr(lesson, half)(torch.zeros(1, 3, 64, 96))] for lesson in taught]
+            found = [
+                [tuple(f.shape) for f in getattr(lesson, half)(torch.zeros(1, 3, 64, 96))]
+                for lesson in taught
+            ]
             assert found == shapes
 
 
@@ -77,7 +89,12 @@ def test_lost_products_are_told_by_whether_their_label_was_ever_in_doubt() -> No
     counted = held_back.unsure_labels(corrected, published, [found], 0.5)
     assert counted == {"products": 4, "lost": 3, "lost_with_the_same_label_as_published": 1}
     (row,) = held_back.photo_rows(score(corrected, [found], 0.5))
-    assert (row["photo"], row["missed or misnamed"], row["false"], row["f1"]) == ("a.jpg", 3, 0, 0.4)
+    assert (row["photo"], row["missed or misnamed"], row["false"], row["f1"]) == (
+        "a.jpg",
+        3,
+        0,
+        0.4,
+    )
 
 
 @pytest.mark.slow
@@ -96,8 +113,21 @@ def test_torchvisions_detector_is_trained_and_judged_on_the_same_photos(drinks: 
 @pytest.mark.slow
 def test_family_measures_size_work_and_speed(tmp_path: Path) -> None:
     result = tmp_path / "family.json"
-    options = ["--only", "mobilenet_v2_fused", "--sizes", "128", "--runs", "3", "--out", str(result)]
-    subprocess.run([sys.executable, str(ROOT / "benchmarks" / "family.py"), *options], check=True, capture_output=True)
+    options = [
+        "--only",
+        "mobilenet_v2_fused",
+        "--sizes",
+        "128",
+        "--runs",
+        "3",
+        "--out",
+        str(result),
+    ]
+    subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "family.py"), *options],
+        check=True,
+        capture_output=True,
+    )
     whole, small = json.loads(result.read_text())["rows"]
     assert (whole["recipe"], small["recipe"]) == ("float32", "int8")
     assert whole["gmac"] == small["gmac"]

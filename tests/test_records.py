@@ -17,18 +17,51 @@ TWO = [[0, 0, 10, 20], [5, 5, 15, 30]]
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"boxes": np.zeros((12, 5)), "classes": [0] * 12}, "boxes must have shape (n, 4), got (12, 5)"),
+        (
+            {"boxes": np.zeros((12, 5)), "classes": [0] * 12},
+            "boxes must have shape (n, 4), got (12, 5)",
+        ),
         ({"boxes": [0, 0, 1, 1], "classes": [0]}, "boxes must have shape (n, 4), got (4,)"),
-        ({"boxes": TWO, "classes": [0]}, "classes must have shape (2,) as there are 2 boxes, got (1,)"),
-        ({"boxes": TWO, "classes": [0, 1], "scores": [[0.5, 0.5]]}, "scores must have shape (2,) as there are 2 boxes, got (1, 2)"),
-        ({"boxes": TWO, "classes": [0, 1], "ignore": [True] * 3}, "ignore must have shape (2,) as there are 2 boxes, got (3,)"),
-        ({"boxes": [TWO[0], [1, 2, np.nan, 4]], "classes": [0, 1]}, "boxes must be finite, got [1.0, 2.0, nan, 4.0] in row 1 of 2"),
-        ({"boxes": [[1, 2, np.inf, 4], TWO[0]], "classes": [0, 1]}, "boxes must be finite, got [1.0, 2.0, inf, 4.0] in row 0 of 2"),
-        ({"boxes": [TWO[0], [9, 0, 3, 5]], "classes": [0, 1]}, "right >= left and bottom >= top, got [9.0, 0.0, 3.0, 5.0] in row 1 of 2"),
-        ({"boxes": [[0, 8, 3, 5], TWO[0]], "classes": [0, 1]}, "right >= left and bottom >= top, got [0.0, 8.0, 3.0, 5.0] in row 0 of 2"),
-        ({"boxes": TWO, "classes": [0, 1], "scores": [0.5, 1.5]}, "scores must be in [0, 1], got 1.5 in row 1 of 2"),
-        ({"boxes": TWO, "classes": [0, 1], "scores": [-0.25, 0.5]}, "scores must be in [0, 1], got -0.25 in row 0 of 2"),
-        ({"boxes": TWO, "classes": [0, 1], "scores": [0.5, np.nan]}, "scores must be in [0, 1], got nan in row 1 of 2"),
+        (
+            {"boxes": TWO, "classes": [0]},
+            "classes must have shape (2,) as there are 2 boxes, got (1,)",
+        ),
+        (
+            {"boxes": TWO, "classes": [0, 1], "scores": [[0.5, 0.5]]},
+            "scores must have shape (2,) as there are 2 boxes, got (1, 2)",
+        ),
+        (
+            {"boxes": TWO, "classes": [0, 1], "ignore": [True] * 3},
+            "ignore must have shape (2,) as there are 2 boxes, got (3,)",
+        ),
+        (
+            {"boxes": [TWO[0], [1, 2, np.nan, 4]], "classes": [0, 1]},
+            "boxes must be finite, got [1.0, 2.0, nan, 4.0] in row 1 of 2",
+        ),
+        (
+            {"boxes": [[1, 2, np.inf, 4], TWO[0]], "classes": [0, 1]},
+            "boxes must be finite, got [1.0, 2.0, inf, 4.0] in row 0 of 2",
+        ),
+        (
+            {"boxes": [TWO[0], [9, 0, 3, 5]], "classes": [0, 1]},
+            "right >= left and bottom >= top, got [9.0, 0.0, 3.0, 5.0] in row 1 of 2",
+        ),
+        (
+            {"boxes": [[0, 8, 3, 5], TWO[0]], "classes": [0, 1]},
+            "right >= left and bottom >= top, got [0.0, 8.0, 3.0, 5.0] in row 0 of 2",
+        ),
+        (
+            {"boxes": TWO, "classes": [0, 1], "scores": [0.5, 1.5]},
+            "scores must be in [0, 1], got 1.5 in row 1 of 2",
+        ),
+        (
+            {"boxes": TWO, "classes": [0, 1], "scores": [-0.25, 0.5]},
+            "scores must be in [0, 1], got -0.25 in row 0 of 2",
+        ),
+        (
+            {"boxes": TWO, "classes": [0, 1], "scores": [0.5, np.nan]},
+            "scores must be in [0, 1], got nan in row 1 of 2",
+        ),
     ],
 )
 def test_detections_refuse_what_is_no_box(columns: dict, message: str) -> None:
@@ -53,7 +86,12 @@ def test_arrays_of_a_record_are_its_own_and_read_only() -> None:
 
 def test_columns_have_the_stated_types_and_defaults() -> None:
     found = Detections(TWO, [0.0, 1.0])
-    assert [c.dtype for c in (found.boxes, found.classes, found.scores, found.ignore)] == [np.float32, np.int64, np.float32, bool]
+    assert [c.dtype for c in (found.boxes, found.classes, found.scores, found.ignore)] == [
+        np.float32,
+        np.int64,
+        np.float32,
+        bool,
+    ]
     assert found.scores.tolist() == [1, 1]
     assert not found.ignore.any()
 
@@ -89,35 +127,59 @@ def test_dataset_refuses_a_class_it_has_no_name_for(wrong: int) -> None:
 
 
 def test_dataset_refuses_two_classes_of_one_name() -> None:
-    with pytest.raises(ValueError, match=r"class names must differ, got \['cola'\] more than once in drinks"):
+    with pytest.raises(
+        ValueError, match=r"class names must differ, got \['cola'\] more than once in drinks"
+    ):
         Dataset(("cola", "tea", "cola"), (), name="drinks")
 
 
 def test_subset_keeps_everything_but_the_photos() -> None:
-    photos = tuple(Photo(Path(f"{i}.jpg"), 9, 9, Detections([[0, 0, 1, 1]] * i, [0] * i)) for i in range(4))
+    photos = tuple(
+        Photo(Path(f"{i}.jpg"), 9, 9, Detections([[0, 0, 1, 1]] * i, [0] * i)) for i in range(4)
+    )
     whole = Dataset(("a",), photos, name="n", licence="CC0", attribution="someone")
     part = whole.subset([3, 1])
     assert [p.path.name for p in part.photos] == ["3.jpg", "1.jpg"]
-    assert (part.classes, part.name, part.licence, part.attribution) == (("a",), "n", "CC0", "someone")
+    assert (part.classes, part.name, part.licence, part.attribution) == (
+        ("a",),
+        "n",
+        "CC0",
+        "someone",
+    )
     assert (len(part), part.boxes, whole.boxes) == (2, 4, 6)
 
 
 @pytest.mark.parametrize(("stride", "sizes"), [(0, ((1.0, 1.0),)), (8, ()), (8, ((1.0, 0.0),))])
 def test_anchor_level_needs_stride_and_sizes(stride: int, sizes: tuple) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"a stride and sizes above 0, got {stride} and {sizes}")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"a stride and sizes above 0, got {stride} and {sizes}")
+    ):
         AnchorLevel(stride, sizes)
 
 
 def _spec(**changes: object) -> ModelSpec:
     levels = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.5, 20.0),)))
-    return ModelSpec(**{"name": "n", "architecture": "a", "classes": ("x", "y"), "height": 64, "width": 96, "levels": levels, **changes})
+    return ModelSpec(
+        **{
+            "name": "n",
+            "architecture": "a",
+            "classes": ("x", "y"),
+            "height": 64,
+            "width": 96,
+            "levels": levels,
+            **changes,
+        }
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"classes": ()}, "a model needs at least one class"),
-        ({"score_threshold": 1.5}, "score_threshold and nms_iou must be in [0, 1], got 1.5 and 0.5"),
+        (
+            {"score_threshold": 1.5},
+            "score_threshold and nms_iou must be in [0, 1], got 1.5 and 0.5",
+        ),
         ({"nms_iou": 0}, "score_threshold and nms_iou must be in [0, 1], got 0.4 and 0"),
         ({"width": 100}, "the input must be a multiple of every stride, got 64 x 100 and stride 8"),
     ],

@@ -50,10 +50,14 @@ def test_what_goes_behind_the_camera_goes_nowhere() -> None:
 def test_points_and_boxes_come_back() -> None:
     there = np.array([[0.9, 0.05, 30], [-0.04, 1.1, -20], [1e-4, -5e-5, 1]])
     points = np.random.default_rng(0).uniform(-500, 500, (50, 2))
-    np.testing.assert_allclose(map_points(map_points(points, there), np.linalg.inv(there)), points, atol=1e-9)
+    np.testing.assert_allclose(
+        map_points(map_points(points, there), np.linalg.inv(there)), points, atol=1e-9
+    )
     shift = np.array([[2, 0, 30], [0, 2, -20], [0, 0, 1.0]])
     boxes = np.array([[0, 0, 10, 20], [-5, 3, 8, 30.0]])
-    np.testing.assert_allclose(map_boxes(map_boxes(boxes, shift), np.linalg.inv(shift)), boxes, atol=1e-9)
+    np.testing.assert_allclose(
+        map_boxes(map_boxes(boxes, shift), np.linalg.inv(shift)), boxes, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (4000, 3000), (416, 416)])
@@ -101,11 +105,20 @@ def test_photos_of_several_phones() -> None:
     changes = [np.diag([2.0, 2, 1]), np.eye(3), np.array([[1, 0, -150], [0, 1, 0], [0, 0, 1.0]])]
     large = cv2.resize(scenes[0].image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     dark = (scenes[2].image[:, 150:650] * 0.7).astype(np.uint8)
-    found_on = [labelled(s).replace(boxes=map_boxes(labelled(s).boxes, change)) for s, change in zip(scenes, changes, strict=True)]
-    looks = [look(image, found) for image, found in zip((large, scenes[1].image, dark), found_on, strict=True)]
+    found_on = [
+        labelled(s).replace(boxes=map_boxes(labelled(s).boxes, change))
+        for s, change in zip(scenes, changes, strict=True)
+    ]
+    looks = [
+        look(image, found)
+        for image, found in zip((large, scenes[1].image, dark), found_on, strict=True)
+    ]
     found = register(looks)
     assert [sorted(group) for group in found.groups] == [[0, 1, 2]]
-    changed = [dataclasses.replace(s, homography=change @ s.homography) for s, change in zip(scenes, changes, strict=True)]
+    changed = [
+        dataclasses.replace(s, homography=change @ s.homography)
+        for s, change in zip(scenes, changes, strict=True)
+    ]
     assert max(merge_views.misplaced(changed, looks, found)) < 2
 
 
@@ -117,7 +130,12 @@ def test_the_front_view_is_not_oblique(seed: int) -> None:
     assert len(found.groups) == 1
     onto = found.fronts[0] @ looks[0].to_units @ scenes[0].homography
     plane = np.concatenate([s.plane_boxes for s in scenes])
-    ends = np.array([[plane[:, 0].min(), np.median(plane[:, 1]), 1], [plane[:, 2].max(), np.median(plane[:, 1]), 1]])
+    ends = np.array(
+        [
+            [plane[:, 0].min(), np.median(plane[:, 1]), 1],
+            [plane[:, 2].max(), np.median(plane[:, 1]), 1],
+        ]
+    )
     left, right = ends @ onto[2]
     # From one end of the shelf to the other. The photos' angles, up to 18 degrees, would leave a factor of 1.7.
     assert 1 / 1.15 < left / right < 1.15
@@ -173,7 +191,10 @@ def test_no_photos() -> None:
 
 def test_too_many_photos_are_refused() -> None:
     flat = look(np.zeros((30, 40, 3), np.uint8), Detections.empty())
-    with pytest.raises(ShelfcountError, match=f"at most {MOST_PHOTOS} photos are merged at once, got {MOST_PHOTOS + 1}"):
+    with pytest.raises(
+        ShelfcountError,
+        match=f"at most {MOST_PHOTOS} photos are merged at once, got {MOST_PHOTOS + 1}",
+    ):
         register([flat] * (MOST_PHOTOS + 1))
 
 

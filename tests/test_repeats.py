@@ -32,7 +32,18 @@ from shelfcount.training import frozen
 
 def result(seed: int, f1: float = 0.5, share: float = 1.0, trained: int = 8, tp: int = 5) -> Repeat:
     classes = (ClassFigures("cola", trained, 10, 10, tp), ClassFigures("tea", 3, 0, 0, 0))
-    return Repeat(Task(seed, share), f1, f1, 1 - f1, None, 0.4, {"train": 8, "val": 2, "test": 2}, classes, 1.0, "abc")
+    return Repeat(
+        Task(seed, share),
+        f1,
+        f1,
+        1 - f1,
+        None,
+        0.4,
+        {"train": 8, "val": 2, "test": 2},
+        classes,
+        1.0,
+        "abc",
+    )
 
 
 # ---------------------------------------------------------------- statistics
@@ -48,7 +59,10 @@ def test_spread_of_known_values() -> None:
 
 def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    held = [(s := settling.spread(rng.normal(size=40).tolist(), rng)).interval[0] <= 0 <= s.interval[1] for _ in range(200)]
+    held = [
+        (s := settling.spread(rng.normal(size=40).tolist(), rng)).interval[0] <= 0 <= s.interval[1]
+        for _ in range(200)
+    ]
     # 95 % meant; percentile bootstrap of 40 values is within a few points of it.
     assert 0.89 <= np.mean(held) <= 0.995
 
@@ -63,14 +77,22 @@ def test_enough_is_the_first_number_from_which_on_the_interval_stays_narrow() ->
     # Half of the width of 16 repeats takes four times as many.
     assert settling.enough(steps, 0.02) == settling.Enough(0.02, None, 64)
     assert settling.enough([step(n, 0.0) for n in range(1, 12)], 0.1).repeats == settling.FEWEST
-    with pytest.raises(ValueError, match="must be above 0 and there must be a repeat, got 0 and 16"):
+    with pytest.raises(
+        ValueError, match="must be above 0 and there must be a repeat, got 0 and 16"
+    ):
         settling.enough(steps, 0)
 
 
 def test_learning_curves_are_of_the_splits_that_have_every_share() -> None:
-    several = [result(seed, share=share, trained=n, tp=tp) for seed in (0, 1) for share, n, tp in ((0.25, 2, 2), (0.5, 4, 6), (1.0, 8, 8))]
+    several = [
+        result(seed, share=share, trained=n, tp=tp)
+        for seed in (0, 1)
+        for share, n, tp in ((0.25, 2, 2), (0.5, 4, 6), (1.0, 8, 8))
+    ]
     curves = settling.learning_curves([*several, result(2, trained=99, tp=0)])
-    assert curves == {"cola": [(2.0, pytest.approx(0.8)), (4.0, pytest.approx(0.4)), (8.0, pytest.approx(0.2))]}
+    assert curves == {
+        "cola": [(2.0, pytest.approx(0.8)), (4.0, pytest.approx(0.4)), (8.0, pytest.approx(0.2))]
+    }
     # Lost is 1.6 / n, so twice the examples halve it: 8 more than the 8 there are.
     confusion = np.array([[8, 0, 2], [0, 0, 0], [0, 0, 0]])
     assert needs(("cola", "tea"), confusion, None, curves)[0].halving == 8
@@ -79,16 +101,28 @@ def test_learning_curves_are_of_the_splits_that_have_every_share() -> None:
 def test_agreement_of_depths_on_common_splits() -> None:
     fast, full = {0: 0.5, 1: 0.6, 2: 0.7, 9: 0.1}, {0: 0.7, 1: 0.8, 2: 0.9, 8: 0.1}
     got = settling.agreement(fast, full, np.random.default_rng(0))
-    assert (got["splits"], got["pearson"], got["spearman"]) == (3, pytest.approx(1), pytest.approx(1))
+    assert (got["splits"], got["pearson"], got["spearman"]) == (
+        3,
+        pytest.approx(1),
+        pytest.approx(1),
+    )
     assert got["full_minus_fast"]["mean"] == pytest.approx(0.2)
-    assert settling.agreement({0: 0.5}, {1: 0.5}, np.random.default_rng(0))["full_minus_fast"] is None
+    assert (
+        settling.agreement({0: 0.5}, {1: 0.5}, np.random.default_rng(0))["full_minus_fast"] is None
+    )
 
 
 # ---------------------------------------------------------------- study, folder and schedulers
 
 
 def plan(*changes: str, depth: Any = "fast", views: int = 2, epochs: int = 2) -> Plan:
-    return Plan(depth, epochs, config_module.load(None, changes), views, {"train": 0.5, "val": 0.25, "test": 0.25})
+    return Plan(
+        depth,
+        epochs,
+        config_module.load(None, changes),
+        views,
+        {"train": 0.5, "val": 0.25, "test": 0.25},
+    )
 
 
 @pytest.fixture
@@ -121,7 +155,9 @@ def test_what_is_finished_is_not_run_again(study: Study, tmp_path: Path) -> None
     assert len(list(folder.glob("repeat-*.json"))) == 5
 
 
-def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(study: Study, tmp_path: Path) -> None:
+def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(
+    study: Study, tmp_path: Path
+) -> None:
     seen: list[int] = []
 
     def backwards(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
@@ -133,12 +169,16 @@ def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(study: S
         assert [r.task.seed for r in first] == list(range(len(first)))
         return len(first) >= 4
 
-    got = studies.run(study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough)
+    got = studies.run(
+        study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough
+    )
     assert len(got) == 4
     assert seen == [0, 0, 2, 2, 4]
 
 
-def test_a_folder_of_another_study_is_refused(study: Study, tmp_path: Path, shelves: Shelves) -> None:
+def test_a_folder_of_another_study_is_refused(
+    study: Study, tmp_path: Path, shelves: Shelves
+) -> None:
     folder = tmp_path / "study"
     studies.run(study, folder, [Task(0)], here)
     with pytest.raises(ShelfcountError, match="differs in epochs"):
@@ -153,13 +193,21 @@ def test_a_folder_of_another_study_is_refused(study: Study, tmp_path: Path, shel
         studies.finished(tmp_path)
 
 
-def test_processes_seeds_and_places_do_not_make_another_study(tmp_path: Path, shelves: Shelves) -> None:
-    assert studies.describe(shelves.train, plan()) == studies.describe(shelves.train, plan("train.workers=7", "train.seed=3"))
-    assert studies.describe(shelves.train, plan()) != studies.describe(shelves.train, plan("train.lr=0.5"))
+def test_processes_seeds_and_places_do_not_make_another_study(
+    tmp_path: Path, shelves: Shelves
+) -> None:
+    assert studies.describe(shelves.train, plan()) == studies.describe(
+        shelves.train, plan("train.workers=7", "train.seed=3")
+    )
+    assert studies.describe(shelves.train, plan()) != studies.describe(
+        shelves.train, plan("train.lr=0.5")
+    )
 
 
 def test_a_photo_of_two_data_sets_is_pooled_once(shelves: Shelves) -> None:
-    assert len(studies.pool([shelves.train, shelves.val, shelves.train])) == len(shelves.train) + len(shelves.val)
+    assert len(studies.pool([shelves.train, shelves.val, shelves.train])) == len(
+        shelves.train
+    ) + len(shelves.val)
 
 
 def test_a_start_that_learnt_from_the_photos_is_named(overfit: Any, shelves: Shelves) -> None:
@@ -183,13 +231,17 @@ def everything(shelves: Shelves) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def cached(tmp_path_factory: pytest.TempPathFactory, everything: Dataset, tiny_plan: Plan, one_thread: None) -> Path:
+def cached(
+    tmp_path_factory: pytest.TempPathFactory, everything: Dataset, tiny_plan: Plan, one_thread: None
+) -> Path:
     folder = tmp_path_factory.mktemp("fast")
     studies.open_study(everything, tiny_plan, folder)
     return folder
 
 
-def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(cached: Path, everything: Dataset, tiny_plan: Plan) -> None:
+def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(
+    cached: Path, everything: Dataset, tiny_plan: Plan
+) -> None:
     import torch
 
     from shelfcount.training.detector import build
@@ -203,8 +255,12 @@ def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(cach
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, 32)
     photo = everything.photos[3]
     # Any trunk will do for the shapes; that of the cache had its own random weights.
-    assert [tuple(f.shape) for f in views.features([3], [0])] == [(1, *f.shape[1:]) for f in net.eval().trunk(torch.zeros(1, 3, 96, 96))]
-    assert views.truth(3, 0).boxes.numpy() == pytest.approx(photo.truth.boxes * np.array([96 / 256, 96 / 192] * 2), abs=1e-3)
+    assert [tuple(f.shape) for f in views.features([3], [0])] == [
+        (1, *f.shape[1:]) for f in net.eval().trunk(torch.zeros(1, 3, 96, 96))
+    ]
+    assert views.truth(3, 0).boxes.numpy() == pytest.approx(
+        photo.truth.boxes * np.array([96 / 256, 96 / 192] * 2), abs=1e-3
+    )
     assert frozen.detect(net, views, 3, photo, spec).boxes[:, 2].max() <= 256
     whole = TorchDetector(net, spec).detect(read_photo(photo.path))
     pixels = torch.from_numpy(np.zeros((1, 3, 96, 96), np.uint8))
@@ -213,12 +269,16 @@ def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(cach
     assert len(whole) > 0
 
 
-def test_a_fast_repeat_gives_the_same_again_and_its_figures_add_up(cached: Path, everything: Dataset, tiny_plan: Plan) -> None:
+def test_a_fast_repeat_gives_the_same_again_and_its_figures_add_up(
+    cached: Path, everything: Dataset, tiny_plan: Plan
+) -> None:
     study = studies.open_study(everything, tiny_plan, cached)
     first, again, fewer = (repeats.repeat(study, task) for task in (Task(1), Task(1), Task(1, 0.5)))
     assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(again, seconds=0.0)
     assert sum(first.photos.values()) == len(everything)
-    tp, truth, found = (sum(getattr(row, name) for row in first.per_class) for name in ("tp", "truth", "found"))
+    tp, truth, found = (
+        sum(getattr(row, name) for row in first.per_class) for name in ("tp", "truth", "found")
+    )
     assert first.f1 == pytest.approx(2 * tp / (truth + found))
     # The same test photos with half the training photos.
     assert [row.truth for row in fewer.per_class] == [row.truth for row in first.per_class]
@@ -232,7 +292,9 @@ def test_half_a_cache_is_computed_again(cached: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_repeat_trains_and_tests(tmp_path: Path, everything: Dataset, tiny_plan: Plan) -> None:
+def test_a_full_repeat_trains_and_tests(
+    tmp_path: Path, everything: Dataset, tiny_plan: Plan
+) -> None:
     study = studies.open_study(everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path)
     got = repeats.repeat(study, Task(0))
     assert 0 <= got.f1 <= 1
@@ -266,7 +328,9 @@ def _none_lost_none_twice(study: Study, folder: Path, scheduler: Callable[..., A
     traces = folder.with_name("traces")
     done: list[int] = []
     tasks = [Task(seed) for seed in range(6)]
-    got = studies.run(_with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n))
+    got = studies.run(
+        _with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n)
+    )
     assert [r.task.seed for r in got] == list(range(6))
     assert done == list(range(1, 7))
     assert len((traces / "2.ran").read_text().splitlines()) >= 2
@@ -290,7 +354,9 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
     # Workers import this file, and what it imports.
     folders = [Path(__file__).parents[1] / name for name in ("tests", "benchmarks")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     try:
         cluster.add_node(num_cpus=1)
         assert len(cluster.list_all_nodes()) == 2
@@ -309,7 +375,9 @@ def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves) -> Callable[..., int]:
+def evaluate(
+    monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves
+) -> Callable[..., int]:
     """`shelfcount evaluate` on a run and other photos, with repeats in this process; gives the exit code."""
 
     def in_this_process(count: int) -> studies.Scheduler:
@@ -318,7 +386,17 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves
     monkeypatch.setattr(scheduling, "processes", in_this_process)
 
     def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["shelfcount", "evaluate", str(overfit.run), f"--data={shelves.val_json}", *map(str, arguments)])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "shelfcount",
+                "evaluate",
+                str(overfit.run),
+                f"--data={shelves.val_json}",
+                *map(str, arguments),
+            ],
+        )
         try:
             cli.main()
         except SystemExit as stop:
@@ -336,7 +414,11 @@ def test_evaluate_repeats_goes_on_and_gives_its_curves_to_the_page(
     assert evaluate("--repeats=1", *common) == 0
     old = {path: path.stat().st_mtime_ns for path in folder.glob("repeat-*.json")}
     assert len(old) == 3
-    pages = (f"--html={tmp_path / 'page.html'}", f"--picture={tmp_path / 'settling.png'}", f"--json={out}")
+    pages = (
+        f"--html={tmp_path / 'page.html'}",
+        f"--picture={tmp_path / 'settling.png'}",
+        f"--json={out}",
+    )
     assert evaluate("--repeats=2", *pages, *common) == 0
     assert {path: path.stat().st_mtime_ns for path in old} == old
     result = json.loads(out.read_text())
@@ -354,8 +436,17 @@ def test_a_study_that_is_killed_goes_on_and_leaves_no_workers(
 ) -> None:
     folder = tmp_path / "repeats"
     common = ("--epochs=1", f"--repeats-dir={folder}")
-    verb = [sys.executable, "-m", "shelfcount.cli", "evaluate", str(overfit.run), f"--data={shelves.val_json}"]
-    study = subprocess.Popen([*verb, "--repeats=500", "--processes=1", *common], stderr=subprocess.DEVNULL)
+    verb = [
+        sys.executable,
+        "-m",
+        "shelfcount.cli",
+        "evaluate",
+        str(overfit.run),
+        f"--data={shelves.val_json}",
+    ]
+    study = subprocess.Popen(
+        [*verb, "--repeats=500", "--processes=1", *common], stderr=subprocess.DEVNULL
+    )
     while not (old := list(folder.glob("repeat-*.json"))):
         assert study.poll() is None
         time.sleep(0.1)
@@ -381,17 +472,28 @@ def test_a_study_that_is_killed_goes_on_and_leaves_no_workers(
     ],
 )
 def test_misuse_of_repeats_is_told(
-    evaluate: Callable[..., int], arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+    evaluate: Callable[..., int],
+    arguments: tuple[str, ...],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert evaluate("--repeats=2", *arguments) == 2
     assert told in capsys.readouterr().err
 
 
 def test_a_start_that_knows_the_photos_is_warned_of(
-    evaluate: Callable[..., int], tmp_path: Path, overfit: Overfit, capsys: pytest.CaptureFixture[str]
+    evaluate: Callable[..., int],
+    tmp_path: Path,
+    overfit: Overfit,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = f"--repeats-dir={tmp_path}"
-    assert evaluate("--repeats=1", "--epochs=1", folder, f"--start={overfit.run / 'model.safetensors'}") == 0
+    assert (
+        evaluate(
+            "--repeats=1", "--epochs=1", folder, f"--start={overfit.run / 'model.safetensors'}"
+        )
+        == 0
+    )
     assert "has learnt from few.json" in capsys.readouterr().err
 
 
@@ -399,7 +501,9 @@ def test_a_start_that_knows_the_photos_is_warned_of(
 
 
 def test_the_page_says_how_many_are_enough(tmp_path: Path) -> None:
-    several = [result(seed, 0.5 + seed % 3 / 1000) for seed in range(12)] + [result(seed, 0.4, 0.5) for seed in range(12)]
+    several = [result(seed, 0.5 + seed % 3 / 1000) for seed in range(12)] + [
+        result(seed, 0.4, 0.5) for seed in range(12)
+    ]
     summary = settling.summary(several, 0.1)
     repeats_page.write_page(several, summary, {"depth": "fast"}, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
@@ -411,9 +515,17 @@ def test_the_page_says_how_many_are_enough(tmp_path: Path) -> None:
 def test_the_table_holds_both_depths_and_how_they_agree(tmp_path: Path) -> None:
     assert repeats_table.repeats(tmp_path) == "Repeated shuffles: not measured."
     fast = settling.summary([result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1)
-    both = settling.agreement({n: 0.5 + n / 100 for n in range(5)}, {n: 0.7 + n / 100 for n in range(5)}, np.random.default_rng(0))
+    both = settling.agreement(
+        {n: 0.5 + n / 100 for n in range(5)},
+        {n: 0.7 + n / 100 for n in range(5)},
+        np.random.default_rng(0),
+    )
     stamped = {"date": "2026-01-02", "commit": "abc", "device": "a phone", "threads": 1}
-    study = {"photos": "Twelve photos", "fast": {**fast, "plan": {"epochs": 24}, "stamp": stamped}, "agreement": {"f1": both}}
+    study = {
+        "photos": "Twelve photos",
+        "fast": {**fast, "plan": {"epochs": 24}, "stamp": stamped},
+        "agreement": {"f1": both},
+    }
     (tmp_path / "repeats.json").write_text(json.dumps(study))
     shown = repeats_table.repeats(tmp_path)
     assert "| heads on the frozen trunk | F1 | 12 | 24 | 0.555 |" in shown
@@ -421,11 +533,18 @@ def test_the_table_holds_both_depths_and_how_they_agree(tmp_path: Path) -> None:
     assert "Heads on the frozen trunk: Measured 2026-01-02 at commit abc on a phone" in shown
 
 
-def test_a_depth_that_was_not_run_again_keeps_what_the_result_says_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_depth_that_was_not_run_again_keeps_what_the_result_says_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(study_script, "RUNS", tmp_path / "runs")
-    rows = [{"seed": seed, "f1": 0.5 + seed / 100, "count_error": None if seed else 0.2} for seed in range(4)]
+    rows = [
+        {"seed": seed, "f1": 0.5 + seed / 100, "count_error": None if seed else 0.2}
+        for seed in range(4)
+    ]
     fast = {"stamp": {"date": "2026-01-02"}, "repeats": 4, "results": rows}
-    (tmp_path / "out.json").write_text(json.dumps({"fast": fast, "learning_curves": [{"class": "cola"}]}))
+    (tmp_path / "out.json").write_text(
+        json.dumps({"fast": fast, "learning_curves": [{"class": "cola"}]})
+    )
     (tmp_path / "runs" / "full").mkdir(parents=True)
     (tmp_path / "runs" / "full" / studies.STUDY).write_text("{}")
     for seed in range(3):
@@ -440,12 +559,25 @@ def test_a_depth_that_was_not_run_again_keeps_what_the_result_says_of_it(tmp_pat
 
 
 @pytest.mark.slow
-def test_two_fast_repeats_on_some_drinks_photos(drinks: Path, tmp_path: Path, one_thread: None) -> None:
+def test_two_fast_repeats_on_some_drinks_photos(
+    drinks: Path, tmp_path: Path, one_thread: None
+) -> None:
     data = formats.read(drinks / "test.json")
     settings = config_module.load(
-        None, ["model.weights=none", "model.architecture=mobilenet_v2_050", "model.height=160", "model.width=160"]
+        None,
+        [
+            "model.weights=none",
+            "model.architecture=mobilenet_v2_050",
+            "model.height=160",
+            "model.width=160",
+        ],
     )
     study = studies.open_study(data, Plan("fast", 4, settings, 2), tmp_path)
-    got = studies.run(study, tmp_path, [Task(0), Task(1)], lambda study, tasks: (repeats.repeat(study, task) for task in tasks))
+    got = studies.run(
+        study,
+        tmp_path,
+        [Task(0), Task(1)],
+        lambda study, tasks: (repeats.repeat(study, task) for task in tasks),
+    )
     assert [sum(r.photos.values()) for r in got] == [40, 40]
     assert len({tuple(row.truth for row in r.per_class) for r in got}) == 2

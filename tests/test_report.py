@@ -20,7 +20,9 @@ def shelf(height: int = 300, width: int = 300) -> np.ndarray:
 
 
 def products() -> Detections:
-    return Detections([[20, 30, 80, 130], [100, 30, 160, 130], [180, 160, 240, 280]], [0, 0, 1], [0.9, 0.8, 0.7])
+    return Detections(
+        [[20, 30, 80, 130], [100, 30, 160, 130], [180, 160, 240, 280]], [0, 0, 1], [0.9, 0.8, 0.7]
+    )
 
 
 def near(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -64,10 +66,16 @@ def test_without_detections_the_photo_stays_as_it_is():
 
 def test_against_truth_the_colours_judge():
     truth = products()
-    found = Detections(np.concatenate([truth.boxes[:2], [[20, 180, 80, 280]]]), [0, 0, 2], [0.9, 0.8, 0.7])
+    found = Detections(
+        np.concatenate([truth.boxes[:2], [[20, 180, 80, 280]]]), [0, 0, 2], [0.9, 0.8, 0.7]
+    )
     picture = pictures.annotate(shelf(), found, CLASSES, truth=truth)
     scale = pictures.LONGEST_SIDE / 300
-    for colour, box in ((pictures.FOUND, truth.boxes[0]), (pictures.MISSED, truth.boxes[2]), (pictures.FALSE_ALARM, found.boxes[2])):
+    for colour, box in (
+        (pictures.FOUND, truth.boxes[0]),
+        (pictures.MISSED, truth.boxes[2]),
+        (pictures.FALSE_ALARM, found.boxes[2]),
+    ):
         left, top, _, bottom = (box * scale).astype(int)
         edge = near(picture[top + 60 : bottom, left : left + 2], colour).mean()
         # The dashes of a missed product cover half of its edge.
@@ -84,7 +92,11 @@ def test_rows_are_printed_at_the_foot_of_each_box():
 @pytest.mark.parametrize(
     ("image", "rows", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), None, r"image must be \(h, w, 3\) uint8 RGB, got \(4, 4, 3\) float32"),
+        (
+            np.zeros((4, 4, 3), np.float32),
+            None,
+            r"image must be \(h, w, 3\) uint8 RGB, got \(4, 4, 3\) float32",
+        ),
         (np.zeros((4, 4), np.uint8), None, r"got \(4, 4\) uint8"),
         (shelf(), [(0, 0)], r"each of the 3 detections, got 1"),
     ],
@@ -95,11 +107,17 @@ def test_annotate_refuses_what_does_not_fit(image, rows, message):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.tuples(*[st.floats(-50, 400, width=32)] * 4), max_size=8), st.integers(1, 60), st.integers(1, 60))
+@given(
+    st.lists(st.tuples(*[st.floats(-50, 400, width=32)] * 4), max_size=8),
+    st.integers(1, 60),
+    st.integers(1, 60),
+)
 def test_boxes_of_any_form_and_tiny_photos_are_drawn(corners, height, width):
     boxes = [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners]
     detections = Detections(boxes, [i % 3 for i in range(len(boxes))])
-    picture = pictures.annotate(shelf(height, width), detections, CLASSES, scores=True, truth=detections)
+    picture = pictures.annotate(
+        shelf(height, width), detections, CLASSES, scores=True, truth=detections
+    )
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
 
@@ -115,7 +133,10 @@ def test_colours_differ_and_hang_on_the_name():
 
 
 def test_more_classes_than_colours_are_drawn_too():
-    assert len(pictures.class_colours(tuple(map(str, range(3 * pictures.PALETTE_SIZE))))) == 3 * pictures.PALETTE_SIZE
+    assert (
+        len(pictures.class_colours(tuple(map(str, range(3 * pictures.PALETTE_SIZE)))))
+        == 3 * pictures.PALETTE_SIZE
+    )
 
 
 def test_a_name_of_several_lines_is_drawn_on_one():
@@ -128,20 +149,37 @@ def test_a_name_of_several_lines_is_drawn_on_one():
 
 
 def class_scores(shift: int = 0) -> list[ClassScore]:
-    return [ClassScore(name, Score(truth, 10, min(truth, 6 + shift)), 0.1, 0.0) for name, truth in zip(CLASSES, (10, 8, 0), strict=True)]
+    return [
+        ClassScore(name, Score(truth, 10, min(truth, 6 + shift)), 0.1, 0.0)
+        for name, truth in zip(CLASSES, (10, 8, 0), strict=True)
+    ]
 
 
 FIGURES = {
-    "settling": lambda: figures.settling([0.5, 0.7, 0.6], [0.5, 0.6, 0.6], [(0.5, 0.5), (0.5, 0.7), (0.5, 0.7)], "F1"),
+    "settling": lambda: figures.settling(
+        [0.5, 0.7, 0.6], [0.5, 0.6, 0.6], [(0.5, 0.5), (0.5, 0.7), (0.5, 0.7)], "F1"
+    ),
     "confusion_matrix": lambda: figures.confusion_matrix(np.arange(16).reshape(4, 4), CLASSES),
     "per_class_f1": lambda: figures.per_class_f1(class_scores(), class_scores(1)),
-    "f1_over_threshold": lambda: figures.f1_over_threshold([("a", np.array([0.1, 0.5, 1.0]), np.array([0.67, 0.8, 0.0]), 0.5)]),
-    "training_curves": lambda: figures.training_curves([0, 1, 2], {"training loss": [3.0, 2.0, 1.5]}, [None, 0.4, 0.6]),
-    "latency_by_threads": lambda: figures.latency_by_threads(
-        [("int8", [(1, 9.3, 10.1), (2, 5.2, 6.0)]), ("ResNet-50", [(1, 1130.0, 1200.0)]), ("other", [])]
+    "f1_over_threshold": lambda: figures.f1_over_threshold(
+        [("a", np.array([0.1, 0.5, 1.0]), np.array([0.67, 0.8, 0.0]), 0.5)]
     ),
-    "f1_against": lambda: figures.f1_against([("int8", 9.3, 0.83), ("float32", 22.0, 0.84), ("ResNet-50", 1130.0, None)], "ms"),
-    "points of one place": lambda: figures.f1_against([(f"form {i}", 9.3, 0.83) for i in range(8)], "ms"),
+    "training_curves": lambda: figures.training_curves(
+        [0, 1, 2], {"training loss": [3.0, 2.0, 1.5]}, [None, 0.4, 0.6]
+    ),
+    "latency_by_threads": lambda: figures.latency_by_threads(
+        [
+            ("int8", [(1, 9.3, 10.1), (2, 5.2, 6.0)]),
+            ("ResNet-50", [(1, 1130.0, 1200.0)]),
+            ("other", []),
+        ]
+    ),
+    "f1_against": lambda: figures.f1_against(
+        [("int8", 9.3, 0.83), ("float32", 22.0, 0.84), ("ResNet-50", 1130.0, None)], "ms"
+    ),
+    "points of one place": lambda: figures.f1_against(
+        [(f"form {i}", 9.3, 0.83) for i in range(8)], "ms"
+    ),
     "nothing measured": lambda: figures.f1_against([("ResNet-50", None, None)], "ms"),
     "no epochs": lambda: figures.training_curves([], {}, []),
     "no times": lambda: figures.latency_by_threads([]),
@@ -173,7 +211,11 @@ def test_rare_classes_are_added_up_and_no_box_is_lost():
     matrix = np.random.default_rng(0).integers(0, 9, (n + 1, n + 1))
     matrix[7] += 100
     folded, names = figures._fold(matrix, [str(i) for i in range(n)])
-    assert folded.shape == (len(names) + 1, len(names) + 1) == (figures.MOST_CLASSES + 1, figures.MOST_CLASSES + 1)
+    assert (
+        folded.shape
+        == (len(names) + 1, len(names) + 1)
+        == (figures.MOST_CLASSES + 1, figures.MOST_CLASSES + 1)
+    )
     assert folded.sum() == matrix.sum()
     assert names[-1] == f"{n - figures.MOST_CLASSES + 1} others"
     assert folded[names.index("7"), -1] == matrix[7, -1]
@@ -196,7 +238,9 @@ class Balance(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag not in VOID:
             self.open.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.references += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "action")
+        ]
         self.ids += [value for name, value in attrs if name == "id"]
 
     def handle_endtag(self, tag):
@@ -205,7 +249,10 @@ class Balance(HTMLParser):
 
 def full_page(name: str = "cola-can") -> str:
     table = page.Table(
-        [page.Column("model"), page.Column("F1", "IoU 0.5")], [[name, 0.83149], ["ResNet-50", None]], "comparison", strong_row=0
+        [page.Column("model"), page.Column("F1", "IoU 0.5")],
+        [[name, 0.83149], ["ResNet-50", None]],
+        "comparison",
+        strong_row=0,
     )
     plot = page.Figure(FIGURES["no times"](), name, name)
     blocks = [
@@ -219,7 +266,9 @@ def full_page(name: str = "cola-can") -> str:
         page.Command(f"shelfcount count BUNDLE {name}"),
         page.Details(name, [table, page.Details("inner", [plot])]),
     ]
-    return page.render(name, [page.Section("", blocks), page.Section(name, [page.Note(name)])], lead=name)
+    return page.render(
+        name, [page.Section("", blocks), page.Section(name, [page.Note(name)])], lead=name
+    )
 
 
 def parsed(html: str) -> Balance:
@@ -234,7 +283,10 @@ def test_the_page_is_balanced_and_asks_nobody_for_anything():
     html = full_page()
     parser = parsed(html)
     inside = {f"#{i}" for i in parser.ids}
-    assert all(reference.startswith("data:image/") or reference in inside for reference in parser.references)
+    assert all(
+        reference.startswith("data:image/") or reference in inside
+        for reference in parser.references
+    )
     assert not re.search(r"https?://|@import|url\(", html)
     assert "default-src 'none'" in html
 
@@ -282,7 +334,9 @@ def test_values_are_shown(value, shown):
 
 
 def test_a_table_row_must_fit_its_columns():
-    with pytest.raises(ValueError, match="every row must have 1 values, got 2 in row 0 of the table 'counts'"):
+    with pytest.raises(
+        ValueError, match="every row must have 1 values, got 2 in row 0 of the table 'counts'"
+    ):
         page.Table([page.Column("class")], [["a", 1]], "counts")
 
 
@@ -298,16 +352,32 @@ def test_write_makes_the_folder_and_leaves_one_file(tmp_path):
 
 
 def test_markdown_says_the_same_without_the_pictures():
-    table = page.Table([page.Column("model"), page.Column("p50", "ms", 1)], [["int8 | small", 13.52], ["ResNet-50", None]], "In turn.")
+    table = page.Table(
+        [page.Column("model"), page.Column("p50", "ms", 1)],
+        [["int8 | small", 13.52], ["ResNet-50", None]],
+        "In turn.",
+    )
     blocks = [
         page.Cards([page.Card("F1", 0.83149, "at IoU 0.5")]),
         table,
         page.Facts({"seed": 7}),
         page.Details("More", [page.Note("<b>\nx")]),
     ]
-    text = page.markdown("Title", [page.Section("", blocks), page.Section("Plot", [page.Figure(b"", "A plot.", "plot")])], "Lead")
+    text = page.markdown(
+        "Title",
+        [page.Section("", blocks), page.Section("Plot", [page.Figure(b"", "A plot.", "plot")])],
+        "Lead",
+    )
     assert text.splitlines() == [
         *("# Title", "", "Lead", "", "- F1: 0.831 (at IoU 0.5)", ""),
-        *("| model | p50 ms |", "| --- | --- |", "| int8 \\| small | 13.5 |", "| ResNet-50 | not measured |", "", "In turn.", ""),
+        *(
+            "| model | p50 ms |",
+            "| --- | --- |",
+            "| int8 \\| small | 13.5 |",
+            "| ResNet-50 | not measured |",
+            "",
+            "In turn.",
+            "",
+        ),
         *("- seed: 7", "", "### More", "", "&lt;b> x", "", "## Plot", "", "*A plot.*"),
     ]

@@ -27,7 +27,13 @@ class Cooler:
     spec = ModelSpec("cooler", "none", ("cola", "tea", "water"), 128, 128, ())
 
     def detect(self, image: np.ndarray) -> Detections:
-        boxes = [[10, 10, 30, 50], [32, 10, 52, 50], [76, 10, 96, 50], [10, 70, 30, 110], [32, 70, 52, 110]]
+        boxes = [
+            [10, 10, 30, 50],
+            [32, 10, 52, 50],
+            [76, 10, 96, 50],
+            [10, 70, 30, 110],
+            [32, 70, 52, 110],
+        ]
         return Detections(boxes, [0, 0, 1, 2, 2], [0.9, 0.8, 0.7, 0.6, 0.5])
 
 
@@ -38,7 +44,12 @@ def one(photo: np.ndarray | Path = PHOTO) -> ShelfCount:
 
 def test_importing_shelfcount_loads_nothing_heavy() -> None:
     heavy = "import sys, shelfcount; print([m for m in ('numpy', 'cv2', 'torch', 'matplotlib', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", heavy], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
     with pytest.raises(AttributeError, match="module 'shelfcount' has no attribute 'counts'"):
         _ = shelfcount.counts  # type: ignore[attr-defined]
 
@@ -47,11 +58,20 @@ def test_one_photo() -> None:
     shelf = one()
     assert shelf.counts == {"cola": 2, "water": 2, "tea": 1}
     assert len(shelf) == 5
-    assert shelf.products()[2] == {"class": "tea", "score": 0.7, "box": [76.0, 10.0, 20.0, 40.0], "row": 0, "position": 2}
+    assert shelf.products()[2] == {
+        "class": "tea",
+        "score": 0.7,
+        "box": [76.0, 10.0, 20.0, 40.0],
+        "row": 0,
+        "position": 2,
+    }
     (gap,) = shelf.arrangement.gaps
     assert (gap.row, gap.after, gap.facings) == (0, 1, 1)
     first, *rest = repr(shelf).splitlines()
-    assert (first, rest[:3]) == ("photo 1: 5 products in 2 rows, 1 gap", ["  cola      2", "  water     2", "  tea       1"])
+    assert (first, rest[:3]) == (
+        "photo 1: 5 products in 2 rows, 1 gap",
+        ["  cola      2", "  water     2", "  tea       1"],
+    )
     # Noise is no photo of a shelf.
     assert rest[3:] == [f"  unfit: {advice}" for advice in shelf.advice] != []
     ((name, homography),) = shelf.placed
@@ -63,19 +83,26 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_counted(tmp_path: P
     good, missing = tmp_path / "<b>.png", tmp_path / "missing.jpg"
     write_photo(good, PHOTO)
     heard: list[tuple[int, int]] = []
-    counted = shelfcount.count([missing, good, PHOTO], Cooler(), progress=lambda *done: heard.append(done))
+    counted = shelfcount.count(
+        [missing, good, PHOTO], Cooler(), progress=lambda *done: heard.append(done)
+    )
     assert [shelf.name for shelf in counted] == [str(good), "photo 3"]
     assert counted.counts == {"cola": 4, "water": 4, "tea": 2}
     assert heard == [(1, 3), (2, 3), (3, 3)]
     assert repr(counted).splitlines()[0] == "10 products on 2 photos"
     assert "missing.jpg: cannot read photo" in repr(counted)
-    with pytest.raises(ShelfcountError, match=r"at least 1 photo that can be read, got 1 that cannot\n.*missing\.jpg"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"at least 1 photo that can be read, got 1 that cannot\n.*missing\.jpg",
+    ):
         shelfcount.count(missing, Cooler())
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
 def test_arrays_that_are_no_photos_are_refused(wrong: np.ndarray) -> None:
-    with pytest.raises(ShelfcountError, match=r"must be \(height, width, 3\) uint8 RGB, got \(4, 4"):
+    with pytest.raises(
+        ShelfcountError, match=r"must be \(height, width, 3\) uint8 RGB, got \(4, 4"
+    ):
         shelfcount.count(wrong, Cooler())
 
 
@@ -106,7 +133,10 @@ def test_against_a_plan(tmp_path: Path) -> None:
     write_plan(tmp_path / "plan.json", plan)
     (today,) = shelfcount.count(PHOTO, Changed())
     verdict = today.judge(tmp_path / "plan.json")
-    assert repr(verdict).splitlines() == ["photo 1: 80 % as planned", "  row 1: tea stands on 1 facing of water"]
+    assert repr(verdict).splitlines() == [
+        "photo 1: 80 % as planned",
+        "  row 1: tea stands on 1 facing of water",
+    ]
     assert verdict._repr_jpeg_()[:2] == b"\xff\xd8"
     content = json.loads(json.dumps(verdict.to_json()))
     assert content["photos"] == [{"path": "photo 1", "homography": np.eye(3).tolist()}]
@@ -116,7 +146,19 @@ def test_against_a_plan(tmp_path: Path) -> None:
 def test_pandas() -> None:
     counted = shelfcount.count([PHOTO, PHOTO], Cooler())
     table = counted.to_pandas()
-    assert table.columns.tolist() == ["photo", "class", "score", "x", "y", "w", "h", "row", "position", "facing", "level"]
+    assert table.columns.tolist() == [
+        "photo",
+        "class",
+        "score",
+        "x",
+        "y",
+        "w",
+        "h",
+        "row",
+        "position",
+        "facing",
+        "level",
+    ]
     assert table.groupby(["photo", "class"]).size().tolist() == [2, 1, 2, 2, 1, 2]
     assert table.loc[2, ["x", "y", "w", "h", "facing", "level"]].tolist() == [76, 10, 20, 40, 2, 0]
     assert counted[0].judge(counted[0].learn()).to_pandas().empty
@@ -133,13 +175,20 @@ def test_supervision() -> None:
     assert found["row"].tolist() == [0, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(("package", "method"), [("pandas", "to_pandas"), ("supervision", "to_supervision")])
-def test_what_is_not_installed_is_named(package: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("package", "method"), [("pandas", "to_pandas"), ("supervision", "to_supervision")]
+)
+def test_what_is_not_installed_is_named(
+    package: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named '{name}'")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(ShelfcountError, match=rf"{method}\(\) needs {package}.*No module named.*pip install {package}"):
+    with pytest.raises(
+        ShelfcountError,
+        match=rf"{method}\(\) needs {package}.*No module named.*pip install {package}",
+    ):
         getattr(one(), method)()
 
 
@@ -175,7 +224,16 @@ def test_the_verb_judges_several_photos_as_one_shelf(released: Path, tmp_path: P
         write_photo(tmp_path / name, part)
 
     def planogram(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "shelfcount.cli", "planogram", str(released), *arguments, "--plan", "plan.json"]
+        command = [
+            sys.executable,
+            "-m",
+            "shelfcount.cli",
+            "planogram",
+            str(released),
+            *arguments,
+            "--plan",
+            "plan.json",
+        ]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     learnt = planogram("left.png", "right.png", "--learn")

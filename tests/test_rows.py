@@ -97,7 +97,16 @@ def test_stacked_products_belong_to_the_row_they_rest_on(tilt: float, yaw: float
 
 
 def test_positions_run_left_to_right_and_stacks_bottom_to_top() -> None:
-    boxes = np.array([[100, 200, 150, 300], [0, 200, 50, 300], [102, 100, 152, 200], [200, 120, 260, 302], [0, 500, 60, 620]], float)
+    boxes = np.array(
+        [
+            [100, 200, 150, 300],
+            [0, 200, 50, 300],
+            [102, 100, 152, 200],
+            [200, 120, 260, 302],
+            [0, 500, 60, 620],
+        ],
+        float,
+    )
     placement = rows(boxes)
     assert placement.row.tolist() == [0, 0, 0, 0, 1]
     assert placement.position.tolist() == [1, 0, 2, 3, 0]
@@ -110,7 +119,9 @@ def test_aligned_facings_on_two_shelves_are_two_rows() -> None:
     assert rows(boxes).row.tolist() == [0] * 10 + [1] * 10
 
 
-@pytest.mark.parametrize(("boxes", "n_rows"), [([], 0), ([[5, 5, 20, 40]], 1), ([[5, 5, 5, 5], [5, 5, 5, 5]], 1)])
+@pytest.mark.parametrize(
+    ("boxes", "n_rows"), [([], 0), ([[5, 5, 20, 40]], 1), ([[5, 5, 5, 5], [5, 5, 5, 5]], 1)]
+)
 def test_none_one_and_sizeless_boxes(boxes: list[list[float]], n_rows: int) -> None:
     placement = rows(np.array(boxes, float).reshape(-1, 4))
     assert placement.n_rows == n_rows
@@ -125,11 +136,15 @@ def test_wrong_shape_is_refused() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 1000)] * 4), max_size=25))
 def test_any_boxes_get_rows_and_unique_positions(corners: list[tuple[int, int, int, int]]) -> None:
-    boxes = np.array([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners], float).reshape(-1, 4)
+    boxes = np.array(
+        [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners], float
+    ).reshape(-1, 4)
     placement = rows(boxes)
     assert set(placement.row) == set(range(placement.n_rows))
     for number in range(placement.n_rows):
-        assert sorted(placement.position[placement.row == number]) == list(range((placement.row == number).sum()))
+        assert sorted(placement.position[placement.row == number]) == list(
+            range((placement.row == number).sum())
+        )
 
 
 def test_the_order_and_the_scale_of_boxes_change_nothing() -> None:
@@ -146,7 +161,9 @@ def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
     content = json.loads((drinks / "train.json").read_text())
     level, crowded = [], 0
     for photo in content["images"]:
-        boxes = np.array([a["bbox"] for a in content["annotations"] if a["image_id"] == photo["id"]], float).reshape(-1, 4)
+        boxes = np.array(
+            [a["bbox"] for a in content["annotations"] if a["image_id"] == photo["id"]], float
+        ).reshape(-1, 4)
         boxes = box_math.xywh_to_xyxy(boxes)
         placement = rows(boxes)
         height = np.median(boxes[:, 3] - boxes[:, 1])
@@ -155,10 +172,14 @@ def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
             x, bottom = (own[:, 0] + own[:, 2]) / 2, own[:, 3]
             line = np.polyfit(x, bottom, 1) if len(own) > 2 else [0, np.median(bottom)]
             level.append(np.abs(bottom - np.polyval(line, x)).max() < 0.35 * height)
-            common = np.minimum(own[:, None, 2], own[None, :, 2]) - np.maximum(own[:, None, 0], own[None, :, 0])
+            common = np.minimum(own[:, None, 2], own[None, :, 2]) - np.maximum(
+                own[:, None, 0], own[None, :, 0]
+            )
             width = own[:, 2] - own[:, 0]
             beside = np.abs(bottom[:, None] - bottom[None]) < 0.5 * height
-            crowded += int(np.triu((common > 0.7 * np.minimum(width[:, None], width[None])) & beside, 1).sum())
+            crowded += int(
+                np.triu((common > 0.7 * np.minimum(width[:, None], width[None])) & beside, 1).sum()
+            )
     # The rows that are not level are stacks, about one in seventeen photos.
     assert np.mean(level) > 0.97
     assert crowded < 0.002 * len(content["annotations"])

@@ -37,7 +37,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Modu
     torch.manual_seed(0)
     net = build(SPEC.architecture, 2, SPEC.levels, 16).eval()
     folder = tmp_path_factory.mktemp("runs") / "run"
-    runs.save_run(folder, config.load(None, ["model.neck=16", "model.height=64", "model.width=96"]), SPEC, net)
+    runs.save_run(
+        folder, config.load(None, ["model.neck=16", "model.height=64", "model.width=96"]), SPEC, net
+    )
     return folder, net
 
 
@@ -51,11 +53,15 @@ def test_saved_run_loads_as_the_same_network(saved: tuple[Path, torch.nn.Module]
     image = np.random.default_rng(0).integers(0, 256, (100, 50, 3), np.uint8)
     loaded = runs.load_run(folder)
     assert loaded.spec == SPEC
-    for ours, theirs in zip(runs.TorchDetector(net, SPEC).heads(image), loaded.heads(image), strict=True):
+    for ours, theirs in zip(
+        runs.TorchDetector(net, SPEC).heads(image), loaded.heads(image), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_heads_have_a_row_an_anchor_and_a_column_a_class(saved: tuple[Path, torch.nn.Module]) -> None:
+def test_heads_have_a_row_an_anchor_and_a_column_a_class(
+    saved: tuple[Path, torch.nn.Module],
+) -> None:
     location, scores = runs.load_run(saved[0]).heads(np.zeros((64, 96, 3), np.uint8))
     # 8 x 12 places at stride 8 and 4 x 6 at stride 16.
     assert location.shape == (120, 4)
@@ -64,7 +70,10 @@ def test_heads_have_a_row_an_anchor_and_a_column_a_class(saved: tuple[Path, torc
 
 
 def test_pixels_span_minus_one_to_one() -> None:
-    torch.testing.assert_close(runs.normalise(torch.tensor([0, 255], dtype=torch.uint8)), torch.tensor([-127 / 127.5, 128 / 127.5]))
+    torch.testing.assert_close(
+        runs.normalise(torch.tensor([0, 255], dtype=torch.uint8)),
+        torch.tensor([-127 / 127.5, 128 / 127.5]),
+    )
 
 
 def test_other_threshold_takes_the_place_of_the_specs(saved: tuple[Path, torch.nn.Module]) -> None:
@@ -74,11 +83,15 @@ def test_other_threshold_takes_the_place_of_the_specs(saved: tuple[Path, torch.n
 
 def test_sources_come_back_absolute(run: Path) -> None:
     runs.write_sources(run, runs.Sources("here/train.json", corrections=(Path("c.json"),)))
-    assert runs.read_sources(run) == runs.Sources(str(Path("here/train.json").resolve()), corrections=(Path("c.json").resolve(),))
+    assert runs.read_sources(run) == runs.Sources(
+        str(Path("here/train.json").resolve()), corrections=(Path("c.json").resolve(),)
+    )
 
 
 def test_run_without_sources_says_which_options_to_give(run: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"'.*run' does not say where its photos lie .* Give --data and --val"):
+    with pytest.raises(
+        ShelfcountError, match=r"'.*run' does not say where its photos lie .* Give --data and --val"
+    ):
         runs.read_sources(run)
 
 
@@ -95,14 +108,19 @@ def test_run_without_sources_says_which_options_to_give(run: Path) -> None:
         ({"product_px": None}, "TypeError"),
     ],
 )
-def test_spec_with_a_wrong_field_is_refused_by_name(run: Path, change: dict[str, Any], said: str) -> None:
+def test_spec_with_a_wrong_field_is_refused_by_name(
+    run: Path, change: dict[str, Any], said: str
+) -> None:
     data = json.loads((run / "spec.json").read_text())
     (run / "spec.json").write_text(json.dumps({**data, **change}))
     with pytest.raises(ShelfcountError, match=rf"spec\.json'.*{said}"):
         runs.load_run(run)
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "cannot read"), ("[1]", "must hold an object, got list"), ("\udcff", "cannot read")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "cannot read"), ("[1]", "must hold an object, got list"), ("\udcff", "cannot read")],
+)
 def test_spec_that_is_no_object_is_refused_by_name(run: Path, text: str, said: str) -> None:
     (run / "spec.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ShelfcountError, match=rf"{said}|spec\.json"):
@@ -112,7 +130,8 @@ def test_spec_that_is_no_object_is_refused_by_name(run: Path, text: str, said: s
 def test_unfinished_run_says_how_to_finish_it(run: Path) -> None:
     (run / "spec.json").unlink()
     with pytest.raises(
-        ShelfcountError, match=r"not a finished run: it has no spec\.json\. Finish it with `shelfcount train \.\.\. --resume`"
+        ShelfcountError,
+        match=r"not a finished run: it has no spec\.json\. Finish it with `shelfcount train \.\.\. --resume`",
     ):
         runs.load_run(run)
 
@@ -131,18 +150,25 @@ def test_garbage_for_weights_is_refused_by_name(run: Path) -> None:
 def test_weights_of_another_model_are_refused(run: Path) -> None:
     data = json.loads((run / "spec.json").read_text())
     (run / "spec.json").write_text(json.dumps({**data, "classes": ["cola", "water", "juice"]}))
-    with pytest.raises(ShelfcountError, match=r"weights in '.*run' do not fit its spec\.json: (?s:.*)classify\.predict"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"weights in '.*run' do not fit its spec\.json: (?s:.*)classify\.predict",
+    ):
         runs.load_run(run)
 
 
 def test_the_run_behind_the_released_bundle_counts_as_the_bundle_does() -> None:
     release = Path(__file__).parents[1] / "export" / "release"
-    assert not (release / "drinks-float" / runs.SOURCES).exists(), "its paths would hold on one machine only"
+    assert not (release / "drinks-float" / runs.SOURCES).exists(), (
+        "its paths would hold on one machine only"
+    )
     detector, golden = runs.load_run(release / "drinks-float"), release / "drinks-int8" / "golden"
     promised = json.loads((golden / "golden.json").read_text())["photos"]
     same, counted = 0, 0
     for photo in promised:
-        found = Counter(detector.detect(read_photo(golden / photo["file"])).counts(detector.spec.classes))
+        found = Counter(
+            detector.detect(read_photo(golden / photo["file"])).counts(detector.spec.classes)
+        )
         same += (found & Counter(photo["counts"])).total()
         counted += (found | Counter(photo["counts"])).total()
     # The bundle was fine-tuned from it with int8's rounding, so most is alike; a run of other weights shares next to nothing.

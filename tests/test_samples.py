@@ -31,10 +31,25 @@ SOURCES = (
     "ios/Podfile",
 )
 READMES = ("android/README.md", "ios/README.md")
-SPEC = ModelSpec("tiny", "mobilenet_v2_050", ("cola", "tea"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),))
+SPEC = ModelSpec(
+    "tiny", "mobilenet_v2_050", ("cola", "tea"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),)
+)
 
 # Of the language, not of a library that would have to be looked up.
-SWIFT_ITSELF = {"Bool", "Decodable", "Data", "Dictionary", "Equatable", "Error", "Float", "Int", "LocalizedError", "Self", "String", "URL"}
+SWIFT_ITSELF = {
+    "Bool",
+    "Decodable",
+    "Data",
+    "Dictionary",
+    "Equatable",
+    "Error",
+    "Float",
+    "Int",
+    "LocalizedError",
+    "Self",
+    "String",
+    "URL",
+}
 
 
 def source(name: str) -> str:
@@ -50,8 +65,12 @@ def code(name: str) -> str:
 def fields_read(name: str) -> set[str]:
     """Names of JSON fields that a sample reads."""
     if name.endswith(".kt"):
-        return set(re.findall(r'\.get(?:Int|Double|String|JSONObject|JSONArray)\("(\w+)"\)', source(name)))
-    records = re.findall(r"^private struct \w+: Decodable \{\n(.*?)^\}", source(name), re.DOTALL | re.MULTILINE)
+        return set(
+            re.findall(r'\.get(?:Int|Double|String|JSONObject|JSONArray)\("(\w+)"\)', source(name))
+        )
+    records = re.findall(
+        r"^private struct \w+: Decodable \{\n(.*?)^\}", source(name), re.DOTALL | re.MULTILINE
+    )
     camel = re.findall(r"let `?(\w+)`?: ", "".join(records))
     return {re.sub("([A-Z])", lambda m: "_" + m[1].lower(), field) for field in camel}
 
@@ -60,7 +79,13 @@ def fields(document: Any) -> Iterator[str]:
     """Names of all fields in a JSON document, at any depth."""
     if isinstance(document, dict):
         yield from document
-    for part in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+    for part in (
+        document.values()
+        if isinstance(document, dict)
+        else document
+        if isinstance(document, list)
+        else ()
+    ):
         yield from fields(part)
 
 
@@ -95,19 +120,34 @@ def test_options_come_from_model_json(name: str) -> None:
 @pytest.mark.parametrize("name", ["android/GoldenTest.kt", "ios/GoldenTests.swift"])
 def test_golden_fields_are_written(name: str, golden_json: dict[str, Any]) -> None:
     read = fields_read(name)
-    assert read == {"score_threshold", "tolerance", "iou", "score", "photos", "file", "width", "height", "detections", "class", "box"}
+    assert read == {
+        "score_threshold",
+        "tolerance",
+        "iou",
+        "score",
+        "photos",
+        "file",
+        "width",
+        "height",
+        "detections",
+        "class",
+        "box",
+    }
     assert read <= set(fields(golden_json))
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"), [("android/ShelfCounter.kt", r"FORMAT = (\d+)"), ("ios/ShelfCounter.swift", r"known = (\d+)")]
+    ("name", "pattern"),
+    [("android/ShelfCounter.kt", r"FORMAT = (\d+)"), ("ios/ShelfCounter.swift", r"known = (\d+)")],
 )
 def test_format_is_the_one_written(name: str, pattern: str) -> None:
     assert re.findall(pattern, source(name)) == [str(FORMAT)]
 
 
 def test_one_version_of_mediapipe() -> None:
-    (gradle,) = re.findall(r'"com\.google\.mediapipe:tasks-vision:([\d.]+)"', source("android/build.gradle.kts"))
+    (gradle,) = re.findall(
+        r'"com\.google\.mediapipe:tasks-vision:([\d.]+)"', source("android/build.gradle.kts")
+    )
     (pod,) = re.findall(r"pod 'MediaPipeTasksVision', '([\d.]+)'", source("ios/Podfile"))
     (tested,) = re.findall(r"mediapipe==([\d.]+)", (ROOT / ".ci" / "consumers").read_text())
     assert gradle == pod
@@ -125,7 +165,9 @@ def test_brackets_balance(name: str) -> None:
                 opened.append(bracket)
             else:
                 assert opened, f"{name}:{number}: '{bracket}' closes nothing"
-                assert opened.pop() + bracket in ("()", "[]", "{}"), f"{name}:{number}: '{bracket}' closes another bracket"
+                assert opened.pop() + bracket in ("()", "[]", "{}"), (
+                    f"{name}:{number}: '{bracket}' closes another bracket"
+                )
     assert opened == []
 
 
@@ -140,7 +182,11 @@ def test_android_calls_were_looked_up() -> None:
     imported = {
         path
         for name in SOURCES[:2]
-        for path in re.findall(r"^import ((?:com\.google|androidx|android|org\.json)\.[\w.]+)", source(name), re.MULTILINE)
+        for path in re.findall(
+            r"^import ((?:com\.google|androidx|android|org\.json)\.[\w.]+)",
+            source(name),
+            re.MULTILINE,
+        )
     }
     platform = {"Context", "Bitmap", "RectF"}
     named = set(re.findall(r"`(\w+)`", source("android/README.md").split("## Checked against")[1]))
@@ -149,6 +195,8 @@ def test_android_calls_were_looked_up() -> None:
 
 def test_ios_calls_were_looked_up() -> None:
     text = code("ios/ShelfCounter.swift") + code("ios/GoldenTests.swift")
-    declared = set(re.findall(r"\b(?:struct|class) (\w+)", text)) | set(re.findall(r"^(?:@testable )?import (\w+)", text, re.MULTILINE))
+    declared = set(re.findall(r"\b(?:struct|class) (\w+)", text)) | set(
+        re.findall(r"^(?:@testable )?import (\w+)", text, re.MULTILINE)
+    )
     named = set(re.findall(r"`(\w+)`", source("ios/README.md").split("## Checked against")[1]))
     assert set(re.findall(r"\b[A-Z]\w+", text)) - declared - SWIFT_ITSELF - named == set()

@@ -22,10 +22,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(("products", "found"), [(0, 0), (10, 10), (300, 300), (500, 300)])
-def test_what_is_painted_is_found_up_to_the_most_that_a_file_gives(products: int, found: int) -> None:
+def test_what_is_painted_is_found_up_to_the_most_that_a_file_gives(
+    products: int, found: int
+) -> None:
     level = scaling.crafted_level()
     image = scaling.painted(416, products)
-    pixels = torch.from_numpy((image.astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy((image.astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE).permute(
+        2, 0, 1
+    )[None]
     with torch.no_grad():
         location, logits = scaling.Painted(5, scaling.CANDIDATES)(pixels)
     scores = logits.sigmoid()[0].numpy()
@@ -57,15 +61,21 @@ def test_a_bend_is_named_where_it_is() -> None:
         "From 10 to 1000 pixels the time grows 100.0 times (20 to 2,000 ms), with the power 1.00 of the pixels throughout: no bend."
     )
     # A side twice as long is four times the area.
-    assert "power 1.00 of the area throughout" in scaling.power_sentence(x, [v**2 for v in x], "pixels a side", "area", 2)
+    assert "power 1.00 of the area throughout" in scaling.power_sentence(
+        x, [v**2 for v in x], "pixels a side", "area", 2
+    )
     bent = scaling.power_sentence(x, (5.0, 5.0, 50.0), "pixels", "pixels")
     assert bent.endswith("It bends at 100: power 0.00 of the pixels before, 1.00 behind.")
     said = scaling.line_sentence([1, 10, 100], [920, 1100, 2900], "photo", "photos")
     assert said == (
         "The time fits 900 ms and 20 ms for each photo. It bends at 45 photos: below, the fixed part is most of it, above, the photos."
     )
-    assert "It would bend at 45 photos, beyond the 10 measured" in scaling.line_sentence([1, 10], [920, 1100], "photo", "photos")
-    assert scaling.line_sentence([1, 10], [19, 199], "photo", "photos").endswith("no bend in this range.")
+    assert "It would bend at 45 photos, beyond the 10 measured" in scaling.line_sentence(
+        [1, 10], [920, 1100], "photo", "photos"
+    )
+    assert scaling.line_sentence([1, 10], [19, 199], "photo", "photos").endswith(
+        "no bend in this range."
+    )
 
 
 def test_largest_tensor_of_the_released_file(released: Path) -> None:
@@ -102,14 +112,18 @@ def test_a_count_in_a_process_of_its_own(released: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["scaling.py", "--short", "--out", str(tmp_path)])
     assert scaling.main() == 0
     said = capsys.readouterr().out
     result = json.loads((tmp_path / "scaling.json").read_text())
     assert result["bundle"]["sha256"] == read_bundle(scaling.RELEASED).sha256
     for part in ("input_size", "classes", "products", "photo_size", "batch"):
-        assert [row["at"] for row in result[part]["rows"]] == sorted(row["at"] for row in result[part]["rows"])
+        assert [row["at"] for row in result[part]["rows"]] == sorted(
+            row["at"] for row in result[part]["rows"]
+        )
         assert " ".join(result[part]["says"]) in said
     # Pixels of 320 x 320 against 224 x 224.
     small, large = result["input_size"]["rows"]

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def photo() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32))
+    return torch.from_numpy(
+        np.random.default_rng(0).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,9 @@ def net(photo: torch.Tensor) -> FakeQuantized:
     return quantized
 
 
-def test_all_rounding_together_costs_more_than_the_worst_alone(net: FakeQuantized, photo: torch.Tensor) -> None:
+def test_all_rounding_together_costs_more_than_the_worst_alone(
+    net: FakeQuantized, photo: torch.Tensor
+) -> None:
     done: list[tuple[int, int]] = []
     everything, alone = sensitivity.by_step(net, [photo], lambda i, n: done.append((i, n)))
     assert [one.worst for one in alone] == sorted(one.worst for one in alone)
@@ -52,7 +56,9 @@ def test_the_step_that_was_spoilt_is_found(net: FakeQuantized, photo: torch.Tens
 
 def test_decibels_are_ten_a_power_of_ten() -> None:
     # Signal 1, noise 0.1: a hundredth of the power.
-    assert sensitivity._decibels(torch.ones(4), torch.full((4,), 1.1)) == pytest.approx(20, abs=1e-4)
+    assert sensitivity._decibels(torch.ones(4), torch.full((4,), 1.1)) == pytest.approx(
+        20, abs=1e-4
+    )
     assert sensitivity._decibels(torch.ones(4), torch.ones(4)) == sensitivity.FLAWLESS
 
 

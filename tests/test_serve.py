@@ -15,7 +15,9 @@ from shelfcount.deploy.bundle import write_bundle
 from shelfcount.deploy.serve import MIME_TYPES, open_server, page_folder
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
 
-SPEC = ModelSpec("tiny", "mobilenet_v2_050", ("cola", "tea"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),))
+SPEC = ModelSpec(
+    "tiny", "mobilenet_v2_050", ("cola", "tea"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),)
+)
 MODEL = b"TFL3 not read by the server" * 5
 PAGE = Path(__file__).parents[1] / "export" / "web"
 VENDOR = PAGE / "vendor" / "litert"
@@ -39,13 +41,21 @@ def port(bundle: Path) -> Iterator[int]:
         server.shutdown()
 
 
-def ask(port: int, path: str, method: str = "GET", headers: str = "") -> tuple[int, dict[str, str], bytes]:
+def ask(
+    port: int, path: str, method: str = "GET", headers: str = ""
+) -> tuple[int, dict[str, str], bytes]:
     """Status, header and body; the path goes out as it is, which clients of the standard library do not do."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, connection.makefile("rb") as answer:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        connection.makefile("rb") as answer,
+    ):
         connection.sendall(f"{method} {path} HTTP/1.0\r\n{headers}\r\n".encode())
         status = int(answer.readline().split()[1])
         lines = iter(answer.readline, b"\r\n")
-        header = {name.lower(): value.strip() for name, _, value in (line.decode().partition(":") for line in lines)}
+        header = {
+            name.lower(): value.strip()
+            for name, _, value in (line.decode().partition(":") for line in lines)
+        }
         return status, header, answer.read()
 
 
@@ -62,7 +72,9 @@ def ask(port: int, path: str, method: str = "GET", headers: str = "") -> tuple[i
         ("/bundle/model.tflite", "application/octet-stream"),
     ],
 )
-def test_page_and_bundle_are_given_with_their_types(port: int, bundle: Path, path: str, kind: str) -> None:
+def test_page_and_bundle_are_given_with_their_types(
+    port: int, bundle: Path, path: str, kind: str
+) -> None:
     status, header, body = ask(port, path)
     name = path.split("?")[0].strip("/") or "index.html"
     file = bundle / name.removeprefix("bundle/") if name.startswith("bundle/") else PAGE / name
@@ -109,7 +121,9 @@ def test_nothing_can_be_sent(port: int, method: str) -> None:
 
 
 def test_taken_port_is_said(port: int, bundle: Path) -> None:
-    with pytest.raises(ShelfcountError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*Choose another --port"):
+    with pytest.raises(
+        ShelfcountError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*Choose another --port"
+    ):
         open_server(bundle, PAGE, port=port)
 
 
@@ -140,18 +154,24 @@ def test_page_is_found() -> None:
 
 
 def test_every_file_has_a_type() -> None:
-    assert {Path(name).suffix for name in page_files()} - set(MIME_TYPES) == {""}, "only the licence has no suffix"
+    assert {Path(name).suffix for name in page_files()} - set(MIME_TYPES) == {""}, (
+        "only the licence has no suffix"
+    )
 
 
 def test_everything_is_stored_for_offline_use() -> None:
     listed = re.search(r"const FILES = \[(.*?)\]", (PAGE / "sw.js").read_text(), re.DOTALL)
     assert listed
     stored = set(re.findall(r'"([^"]+)"', listed[1]))
-    assert {name for name in stored if not name.startswith("bundle/")} == page_files() - NOT_STORED - {"index.html"} | {"./"}
+    assert {
+        name for name in stored if not name.startswith("bundle/")
+    } == page_files() - NOT_STORED - {"index.html"} | {"./"}
 
 
 def test_policy_closes_every_way_out() -> None:
-    policy = re.search(r'Content-Security-Policy"\s+content="([^"]+)"', (PAGE / "index.html").read_text())
+    policy = re.search(
+        r'Content-Security-Policy"\s+content="([^"]+)"', (PAGE / "index.html").read_text()
+    )
     assert policy
     rules = {name: sources for name, *sources in (rule.split() for rule in policy[1].split(";"))}
     assert rules["default-src"] == ["'none'"]
@@ -162,13 +182,25 @@ def test_policy_closes_every_way_out() -> None:
 
 def test_no_other_host_is_named() -> None:
     # The one address is the name of the SVG format, which nobody fetches.
-    own = [name for name in page_files() if not name.startswith("vendor/") and Path(name).suffix in (".html", ".js", ".css", ".svg")]
-    named = {found for name in own for found in re.findall(r"https?://[^\s\"')]+", (PAGE / name).read_text())}
+    own = [
+        name
+        for name in page_files()
+        if not name.startswith("vendor/") and Path(name).suffix in (".html", ".js", ".css", ".svg")
+    ]
+    named = {
+        found
+        for name in own
+        for found in re.findall(r"https?://[^\s\"')]+", (PAGE / name).read_text())
+    }
     assert named == {"http://www.w3.org/2000/svg"}
 
 
 def test_vendored_files_are_those_that_were_fetched() -> None:
     readme = (VENDOR / "README.md").read_text()
     listed = dict(re.findall(r"\| `([^`]+)` \| `([0-9a-f]{64})` \|", readme))
-    actual = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in VENDOR.iterdir() if path.suffix in (".js", ".wasm")}
+    actual = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in VENDOR.iterdir()
+        if path.suffix in (".js", ".wasm")
+    }
     assert listed == actual

@@ -24,7 +24,9 @@ def pictures(tmp_path_factory) -> list[Path]:
     for i in range(PHOTOS):
         coarse = np.random.default_rng(i).integers(0, 255, (8, 8, 3), np.uint8)
         paths.append(folder / f"{i:02}.jpg")
-        Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(paths[-1], quality=95)
+        Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(
+            paths[-1], quality=95
+        )
     return paths
 
 
@@ -35,7 +37,10 @@ def photo(path: Path, classes: list[int], group: str = "") -> Photo:
 
 def dataset(pictures: list[Path], groups: list[str] | None = None) -> Dataset:
     rng = np.random.default_rng(0)
-    photos = [photo(path, rng.integers(0, 3, 10).tolist(), groups[i] if groups else path.stem) for i, path in enumerate(pictures)]
+    photos = [
+        photo(path, rng.integers(0, 3, 10).tolist(), groups[i] if groups else path.stem)
+        for i, path in enumerate(pictures)
+    ]
     return Dataset(("a", "b", "c"), tuple(photos), name="shelf")
 
 
@@ -43,8 +48,15 @@ def paths(parts: dict[str, Dataset]) -> dict[str, set[Path]]:
     return {name: {p.path for p in part.photos} for name, part in parts.items()}
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=PHOTOS, max_size=PHOTOS).filter(lambda g: len(set(g)) >= 3), st.integers(0, 99))
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.sampled_from("abcdefgh"), min_size=PHOTOS, max_size=PHOTOS).filter(
+        lambda g: len(set(g)) >= 3
+    ),
+    st.integers(0, 99),
+)
 def test_every_photo_is_in_one_part_and_no_group_is_parted(pictures, groups, seed):
     parts = split(dataset(pictures, groups), SHARES, seed)
     assert list(parts) == list(SHARES)
@@ -68,7 +80,11 @@ def test_shares_and_classes_are_met(pictures):
 def test_seed_decides_and_order_does_not(pictures):
     whole = dataset(pictures)
     shuffled = whole.subset(np.random.default_rng(1).permutation(PHOTOS).tolist())
-    assert paths(split(whole, SHARES, 7)) == paths(split(whole, SHARES, 7)) == paths(split(shuffled, SHARES, 7))
+    assert (
+        paths(split(whole, SHARES, 7))
+        == paths(split(whole, SHARES, 7))
+        == paths(split(shuffled, SHARES, 7))
+    )
     assert paths(split(whole, SHARES, 7)) != paths(split(whole, SHARES, 8))
 
 
@@ -86,7 +102,13 @@ def test_near_duplicates_belong_together_and_so_do_chains(pictures, tmp_path):
     with Image.open(pictures[0]) as image:
         image.resize((70, 80)).save(tmp_path / "smaller.jpg", quality=50)
         image.point(lambda value: min(255, value + 12)).save(tmp_path / "lighter.png")
-    files = [pictures[0], pictures[1], tmp_path / "smaller.jpg", pictures[2], tmp_path / "lighter.png"]
+    files = [
+        pictures[0],
+        pictures[1],
+        tmp_path / "smaller.jpg",
+        pictures[2],
+        tmp_path / "lighter.png",
+    ]
     groups = ["a", "b", "c", "c", "d"]  # 3 is tied by group to 2, which looks like 0
     photos = tuple(photo(path, [0], group) for path, group in zip(files, groups, strict=True))
     labels = near_duplicate_groups(Dataset(("cola",), photos))
@@ -95,14 +117,20 @@ def test_near_duplicates_belong_together_and_so_do_chains(pictures, tmp_path):
 
 def test_a_photo_on_its_side_is_compared_upright(pictures, tmp_path):
     exif = Image.Exif()
-    exif[274] = 6  # to be turned by 90 degrees clockwise, so the stored picture is turned the other way
+    exif[274] = (
+        6  # to be turned by 90 degrees clockwise, so the stored picture is turned the other way
+    )
     with Image.open(pictures[0]) as image:
-        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "side.jpg", exif=exif, quality=95)
+        image.transpose(Image.Transpose.ROTATE_90).save(
+            tmp_path / "side.jpg", exif=exif, quality=95
+        )
     photos = (photo(pictures[0], []), photo(tmp_path / "side.jpg", []), photo(pictures[1], []))
     assert near_duplicate_groups(Dataset((), photos)).tolist() == [0, 0, 1]
 
 
-@pytest.mark.parametrize("shares", [{}, {"train": 0.7, "val": 0.2}, {"train": 1.2, "val": -0.2}, {"train": float("nan")}])
+@pytest.mark.parametrize(
+    "shares", [{}, {"train": 0.7, "val": 0.2}, {"train": 1.2, "val": -0.2}, {"train": float("nan")}]
+)
 def test_shares_must_sum_to_one(pictures, shares):
     with pytest.raises(ShelfcountError, match=r"shares must be above 0 and sum to 1, got \{"):
         split(dataset(pictures), shares, 0)
@@ -110,7 +138,9 @@ def test_shares_must_sum_to_one(pictures, shares):
 
 def test_too_few_groups_are_an_error(pictures):
     groups = ["one", "two"] * (PHOTOS // 2)
-    with pytest.raises(ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 40 photos"):
+    with pytest.raises(
+        ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 40 photos"
+    ):
         split(dataset(pictures, groups), SHARES, 0)
 
 
@@ -125,7 +155,9 @@ def test_drinks_near_duplicates_are_found_and_lie_in_one_split(drinks):
     pairs = 0
     for part in parts.values():
         pairs += len(part) - len(set(near_duplicate_groups(part).tolist()))
-    whole = Dataset(parts["train"].classes, tuple(p for part in parts.values() for p in part.photos))
+    whole = Dataset(
+        parts["train"].classes, tuple(p for part in parts.values() for p in part.photos)
+    )
     assert pairs == len(whole) - len(set(near_duplicate_groups(whole).tolist())) == 3
 
 
@@ -148,6 +180,11 @@ def test_shuffled_parts_of_two_seeds_share_what_chance_gives() -> None:
 
 def test_shuffled_leaves_no_part_without_photos() -> None:
     for seed in range(20):
-        assert all(len(part) for part in shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 2]), SHARES, seed).values())
-    with pytest.raises(ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 8 photos"):
+        assert all(
+            len(part)
+            for part in shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 2]), SHARES, seed).values()
+        )
+    with pytest.raises(
+        ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 8 photos"
+    ):
         shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 1]), SHARES, 0)

@@ -31,7 +31,15 @@ class Shapes:
     """Finds red and green shapes of a brightness above 100: exact, as long as there is light."""
 
     # Its classes are in another order than the data's.
-    spec = ModelSpec("shapes", "a", ("green", "red"), 64, 64, (AnchorLevel(8, ((20.0, 10.0),)),), score_threshold=0.05)
+    spec = ModelSpec(
+        "shapes",
+        "a",
+        ("green", "red"),
+        64,
+        64,
+        (AnchorLevel(8, ((20.0, 10.0),)),),
+        score_threshold=0.05,
+    )
 
     def __init__(self, score: float = 0.9) -> None:
         self.score = score
@@ -39,7 +47,9 @@ class Shapes:
     def detect(self, image: np.ndarray) -> Detections:
         boxes, classes = [], []
         for c, channel in enumerate((1, 0)):
-            lit = (image[:, :, channel].astype(int) - image[:, :, 1 - channel] > 100).astype(np.uint8)
+            lit = (image[:, :, channel].astype(int) - image[:, :, 1 - channel] > 100).astype(
+                np.uint8
+            )
             _, _, stats, _ = cv2.connectedComponentsWithStats(lit)
             boxes += [[x, y, x + w, y + h] for x, y, w, h, area in stats[1:] if area > 20]
             classes += [c] * (len(boxes) - len(classes))
@@ -53,21 +63,36 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for i, (make, model) in enumerate((("Google", "Pixel 4"), ("Google", "Pixel 4"), ("", ""))):
         image = np.zeros((220, 220, 3), np.uint8)
         for (left, top, right, bottom), c in PRODUCTS:
-            center, axes = ((left + right - 1) / 2, (top + bottom - 1) / 2), ((right - left) / 2, (bottom - top) / 2)
+            center, axes = (
+                ((left + right - 1) / 2, (top + bottom - 1) / 2),
+                ((right - left) / 2, (bottom - top) / 2),
+            )
             y, x = np.mgrid[:220, :220]
-            image[((x - center[0]) / axes[0]) ** 2 + ((y - center[1]) / axes[1]) ** 2 <= 1] = COLOURS[c]
+            image[((x - center[0]) / axes[0]) ** 2 + ((y - center[1]) / axes[1]) ** 2 <= 1] = (
+                COLOURS[c]
+            )
         path = folder / f"{i}.png"
         write_photo(path, image)
         if make:
             exif = Image.Exif()
             exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = make, model
             Image.open(path).save(path, exif=exif)
-        photos.append(Photo(path, 220, 220, Detections([box for box, _ in PRODUCTS], [c for _, c in PRODUCTS])))
+        photos.append(
+            Photo(
+                path, 220, 220, Detections([box for box, _ in PRODUCTS], [c for _, c in PRODUCTS])
+            )
+        )
     return Dataset(NAMES, tuple(photos), name="shapes.json")
 
 
-def study(shelf: Dataset, names: str, strengths: str = "", detector: Shapes | None = None) -> stress.Study:
-    return stress.measure([stress.Subject("shapes", detector or Shapes(), 0.5)], shelf, *stress.chosen(names, strengths))
+def study(
+    shelf: Dataset, names: str, strengths: str = "", detector: Shapes | None = None
+) -> stress.Study:
+    return stress.measure(
+        [stress.Subject("shapes", detector or Shapes(), 0.5)],
+        shelf,
+        *stress.chosen(names, strengths),
+    )
 
 
 def test_what_only_moves_is_kept(shelf: Dataset) -> None:
@@ -75,14 +100,18 @@ def test_what_only_moves_is_kept(shelf: Dataset) -> None:
     for condition in ("tilt", "yaw", "pitch"):
         for strength in (1, 3):
             figures = result.figures(condition, strength, 0)
-            assert figures == stress.Figures(f1=1.0, lost=0.0, lost_error=0.0, count_error=0.0, consistency=1.0)
+            assert figures == stress.Figures(
+                f1=1.0, lost=0.0, lost_error=0.0, count_error=0.0, consistency=1.0
+            )
 
 
 def test_what_the_light_takes_is_lost(shelf: Dataset) -> None:
     # 255 less 5 stops is sRGB 50, below the 100 that the detector wants; less one stop it is 188.
     result = study(shelf, "dark", "1,5")
     assert result.figures("dark", 1, 0).f1 == 1
-    assert result.figures("dark", 5, 0) == stress.Figures(f1=0.0, lost=1.0, lost_error=0.0, count_error=1.0, consistency=0.0)
+    assert result.figures("dark", 5, 0) == stress.Figures(
+        f1=0.0, lost=1.0, lost_error=0.0, count_error=1.0, consistency=0.0
+    )
     summary = result.summary(CONDITIONS["dark"], 0)
     # Mean of 0 and 1; 0.05 of the way from 1 EV to 5 EV.
     assert (summary.lost, summary.holds_to) == (0.5, pytest.approx(1.2))
@@ -101,7 +130,13 @@ def test_the_weakest_condition_comes_first(shelf: Dataset) -> None:
     assert [c["name"] for c in listed["conditions"]] == ["dark", "tilt"]
     (step,) = listed["conditions"][0]["strengths"]
     assert (step["strength"], step["value"], step["products"]) == (5, 5, 9)
-    assert step["detectors"][0] == {"f1": 0.0, "lost": 1.0, "lost_error": 0.0, "count_error": 1.0, "consistency": 0.0}
+    assert step["detectors"][0] == {
+        "f1": 0.0,
+        "lost": 1.0,
+        "lost_error": 0.0,
+        "count_error": 1.0,
+        "consistency": 0.0,
+    }
     json.dumps(listed)
 
 
@@ -131,7 +166,10 @@ def test_the_standard_error_is_that_of_drawing_photos() -> None:
     photos = Dataset(NAMES, tuple(Photo(Path(f"{i}.jpg"), 400, 20, truth) for i in range(30)))
     found = [truth[rng.random(20) < rng.uniform(0.3, 0.9)] for _ in photos.photos]
     result = score(photos, found, 0.0, average_precision=False)
-    hits, counted = np.array([p.score.tp for p in result.photos]), np.array([p.score.truth + p.score.found for p in result.photos])
+    hits, counted = (
+        np.array([p.score.tp for p in result.photos]),
+        np.array([p.score.truth + p.score.found for p in result.photos]),
+    )
     drawn = rng.integers(0, 30, (4000, 30))
     bootstrap = (2 * hits[drawn].sum(axis=1) / counted[drawn].sum(axis=1)).std()
     assert stress._standard_error(stress.influence(result)) == pytest.approx(bootstrap, rel=0.06)
@@ -139,14 +177,23 @@ def test_the_standard_error_is_that_of_drawing_photos() -> None:
 
 def test_figures_by_phone(shelf: Dataset) -> None:
     result = study(shelf, "dark", "1").to_json()
-    assert result["phones"] == [{"phone": "Google Pixel 4", "photos": 2, "products": 6, "detectors": [{"f1": 1.0, "count_error": 0.0}]}]
+    assert result["phones"] == [
+        {
+            "phone": "Google Pixel 4",
+            "photos": 2,
+            "products": 6,
+            "detectors": [{"f1": 1.0, "count_error": 0.0}],
+        }
+    ]
 
 
 def test_lists_are_read_and_refused() -> None:
     conditions, strengths = stress.chosen("yaw, glare,yaw", "4,2")
     assert ([c.name for c in conditions], strengths) == (["yaw", "glare"], (2, 4))
     assert len(stress.chosen("", "")[0]) == len(CONDITIONS)
-    with pytest.raises(ShelfcountError, match=r"conditions must be among dark, bright, .*; got 'glair'"):
+    with pytest.raises(
+        ShelfcountError, match=r"conditions must be among dark, bright, .*; got 'glair'"
+    ):
         stress.chosen("glair", "")
     with pytest.raises(ShelfcountError, match="strengths must be among 1, 2, 3, 4, 5; got '0'"):
         stress.chosen("", "3,0")
@@ -159,7 +206,10 @@ def test_photos_are_drawn_evenly(shelf: Dataset) -> None:
 
 def test_a_detector_is_given_once(shelf: Dataset) -> None:
     twice = [stress.Subject("shapes", Shapes(), 0.5)] * 2
-    with pytest.raises(ShelfcountError, match=re.escape("each detector must be given once, got ['shapes', 'shapes']")):
+    with pytest.raises(
+        ShelfcountError,
+        match=re.escape("each detector must be given once, got ['shapes', 'shapes']"),
+    ):
         stress.measure(twice, shelf, *stress.chosen("dark", "1"))
 
 
@@ -173,7 +223,9 @@ def test_the_fix_is_a_config_that_training_reads(tmp_path: Path) -> None:
 
 
 def test_unknown_conditions_are_refused_by_the_config() -> None:
-    with pytest.raises(ShelfcountError, match=r"augment.conditions: 'glair' is none of dark, bright, .*"):
+    with pytest.raises(
+        ShelfcountError, match=r"augment.conditions: 'glair' is none of dark, bright, .*"
+    ):
         config.load(changes=['augment.conditions=["glair"]'])
 
 
@@ -181,7 +233,13 @@ def test_the_page_says_what_was_found(shelf: Dataset, tmp_path: Path) -> None:
     result = study(shelf, "tilt,dark", "1,5")
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a server", "seed": 0}
     stress_page.write_page(
-        result, {**result.to_json(), "data": {"name": "shapes.json", "fingerprint": "f" * 64}, "stamp": stamp}, tmp_path / "p.html"
+        result,
+        {
+            **result.to_json(),
+            "data": {"name": "shapes.json", "fingerprint": "f" * 64},
+            "stamp": stamp,
+        },
+        tmp_path / "p.html",
     )
     page = " ".join((tmp_path / "p.html").read_text().split())
     assert "F1 falls most under too dark (−50.0 points on average)." in page
@@ -197,26 +255,53 @@ def test_the_picture_has_a_row_for_each_condition_and_detector(shelf: Dataset) -
     heights = []
     for names in ("dark", "dark,tilt"):
         result = stress.measure(subjects, shelf, *stress.chosen(names, "1,5")).to_json()
-        heights.append(cv2.imdecode(np.frombuffer(stress_page.picture(result), np.uint8), cv2.IMREAD_COLOR).shape[0])
+        heights.append(
+            cv2.imdecode(
+                np.frombuffer(stress_page.picture(result), np.uint8), cv2.IMREAD_COLOR
+            ).shape[0]
+        )
     assert heights[1] > heights[0]
 
 
 def test_what_the_page_says_in_words() -> None:
-    assert (stress_page.points(-0.2174), stress_page.points(0.001), stress_page.points(-0.0002)) == ("−21.7", "+0.1", "0.0")
+    assert (
+        stress_page.points(-0.2174),
+        stress_page.points(0.001),
+        stress_page.points(-0.0002),
+    ) == ("−21.7", "+0.1", "0.0")
     assert stress_page.points(None) == "not measured"
     condition = {"strengths": [{"value": 300}, {"value": 3}]}
     said = [
-        stress_page.holds({"holds_to": to, "holds_never": never}, condition) for to, never in ((4448.7, False), (None, False), (None, True))
+        stress_page.holds({"holds_to": to, "holds_never": never}, condition)
+        for to, never in ((4448.7, False), (None, False), (None, True))
     ]
     assert said == ["to 4,449", "beyond 3", "not even at 300"]
 
 
 @pytest.mark.slow
-def test_the_verb_on_the_released_bundle(drinks: Path, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verb_on_the_released_bundle(
+    drinks: Path, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs = [
-        f"--{kind}={tmp_path / name}" for kind, name in (("json", "s.json"), ("html", "s.html"), ("picture", "s.png"), ("fix", "s.toml"))
+        f"--{kind}={tmp_path / name}"
+        for kind, name in (
+            ("json", "s.json"),
+            ("html", "s.html"),
+            ("picture", "s.png"),
+            ("fix", "s.toml"),
+        )
     ]
-    arguments = ["stress", str(released), "--data", str(drinks / "val.json"), "--photos", "2", "--conditions", "warm,uneven", *outputs]
+    arguments = [
+        "stress",
+        str(released),
+        "--data",
+        str(drinks / "val.json"),
+        "--photos",
+        "2",
+        "--conditions",
+        "warm,uneven",
+        *outputs,
+    ]
     monkeypatch.setattr(sys, "argv", ["shelfcount", *arguments])
     cli.app(standalone_mode=False)
     result = json.loads((tmp_path / "s.json").read_text())

@@ -6,7 +6,14 @@ import pytest
 
 from shelfcount.data import formats
 from shelfcount.data.products import MOST_CLASSES, SHAPES, VARIANTS, products, sprite
-from shelfcount.data.shelf_plane import BACKGROUNDS, CM_PER_FACING, Layout, ShelfParams, lay_out, paint
+from shelfcount.data.shelf_plane import (
+    BACKGROUNDS,
+    CM_PER_FACING,
+    Layout,
+    ShelfParams,
+    lay_out,
+    paint,
+)
 from shelfcount.data.synthetic import LEAST_IGNORED, LEAST_VISIBLE, Scene, generate, render, views
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.boxes import iou
@@ -35,7 +42,10 @@ def test_the_largest_catalogue_has_distinct_names_of_all_kinds():
 
 def test_a_small_catalogue_starts_a_larger_one_and_holds_look_alikes():
     assert products(60)[:20] == products(20)
-    brands = {(p.brand, p.thing): {q.kind for q in CATALOGUE if (q.brand, q.thing) == (p.brand, p.thing)} for p in CATALOGUE}
+    brands = {
+        (p.brand, p.thing): {q.kind for q in CATALOGUE if (q.brand, q.thing) == (p.brand, p.thing)}
+        for p in CATALOGUE
+    }
     assert max(len(kinds) for kinds in brands.values()) > 1
 
 
@@ -65,7 +75,16 @@ def test_same_seed_same_scene_and_another_seed_another():
 
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_truth_lies_in_the_photo_and_has_size(background):
-    params = ShelfParams(width=256, height=320, rows=(2, 4), facings=(5, 12), background=background, occlusion=0.5, yaw=40, tilt=20)
+    params = ShelfParams(
+        width=256,
+        height=320,
+        rows=(2, 4),
+        facings=(5, 12),
+        background=background,
+        occlusion=0.5,
+        yaw=40,
+        tilt=20,
+    )
     scene = render(CATALOGUE, params, np.random.default_rng(3))
     assert scene.image.shape == (320, 256, 3)
     assert scene.image.dtype == np.uint8
@@ -90,12 +109,19 @@ def _placed(params: ShelfParams, seed: int) -> tuple[Layout, list[Scene]]:
 def test_the_number_of_boxes_is_what_was_placed_where_nothing_is_hidden():
     params = ShelfParams(width=640, height=480, back_row=0, occlusion=0, yaw=5, facings=(10, 10))
     layout, scenes = _placed(params, 5)
-    found = {int(i): int(c) for s in scenes for i, c in zip(s.items, s.truth.classes, strict=True) if not s.truth.ignore[s.items == i][0]}
+    found = {
+        int(i): int(c)
+        for s in scenes
+        for i, c in zip(s.items, s.truth.classes, strict=True)
+        if not s.truth.ignore[s.items == i][0]
+    }
     assert found == {i: item.product for i, item in enumerate(layout.items)}
 
 
 def test_products_behind_the_front_row_are_marked_ignore():
-    params = ShelfParams(width=640, height=480, back_row=1, occlusion=0, gap=0.3, yaw=5, facings=(10, 10))
+    params = ShelfParams(
+        width=640, height=480, back_row=1, occlusion=0, gap=0.3, yaw=5, facings=(10, 10)
+    )
     layout, scenes = _placed(params, 6)
     for scene in scenes:
         behind = np.array([layout.items[i].layer < 0 for i in scene.items])
@@ -107,14 +133,21 @@ def test_products_behind_the_front_row_are_marked_ignore():
 def test_hulls_and_areas_are_those_of_the_painted_pixels():
     params = ShelfParams(back_row=0, occlusion=0, stacked=0, background="white")
     layout = lay_out(CATALOGUE, params, 60, np.random.default_rng(2))
-    plane = paint(layout, CATALOGUE, params, (-5, -5, 65, layout.height + 5), 4.0, np.random.default_rng(2))
+    plane = paint(
+        layout, CATALOGUE, params, (-5, -5, 65, layout.height + 5), 4.0, np.random.default_rng(2)
+    )
     shown = np.bincount(plane.owner.ravel(), minlength=len(layout.items) + 1)[1:]
     whole = np.flatnonzero(shown == plane.areas)
     assert len(whole) >= 3
     for item in whole:
         y, x = np.nonzero(plane.owner == item + 1)
         hull = plane.hulls[item]
-        assert (*hull.min(axis=0), *hull.max(axis=0)) == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        assert (*hull.min(axis=0), *hull.max(axis=0)) == (
+            x.min(),
+            y.min(),
+            x.max() + 1,
+            y.max() + 1,
+        )
 
 
 def test_the_homography_takes_a_product_to_its_box():
@@ -122,20 +155,29 @@ def test_the_homography_takes_a_product_to_its_box():
     overlaps = []
     for scene in _scenes(3, params):
         boxes = scene.truth.boxes
-        inside = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < (480, 360)).all(axis=1) & ~scene.truth.ignore
-        overlaps.append(np.diag(iou(_mapped(scene.plane_boxes[inside], scene.homography), boxes[inside])))
+        inside = (
+            (boxes[:, :2] > 0).all(axis=1)
+            & (boxes[:, 2:] < (480, 360)).all(axis=1)
+            & ~scene.truth.ignore
+        )
+        overlaps.append(
+            np.diag(iou(_mapped(scene.plane_boxes[inside], scene.homography), boxes[inside]))
+        )
     # Not 1, and no tilt here: the box of a turned rectangle is larger than that of the product in it.
     assert np.concatenate(overlaps).min() > 0.9
 
 
 def test_one_product_in_two_views_is_one_place_of_the_plane():
-    params = ShelfParams(width=480, height=360, facings=(8, 8), rows=(2, 2), yaw=15, pitch=0, tilt=0)
+    params = ShelfParams(
+        width=480, height=360, facings=(8, 8), rows=(2, 2), yaw=15, pitch=0, tilt=0
+    )
     first, second, third = views(CATALOGUE, params, np.random.default_rng(4), 3)
     for a, b in ((first, second), (second, third)):
         common = np.intersect1d(a.items, b.items)
         in_a, in_b = (np.array([np.flatnonzero(s.items == i)[0] for i in common]) for s in (a, b))
         whole = [
-            (s.truth.boxes[at][:, :2] > 0).all(axis=1) & (s.truth.boxes[at][:, 2:] < (480, 360)).all(axis=1)
+            (s.truth.boxes[at][:, :2] > 0).all(axis=1)
+            & (s.truth.boxes[at][:, 2:] < (480, 360)).all(axis=1)
             for s, at in ((a, in_a), (b, in_b))
         ]
         in_a, in_b = in_a[whole[0] & whole[1]], in_b[whole[0] & whole[1]]
@@ -143,16 +185,32 @@ def test_one_product_in_two_views_is_one_place_of_the_plane():
         np.testing.assert_array_equal(a.truth.classes[in_a], b.truth.classes[in_b])
         between = b.homography @ np.linalg.inv(a.homography)
         centres = (a.plane_boxes[in_a][:, :2] + a.plane_boxes[in_a][:, 2:]).astype(np.float64) / 2
-        photo_a, photo_b = (cv2.perspectiveTransform(centres[None], s.homography)[0] for s in (a, b))
-        np.testing.assert_allclose(cv2.perspectiveTransform(photo_a[None], between)[0], photo_b, atol=0.01)
+        photo_a, photo_b = (
+            cv2.perspectiveTransform(centres[None], s.homography)[0] for s in (a, b)
+        )
+        np.testing.assert_allclose(
+            cv2.perspectiveTransform(photo_a[None], between)[0], photo_b, atol=0.01
+        )
         # The truth boxes obey it too; exactly so only while verticals stay vertical, so no pitch and tilt here.
         moved = _mapped(a.truth.boxes[in_a], between)
-        gap = (moved[:, :2] + moved[:, 2:]) / 2 - (b.truth.boxes[in_b][:, :2] + b.truth.boxes[in_b][:, 2:]) / 2
+        gap = (moved[:, :2] + moved[:, 2:]) / 2 - (
+            b.truth.boxes[in_b][:, :2] + b.truth.boxes[in_b][:, 2:]
+        ) / 2
         assert np.abs(gap).max() < 2
 
 
 def test_views_agree_pixel_by_pixel_where_they_overlap():
-    params = ShelfParams(width=320, height=240, facings=(6, 6), rows=(2, 2), yaw=10, light=0, noise=0, blur=0, jpeg=100)
+    params = ShelfParams(
+        width=320,
+        height=240,
+        facings=(6, 6),
+        rows=(2, 2),
+        yaw=10,
+        light=0,
+        noise=0,
+        blur=0,
+        jpeg=100,
+    )
     a, b = views(CATALOGUE, params, np.random.default_rng(4), 2)
     warped = cv2.warpPerspective(a.image, b.homography @ np.linalg.inv(a.homography), (320, 240))
     seen = warped.any(axis=2)
@@ -180,7 +238,13 @@ def test_rows_are_ordered_by_y_and_positions_by_x():
 
 def test_density_raises_the_number_of_boxes():
     few, many = (
-        np.mean([len(s.truth) for s in _scenes(4, ShelfParams(width=320, height=256, rows=(3, 3), facings=(n, n)))]) for n in (5, 20)
+        np.mean(
+            [
+                len(s.truth)
+                for s in _scenes(4, ShelfParams(width=320, height=256, rows=(3, 3), facings=(n, n)))
+            ]
+        )
+        for n in (5, 20)
     )
     assert many > 2 * few
 
@@ -222,11 +286,23 @@ def test_views_out_of_range(catalogue, n, overlap, message):
 def test_generated_photos_depend_on_seed_and_number_only(tmp_path):
     steps = []
     generate(tmp_path / "few", photos=2, classes=8, seed=7, params=SMALL)
-    more = generate(tmp_path / "more", photos=5, classes=8, seed=7, params=SMALL, workers=2, progress=lambda *s: steps.append(s))
+    more = generate(
+        tmp_path / "more",
+        photos=5,
+        classes=8,
+        seed=7,
+        params=SMALL,
+        workers=2,
+        progress=lambda *s: steps.append(s),
+    )
     other = generate(tmp_path / "other", photos=1, classes=8, seed=8, params=SMALL)
     for name in ("00000.jpg", "00001.jpg"):
-        assert (tmp_path / "few/images" / name).read_bytes() == (tmp_path / "more/images" / name).read_bytes()
-    assert (tmp_path / "few/images/00000.jpg").read_bytes() != (tmp_path / "other/images/00000.jpg").read_bytes()
+        assert (tmp_path / "few/images" / name).read_bytes() == (
+            tmp_path / "more/images" / name
+        ).read_bytes()
+    assert (tmp_path / "few/images/00000.jpg").read_bytes() != (
+        tmp_path / "other/images/00000.jpg"
+    ).read_bytes()
     assert steps == [(i, 5) for i in range(1, 6)]
     assert len(more.classes) == 8
     assert other.classes == more.classes
@@ -258,7 +334,8 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"photos": 0}, "photos of at least 1, got 0"), ({"seed": -1}, "seed of at least 0, got -1")]
+    ("wrong", "message"),
+    [({"photos": 0}, "photos of at least 1, got 0"), ({"seed": -1}, "seed of at least 0, got -1")],
 )
 def test_generate_out_of_range(tmp_path, wrong, message):
     with pytest.raises(ShelfcountError, match=message):

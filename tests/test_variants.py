@@ -33,7 +33,9 @@ def test_weights_of_a_file_are_those_of_the_network(released: Path) -> None:
         for name in weights.keys():  # noqa: SIM118
             shape = weights.get_slice(name).get_shape()
             if len(shape) == 4:
-                expected += (int(np.prod(shape)) + shape[0]) * (levels if name.startswith(("classify.", "locate.")) else 1)
+                expected += (int(np.prod(shape)) + shape[0]) * (
+                    levels if name.startswith(("classify.", "locate.")) else 1
+                )
     assert variants.count_parameters((released / RAW_MODEL).read_bytes()) == expected
     assert variants.count_parameters((released / "model.tflite").read_bytes()) == expected
 
@@ -41,7 +43,11 @@ def test_weights_of_a_file_are_those_of_the_network(released: Path) -> None:
 def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) -> None:
     bundle = read_bundle(released)
     (only,), dropped = variants.of_bundle(bundle, None, tmp_path, quiet)
-    assert (only.key, only.name, only.path) == ("phone LiteRT int8", "mobilenet_v2_fused 416 x 416", released / "model.tflite")
+    assert (only.key, only.name, only.path) == (
+        "phone LiteRT int8",
+        "mobilenet_v2_fused 416 x 416",
+        released / "model.tflite",
+    )
     assert only.bytes == bundle.model_bytes
     assert only.start == bundle.spec.provenance["start"]
     assert dropped == []
@@ -50,16 +56,26 @@ def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) 
 
 
 def test_a_baseline_that_is_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match=r"--baseline must be a run or bundle folder, or 'resnet50'.*, got 'resnet51'"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"--baseline must be a run or bundle folder, or 'resnet50'.*, got 'resnet51'",
+    ):
         variants.of_baseline("resnet51", ("cola",), tmp_path, quiet)
 
 
-def test_the_run_it_was_fine_tuned_from_may_have_its_own_threshold(released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_it_was_fine_tuned_from_may_have_its_own_threshold(
+    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(variants, "_of_run", lambda role, run, *_: ([run], []))
     bundle, run = read_bundle(released), tmp_path / "floats"
     run.mkdir()
-    (run / "spec.json").write_text(json.dumps(replace(bundle.spec, score_threshold=0.125).to_json()))
-    with pytest.raises(ShelfcountError, match=r"--run must be the run .*; their score_threshold differ: .* 0.125 in '.*floats'"):
+    (run / "spec.json").write_text(
+        json.dumps(replace(bundle.spec, score_threshold=0.125).to_json())
+    )
+    with pytest.raises(
+        ShelfcountError,
+        match=r"--run must be the run .*; their score_threshold differ: .* 0.125 in '.*floats'",
+    ):
         variants.of_bundle(bundle, run, tmp_path, quiet)
     start = {"start": "floats/model.safetensors (301 of 301 tensors)"}
     tuned = replace(bundle, spec=replace(bundle.spec, provenance=start))
@@ -72,20 +88,35 @@ def test_a_run_of_another_model_is_refused(bundle: Path, overfit, tmp_path: Path
     shutil.copytree(overfit.run, other)
     spec = json.loads((other / "spec.json").read_text())
     (other / "spec.json").write_text(json.dumps({**spec, "score_threshold": 0.125}))
-    with pytest.raises(ShelfcountError, match=r"--run must be the run that .*; their score_threshold differ: .* 0.125 in '.*other'"):
+    with pytest.raises(
+        ShelfcountError,
+        match=r"--run must be the run that .*; their score_threshold differ: .* 0.125 in '.*other'",
+    ):
         variants.of_bundle(read_bundle(bundle), other, tmp_path, quiet)
 
 
 @pytest.mark.slow
 def test_files_are_made_once_and_a_form_that_fails_is_told_of(
-    bundle: Path, overfit, artifact: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    overfit,
+    artifact: Callable[[str], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from shelfcount.deploy import convert
 
     opened, told = read_bundle(bundle), []
-    made, dropped = variants.of_bundle(opened, overfit.run, tmp_path, lambda *step: told.append(step))
+    made, dropped = variants.of_bundle(
+        opened, overfit.run, tmp_path, lambda *step: told.append(step)
+    )
     forms = [variant.form for variant in made]
-    assert forms == ["LiteRT int8", "PyTorch float32", "LiteRT float32", "LiteRT float16", "LiteRT dynamic"]
+    assert forms == [
+        "LiteRT int8",
+        "PyTorch float32",
+        "LiteRT float32",
+        "LiteRT float16",
+        "LiteRT dynamic",
+    ]
     assert dropped == []
     assert made[2].path.read_bytes() == artifact("float32")
     assert made[1].bytes == (overfit.run / "model.safetensors").stat().st_size
@@ -100,8 +131,12 @@ def test_files_are_made_once_and_a_form_that_fails_is_told_of(
 
     monkeypatch.setattr(convert, "to_litert", fail)
     again, dropped = variants.of_bundle(opened, overfit.run, tmp_path, quiet)
-    assert [variant.form for variant in again] == [form for form in forms if form != "LiteRT float16"]
-    assert [str(d) for d in dropped] == ["phone LiteRT float16: could not be exported: no such operator"]
+    assert [variant.form for variant in again] == [
+        form for form in forms if form != "LiteRT float16"
+    ]
+    assert [str(d) for d in dropped] == [
+        "phone LiteRT float16: could not be exported: no such operator"
+    ]
     # Nor is a file kept that other code made.
     monkeypatch.setattr(variants, "_exporting_code", lambda: "changed")
     assert len(variants.of_bundle(opened, overfit.run, tmp_path, quiet)[1]) == 3

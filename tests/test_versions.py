@@ -47,7 +47,11 @@ def test_difference_counts_and_names_what_was_done(shop: Dataset, made: Correcti
     after = apply_all(shop, [made])
     found = difference(shop, after, [made])
     assert found.decisions == {"accepted": 4, "refused": 1, "undecided": 1}
-    assert {action: n for action, n in found.actions.items() if n} == {"add": 2, "rename": 1, "ignore": 1}
+    assert {action: n for action, n in found.actions.items() if n} == {
+        "add": 2,
+        "rename": 1,
+        "ignore": 1,
+    }
     # Of two colas one is renamed; of two teas one is ignored, and three come.
     assert found.classes == {"cola": (2, 1), "tea": (2, 4)}
     assert found.lines() == [
@@ -67,26 +71,42 @@ def test_what_two_files_say_alike_counts_once(shop: Dataset, made: Corrections) 
 
 def test_no_correction_is_no_difference(shop: Dataset) -> None:
     none = [Corrections("labels.json", fingerprint(shop))]
-    assert difference(shop, apply_all(shop, none), none).lines()[0] == "changes on 0 of 2 photos: none"
+    assert (
+        difference(shop, apply_all(shop, none), none).lines()[0] == "changes on 0 of 2 photos: none"
+    )
 
 
 def test_new_labels_must_find_their_photos(shop: Dataset, tmp_path: Path) -> None:
     check_place(shop, tmp_path / "new.json")
     with pytest.raises(
-        ShelfcountError, match=f"must lie where they find their photos, in '{tmp_path}' or the folder above it; got '.*/far'"
+        ShelfcountError,
+        match=f"must lie where they find their photos, in '{tmp_path}' or the folder above it; got '.*/far'",
     ):
         check_place(shop, tmp_path / "far" / "new.json")
 
 
 def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_path: Path) -> None:
     write_corrections(made, tmp_path / "c.json")
-    arguments = ["correct", "--data", f"{tmp_path}/labels.json", "--corrections", f"{tmp_path}/c.json", "--out", f"{tmp_path}/new.json"]
+    arguments = [
+        "correct",
+        "--data",
+        f"{tmp_path}/labels.json",
+        "--corrections",
+        f"{tmp_path}/c.json",
+        "--out",
+        f"{tmp_path}/new.json",
+    ]
     said = CliRunner().invoke(app, [*arguments, "--json", f"{tmp_path}/diff.json"])
     assert said.exit_code == 0, said.output
     assert "cola -> tea" in said.output
     written = read(tmp_path / "new.json")
     result = json.loads((tmp_path / "diff.json").read_text())
-    assert result["fingerprint"] == fingerprint(written) != result["fingerprint_before"] == fingerprint(shop)
+    assert (
+        result["fingerprint"]
+        == fingerprint(written)
+        != result["fingerprint_before"]
+        == fingerprint(shop)
+    )
     assert read(tmp_path / "labels.json").boxes == 4
     assert sum(np.count_nonzero(~photo.truth.ignore) for photo in written.photos) == 5
     assert isinstance(CliRunner().invoke(app, arguments).exception, ShelfcountError)
@@ -95,12 +115,26 @@ def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ([], "one of --corrections, which are applied, --propose with a bundle or run, and --folds; got none"),
+        (
+            [],
+            "one of --corrections, which are applied, --propose with a bundle or run, and --folds; got none",
+        ),
         (["--corrections", "c.json", "--propose", "bundle"], "got --corrections and --propose"),
-        (["--corrections", "c.json", "--html", "p.html"], "--html shows what is proposed, got --corrections with --html p.html"),
-        (["--propose", "bundle", "--set", "train.epochs=1"], "--depth, --runs, --config and --set belong to --folds, got --propose"),
+        (
+            ["--corrections", "c.json", "--html", "p.html"],
+            "--html shows what is proposed, got --corrections with --html p.html",
+        ),
+        (
+            ["--propose", "bundle", "--set", "train.epochs=1"],
+            "--depth, --runs, --config and --set belong to --folds, got --propose",
+        ),
     ],
 )
-def test_verb_wants_one_of_three(shop: Dataset, tmp_path: Path, extra: list[str], message: str) -> None:
-    said = CliRunner().invoke(app, ["correct", "--data", f"{tmp_path}/labels.json", "--out", f"{tmp_path}/new.json", *extra])
+def test_verb_wants_one_of_three(
+    shop: Dataset, tmp_path: Path, extra: list[str], message: str
+) -> None:
+    said = CliRunner().invoke(
+        app,
+        ["correct", "--data", f"{tmp_path}/labels.json", "--out", f"{tmp_path}/new.json", *extra],
+    )
     assert message in str(said.exception)

@@ -94,12 +94,22 @@ class PhotoAgreement:
     @property
     def disagreements(self) -> int:
         """Products on which the two differ."""
-        return int(self.alone[0].sum() + self.alone[1].sum() + (~self.same_class).sum() + self.loose.sum())
+        return int(
+            self.alone[0].sum() + self.alone[1].sum() + (~self.same_class).sum() + self.loose.sum()
+        )
 
     @property
     def sums(self) -> np.ndarray:
         """(5,) float64: pairs, pairs of one name, sum of their IoU, and products that first and second alone have."""
-        return np.array([len(self.pairs), self.same_class.sum(), self.overlap.sum(), self.alone[0].sum(), self.alone[1].sum()])
+        return np.array(
+            [
+                len(self.pairs),
+                self.same_class.sum(),
+                self.overlap.sum(),
+                self.alone[0].sum(),
+                self.alone[1].sum(),
+            ]
+        )
 
     @property
     def figures(self) -> Figures:
@@ -112,7 +122,10 @@ class PhotoAgreement:
 
         In shares of the first box's width and height; below 0 where it ends inside.
         """
-        a, b = self.first.boxes[self.pairs[:, 0]].astype(np.float64), self.second.boxes[self.pairs[:, 1]]
+        a, b = (
+            self.first.boxes[self.pairs[:, 0]].astype(np.float64),
+            self.second.boxes[self.pairs[:, 1]],
+        )
         return (b - a) * (-1, -1, 1, 1) / np.tile(a[:, 2:] - a[:, :2], 2)
 
 
@@ -174,7 +187,11 @@ class Agreement:
         """(C + 1, C + 1) int64; row = name in first, column = name in second, the last of each is nothing."""
         table = np.zeros((len(self.classes) + 1,) * 2, np.int64)
         for photo in self.photos:
-            np.add.at(table, (photo.first.classes[photo.pairs[:, 0]], photo.second.classes[photo.pairs[:, 1]]), 1)
+            np.add.at(
+                table,
+                (photo.first.classes[photo.pairs[:, 0]], photo.second.classes[photo.pairs[:, 1]]),
+                1,
+            )
             np.add.at(table, (photo.first.classes[photo.alone[0]], -1), 1)
             np.add.at(table, (-1, photo.second.classes[photo.alone[1]]), 1)
         return table
@@ -202,7 +219,11 @@ class Agreement:
         """One entry for each class."""
         overlap: list[list[float]] = [[] for _ in self.classes]
         for photo in self.photos:
-            for class_, value in zip(photo.first.classes[photo.pairs[photo.same_class, 0]], photo.overlap[photo.same_class], strict=True):
+            for class_, value in zip(
+                photo.first.classes[photo.pairs[photo.same_class, 0]],
+                photo.overlap[photo.same_class],
+                strict=True,
+            ):
                 overlap[class_].append(float(value))
         return tuple(self._of_class(c, values) for c, values in enumerate(overlap))
 
@@ -245,7 +266,9 @@ class Agreement:
             "each": {
                 "missed": 1 - self.figures.presence,
                 "added": None,
-                "misnamed": None if naming is None else _misnamed_by_each(naming, len(self.classes)),
+                "misnamed": None
+                if naming is None
+                else _misnamed_by_each(naming, len(self.classes)),
                 "edge": None if edge is None else edge / float(np.sqrt(2)),
             },
         }
@@ -262,15 +285,26 @@ class Agreement:
             "interval_95": {name: list(ends) for name, ends in self.interval.items()},
             "kappa": self.kappa,
             "alpha": self.alpha,
-            "products": {"both": len(self.edges), "first_alone": int(self._sums[:, 3].sum()), "second_alone": int(self._sums[:, 4].sum())},
-            "second_reaches_beyond": dict(zip(("left", "top", "right", "bottom"), edges, strict=True)),
+            "products": {
+                "both": len(self.edges),
+                "first_alone": int(self._sums[:, 3].sum()),
+                "second_alone": int(self._sums[:, 4].sum()),
+            },
+            "second_reaches_beyond": dict(
+                zip(("left", "top", "right", "bottom"), edges, strict=True)
+            ),
             "errors": self.errors(),
             "per_class": [vars(row) for row in self.per_class if row.first + row.second],
-            "per_photo": [{"photo": p.photo.path.name, **vars(p.figures), "disagreements": p.disagreements} for p in self.photos],
+            "per_photo": [
+                {"photo": p.photo.path.name, **vars(p.figures), "disagreements": p.disagreements}
+                for p in self.photos
+            ],
         }
 
 
-def interval(photos: Sequence[PhotoAgreement], rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+def interval(
+    photos: Sequence[PhotoAgreement], rng: np.random.Generator
+) -> dict[str, tuple[float, float]]:
     """95 % intervals of the figures, photos being what was drawn; empty for fewer than two photos.
 
     Args:
@@ -329,7 +363,9 @@ def _named(table: np.ndarray) -> Any:
     from nltk.metrics.agreement import AnnotationTask
 
     said = np.indices(table.shape).reshape(2, -1).repeat(table.ravel(), axis=1).tolist()
-    return AnnotationTask([(who, thing, name) for who, names in enumerate(said) for thing, name in enumerate(names)])
+    return AnnotationTask(
+        [(who, thing, name) for who, names in enumerate(said) for thing, name in enumerate(names)]
+    )
 
 
 def _misnamed_by_each(naming: float, classes: int) -> float | None:
@@ -355,7 +391,9 @@ def is_second_labelling(first: Dataset, second: Dataset) -> bool:
 
 
 def _same_labels(a: Detections, b: Detections) -> bool:
-    columns = [[part.classes.tolist(), part.boxes.tolist(), part.ignore.tolist()] for part in (a, b)]
+    columns = [
+        [part.classes.tolist(), part.boxes.tolist(), part.ignore.tolist()] for part in (a, b)
+    ]
     rows = [sorted(zip(*three, strict=True)) for three in columns]
     return rows[0] == rows[1]
 
@@ -367,12 +405,18 @@ def shared_photos(first: Dataset, second: Dataset) -> list[tuple[int, int]]:
         ShelfcountError: If a photo that is not in the same place can't be read.
     """
     places = {photo.path.resolve(): i for i, photo in enumerate(first.photos)}
-    found = {j: places[photo.path.resolve()] for j, photo in enumerate(second.photos) if photo.path.resolve() in places}
+    found = {
+        j: places[photo.path.resolve()]
+        for j, photo in enumerate(second.photos)
+        if photo.path.resolve() in places
+    }
     left = [j for j in range(len(second)) if j not in found]
     if left:
         taken = set(found.values())
         digests = {_digest(photo): i for i, photo in enumerate(first.photos) if i not in taken}
-        found |= {j: digests[digest] for j in left if (digest := _digest(second.photos[j])) in digests}
+        found |= {
+            j: digests[digest] for j in left if (digest := _digest(second.photos[j])) in digests
+        }
     return sorted((i, j) for j, i in found.items())
 
 
@@ -380,7 +424,9 @@ def _digest(photo: Photo) -> str:
     try:
         return hashlib.sha256(photo.path.read_bytes()).hexdigest()
     except OSError as error:
-        raise ShelfcountError(f"cannot read photo '{photo.path}': {error.strerror or error}") from error
+        raise ShelfcountError(
+            f"cannot read photo '{photo.path}': {error.strerror or error}"
+        ) from error
 
 
 def compare(first: Dataset, second: Dataset, rng: np.random.Generator | None = None) -> Agreement:
@@ -403,23 +449,37 @@ def compare(first: Dataset, second: Dataset, rng: np.random.Generator | None = N
         )
     photos = tuple(_compare(a.photos[i], b.photos[j]) for i, j in shared)
     left = [
-        tuple(photo.path.name for k, photo in enumerate(data.photos) if k not in {pair[side] for pair in shared})
+        tuple(
+            photo.path.name
+            for k, photo in enumerate(data.photos)
+            if k not in {pair[side] for pair in shared}
+        )
         for side, data in enumerate((a, b))
     ]
-    return Agreement(names, a.classes, photos, (left[0], left[1]), interval(photos, rng) if rng else {})
+    return Agreement(
+        names, a.classes, photos, (left[0], left[1]), interval(photos, rng) if rng else {}
+    )
 
 
 def _compare(photo: Photo, other: Photo) -> PhotoAgreement:
     if (photo.width, photo.height) != (other.width, other.height):
         sizes = f"{photo.width} x {photo.height} and {other.width} x {other.height}"
-        raise ShelfcountError(f"photo '{photo.path.name}' must have one size in both labellings, got {sizes}")
+        raise ShelfcountError(
+            f"photo '{photo.path.name}' must have one size in both labellings, got {sizes}"
+        )
     a, b = photo.truth, other.truth
     # float64, so that boxes which overlap by just the least are decided alike from both sides.
     overlap = iou(a.boxes.astype(np.float64), b.boxes.astype(np.float64))
     overlap[a.ignore] = 0
     overlap[:, b.ignore] = 0
     near = overlap >= SAME_PRODUCT_IOU
-    pairs = np.stack(linear_sum_assignment(np.where(near, overlap + CLASS_BONUS * (a.classes[:, None] == b.classes), 0), maximize=True), 1)
+    pairs = np.stack(
+        linear_sum_assignment(
+            np.where(near, overlap + CLASS_BONUS * (a.classes[:, None] == b.classes), 0),
+            maximize=True,
+        ),
+        1,
+    )
     pairs = pairs[near[pairs[:, 0], pairs[:, 1]]].astype(np.int64)
     alone = _alone(a, b, pairs[:, 0]), _alone(b, a, pairs[:, 1])
     return PhotoAgreement(photo, a, b, pairs, overlap[pairs[:, 0], pairs[:, 1]], alone)
@@ -429,7 +489,9 @@ def _alone(own: Detections, other: Detections, paired: np.ndarray) -> np.ndarray
     """(n,) bool, products of one without a partner, and not where the other could not tell."""
     alone = ~own.ignore
     alone[paired] = False
-    inside = intersection(own.boxes.astype(np.float64), other.boxes[other.ignore].astype(np.float64))
+    inside = intersection(
+        own.boxes.astype(np.float64), other.boxes[other.ignore].astype(np.float64)
+    )
     return alone & ~(inside >= SAME_PRODUCT_IOU * area(own.boxes)[:, None]).any(axis=1)
 
 
@@ -437,10 +499,19 @@ def describe(agreement: Agreement) -> list[tuple[str, str]]:
     """The figures as (name, value with its 95 % interval), for a terminal."""
 
     def shown(value: float | None, name: str = "") -> str:
-        ends = " ({:.3f} to {:.3f})".format(*agreement.interval[name]) if name in agreement.interval else ""
+        ends = (
+            " ({:.3f} to {:.3f})".format(*agreement.interval[name])
+            if name in agreement.interval
+            else ""
+        )
         return "not measured" if value is None else f"{value:.3f}{ends}"
 
-    parts = {"quality": "quality", "= presence": "presence", "x naming": "naming", "x tightness": "tightness"}
+    parts = {
+        "quality": "quality",
+        "= presence": "presence",
+        "x naming": "naming",
+        "x tightness": "tightness",
+    }
     return [
         *((title, shown(getattr(agreement.figures, name), name)) for title, name in parts.items()),
         ("Cohen's kappa of the names", shown(agreement.kappa)),

@@ -83,7 +83,9 @@ def thumbnails(lab: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     high = np.ceil(boxes[:, 2:]).clip(low + 1, (width, height)).astype(int)
     found = np.zeros((len(boxes), CELLS, CELLS, 3), np.float32)
     for i, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
-        found[i] = cv2.resize(lab[top:bottom, left:right], (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+        found[i] = cv2.resize(
+            lab[top:bottom, left:right], (CELLS, CELLS), interpolation=cv2.INTER_AREA
+        )
     return found
 
 
@@ -128,7 +130,9 @@ def turned(photos: Sequence[Photo], samples: Sequence[Sample]) -> list[Finding]:
         for quarter in (1, 2, 3):
             turns["labels", quarter] = _distance(looks[quarter], aspects[quarter], expected)
             sign = 1 if quarter == 2 else -1
-            turns["photo", quarter] = _distance(np.rot90(looks[0], -quarter, axes=(1, 2)), sign * aspects[0], expected)
+            turns["photo", quarter] = _distance(
+                np.rot90(looks[0], -quarter, axes=(1, 2)), sign * aspects[0], expected
+            )
         (what, quarter), least = min(turns.items(), key=lambda item: item[1])
         if least < MOST_TURNED * as_labelled:
             found.append(_turned_finding(photo, what, 90 * quarter, as_labelled / max(least, 1e-6)))
@@ -148,9 +152,15 @@ def _usual_looks(samples: Sequence[Sample]) -> dict[int, tuple[np.ndarray, float
     return usual
 
 
-def _distance(looks: np.ndarray, aspects: np.ndarray, expected: Sequence[tuple[np.ndarray, float]]) -> float:
+def _distance(
+    looks: np.ndarray, aspects: np.ndarray, expected: Sequence[tuple[np.ndarray, float]]
+) -> float:
     colours = np.abs(looks - np.array([look for look, _ in expected])).mean(axis=(1, 2, 3))
-    return float(np.median(colours + ASPECT_WEIGHT * np.abs(aspects - np.array([aspect for _, aspect in expected]))))
+    return float(
+        np.median(
+            colours + ASPECT_WEIGHT * np.abs(aspects - np.array([aspect for _, aspect in expected]))
+        )
+    )
 
 
 def _turned_finding(photo: Photo, what: str, degrees: int, times: float) -> Finding:
@@ -159,9 +169,7 @@ def _turned_finding(photo: Photo, what: str, degrees: int, times: float) -> Find
         message = f"{name}: the labels fit the photo {times:.1f} times as well turned by {degrees} degrees clockwise"
         fix = "The EXIF rotation was applied to one of the two only. Export the labels again from the upright photo."
     else:
-        message = (
-            f"{name}: the products look {times:.1f} times as much like their classes with the photo turned by {degrees} degrees clockwise"
-        )
+        message = f"{name}: the products look {times:.1f} times as much like their classes with the photo turned by {degrees} degrees clockwise"
         fix = "Turn the photo upright together with its boxes."
     severity: Severity = "error" if times > 1 / CLEARLY_TURNED else "warning"
     return Finding(severity, "orientation", message, fix, photo.path, degree=times * MOST_TURNED)
@@ -186,19 +194,31 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[Gap]) -> l
     found = []
     for gap in gaps:
         width, height = gap.box[2:] - gap.box[:2]
-        places = np.array([gap.box + np.array([x * width, y * height] * 2) for x in SHIFTS_X for y in SHIFTS_Y])
+        places = np.array(
+            [gap.box + np.array([x * width, y * height] * 2) for x in SHIFTS_X for y in SHIFTS_Y]
+        )
         places = box_math.clip(places, lab.shape[1], lab.shape[0])
         distances = np.abs(thumbnails(lab, places) - looks[gap.beside]).mean(axis=(1, 2, 3)) / limit
         place = places[distances.argmin()]
-        if distances.min() < 1 and _mean(edges, place) > LEAST_EDGES * _mean(edges, boxes[gap.beside]):
+        if distances.min() < 1 and _mean(edges, place) > LEAST_EDGES * _mean(
+            edges, boxes[gap.beside]
+        ):
             found.append(Missing(place, gap.beside, float(distances.min())))
-    kept = box_math.suppress(np.array([m.box for m in found]).reshape(-1, 4), np.array([-m.distance for m in found]), SAME_GAP_IOU)
+    kept = box_math.suppress(
+        np.array([m.box for m in found]).reshape(-1, 4),
+        np.array([-m.distance for m in found]),
+        SAME_GAP_IOU,
+    )
     return [found[i] for i in kept]
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
     """At most `MOST_BOXES` rows, evenly drawn."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, MOST_BOXES).astype(int))] if len(rows) > MOST_BOXES else rows
+    return (
+        rows[np.unique(np.linspace(0, len(rows) - 1, MOST_BOXES).astype(int))]
+        if len(rows) > MOST_BOXES
+        else rows
+    )
 
 
 def _mean(picture: np.ndarray, box: np.ndarray) -> float:

@@ -47,11 +47,20 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
     geometry = v2.Compose(
         [
             v2.RandomHorizontalFlip(config.flip),
-            v2.RandomApply([v2.RandomPerspective(distortion_scale=0.15, p=1.0, fill=GREY)], p=config.perspective),
-            v2.RandomAffine(degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, fill=GREY),
+            v2.RandomApply(
+                [v2.RandomPerspective(distortion_scale=0.15, p=1.0, fill=GREY)],
+                p=config.perspective,
+            ),
+            v2.RandomAffine(
+                degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, fill=GREY
+            ),
         ]
     )
-    noise = [v2.ToDtype(torch.float32, scale=True), v2.GaussianNoise(sigma=0.03), v2.ToDtype(torch.uint8, scale=True)]
+    noise = [
+        v2.ToDtype(torch.float32, scale=True),
+        v2.GaussianNoise(sigma=0.03),
+        v2.ToDtype(torch.uint8, scale=True),
+    ]
     look = v2.Compose(
         [
             v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
@@ -96,7 +105,9 @@ def _products(dataset: Dataset, height: int, width: int) -> _Products:
     counts = np.bincount(kind, minlength=1)
     # Between drawing products (rare classes stay rare) and drawing classes (a rare product is seen over and over).
     weights = 1 / np.sqrt(np.maximum(counts[kind], 1))
-    return _Products(place, corner, np.log(np.maximum(corner[:, 2:] - corner[:, :2], 1)), kind, weights)
+    return _Products(
+        place, corner, np.log(np.maximum(corner[:, 2:] - corner[:, :2], 1)), kind, weights
+    )
 
 
 class TrainingPhotos(TorchDataset[Sample]):
@@ -110,14 +121,24 @@ class TrainingPhotos(TorchDataset[Sample]):
         seed: Of every random choice.
     """
 
-    def __init__(self, dataset: Dataset, height: int, width: int, config: AugmentConfig | None, epochs: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        height: int,
+        width: int,
+        config: AugmentConfig | None,
+        epochs: int = 1,
+        seed: int = 0,
+    ) -> None:
         self.dataset, self.height, self.width = dataset, height, width
         self.config, self.epochs, self.seed = config, epochs, seed
         if config is not None:
             self.geometry, self.look = transforms(config, height, width)
         self.pixels = torch.empty(len(dataset), 3, height, width, dtype=torch.uint8)
         for i, photo in enumerate(dataset.photos):
-            self.pixels[i] = torch.from_numpy(stretch(read_photo(photo.path), height, width)).permute(2, 0, 1)
+            self.pixels[i] = torch.from_numpy(
+                stretch(read_photo(photo.path), height, width)
+            ).permute(2, 0, 1)
         # One block that worker processes share instead of copying.
         self.pixels.share_memory_()
         self.products = _products(dataset, height, width)
@@ -144,16 +165,30 @@ class TrainingPhotos(TorchDataset[Sample]):
             if self.config.window:
                 image, boxes, ignore = self._through_window(image, boxes, ignore, rng)
         sized = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(dim=1)
-        return {"image": image.as_subclass(torch.Tensor), "boxes": boxes[sized], "classes": classes[sized], "ignore": ignore[sized]}
+        return {
+            "image": image.as_subclass(torch.Tensor),
+            "boxes": boxes[sized],
+            "classes": classes[sized],
+            "ignore": ignore[sized],
+        }
 
     def _photo(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         photo = self.dataset.photos[index]
-        scale = torch.tensor([self.width / photo.width, self.height / photo.height] * 2, dtype=torch.float32)
+        scale = torch.tensor(
+            [self.width / photo.width, self.height / photo.height] * 2, dtype=torch.float32
+        )
         truth = photo.truth
         boxes = torch.from_numpy(truth.boxes.copy()) * scale
-        return self.pixels[index], boxes, torch.from_numpy(truth.classes.copy()), torch.from_numpy(truth.ignore.copy())
+        return (
+            self.pixels[index],
+            boxes,
+            torch.from_numpy(truth.classes.copy()),
+            torch.from_numpy(truth.ignore.copy()),
+        )
 
-    def _mosaic(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _mosaic(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Corners of four photos meet at a random point: new neighbours for every product."""
         center_x = int(self.width * rng.uniform(0.35, 0.65))
         center_y = int(self.height * rng.uniform(0.35, 0.65))
@@ -161,7 +196,10 @@ class TrainingPhotos(TorchDataset[Sample]):
         parts = []
         others = rng.integers(len(self), size=3)
         corners = [(0, 0, center_x, center_y), (center_x, 0, self.width, center_y)]
-        corners += [(0, center_y, center_x, self.height), (center_x, center_y, self.width, self.height)]
+        corners += [
+            (0, center_y, center_x, self.height),
+            (center_x, center_y, self.width, self.height),
+        ]
         for source, (left, top, right, bottom) in zip([index, *others], corners, strict=True):
             image, boxes, classes, ignore = self._photo(int(source))
             # A window of the same size from anywhere in the source photo, at its own scale.
@@ -176,7 +214,12 @@ class TrainingPhotos(TorchDataset[Sample]):
         return canvas, boxes, classes, ignore
 
     def _paste(
-        self, image: torch.Tensor, boxes: torch.Tensor, classes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+        self,
+        image: torch.Tensor,
+        boxes: torch.Tensor,
+        classes: torch.Tensor,
+        ignore: torch.Tensor,
+        rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Some products give their place to one from another photo, of about the same shape: rare classes meet new neighbours."""
         image, classes = image.clone(), classes.clone()
@@ -192,23 +235,33 @@ class TrainingPhotos(TorchDataset[Sample]):
             weight = self.products.weights * (likeness < LEAST_LIKE)
             if not weight.any():
                 continue
-            chosen = int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), side="right"))
+            chosen = int(
+                np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), side="right")
+            )
             source, (x1, y1, x2, y2) = self.products.photos[chosen], self.products.boxes[chosen]
             crop = self.pixels[source, :, y1:y2, x1:x2]
             left, top, right, bottom = whole[place].tolist()
-            image[:, top:bottom, left:right] = v2.functional.resize(crop, [bottom - top, right - left], antialias=True)
+            image[:, top:bottom, left:right] = v2.functional.resize(
+                crop, [bottom - top, right - left], antialias=True
+            )
             classes[place] = int(self.products.classes[chosen])
         return image, classes
 
     def _move(
-        self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+        self,
+        image: torch.Tensor,
+        boxes: torch.Tensor,
+        ignore: torch.Tensor,
+        rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # The middles of the edges go along, not the corners: around a rotated rectangle the box of the
         # corners grows by some pixels, around a rotated bottle it does not. They travel as boxes of no
         # size, which torchvision leaves unclamped on request, so that one can tell how much of each is left.
         points = _edge_middles(boxes).reshape(-1, 2)
         canvas = (self.height, self.width)
-        frame = tv_tensors.BoundingBoxes(points.repeat(1, 2), format="XYXY", canvas_size=canvas, clamping_mode=None)  # type: ignore[call-arg]
+        frame = tv_tensors.BoundingBoxes(
+            points.repeat(1, 2), format="XYXY", canvas_size=canvas, clamping_mode=None
+        )  # type: ignore[call-arg]
         picture, frame = self.geometry(tv_tensors.Image(image), frame)
         moved = _around(frame.as_subclass(torch.Tensor)[:, :2].reshape(-1, 4, 2))
         # What left the frame here is lost: narrowing must not bring its box back onto grey.
@@ -221,22 +274,42 @@ class TrainingPhotos(TorchDataset[Sample]):
         return picture, kept, ignore | _hidden(kept, moved)
 
     def _under_condition(
-        self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+        self,
+        image: torch.Tensor,
+        boxes: torch.Tensor,
+        ignore: torch.Tensor,
+        rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Under one of the config's conditions, at any of its strengths; what leaves the frame is left as a box of no size."""
         assert self.config is not None
-        condition = CONDITIONS[self.config.conditions[int(rng.integers(len(self.config.conditions)))]]
-        changed = condition.apply(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), int(rng.choice(STRENGTHS)), rng)
+        condition = CONDITIONS[
+            self.config.conditions[int(rng.integers(len(self.config.conditions)))]
+        ]
+        changed = condition.apply(
+            np.ascontiguousarray(image.permute(1, 2, 0).numpy()), int(rng.choice(STRENGTHS)), rng
+        )
         height, width = changed.image.shape[:2]
-        seen, kept = changed.move(Detections(boxes.numpy(), np.zeros(len(boxes)), ignore=ignore.numpy()))
+        seen, kept = changed.move(
+            Detections(boxes.numpy(), np.zeros(len(boxes)), ignore=ignore.numpy())
+        )
         moved, hidden = torch.zeros_like(boxes), torch.ones_like(ignore)
-        moved[kept] = torch.from_numpy(seen.boxes * np.array([self.width / width, self.height / height] * 2, np.float32))
+        moved[kept] = torch.from_numpy(
+            seen.boxes * np.array([self.width / width, self.height / height] * 2, np.float32)
+        )
         hidden[kept] = torch.from_numpy(seen.ignore.copy())
         # A condition may shrink the photo; the network's input stays as large.
-        return torch.from_numpy(stretch(changed.image, self.height, self.width)).permute(2, 0, 1), moved, hidden
+        return (
+            torch.from_numpy(stretch(changed.image, self.height, self.width)).permute(2, 0, 1),
+            moved,
+            hidden,
+        )
 
     def _through_window(
-        self, image: torch.Tensor, boxes: torch.Tensor, ignore: torch.Tensor, rng: np.random.Generator
+        self,
+        image: torch.Tensor,
+        boxes: torch.Tensor,
+        ignore: torch.Tensor,
+        rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A square of the config's side from anywhere in the input; what lies outside is left as a box of no size."""
         assert self.config is not None
@@ -291,7 +364,9 @@ def _hidden(kept: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, index) pairs in an order that depends on (seed, epoch) alone, shared out between processes."""
 
-    def __init__(self, size: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, size: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1
+    ) -> None:
         self.size, self.seed, self.epoch, self.rank, self.world = size, seed, epoch, rank, world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -306,4 +381,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 def collate(samples: list[Sample]) -> tuple[torch.Tensor, list[Sample]]:
     """Images stacked to (B, 3, H, W) uint8; labels stay one a photo."""
-    return torch.stack([s["image"] for s in samples]), [{k: v for k, v in s.items() if k != "image"} for s in samples]
+    return torch.stack([s["image"] for s in samples]), [
+        {k: v for k, v in s.items() if k != "image"} for s in samples
+    ]

@@ -120,7 +120,9 @@ def tilt(boxes: np.ndarray) -> float | None:
         ratio = height / max(height[i], 1e-6)
         aside = x - x[i]
         reachable = (aside > width[i] / 2) & (aside < PAIR_REACH * width[i])
-        pairs = np.flatnonzero(_same_row(boxes, i) & (ratio < PAIR_LIKENESS) & (ratio > 1 / PAIR_LIKENESS) & reachable)
+        pairs = np.flatnonzero(
+            _same_row(boxes, i) & (ratio < PAIR_LIKENESS) & (ratio > 1 / PAIR_LIKENESS) & reachable
+        )
         if len(pairs):
             nearest = pairs[aside[pairs].argmin()]
             slopes.append((boxes[nearest, 3] - boxes[i, 3]) / aside[nearest])
@@ -153,12 +155,21 @@ def gaps(boxes: np.ndarray, ignored: np.ndarray, width: int, height: int) -> lis
                 continue
             neighbour = ahead[np.abs(x[ahead] - x[i]).argmin()]
             own = boxes[i, 2] - boxes[i, 0]
-            gap = boxes[neighbour, 0] - boxes[i, 2] if side > 0 else boxes[i, 0] - boxes[neighbour, 2]
+            gap = (
+                boxes[neighbour, 0] - boxes[i, 2] if side > 0 else boxes[i, 0] - boxes[neighbour, 2]
+            )
             if not LEAST_GAP * own <= gap <= MOST_GAP * own:
                 continue
-            slope = np.clip((boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -STEEPEST, STEEPEST)
+            slope = np.clip(
+                (boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -STEEPEST, STEEPEST
+            )
             place = boxes[i] + STEP * own * side * np.array([1, slope, 1, slope])
             covered = box_math.overlap_of_smaller(place[None], taken).max()
-            if covered <= MOST_COVERED and (place[:2] >= 0).all() and place[2] <= width and place[3] <= height:
+            if (
+                covered <= MOST_COVERED
+                and (place[:2] >= 0).all()
+                and place[2] <= width
+                and place[3] <= height
+            ):
                 found.append(Gap(place, i))
     return found

@@ -33,19 +33,46 @@ class _Reading(NamedTuple):
 
 # What `data.labels` and the parsers say, told by their words; the first that fits is taken.
 READING = (
-    _Reading("before the EXIF rotation", "orientation", "note", "Nothing: it was put right. Look at one of the photos to be sure."),
-    _Reading("photo .* is missing", "missing-photo", "error", "Put it where the labels name it, or remove it from the labels."),
-    _Reading("must be listed once|is listed twice", "unusable-label", "warning", "Remove the second entry, or join the two."),
+    _Reading(
+        "before the EXIF rotation",
+        "orientation",
+        "note",
+        "Nothing: it was put right. Look at one of the photos to be sure.",
+    ),
+    _Reading(
+        "photo .* is missing",
+        "missing-photo",
+        "error",
+        "Put it where the labels name it, or remove it from the labels.",
+    ),
+    _Reading(
+        "must be listed once|is listed twice",
+        "unusable-label",
+        "warning",
+        "Remove the second entry, or join the two.",
+    ),
     _Reading(
         "photo .* (is cut short|cannot be read|must be of the stated size|has .* pixels)",
         "broken-photo",
         "error",
         "Copy the photo again from where it came, or remove it from the labels.",
     ),
-    _Reading("outside the photo", "box-outside", "warning", "Draw it again; many of these mean labels of another size or another photo."),
-    _Reading("wider and higher than 0|less than a pixel", "box-without-size", "warning", "Remove the box, or draw it again."),
+    _Reading(
+        "outside the photo",
+        "box-outside",
+        "warning",
+        "Draw it again; many of these mean labels of another size or another photo.",
+    ),
+    _Reading(
+        "wider and higher than 0|less than a pixel",
+        "box-without-size",
+        "warning",
+        "Remove the box, or draw it again.",
+    ),
     _Reading("reaches over the border", "box-cut", "note", "Nothing: it was cut there."),
-    _Reading("", "unusable-label", "warning", "Put it right in the labelling tool and export again."),
+    _Reading(
+        "", "unusable-label", "warning", "Put it right in the labelling tool and export again."
+    ),
 )
 # Boxes an anchor must match, as shares. With the default of one anchor at a place the drinks training photos reach 0.90
 # and are learnt well; with fewer than three of four, whole classes go without.
@@ -55,7 +82,12 @@ LEAST_ANCHORS = 0.75
 SAME_LABEL_IOU = 0.8
 
 
-def check(dataset: Dataset, against: Dataset | None = None, *, progress: Callable[[int, int], None] | None = None) -> Report:
+def check(
+    dataset: Dataset,
+    against: Dataset | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
     """Look at all photos and labels.
 
     Args:
@@ -75,7 +107,15 @@ def check(dataset: Dataset, against: Dataset | None = None, *, progress: Callabl
         try:
             looks.append(photo_checks.look_at(photo))
         except ShelfcountError as error:
-            found.append(Finding("error", "broken-photo", f"{error}", "Copy it again, or remove it from the labels.", photo.path))
+            found.append(
+                Finding(
+                    "error",
+                    "broken-photo",
+                    f"{error}",
+                    "Copy it again, or remove it from the labels.",
+                    photo.path,
+                )
+            )
         if progress:
             progress(done, len(dataset))
     for look in looks:
@@ -93,7 +133,13 @@ def _from_reading(entry: Dropped, dataset: Dataset) -> Finding:
     reading = next(r for r in READING if re.search(r.words, entry.reason))
     named = re.match(r"photo (['\"])(.+?)\1 ", entry.reason)
     folder = Path(dataset.name) if Path(dataset.name).is_dir() else Path(dataset.name).parent
-    return Finding(reading.severity, reading.kind, str(entry), reading.fix, folder / named[2] if named else None)
+    return Finding(
+        reading.severity,
+        reading.kind,
+        str(entry),
+        reading.fix,
+        folder / named[2] if named else None,
+    )
 
 
 def _on_boxes(look: Look, classes: tuple[str, ...]) -> list[Finding]:
@@ -104,17 +150,39 @@ def _on_boxes(look: Look, classes: tuple[str, ...]) -> list[Finding]:
     found = []
 
     def add(kind: str, box: np.ndarray, degree: float, message: str, fix: str) -> None:
-        found.append(Finding("warning", kind, f"{photo.path.name}: {message}", fix, photo.path, corners(box), degree=degree))
+        found.append(
+            Finding(
+                "warning",
+                kind,
+                f"{photo.path.name}: {message}",
+                fix,
+                photo.path,
+                corners(box),
+                degree=degree,
+            )
+        )
 
     for i, j, overlap in box_checks.doubled(truth.boxes):
         if names[i] == names[j]:
-            message, fix = f"two boxes of '{names[i]}' overlap by an IoU of {overlap:.2f}", "Remove one of the two."
+            message, fix = (
+                f"two boxes of '{names[i]}' overlap by an IoU of {overlap:.2f}",
+                "Remove one of the two.",
+            )
         else:
-            message, fix = f"boxes of '{names[i]}' and '{names[j]}' overlap by an IoU of {overlap:.2f}", "Keep the one of the right class."
+            message, fix = (
+                f"boxes of '{names[i]}' and '{names[j]}' overlap by an IoU of {overlap:.2f}",
+                "Keep the one of the right class.",
+            )
         add("doubled-box", truth.boxes[j], overlap / box_checks.DOUBLED_IOU, message, fix)
     for i, times in box_checks.oversized(truth.boxes, truth.classes):
         message = f"the box of '{names[i]}' is {times:.1f} times as large on a side as those around it and reaches over a neighbour"
-        add("oversized-box", truth.boxes[i], times / box_checks.OVERSIZED, message, "Draw it tightly around one product.")
+        add(
+            "oversized-box",
+            truth.boxes[i],
+            times / box_checks.OVERSIZED,
+            message,
+            "Draw it tightly around one product.",
+        )
     for box, beside, distance in look.missing:
         message = f"a gap in a row that looks like the '{names[beside]}' beside it"
         fix = "Label the product, or mark it `ignore` (iscrowd) if a person cannot tell it."
@@ -164,12 +232,27 @@ def _duplicates_within(alike: Sequence[Look]) -> list[Finding]:
         if not all(_same_labels(first, p) for p in rest):
             message, severity = f"{message}, but their labels differ", "error"
         fix = "Keep the photo once, with the right labels."
-        found.append(Finding(severity, "duplicate", message, fix, first.path, others=tuple(p.path for p in rest)))
+        found.append(
+            Finding(
+                severity, "duplicate", message, fix, first.path, others=tuple(p.path for p in rest)
+            )
+        )
     first, *rest = (copies[0].photo for copies in by_file.values())
     if rest:
-        message = f"{first.path.name} looks nearly the same as {', '.join(p.path.name for p in rest)}"
+        message = (
+            f"{first.path.name} looks nearly the same as {', '.join(p.path.name for p in rest)}"
+        )
         fix = "Keep the best one, or keep all in one split (`shelfcount` never parts them)."
-        found.append(Finding("note", "near-duplicate", message, fix, first.path, others=tuple(p.path for p in rest)))
+        found.append(
+            Finding(
+                "note",
+                "near-duplicate",
+                message,
+                fix,
+                first.path,
+                others=tuple(p.path for p in rest),
+            )
+        )
     return found
 
 
@@ -185,7 +268,8 @@ def _anchor_recall(dataset: Dataset) -> list[Finding]:
     """Whether the anchors that training would fit with its default settings match the boxes."""
     model = ModelConfig()
     scaled = [
-        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64) * (model.height / p.height, model.width / p.width)
+        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64)
+        * (model.height / p.height, model.width / p.width)
         for p in dataset.photos
     ]
     sizes = np.concatenate(scaled) if scaled else np.zeros((0, 2))
@@ -203,4 +287,6 @@ def _anchor_recall(dataset: Dataset) -> list[Finding]:
     severity: Severity = "error" if recall < LEAST_ANCHORS else "warning"
     message = f"anchors match {recall:.0%} of the boxes in shape, fewer than {ENOUGH_ANCHORS:.0%}"
     fix = f"Train with --set model.anchors_per_place={more}, which matches {matched(more):.0%}; see that no box is far too large."
-    return [Finding(severity, "anchor-recall", message, fix, degree=ENOUGH_ANCHORS / max(recall, 0.01))]
+    return [
+        Finding(severity, "anchor-recall", message, fix, degree=ENOUGH_ANCHORS / max(recall, 0.01))
+    ]

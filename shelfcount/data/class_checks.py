@@ -45,7 +45,9 @@ class _Census:
         number = int(self.boxes[class_])
         return f"'{self.names[class_]}' ({number:,} {'box' if number == 1 else 'boxes'})"
 
-    def finding(self, class_: int, severity: Severity, kind: str, message: str, fix: str, degree: float) -> Finding:
+    def finding(
+        self, class_: int, severity: Severity, kind: str, message: str, fix: str, degree: float
+    ) -> Finding:
         file, box = self.examples.get(class_, (None, None))
         return Finding(severity, kind, message, fix, file, box, degree=float(degree))
 
@@ -55,14 +57,21 @@ def check_classes(dataset: Dataset) -> list[Finding]:
     census = _census(dataset)
     junk = _junk(census)
     misspelt = _misspelt(census, junk)
-    return [*junk.values(), *misspelt.values(), *_few_examples(census, junk.keys() | misspelt.keys()), *_imbalance(census)]
+    return [
+        *junk.values(),
+        *misspelt.values(),
+        *_few_examples(census, junk.keys() | misspelt.keys()),
+        *_imbalance(census),
+    ]
 
 
 def _census(dataset: Dataset) -> _Census:
     boxes, photos = np.zeros((2, len(dataset.classes)), np.int64)
     examples: dict[int, tuple[Path, Corners]] = {}
     for photo in dataset.photos:
-        present, first, number = np.unique(photo.truth.classes, return_index=True, return_counts=True)
+        present, first, number = np.unique(
+            photo.truth.classes, return_index=True, return_counts=True
+        )
         boxes[present] += number
         photos[present] += 1
         for class_, i in zip(present.tolist(), first, strict=True):
@@ -72,20 +81,28 @@ def _census(dataset: Dataset) -> _Census:
 
 def _junk(census: _Census) -> dict[int, Finding]:
     """Class to the finding that its name stands for no product."""
-    letterless = np.array([not any(letter.isalpha() for letter in name) for name in census.names], bool)
+    letterless = np.array(
+        [not any(letter.isalpha() for letter in name) for name in census.names], bool
+    )
     # Article numbers are names where most boxes have them.
     by_number = letterless @ census.boxes > census.boxes.sum() / 2
     found = {}
     for i, name in enumerate(census.names):
         numbered = letterless[i] and not by_number
         # The only class of a data set may be called what it likes: it counts products of any kind.
-        placeholder = len(census.names) > 1 and not letterless[i] and all(PLACEHOLDERS.fullmatch(word) for word in _words(name))
+        placeholder = (
+            len(census.names) > 1
+            and not letterless[i]
+            and all(PLACEHOLDERS.fullmatch(word) for word in _words(name))
+        )
         if numbered or placeholder:
             # A number with many boxes may be a beer that is called by its year, and `other` may be meant.
             severity: Severity = "error" if numbered and census.boxes[i] < FEW_BOXES else "warning"
             message = f"class {census.told(i)} does not look like the name of a product"
             fix = f"Give its boxes their right class, or remove class '{name}' from the labels."
-            found[i] = census.finding(i, severity, "junk-class", message, fix, FEW_BOXES / max(census.boxes[i], 1))
+            found[i] = census.finding(
+                i, severity, "junk-class", message, fix, FEW_BOXES / max(census.boxes[i], 1)
+            )
     return found
 
 
@@ -94,13 +111,29 @@ def _misspelt(census: _Census, junk: Collection[int]) -> dict[int, Finding]:
     by_number = sorted(set(range(len(census.names))) - set(junk), key=lambda i: -census.boxes[i])
     found = {}
     for place, rare in enumerate(by_number):
-        common = next((i for i in by_number[:place] if same_but_misspelt(census.names[rare], census.names[i])), None)
+        common = next(
+            (
+                i
+                for i in by_number[:place]
+                if same_but_misspelt(census.names[rare], census.names[i])
+            ),
+            None,
+        )
         if common is None:
             continue
-        severity: Severity = "error" if census.boxes[rare] <= SLIP * census.boxes[common] else "warning"
+        severity: Severity = (
+            "error" if census.boxes[rare] <= SLIP * census.boxes[common] else "warning"
+        )
         message = f"class {census.told(rare)} looks like a misspelling of {census.told(common)}"
         fix = f"Rename '{census.names[rare]}' to '{census.names[common]}' in the labels if they are one product."
-        found[rare] = census.finding(rare, severity, "misspelt-class", message, fix, census.boxes[common] / max(census.boxes[rare], 1))
+        found[rare] = census.finding(
+            rare,
+            severity,
+            "misspelt-class",
+            message,
+            fix,
+            census.boxes[common] / max(census.boxes[rare], 1),
+        )
     return found
 
 
@@ -114,10 +147,19 @@ def _few_examples(census: _Census, spoken_of: Collection[int]) -> list[Finding]:
             "Add photos that show it, or merge it with a class it may count as.",
         )
         if census.boxes[i] == 0:
-            message, fix = f"class '{census.names[i]}' has no box", "Remove it from the labels, or add photos that show it."
+            message, fix = (
+                f"class '{census.names[i]}' has no box",
+                "Remove it from the labels, or add photos that show it.",
+            )
         elif census.photos[i] == 1:
-            message = f"class {census.told(i)} is on one photo only: it cannot be both learnt and tested"
-        found.append(census.finding(i, "warning", "few-examples", message, fix, FEW_BOXES / max(census.boxes[i], 0.5)))
+            message = (
+                f"class {census.told(i)} is on one photo only: it cannot be both learnt and tested"
+            )
+        found.append(
+            census.finding(
+                i, "warning", "few-examples", message, fix, FEW_BOXES / max(census.boxes[i], 0.5)
+            )
+        )
     return found
 
 
@@ -149,7 +191,9 @@ def same_but_misspelt(a: str, b: str) -> bool:
 
 def _words(name: str) -> list[str]:
     """Lower-case words without accents; what parts them is dropped."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c))
+    plain = "".join(
+        c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c)
+    )
     return re.findall(r"[^\W_]+", plain)
 
 

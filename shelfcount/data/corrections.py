@@ -113,17 +113,39 @@ def read_corrections(path: Path | str) -> Corrections:
     path = Path(path)
     data = read_json(path)
     _require_keys(data, ("data", "fingerprint", "reviewed", "corrections"), (), f"'{path}'")
-    for key, kind in (("data", str), ("fingerprint", str), ("reviewed", list), ("corrections", list)):
+    for key, kind in (
+        ("data", str),
+        ("fingerprint", str),
+        ("reviewed", list),
+        ("corrections", list),
+    ):
         if not isinstance(data[key], kind):
-            raise ShelfcountError(f"'{path}': {key} must be a {kind.__name__}, got {short(data[key])}")
-    corrections = tuple(_parsed(entry, f"'{path}', correction {i}") for i, entry in enumerate(data["corrections"], 1))
-    return Corrections(data["data"], data["fingerprint"], corrections, tuple(_text(n, f"'{path}': reviewed") for n in data["reviewed"]))
+            raise ShelfcountError(
+                f"'{path}': {key} must be a {kind.__name__}, got {short(data[key])}"
+            )
+    corrections = tuple(
+        _parsed(entry, f"'{path}', correction {i}")
+        for i, entry in enumerate(data["corrections"], 1)
+    )
+    return Corrections(
+        data["data"],
+        data["fingerprint"],
+        corrections,
+        tuple(_text(n, f"'{path}': reviewed") for n in data["reviewed"]),
+    )
 
 
 def write_corrections(corrections: Corrections, path: Path | str) -> None:
     """Write a file that `read_corrections` turns into the same again, a correction a line."""
-    head = {"data": corrections.data, "fingerprint": corrections.fingerprint, "reviewed": list(corrections.reviewed)}
-    lines = [json.dumps(c.to_json(), ensure_ascii=False, allow_nan=False) for c in corrections.corrections]
+    head = {
+        "data": corrections.data,
+        "fingerprint": corrections.fingerprint,
+        "reviewed": list(corrections.reviewed),
+    }
+    lines = [
+        json.dumps(c.to_json(), ensure_ascii=False, allow_nan=False)
+        for c in corrections.corrections
+    ]
     top = json.dumps(head, ensure_ascii=False)[1:-1]
     write_whole(path, "{" + top + ', "corrections": [\n' + ",\n".join(lines) + "\n]}\n")
 
@@ -131,7 +153,9 @@ def write_corrections(corrections: Corrections, path: Path | str) -> None:
 def _parsed(entry: Any, where: str) -> Correction:
     action = entry.get("action") if isinstance(entry, Mapping) else None
     if not isinstance(action, str) or action not in FIELDS:
-        raise ShelfcountError(f"{where}: it must be an object whose action is one of {', '.join(FIELDS)}, got {short(entry)}")
+        raise ShelfcountError(
+            f"{where}: it must be an object whose action is one of {', '.join(FIELDS)}, got {short(entry)}"
+        )
     optional = ("decision", "class") if action == "ignore" else ("decision",)
     _require_keys(entry, ("photo", "action", "box", "reason", *FIELDS[action]), optional, where)
     return Correction(
@@ -155,9 +179,13 @@ def _decision(value: Any, where: str) -> str:
 def _require_keys(entry: Any, needed: Sequence[str], optional: Sequence[str], where: str) -> None:
     keys = set(entry) if isinstance(entry, Mapping) else set()
     if missing := [key for key in needed if key not in keys]:
-        raise ShelfcountError(f"{where}: it must be an object with {', '.join(needed)}; {', '.join(missing)} is missing")
+        raise ShelfcountError(
+            f"{where}: it must be an object with {', '.join(needed)}; {', '.join(missing)} is missing"
+        )
     if unknown := sorted(keys - set(needed) - set(optional)):
-        raise ShelfcountError(f"{where}: it must have no keys but {', '.join([*needed, *optional])}, got {short(unknown)}")
+        raise ShelfcountError(
+            f"{where}: it must have no keys but {', '.join([*needed, *optional])}, got {short(unknown)}"
+        )
 
 
 def _text(value: Any, where: str) -> str:
@@ -167,10 +195,18 @@ def _text(value: Any, where: str) -> str:
 
 
 def _box(value: Any, where: str) -> Box:
-    numbers = value if isinstance(value, list) and all(type(v) in (int, float) for v in value) else []
+    numbers = (
+        value if isinstance(value, list) and all(type(v) in (int, float) for v in value) else []
+    )
     # No side of a photo is longer than its pixels are many; NaN and what float can't hold fail it too.
-    if len(numbers) != 4 or not all(abs(v) <= MOST_PIXELS for v in numbers) or min(numbers[2:]) <= 0:
-        raise ShelfcountError(f"{where} must be left, top, width and height in pixels, the sides above 0, got {short(value)}")
+    if (
+        len(numbers) != 4
+        or not all(abs(v) <= MOST_PIXELS for v in numbers)
+        or min(numbers[2:]) <= 0
+    ):
+        raise ShelfcountError(
+            f"{where} must be left, top, width and height in pixels, the sides above 0, got {short(value)}"
+        )
     left, top, width, height = map(float, numbers)
     return left, top, width, height
 
@@ -197,12 +233,16 @@ def apply(dataset: Dataset, corrections: Corrections) -> Dataset:
         )
     by_photo: dict[str, list[Correction]] = {photo.path.name: [] for photo in dataset.photos}
     if len(by_photo) != len(dataset):
-        raise ShelfcountError(f"photos must differ in file name to be corrected; {len(dataset) - len(by_photo)} of {dataset.name} do not")
+        raise ShelfcountError(
+            f"photos must differ in file name to be corrected; {len(dataset) - len(by_photo)} of {dataset.name} do not"
+        )
     for correction in corrections.decided("accepted"):
         if correction.photo not in by_photo:
             raise ShelfcountError(f"{correction}: {dataset.name or 'the data'} has no such photo")
         by_photo[correction.photo].append(correction)
-    photos = tuple(_corrected(photo, by_photo[photo.path.name], dataset.classes) for photo in dataset.photos)
+    photos = tuple(
+        _corrected(photo, by_photo[photo.path.name], dataset.classes) for photo in dataset.photos
+    )
     return dataclasses.replace(dataset, photos=photos, name=f"{dataset.name}, corrected")
 
 
@@ -226,9 +266,15 @@ def apply_all(dataset: Dataset, given: Sequence[Corrections]) -> Dataset:
 
 def _joined(given: Sequence[Corrections]) -> Corrections:
     # Two people hardly say the same thing in the same words.
-    different = {dataclasses.replace(c, reason=""): c for corrections in given for c in corrections.corrections}
+    different = {
+        dataclasses.replace(c, reason=""): c
+        for corrections in given
+        for c in corrections.corrections
+    }
     reviewed = dict.fromkeys(name for corrections in given for name in corrections.reviewed)
-    return Corrections(given[0].data, given[0].fingerprint, tuple(different.values()), tuple(reviewed))
+    return Corrections(
+        given[0].data, given[0].fingerprint, tuple(different.values()), tuple(reviewed)
+    )
 
 
 def _corrected(photo: Photo, corrections: Sequence[Correction], classes: tuple[str, ...]) -> Photo:
@@ -236,7 +282,11 @@ def _corrected(photo: Photo, corrections: Sequence[Correction], classes: tuple[s
     taken = np.zeros(len(truth), bool)
     new: list[Detections] = []
     for correction in corrections:
-        labelled = None if correction.class_ is None else _class_index(correction, correction.class_, classes)
+        labelled = (
+            None
+            if correction.class_ is None
+            else _class_index(correction, correction.class_, classes)
+        )
         if labelled is not None and correction.action != "add":
             taken[_find(correction, labelled, truth, taken)] = True
         if correction.action != "remove":
@@ -250,7 +300,9 @@ def _corrected(photo: Photo, corrections: Sequence[Correction], classes: tuple[s
 
 def _class_index(correction: Correction, name: str, classes: tuple[str, ...]) -> int:
     if name not in classes:
-        raise ShelfcountError(f"{correction}: '{name}' is none of the {len(classes)} classes of the data")
+        raise ShelfcountError(
+            f"{correction}: '{name}' is none of the {len(classes)} classes of the data"
+        )
     return classes.index(name)
 
 
@@ -264,7 +316,9 @@ def _find(correction: Correction, class_: int, truth: Detections, taken: np.ndar
             f"{correction}: no such label; it must overlap one of its class by IoU {SAME_BOX_IOU} or more, the nearest by {nearest:.2f}"
         )
     if taken[same].all():
-        raise ShelfcountError(f"{correction}: another correction has changed this label already; make one of the two")
+        raise ShelfcountError(
+            f"{correction}: another correction has changed this label already; make one of the two"
+        )
     return int(np.argmax(np.where(same & ~taken, overlap, -1.0)))
 
 
@@ -272,10 +326,16 @@ def _replacement(correction: Correction, photo: Photo, classes: tuple[str, ...])
     """What stands in the labels after the correction."""
     corners = _corners(correction.to_box or correction.box)
     if (corners < 0).any() or (corners > [photo.width, photo.height] * 2).any():
-        raise ShelfcountError(f"{correction}: the new box must lie inside the photo of {photo.width} x {photo.height}")
+        raise ShelfcountError(
+            f"{correction}: the new box must lie inside the photo of {photo.width} x {photo.height}"
+        )
     if correction.action == "ignore":
         # Truth that is ignored forgives detections of its own class only, and this is to forgive any.
-        return Detections(corners.repeat(len(classes), axis=0), range(len(classes)), ignore=np.ones(len(classes), bool))
+        return Detections(
+            corners.repeat(len(classes), axis=0),
+            range(len(classes)),
+            ignore=np.ones(len(classes), bool),
+        )
     name = correction.to_class or correction.class_ or ""
     return Detections(corners, [_class_index(correction, name, classes)])
 
@@ -283,7 +343,9 @@ def _replacement(correction: Correction, photo: Photo, classes: tuple[str, ...])
 def _require_single(correction: Correction, truth: Detections) -> None:
     same = int((iou(_corners(correction.box), truth.boxes)[0] >= SAME_BOX_IOU).sum())
     if same > 1:
-        raise ShelfcountError(f"{correction}: one label must stand there, got {same}; rename or move the one that is labelled already")
+        raise ShelfcountError(
+            f"{correction}: one label must stand there, got {same}; rename or move the one that is labelled already"
+        )
 
 
 def _corners(box: Box) -> np.ndarray:

@@ -28,32 +28,68 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "missing-photo": Kind("Missing photos", "The labels name a photo that is not there."),
-    "broken-photo": Kind("Broken photos", "Cut short, unreadable, or of another size than the labels state."),
-    "orientation": Kind("Wrong orientation", "Photo and labels are turned against each other, or the photo lies on its side."),
-    "leak": Kind(
-        "Leaks between data sets", "A photo that is also in the other data set: what was learnt by heart would be measured as skill."
+    "broken-photo": Kind(
+        "Broken photos", "Cut short, unreadable, or of another size than the labels state."
     ),
-    "duplicate": Kind("Exact duplicates", "One file twice counts twice in training, and splits would share it."),
-    "near-duplicate": Kind("Near duplicates", "Almost the same picture; it adds little, and both must stay in one split."),
-    "misspelt-class": Kind("Class names spelt in two ways", "One product under two names is learnt as two and counted as neither."),
-    "junk-class": Kind("Junk classes", "Names that stand for no product, mostly left behind by a labelling tool."),
-    "few-examples": Kind("Classes with too few examples", "Hardly learnt, and a score on the few is an accident."),
-    "imbalance": Kind("Imbalance", "The common classes decide the overall score, and the rare ones hide in it."),
-    "anchor-recall": Kind("Boxes without an anchor", "Boxes that no anchor matches in shape are learnt badly."),
-    "unlike-the-rest": Kind("Photos unlike the rest", "Wrong file, or conditions that no other photo shows."),
+    "orientation": Kind(
+        "Wrong orientation",
+        "Photo and labels are turned against each other, or the photo lies on its side.",
+    ),
+    "leak": Kind(
+        "Leaks between data sets",
+        "A photo that is also in the other data set: what was learnt by heart would be measured as skill.",
+    ),
+    "duplicate": Kind(
+        "Exact duplicates", "One file twice counts twice in training, and splits would share it."
+    ),
+    "near-duplicate": Kind(
+        "Near duplicates",
+        "Almost the same picture; it adds little, and both must stay in one split.",
+    ),
+    "misspelt-class": Kind(
+        "Class names spelt in two ways",
+        "One product under two names is learnt as two and counted as neither.",
+    ),
+    "junk-class": Kind(
+        "Junk classes", "Names that stand for no product, mostly left behind by a labelling tool."
+    ),
+    "few-examples": Kind(
+        "Classes with too few examples", "Hardly learnt, and a score on the few is an accident."
+    ),
+    "imbalance": Kind(
+        "Imbalance", "The common classes decide the overall score, and the rare ones hide in it."
+    ),
+    "anchor-recall": Kind(
+        "Boxes without an anchor", "Boxes that no anchor matches in shape are learnt badly."
+    ),
+    "unlike-the-rest": Kind(
+        "Photos unlike the rest", "Wrong file, or conditions that no other photo shows."
+    ),
     "no-boxes": Kind("Photos without boxes", "Whatever stands on them is taught to be background."),
-    "blurred": Kind("Blurred photos", "At the size at which the network sees products, their labels are gone."),
+    "blurred": Kind(
+        "Blurred photos", "At the size at which the network sees products, their labels are gone."
+    ),
     "dark": Kind("Dark photos", "Even the bright parts of the products are dark."),
     "glare": Kind("Glare", "A reflection or overexposure covers products."),
-    "tilted": Kind("Tilted photos", "The shelves run askew; boxes get loose, and rows are harder to tell."),
-    "low-resolution": Kind("Too little resolution", "Products have too few pixels to be told apart."),
+    "tilted": Kind(
+        "Tilted photos", "The shelves run askew; boxes get loose, and rows are harder to tell."
+    ),
+    "low-resolution": Kind(
+        "Too little resolution", "Products have too few pixels to be told apart."
+    ),
     "unusable-label": Kind("Unusable labels", "Entries that reading had to leave out."),
-    "box-outside": Kind("Boxes outside the photo", "They, or most of them, lie beyond the border and were left out."),
+    "box-outside": Kind(
+        "Boxes outside the photo", "They, or most of them, lie beyond the border and were left out."
+    ),
     "box-without-size": Kind("Boxes of no size", "Stray clicks; they were left out."),
     "box-cut": Kind("Boxes over the border", "They were cut at the border of the photo."),
     "doubled-box": Kind("Doubled boxes", "Two boxes on one product count it twice."),
-    "oversized-box": Kind("Far too loose or large boxes", "Much larger than those around it, and over its neighbours."),
-    "missing-box": Kind("Probably missing boxes", "A gap in a row that looks like the product beside it."),
+    "oversized-box": Kind(
+        "Far too loose or large boxes", "Much larger than those around it, and over its neighbours."
+    ),
+    "missing-box": Kind(
+        "Probably missing boxes", "A gap in a row that looks like the product beside it."
+    ),
 }
 
 
@@ -86,7 +122,9 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES or self.kind not in KINDS:
-            raise ValueError(f"a finding must be of a known severity and kind, got '{self.severity}' and '{self.kind}'")
+            raise ValueError(
+                f"a finding must be of a known severity and kind, got '{self.severity}' and '{self.kind}'"
+            )
 
 
 def corners(box: np.ndarray) -> Corners:
@@ -111,7 +149,10 @@ class Report:
 
     def __post_init__(self) -> None:
         rank = {kind: i for i, kind in enumerate(KINDS)}
-        ordered = sorted(self.findings, key=lambda f: (SEVERITIES.index(f.severity), rank[f.kind], -f.degree, str(f.file)))
+        ordered = sorted(
+            self.findings,
+            key=lambda f: (SEVERITIES.index(f.severity), rank[f.kind], -f.degree, str(f.file)),
+        )
         object.__setattr__(self, "findings", tuple(ordered))
 
     @property
@@ -134,7 +175,12 @@ class Report:
             "file": str or null, "box": [x, y, w, h] or null, "others": [str], "message", "fix", "degree"}``; boxes in
             pixels of the upright photo, files relative to the folder that all of them share.
         """
-        parents = [path.absolute().parent for f in self.findings for path in (f.file, *f.others) if path is not None]
+        parents = [
+            path.absolute().parent
+            for f in self.findings
+            for path in (f.file, *f.others)
+            if path is not None
+        ]
         folder = os.path.commonpath(parents) if parents else ""
         return {
             "data": Path(self.dataset.name).name,
@@ -144,7 +190,9 @@ class Report:
             "classes": len(self.dataset.classes),
             "passed": self.passed,
             "counts": self.counts(),
-            "kinds": {kind: KINDS[kind]._asdict() for kind in dict.fromkeys(f.kind for f in self.findings)},
+            "kinds": {
+                kind: KINDS[kind]._asdict() for kind in dict.fromkeys(f.kind for f in self.findings)
+            },
             "findings": [_finding_json(f, folder) for f in self.findings],
         }
 
@@ -157,7 +205,9 @@ def _finding_json(finding: Finding, folder: str) -> dict[str, Any]:
         "severity": finding.severity,
         "kind": finding.kind,
         "file": None if finding.file is None else shown(finding.file),
-        "box": None if finding.box is None else box_math.xyxy_to_xywh(np.array([finding.box]))[0].round(2).tolist(),
+        "box": None
+        if finding.box is None
+        else box_math.xyxy_to_xywh(np.array([finding.box]))[0].round(2).tolist(),
         "others": [shown(path) for path in finding.others],
         "message": finding.message,
         "fix": finding.fix,

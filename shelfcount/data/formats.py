@@ -54,7 +54,9 @@ def read(
     path, split = _without_split(Path(os.path.abspath(path)))
     images = images and Path(os.path.abspath(images))
     if not path.exists():
-        raise ShelfcountError(f"there is no '{path}'; it must be a COCO .json, YOLO folder or data.yaml, VOC folder or SKU-110K .csv")
+        raise ShelfcountError(
+            f"there is no '{path}'; it must be a COCO .json, YOLO folder or data.yaml, VOC folder or SKU-110K .csv"
+        )
     if format is None:
         format = _detected(path)
     elif format not in PARSERS:
@@ -64,7 +66,9 @@ def read(
     stated = PARSERS[format](path, images, split)
     table = read_class_names(class_names) if isinstance(class_names, Path) else class_names
     if format == "yolo" and stated.names is None and table is None:
-        raise ShelfcountError(f"class numbers in '{path}' must have names: write one a line into classes.txt or give `class_names`")
+        raise ShelfcountError(
+            f"class numbers in '{path}' must have names: write one a line into classes.txt or give `class_names`"
+        )
     return checked(stated, source, table)
 
 
@@ -79,7 +83,9 @@ def _detected(path: Path) -> str:
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
         hint = " Unpack it first." if path.suffix.lower() in (".zip", ".tar", ".gz", ".7z") else ""
-        raise ShelfcountError(f"labels must be a folder or one of {', '.join(by_suffix)}, got '{path}'.{hint}")
+        raise ShelfcountError(
+            f"labels must be a folder or one of {', '.join(by_suffix)}, got '{path}'.{hint}"
+        )
     if (path / "Annotations").is_dir() or any(path.glob("*.xml")):
         return "voc"
     return "coco" if _json_files(path) else "yolo"
@@ -92,7 +98,9 @@ def _json_files(folder: Path) -> list[Path]:
 def _only_json(folder: Path) -> Path:
     files = _json_files(folder)
     if len(files) != 1:
-        raise ShelfcountError(f"there must be one COCO .json in '{folder}', found {[f.name for f in files]}; name the file itself")
+        raise ShelfcountError(
+            f"there must be one COCO .json in '{folder}', found {[f.name for f in files]}; name the file itself"
+        )
     return files[0]
 
 
@@ -108,7 +116,13 @@ def read_class_names(path: Path) -> dict[str, str]:
     """
     if path.suffix.lower() == ".json":
         data = read_json(path)
-        pairs = enumerate(data) if isinstance(data, list) else data.items() if isinstance(data, dict) else ()
+        pairs = (
+            enumerate(data)
+            if isinstance(data, list)
+            else data.items()
+            if isinstance(data, dict)
+            else ()
+        )
         rows = [[str(number), name] for number, name in pairs]
     else:
         rows = list(read_rows(path, "," if "," in read_text(path) else ";"))
@@ -118,11 +132,17 @@ def read_class_names(path: Path) -> dict[str, str]:
     for row, columns in enumerate(rows, 1):
         if not columns:
             continue
-        if len(columns) != 2 or not all(isinstance(value, str) and value.strip() for value in columns):
-            raise ShelfcountError(f"'{path}', entry {row}: it must be a number and a name, got {short(columns)}")
+        if len(columns) != 2 or not all(
+            isinstance(value, str) and value.strip() for value in columns
+        ):
+            raise ShelfcountError(
+                f"'{path}', entry {row}: it must be a number and a name, got {short(columns)}"
+            )
         number, name = (value.strip() for value in columns)
         if table.setdefault(number, name) != name:
-            raise ShelfcountError(f"'{path}', entry {row}: class {number} must have one name, got '{table[number]}' and '{name}'")
+            raise ShelfcountError(
+                f"'{path}', entry {row}: class {number} must have one name, got '{table[number]}' and '{name}'"
+            )
     if not table:
         raise ShelfcountError(f"'{path}' must hold a table of class numbers and names, found none")
     return table
@@ -135,7 +155,12 @@ def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
         dataset: From `read`.
         most: So many of the latter are listed, the others counted.
     """
-    photos, boxes, classes, dropped = len(dataset), dataset.boxes, len(dataset.classes), len(dataset.dropped)
+    photos, boxes, classes, dropped = (
+        len(dataset),
+        dataset.boxes,
+        len(dataset.classes),
+        len(dataset.dropped),
+    )
     head = f"read {photos:,} photos, {boxes:,} boxes, {classes:,} classes"
     if not dropped:
         return [head]
@@ -157,7 +182,10 @@ def _with_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
     if dataset.classes == classes:
         return dataset
     index = np.array([classes.index(c) for c in dataset.classes], np.int64)
-    photos = tuple(dataclasses.replace(p, truth=p.truth.replace(classes=index[p.truth.classes])) for p in dataset.photos)
+    photos = tuple(
+        dataclasses.replace(p, truth=p.truth.replace(classes=index[p.truth.classes]))
+        for p in dataset.photos
+    )
     return dataclasses.replace(dataset, classes=classes, photos=photos)
 
 
@@ -179,7 +207,15 @@ def write_coco(dataset: Dataset, path: Path | str) -> None:
         name = Path(os.path.relpath(photo.path, path.parent))
         if name.parts[0] == ".." and name.parts[:2] != ("..", "images"):
             name = Path(os.path.abspath(photo.path))
-        images.append({"id": photo_id, "file_name": name.as_posix(), "width": photo.width, "height": photo.height, "group": photo.group})
+        images.append(
+            {
+                "id": photo_id,
+                "file_name": name.as_posix(),
+                "width": photo.width,
+                "height": photo.height,
+                "group": photo.group,
+            }
+        )
         # In float64, so that left + width gives back the right edge exactly.
         boxes = box_math.xyxy_to_xywh(photo.truth.boxes.astype(np.float64))
         for box, class_, ignore in zip(boxes, photo.truth.classes, photo.truth.ignore, strict=True):
@@ -221,7 +257,9 @@ def _photo_digest(photo: Photo, classes: tuple[str, ...]) -> str:
         with photo.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ShelfcountError(f"cannot read photo '{photo.path}': {error.strerror or error}") from error
+        raise ShelfcountError(
+            f"cannot read photo '{photo.path}': {error.strerror or error}"
+        ) from error
     truth = photo.truth
     labels = zip(truth.classes.tolist(), truth.boxes.tolist(), truth.ignore.tolist(), strict=True)
     rows = sorted([classes[class_], box, ignore] for class_, box, ignore in labels)

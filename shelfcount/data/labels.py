@@ -160,18 +160,28 @@ def find_photo(name: str, folder: Path, images: Path | None) -> Path:
         roots = [images]
         names += [os.path.basename(n) for n in names]
     else:
-        roots = [folder, *(base / sub for base in (folder, folder.parent) for sub in ("images", "JPEGImages"))]
+        roots = [
+            folder,
+            *(base / sub for base in (folder, folder.parent) for sub in ("images", "JPEGImages")),
+        ]
     roots = [Path(os.path.normpath(root)) for root in roots]
     candidates = dict.fromkeys(Path(os.path.normpath(root / n)) for n in names for root in roots)
     # Without resolving links: the user may have put one there, a label file cannot.
     inside = [c for c in candidates if any(c.is_relative_to(root) for root in roots)]
     if not inside:
-        raise LookupError(f"photo {name!r} leads out of '{roots[0]}'; only photos in the data's own folders are read, or in `images`")
+        raise LookupError(
+            f"photo {name!r} leads out of '{roots[0]}'; only photos in the data's own folders are read, or in `images`"
+        )
     found = [c for c in inside if _is_file(c)]
     if not found:
-        raise LookupError(f"photo {name!r} is missing; looked in '{roots[0]}'" + (" and the image folders beside it" if roots[1:] else ""))
+        raise LookupError(
+            f"photo {name!r} is missing; looked in '{roots[0]}'"
+            + (" and the image folders beside it" if roots[1:] else "")
+        )
     if len(found) > 1 and images is None:
-        raise LookupError(f"photo {name!r} is there twice, '{found[0]}' and '{found[1]}'; which one is meant cannot be told")
+        raise LookupError(
+            f"photo {name!r} is there twice, '{found[0]}' and '{found[1]}'; which one is meant cannot be told"
+        )
     return found[0]
 
 
@@ -211,10 +221,17 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
     for photo in stated.photos:
         try:
             if photo.path in first:
-                raise ShelfcountError(f"photo '{photo.path.name}' must be listed once; {first[photo.path]} has it already")
+                raise ShelfcountError(
+                    f"photo '{photo.path.name}' must be listed once; {first[photo.path]} has it already"
+                )
             stored, upright, orientation = _sizes(photo)
         except ShelfcountError as error:
-            dropped.append(Dropped(photo.where, f"{error}. The photo and its {len(photo.boxes)} boxes are left out."))
+            dropped.append(
+                Dropped(
+                    photo.where,
+                    f"{error}. The photo and its {len(photo.boxes)} boxes are left out.",
+                )
+            )
             continue
         first[photo.path] = photo.where
         known = [box for box in photo.boxes if box.label in index]
@@ -222,7 +239,9 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
         for box in unknown:
             # What the user knows is the number in the table, not the file's own id of it.
             given = (stated.names or {}).get(box.label, box.label)
-            dropped.append(Dropped(box.where, f"class {short(given)} is not one of the {len(classes)} known"))
+            dropped.append(
+                Dropped(box.where, f"class {short(given)} is not one of the {len(classes)} known")
+            )
         corners = np.array([box.corners for box in known], np.float64).reshape(-1, 4)
         if photo.ratios:
             with np.errstate(over="ignore"):  # into inf, which `_fitted` refuses
@@ -232,15 +251,21 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
             turned.append(photo.where)
         kept, boxes, notes = _fitted(corners, [box.where for box in known], *upright)
         dropped += notes
-        truth = Detections(boxes, [index[known[i].label] for i in kept], ignore=[known[i].ignore for i in kept])
+        truth = Detections(
+            boxes, [index[known[i].label] for i in kept], ignore=[known[i].ignore for i in kept]
+        )
         photos.append(Photo(photo.path, *upright, truth, photo.group or _stem_group(photo.path)))
     if turned:
         note = f"{len(turned)} photos, this one first, state their size before the EXIF rotation; their boxes were turned upright with them"
         dropped.append(Dropped(turned[0], note))
     if not photos:
-        why = f"; the first of {len(dropped)} reasons: {dropped[0]}" if dropped else ": it names none"
+        why = (
+            f"; the first of {len(dropped)} reasons: {dropped[0]}" if dropped else ": it names none"
+        )
         raise ShelfcountError(f"no photo of '{source}' can be used{why}")
-    return Dataset(classes, tuple(photos), tuple(dropped), source, stated.licence, stated.attribution)
+    return Dataset(
+        classes, tuple(photos), tuple(dropped), source, stated.licence, stated.attribution
+    )
 
 
 def _class_names(stated: StatedLabels, table: Mapping[str, str] | None) -> dict[str, str]:
@@ -251,7 +276,11 @@ def _class_names(stated: StatedLabels, table: Mapping[str, str] | None) -> dict[
         names = {label: label for label in [*(table or ()), *sorted(labels)]}
     if table is None:
         return dict(names)
-    return {label: table.get(name, name) for label, name in names.items() if name in table or not name.lstrip("-").isdecimal()}
+    return {
+        label: table.get(name, name)
+        for label, name in names.items()
+        if name in table or not name.lstrip("-").isdecimal()
+    }
 
 
 def _stem_group(path: Path) -> str:
@@ -264,7 +293,9 @@ def _sizes(photo: StatedPhoto) -> tuple[tuple[int, int], tuple[int, int], int]:
     stored, upright, orientation = _header(photo.path)
     if photo.size is not None and photo.size not in (stored, upright):
         stated, got = "{} x {}".format(*photo.size), "{} x {}".format(*upright)
-        raise ShelfcountError(f"photo '{photo.path.name}' must be of the stated size {stated}, got {got}")
+        raise ShelfcountError(
+            f"photo '{photo.path.name}' must be of the stated size {stated}, got {got}"
+        )
     return stored, upright, orientation
 
 
@@ -275,11 +306,15 @@ def _header(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
         with Image.open(io.BytesIO(data)) as image:
             stored = image.size
             if image.width * image.height > MOST_PIXELS:
-                raise ShelfcountError(f"photo '{path.name}' has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are read")
+                raise ShelfcountError(
+                    f"photo '{path.name}' has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are read"
+                )
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             if data[:2] == b"\xff\xd8":
                 if not jpeg_is_whole(data):
-                    raise ShelfcountError(f"photo '{path.name}' is cut short: its JPEG data has no end ({len(data)} bytes)")
+                    raise ShelfcountError(
+                        f"photo '{path.name}' is cut short: its JPEG data has no end ({len(data)} bytes)"
+                    )
                 return stored, stored[::-1] if orientation in SIDEWAYS else stored, orientation
             # Only decoding tells whether such a file is whole, and whether OpenCV turns this format upright.
             image.load()
@@ -299,10 +334,14 @@ def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.
     return np.stack([top, left, bottom, right], axis=1)
 
 
-def _fitted(boxes: np.ndarray, where: list[str], width: int, height: int) -> tuple[np.ndarray, np.ndarray, list[Dropped]]:
+def _fitted(
+    boxes: np.ndarray, where: list[str], width: int, height: int
+) -> tuple[np.ndarray, np.ndarray, list[Dropped]]:
     """Boxes cut at the border of the photo: indices of those kept, their new corners, and what is to be told."""
     finite = np.isfinite(boxes).all(axis=1)
-    with np.errstate(all="ignore"):  # numbers near 1e308 overflow into inf and count as outside; 0 / 0 is no size
+    with np.errstate(
+        all="ignore"
+    ):  # numbers near 1e308 overflow into inf and count as outside; 0 / 0 is no size
         sides = boxes[:, 2:] - boxes[:, :2]
         cut = box_math.clip(boxes, width, height)
         left_over = cut[:, 2:] - cut[:, :2]
@@ -314,10 +353,14 @@ def _fitted(boxes: np.ndarray, where: list[str], width: int, height: int) -> tup
             "a box must be wider and higher than 0, got {}": (sides <= 0).any(axis=1),
             "the box {} lies outside the photo of {} x {}": (left_over <= 0).any(axis=1),
             "the box {} lies mostly outside the photo of {} x {}": share < LEAST_SHARE_INSIDE,
-            "the box {} on the photo of {} x {} is less than a pixel wide or high": (left_over < LEAST_SIDE_PX).any(axis=1),
+            "the box {} on the photo of {} x {} is less than a pixel wide or high": (
+                left_over < LEAST_SIDE_PX
+            ).any(axis=1),
         }
         bad = np.any(list(problems.values()), axis=0)
-    problems["the box {} reaches over the border of the photo of {} x {}; it was cut there"] = overhang > ROUNDING_PX
+    problems["the box {} reaches over the border of the photo of {} x {}; it was cut there"] = (
+        overhang > ROUNDING_PX
+    )
     notes = []
     for i in np.flatnonzero(bad | (overhang > ROUNDING_PX)).tolist():
         message = next(text for text, holds in problems.items() if holds[i])

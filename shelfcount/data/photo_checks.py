@@ -82,7 +82,9 @@ def look_at(photo: Photo) -> Look:
     try:
         data = photo.path.read_bytes()
     except OSError as error:
-        raise ShelfcountError(f"cannot read photo '{photo.path}': {error.strerror or error}") from error
+        raise ShelfcountError(
+            f"cannot read photo '{photo.path}': {error.strerror or error}"
+        ) from error
     image = decode_photo(data, photo.path)
     if image.shape[:2] != (photo.height, photo.width):
         got = f"{image.shape[1]} x {image.shape[0]}"
@@ -103,18 +105,26 @@ def look_at(photo: Photo) -> Look:
         _glare(judged, grey, products, median_side(boxes) * scale),
         _picture(image),
         appearance.sample(lab, photo),
-        appearance.likely_missing(lab, boxes, box_checks.gaps(boxes, ignored, photo.width, photo.height)),
+        appearance.likely_missing(
+            lab, boxes, box_checks.gaps(boxes, ignored, photo.width, photo.height)
+        ),
     )
 
 
 def median_side(boxes: np.ndarray) -> float:
     """Shorter side of the median box, in the unit of the (n, 4) xyxy boxes; `JUDGED_SIDE` where there are none."""
-    return float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1))) if len(boxes) else JUDGED_SIDE
+    return (
+        float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1))) if len(boxes) else JUDGED_SIDE
+    )
 
 
 def _judged(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, float]:
     """The photo at the scale at which it is judged, and that scale, at most 1."""
-    wanted = JUDGED_SIDE / max(median_side(boxes), 1) if len(boxes) else JUDGED_PHOTO / max(image.shape[:2])
+    wanted = (
+        JUDGED_SIDE / max(median_side(boxes), 1)
+        if len(boxes)
+        else JUDGED_PHOTO / max(image.shape[:2])
+    )
     scale = min(1.0, wanted)
     if scale == 1:
         return image, scale
@@ -151,14 +161,18 @@ def _glare(image: np.ndarray, grey: np.ndarray, products: np.ndarray, side: floa
 
 def _picture(image: np.ndarray) -> np.ndarray:
     """(14,) Colour, its spread, strength of edges, colourfulness, and how the edges run."""
-    lab = cv2.cvtColor(cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB).astype(np.float32)
+    lab = cv2.cvtColor(
+        cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB
+    ).astype(np.float32)
     across, down = (cv2.Sobel(lab[..., 0], cv2.CV_32F, *step) for step in ((1, 0), (0, 1)))
     strength = np.hypot(across, down)
     direction = (np.mod(np.arctan2(down, across), np.pi) / np.pi * 6).astype(int).clip(0, 5)
     edges = np.bincount(direction.ravel(), strength.ravel(), 6) / max(float(strength.sum()), 1e-6)
     colourful = np.hypot(lab[..., 1] - 128, lab[..., 2] - 128).mean()
     flat = lab.reshape(-1, 3)
-    return np.array([*flat.mean(axis=0), *flat.std(axis=0), np.log1p(strength.mean()), colourful, *edges])
+    return np.array(
+        [*flat.mean(axis=0), *flat.std(axis=0), np.log1p(strength.mean()), colourful, *edges]
+    )
 
 
 def quality(look: Look) -> list[Finding]:
@@ -166,16 +180,26 @@ def quality(look: Look) -> list[Finding]:
     photo = look.photo
     boxes = photo.truth.boxes[~photo.truth.ignore]
     side, slope = median_side(boxes), box_checks.tilt(boxes) or 0.0
-    again = "Take the photo again if you can; leave it out if a person cannot tell the products on it."
+    again = (
+        "Take the photo again if you can; leave it out if a person cannot tell the products on it."
+    )
     # How many times the limit, what to say, what to do.
     measured = {
-        "blurred": (look.blur / MOST_BLUR, f"blur {look.blur:.2f}; {MOST_BLUR} is the limit", again),
+        "blurred": (
+            look.blur / MOST_BLUR,
+            f"blur {look.blur:.2f}; {MOST_BLUR} is the limit",
+            again,
+        ),
         "dark": (
             LEAST_BRIGHT / max(look.brightness, 1),
             f"nine tenths of the products' pixels are below {look.brightness:.0f} of 255; {LEAST_BRIGHT} is the least",
             again,
         ),
-        "glare": (look.glare / MOST_GLARE, f"{look.glare:.1%} of the products is blank white; {MOST_GLARE:.0%} is the limit", again),
+        "glare": (
+            look.glare / MOST_GLARE,
+            f"{look.glare:.1%} of the products is blank white; {MOST_GLARE:.0%} is the limit",
+            again,
+        ),
         "low-resolution": (
             LEAST_SIDE / max(side, 0.1),
             f"half of the products are narrower than {side:.1f} pixels; {LEAST_SIDE:.0f} is the least",
@@ -207,12 +231,26 @@ def unlike_the_rest(looks: list[Look]) -> list[Finding]:
     middle = np.median(pictures, axis=0)
     spread = np.median(np.abs(pictures - middle), axis=0)
     places = np.clip((pictures - middle) / np.maximum(1.4826 * spread, 1e-6), -8, 8)
-    distances = np.array([np.partition(np.sqrt(((places - place) ** 2).mean(axis=1)), NEAREST)[NEAREST] for place in places])
+    distances = np.array(
+        [
+            np.partition(np.sqrt(((places - place) ** 2).mean(axis=1)), NEAREST)[NEAREST]
+            for place in places
+        ]
+    )
     degrees = distances / max(float(np.median(distances)), 1e-6)
     found = []
     for i in np.flatnonzero(degrees > MOST_UNLIKE):
         path = looks[i].photo.path
         message = f"{path.name}: {degrees[i]:.1f} times the usual distance to the photos most like it; {MOST_UNLIKE:.0f} is the limit"
         fix = "Leave it out if it is no photo of a shelf; otherwise take more photos like it."
-        found.append(Finding("warning", "unlike-the-rest", message, fix, path, degree=float(degrees[i]) / MOST_UNLIKE))
+        found.append(
+            Finding(
+                "warning",
+                "unlike-the-rest",
+                message,
+                fix,
+                path,
+                degree=float(degrees[i]) / MOST_UNLIKE,
+            )
+        )
     return found

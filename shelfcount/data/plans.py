@@ -22,8 +22,14 @@ class PlannedProduct(_Part):
     """One product of a row, with all its facings side by side."""
 
     name: str = Field(alias="class", min_length=1, description="Class name as the model knows it.")
-    facings: int = Field(ge=1, le=1000, description="Places side by side on the shelf board; what is stacked on them does not count.")
-    on_top: tuple[str, ...] = Field(default=(), description="Other classes that may be stacked on it.")
+    facings: int = Field(
+        ge=1,
+        le=1000,
+        description="Places side by side on the shelf board; what is stacked on them does not count.",
+    )
+    on_top: tuple[str, ...] = Field(
+        default=(), description="Other classes that may be stacked on it."
+    )
 
 
 class PlannedRow(_Part):
@@ -35,7 +41,9 @@ class PlannedRow(_Part):
 class Plan(_Part):
     """What should stand on a shelf, rows from top to bottom."""
 
-    schema_of: str = Field(default="", alias="$schema", description="Where this schema lies, for editors; not read.")
+    schema_of: str = Field(
+        default="", alias="$schema", description="Where this schema lies, for editors; not read."
+    )
     version: Literal[1] = Field(description="Of this format.")
     name: str = Field(default="", description="For people.")
     rows: tuple[PlannedRow, ...] = Field(min_length=1)
@@ -62,7 +70,11 @@ def read_plan(path: Path | str, classes: Sequence[str]) -> Plan:
         raise ShelfcountError(f"cannot read plan '{path}': {error.strerror or error}") from error
     except ValidationError as error:
         raise _unusable(path, [_explain(problem) for problem in error.errors()]) from error
-    unknown = [f"{place}: the model has no class '{name}'{_nearest(name, classes)}" for place, name in _names(plan) if name not in classes]
+    unknown = [
+        f"{place}: the model has no class '{name}'{_nearest(name, classes)}"
+        for place, name in _names(plan)
+        if name not in classes
+    ]
     if unknown:
         raise _unusable(path, unknown)
     return plan
@@ -83,7 +95,10 @@ def _names(plan: Plan) -> Iterator[tuple[str, str]]:
     for r, row in enumerate(plan.rows):
         for p, product in enumerate(row.products):
             yield f"rows[{r}].products[{p}].class", product.name
-            yield from ((f"rows[{r}].products[{p}].on_top[{t}]", name) for t, name in enumerate(product.on_top))
+            yield from (
+                (f"rows[{r}].products[{p}].on_top[{t}]", name)
+                for t, name in enumerate(product.on_top)
+            )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -92,7 +107,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _explain(problem: Any) -> str:
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).removeprefix(".")
+    place = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]
+    ).removeprefix(".")
     if problem["type"] == "json_invalid":
         return problem["msg"]
     if problem["type"] == "missing":
@@ -103,8 +120,14 @@ def _explain(problem: Any) -> str:
 
 
 def _keys() -> list[str]:
-    return [field.alias or key for part in (Plan, PlannedRow, PlannedProduct) for key, field in part.model_fields.items()]
+    return [
+        field.alias or key
+        for part in (Plan, PlannedRow, PlannedProduct)
+        for key, field in part.model_fields.items()
+    ]
 
 
 def _unusable(path: Path | str, problems: Sequence[str]) -> ShelfcountError:
-    return ShelfcountError(f"plan '{path}' cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return ShelfcountError(
+        f"plan '{path}' cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems)
+    )

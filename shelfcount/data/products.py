@@ -52,7 +52,17 @@ _PET = (
     (0, 0.38), (0.08, 0.4), (0.085, 0.44), (0.1, 0.44), (0.11, 0.37), (0.15, 0.4), (0.24, 0.7), (0.34, 0.97), (0.42, 1),
     (0.6, 0.97), (0.68, 1), (0.8, 0.94), (0.9, 1), (0.98, 0.98), (1, 0.9),
 )  # fmt: skip
-_LONG_NECK = ((0, 0.42), (0.05, 0.44), (0.06, 0.38), (0.3, 0.44), (0.4, 0.62), (0.48, 0.94), (0.54, 1), (0.97, 1), (1, 0.92))
+_LONG_NECK = (
+    (0, 0.42),
+    (0.05, 0.44),
+    (0.06, 0.38),
+    (0.3, 0.44),
+    (0.4, 0.62),
+    (0.48, 0.94),
+    (0.54, 1),
+    (0.97, 1),
+    (1, 0.92),
+)
 _JAR = ((0, 0.9), (0.02, 0.94), (0.17, 0.94), (0.18, 0.88), (0.26, 1), (0.95, 1), (1, 0.92))
 _TUBE = ((0, 1), (0.06, 1), (0.5, 0.97), (0.86, 0.86), (0.87, 0.72), (1, 0.72))
 _PUMP = (
@@ -65,12 +75,38 @@ SHAPES: dict[str, Shape] = {
     "bottle": Shape(21.5, 6.8, _PET, (0.4, 0.69), (0, 0.085), 0.7, is_clear=True),
     "glass-bottle": Shape(23.0, 6.2, _LONG_NECK, (0.56, 0.86), (0, 0.055), 0.9, is_clear=True),
     "big-bottle": Shape(31.0, 9.0, _PET, (0.42, 0.66), (0, 0.06), 0.7, is_clear=True),
-    "bag": Shape(23.0, 16.0, ((0, 0.97), (0.05, 0.96), (0.3, 1), (0.7, 1), (0.95, 0.96), (1, 0.97)), gloss=0.6, is_round=False),
-    "canister": Shape(23.0, 7.6, ((0, 0.97), (0.045, 1), (0.05, 0.96), (0.985, 0.96), (1, 1)), (0.05, 0.98), (0, 0.05), 0.4),
+    "bag": Shape(
+        23.0,
+        16.0,
+        ((0, 0.97), (0.05, 0.96), (0.3, 1), (0.7, 1), (0.95, 0.96), (1, 0.97)),
+        gloss=0.6,
+        is_round=False,
+    ),
+    "canister": Shape(
+        23.0,
+        7.6,
+        ((0, 0.97), (0.045, 1), (0.05, 0.96), (0.985, 0.96), (1, 1)),
+        (0.05, 0.98),
+        (0, 0.05),
+        0.4,
+    ),
     "box": Shape(20.0, 13.0, ((0, 1), (1, 1)), gloss=0.1, is_round=False),
-    "carton": Shape(20.5, 7.4, ((0, 0.96), (0.06, 0.96), (0.07, 0.98), (0.16, 1), (1, 1)), gloss=0.2, is_round=False),
+    "carton": Shape(
+        20.5,
+        7.4,
+        ((0, 0.96), (0.06, 0.96), (0.07, 0.98), (0.16, 1), (1, 1)),
+        gloss=0.2,
+        is_round=False,
+    ),
     "jar": Shape(11.0, 7.6, _JAR, (0.34, 0.86), (0, 0.175), 0.8, is_clear=True),
-    "tub": Shape(6.2, 7.4, ((0, 1), (0.35, 1), (0.36, 0.95), (0.97, 0.9), (1, 0.86)), (0.38, 0.98), (0, 0.35), 0.5),
+    "tub": Shape(
+        6.2,
+        7.4,
+        ((0, 1), (0.35, 1), (0.36, 0.95), (0.97, 0.9), (1, 0.86)),
+        (0.38, 0.98),
+        (0, 0.35),
+        0.5,
+    ),
     "tube": Shape(16.5, 6.0, _TUBE, (0.06, 0.86), (0.865, 1), 0.4),
     "pump-bottle": Shape(20.0, 7.0, _PUMP, (0.32, 0.97), (0, 0.21), 0.5),
 }
@@ -135,7 +171,9 @@ _CARE: dict[str, tuple[Colour, Colour, Colour]] = {
     "scrub": ((226, 206, 170), (110, 70, 40), (190, 160, 120)),
 }
 # Things, kinds they come in, and two invented brands.
-_FAMILIES: tuple[tuple[dict[str, tuple[Colour, Colour, Colour]], tuple[str, ...], tuple[str, str]], ...] = (
+_FAMILIES: tuple[
+    tuple[dict[str, tuple[Colour, Colour, Colour]], tuple[str, ...], tuple[str, str]], ...
+] = (
     (_DRINKS, ("can", "bottle", "glass-bottle", "big-bottle"), ("Zuvvo", "Plimka")),
     (_CHIPS, ("bag", "canister"), ("Krunzo", "Tavelli")),
     (_DRY, ("box", "bag"), ("Orbelo", "Hindra")),
@@ -194,7 +232,9 @@ def products(n: int, seed: int = 0) -> tuple[Product, ...]:
     while len(chosen) < n:
         # Four of a family at a time: two flavours in two kinds, which a detector has to tell apart.
         # The second brands, whose names carry the brand, come later.
-        weight = np.array([len(f) * (8 if i < len(_FAMILIES) else 1) for i, f in enumerate(families)], float)
+        weight = np.array(
+            [len(f) * (8 if i < len(_FAMILIES) else 1) for i, f in enumerate(families)], float
+        )
         family = families[rng.choice(len(families), p=weight / weight.sum())]
         chosen += family[:4]
         del family[:4]
@@ -202,7 +242,9 @@ def products(n: int, seed: int = 0) -> tuple[Product, ...]:
 
 
 def _family(
-    family: tuple[dict[str, tuple[Colour, Colour, Colour]], tuple[str, ...], tuple[str, str]], rng: np.random.Generator, series: int
+    family: tuple[dict[str, tuple[Colour, Colour, Colour]], tuple[str, ...], tuple[str, str]],
+    rng: np.random.Generator,
+    series: int,
 ) -> Iterator[Product]:
     things, kinds, brands = family
     order = rng.permutation(list(things))
@@ -211,10 +253,24 @@ def _family(
             for thing in map(str, pair):
                 shape = SHAPES[kind]
                 # Care boxes hold a tube; a brand's sizes differ by a few percent from another's.
-                size = (0.62 if kind == "box" and things is _CARE else 1.0) * rng.uniform(0.94, 1.06)
+                size = (0.62 if kind == "box" and things is _CARE else 1.0) * rng.uniform(
+                    0.94, 1.06
+                )
                 name = f"{thing}-{kind}" if series == 0 else f"{brands[1].lower()}-{thing}-{kind}"
-                colours = things[thing] if series == 0 else (things[thing][1], things[thing][0], things[thing][2])
-                yield Product(name, kind, thing, brands[series], colours, shape.height * size, shape.width * size)
+                colours = (
+                    things[thing]
+                    if series == 0
+                    else (things[thing][1], things[thing][0], things[thing][2])
+                )
+                yield Product(
+                    name,
+                    kind,
+                    thing,
+                    brands[series],
+                    colours,
+                    shape.height * size,
+                    shape.width * size,
+                )
 
 
 def sprite(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
@@ -236,7 +292,11 @@ def _draw(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
     skin = _skin(product, px_per_cm)
     # Staff turn most labels to the front; the last ones were put back by a customer.
     turn = rng.normal(0, 0.04) if variant < VARIANTS - 2 else rng.uniform(-0.5, 0.5)
-    image = _wrap(product, skin, px_per_cm, turn) if product.shape.is_round else _fold(product, skin, px_per_cm, turn, rng)
+    image = (
+        _wrap(product, skin, px_per_cm, turn)
+        if product.shape.is_round
+        else _fold(product, skin, px_per_cm, turn, rng)
+    )
     if variant == VARIANTS - 1:
         image = _lean(image, rng.choice((-1, 1)) * rng.uniform(1.5, 4))
     image.setflags(write=False)
@@ -275,37 +335,64 @@ def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np
     angle = np.arcsin(across)
     # The skin covers half the circumference and repeats on the back.
     u = ((angle / math.pi + 0.5 + turn) % 1) * (skin.shape[1] - 1)
-    image = cv2.remap(skin, u.astype(np.float32), np.clip(v, 0, height - 1).astype(np.float32), cv2.INTER_LINEAR).astype(np.float32)
+    image = cv2.remap(
+        skin, u.astype(np.float32), np.clip(v, 0, height - 1).astype(np.float32), cv2.INTER_LINEAR
+    ).astype(np.float32)
     gloss = product.shape.gloss
     shade = 0.42 + 0.62 * np.cos(np.clip(angle + 0.35, -1.5, 1.5)) ** (0.6 + 0.4 * gloss)
-    shine = gloss * (105 * np.exp(-(((across + 0.5) / 0.1) ** 2)) + 60 * np.exp(-(((across - 0.7) / 0.06) ** 2)))
+    shine = gloss * (
+        105 * np.exp(-(((across + 0.5) / 0.1) ** 2)) + 60 * np.exp(-(((across - 0.7) / 0.06) ** 2))
+    )
     # Highlights break where the surface bends.
-    shine *= np.clip(1.1 - 2.5 * np.abs(np.gradient(half))[np.clip(v, 0, height - 1).astype(int)], 0.25, 1)
+    shine *= np.clip(
+        1.1 - 2.5 * np.abs(np.gradient(half))[np.clip(v, 0, height - 1).astype(int)], 0.25, 1
+    )
     image = image * shade[..., None] + shine[..., None]
     return np.dstack([np.clip(image, 0, 255), inside * 255.0]).astype(np.uint8)
 
 
-def _fold(product: Product, skin: np.ndarray, px_per_cm: int, turn: float, rng: np.random.Generator) -> np.ndarray:
+def _fold(
+    product: Product, skin: np.ndarray, px_per_cm: int, turn: float, rng: np.random.Generator
+) -> np.ndarray:
     """Boxes, cartons and bags: flat fronts, with a side that comes into view or with creases."""
     height, width = _size(product, px_per_cm)
     half: np.ndarray = _half_widths(product, height, width)
     columns = np.arange(width, dtype=np.float32)[None] + 0.5
     image: np.ndarray = skin.astype(np.float32)
     if product.kind == "bag":
-        relief = cv2.resize(rng.normal(0, 1, (13, 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-        slope = cv2.Sobel(relief, cv2.CV_32F, 1, 1, ksize=3) * width * height / 900 + cv2.Sobel(relief, cv2.CV_32F, 1, 0) * width / 90
+        relief = cv2.resize(
+            rng.normal(0, 1, (13, 8)).astype(np.float32),
+            (width, height),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        slope = (
+            cv2.Sobel(relief, cv2.CV_32F, 1, 1, ksize=3) * width * height / 900
+            + cv2.Sobel(relief, cv2.CV_32F, 1, 0) * width / 90
+        )
         bulge = np.cos((columns / width - 0.38) * 2.5)
-        image = image * (0.5 + 0.5 * bulge + 0.06 * np.clip(slope, -2, 2))[..., None] + 16 * np.clip(slope - 1.1, 0, 2)[..., None]
+        image = (
+            image * (0.5 + 0.5 * bulge + 0.06 * np.clip(slope, -2, 2))[..., None]
+            + 16 * np.clip(slope - 1.1, 0, 2)[..., None]
+        )
         wobble = cv2.resize(rng.normal(0, 1, (8, 1)).astype(np.float32), (1, height))[:, 0]
         half = half * (1 + 0.02 * wobble) - 0.02 * width
-        for edge in (slice(0, round(0.045 * height)), slice(height - round(0.045 * height), height)):
-            image[edge] = image[edge] * 0.82 + 22 * np.sin(np.arange(edge.stop - edge.start) * 2.2)[:, None, None]
+        for edge in (
+            slice(0, round(0.045 * height)),
+            slice(height - round(0.045 * height), height),
+        ):
+            image[edge] = (
+                image[edge] * 0.82
+                + 22 * np.sin(np.arange(edge.stop - edge.start) * 2.2)[:, None, None]
+            )
     else:
         side = round(abs(turn) * 0.5 * width) if abs(turn) > 0.1 else max(1, round(0.012 * width))
         front = cv2.resize(skin, (width - side, height), interpolation=cv2.INTER_AREA)
         face = np.repeat(front[:, -1:] // 2 + skin[:, :1] // 8, side, axis=1)
         image = np.hstack([front, face] if turn > 0 else [face[:, ::-1], front]).astype(np.float32)
-        image *= np.linspace(1.07, 0.93, width)[None, :, None] * np.linspace(1.03, 0.9, height)[:, None, None]
+        image *= (
+            np.linspace(1.07, 0.93, width)[None, :, None]
+            * np.linspace(1.03, 0.9, height)[:, None, None]
+        )
         image[: max(1, height // 90)] += 35
     inside = np.abs(columns - width / 2) < half[:, None]
     return np.dstack([np.clip(image, 0, 255), inside * 255.0]).astype(np.uint8)
@@ -327,10 +414,18 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
         width = round(width * math.pi / 2)
     main, second, content = product.colours
     rng = np.random.default_rng([1, *product.name.encode()])
-    skin = np.full((height, width, 3), content if shape.is_clear else (196, 198, 202) if product.kind == "can" else main, np.uint8)
+    skin = np.full(
+        (height, width, 3),
+        content if shape.is_clear else (196, 198, 202) if product.kind == "can" else main,
+        np.uint8,
+    )
     if shape.is_clear:
         # Light through the content, and the air above it.
-        streaks = cv2.resize(rng.normal(1, 0.22, (1, 14)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        streaks = cv2.resize(
+            rng.normal(1, 0.22, (1, 14)).astype(np.float32),
+            (width, height),
+            interpolation=cv2.INTER_CUBIC,
+        )
         skin = np.clip(skin * streaks[..., None] + 14, 0, 255).astype(np.uint8)
         level = round(height * (shape.cap[1] + (0.11 if product.kind == "bottle" else 0.06)))
         skin[:level] = skin[:level] // 3 + 130
@@ -338,7 +433,9 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
     skin[top:bottom] = _label(product, bottom - top, width)
     top, bottom = (round(v * height) for v in shape.cap)
     if bottom > top:
-        ridges = 1 + 0.12 * np.sign(np.sin(np.arange(width) * 2 * math.pi / max(3, px_per_cm * 0.3)))
+        ridges = 1 + 0.12 * np.sign(
+            np.sin(np.arange(width) * 2 * math.pi / max(3, px_per_cm * 0.3))
+        )
         cap = np.array(second if product.kind != "canister" else (235, 235, 230)) * ridges[:, None]
         skin[top:bottom] = np.clip(cap, 0, 255).astype(np.uint8)
     return skin
@@ -353,22 +450,67 @@ def _label(product: Product, height: int, width: int) -> np.ndarray:
     # A tall label carries its picture below the name, a wide one beside it.
     is_tall = height > 0.75 * width
     middle, name_y = (0.5 if is_tall else 0.42) * width, (0.3 if is_tall else 0.42) * height
-    ink = second if abs(sum(main) - sum(second)) > 150 else (255, 255, 255) if sum(main) < 380 else (20, 24, 40)
+    ink = (
+        second
+        if abs(sum(main) - sum(second)) > 150
+        else (255, 255, 255)
+        if sum(main) < 380
+        else (20, 24, 40)
+    )
     if product.kind not in ("tube", "tub", "pump-bottle"):
-        _picture(art, product, (middle, 0.66 * height) if is_tall else (0.8 * width, 0.5 * height), 0.2 * size, content)
+        _picture(
+            art,
+            product,
+            (middle, 0.66 * height) if is_tall else (0.8 * width, 0.5 * height),
+            0.2 * size,
+            content,
+        )
     emblem = style.integers(4)
     name_width = min((0.62 if is_tall else 0.52) * width, 2.6 * height)
     if emblem == 1:
-        cv2.ellipse(art, (int(middle), int(name_y)), (int(name_width * 0.58), int(size * 0.2)), -8, 0, 360, ink, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            art,
+            (int(middle), int(name_y)),
+            (int(name_width * 0.58), int(size * 0.2)),
+            -8,
+            0,
+            360,
+            ink,
+            -1,
+            cv2.LINE_AA,
+        )
         ink = main
     elif emblem == 2:
-        corners = np.array([(-0.6, 0.16), (0.6, 0.06), (0.6, -0.16), (-0.6, -0.06)]) * (name_width, size) + (middle, name_y)
+        corners = np.array([(-0.6, 0.16), (0.6, 0.06), (0.6, -0.16), (-0.6, -0.06)]) * (
+            name_width,
+            size,
+        ) + (middle, name_y)
         cv2.fillConvexPoly(art, corners.round().astype(int), ink, cv2.LINE_AA)
         ink = main
-    font = int(style.choice((cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)))
+    font = int(
+        style.choice(
+            (
+                cv2.FONT_HERSHEY_DUPLEX,
+                cv2.FONT_HERSHEY_TRIPLEX,
+                cv2.FONT_HERSHEY_COMPLEX,
+                cv2.FONT_HERSHEY_SCRIPT_COMPLEX,
+            )
+        )
+    )
     write(art, product.brand, (middle, name_y), name_width, ink, font)
-    ink = (255, 255, 255) if sum(art[int(0.9 * (height - 1)), width // 2].tolist()) < 400 else (30, 30, 40)
-    write(art, product.thing.replace("-", " ").upper(), (middle, 0.9 * height), 0.34 * width, ink, cv2.FONT_HERSHEY_SIMPLEX)
+    ink = (
+        (255, 255, 255)
+        if sum(art[int(0.9 * (height - 1)), width // 2].tolist()) < 400
+        else (30, 30, 40)
+    )
+    write(
+        art,
+        product.thing.replace("-", " ").upper(),
+        (middle, 0.9 * height),
+        0.34 * width,
+        ink,
+        cv2.FONT_HERSHEY_SIMPLEX,
+    )
     _small_print(art, ink)
     return art
 
@@ -385,7 +527,9 @@ def _ground(style: int, main: Colour, second: Colour, height: int, width: int) -
         cv2.fillPoly(art, [shore.round().astype(np.int32)], second, cv2.LINE_AA)
     elif style == 2:
         for top in (0.06, 0.8):
-            cv2.rectangle(art, (0, int(top * height)), (width, int((top + 0.05) * height)), second, -1)
+            cv2.rectangle(
+                art, (0, int(top * height)), (width, int((top + 0.05) * height)), second, -1
+            )
     else:
         corners = np.array([(0.1, 1), (0.32, 1), (0.9, 0), (0.68, 0)]) * (width, height)
         lighter = tuple(int(0.72 * m + 0.28 * s) for m, s in zip(main, second, strict=True))
@@ -393,22 +537,39 @@ def _ground(style: int, main: Colour, second: Colour, height: int, width: int) -
     return art
 
 
-def _picture(art: np.ndarray, product: Product, centre: tuple[float, float], size: float, colour: Colour) -> None:
+def _picture(
+    art: np.ndarray, product: Product, centre: tuple[float, float], size: float, colour: Colour
+) -> None:
     """A heap of what is inside: round fruit, or the flat ellipses of chips and biscuits."""
     rng = np.random.default_rng([3, *product.thing.encode()])
     flat = 0.55 if product.kind in ("bag", "canister", "box") else 1.0
     for dx, dy in ((-0.9, 0.2), (0.9, 0.1), (-0.2, -0.5), (0.3, 0.55)):
         place = (int(centre[0] + dx * size), int(centre[1] + dy * size * flat))
-        axes, turn = (max(1, int(size * 0.72)), max(1, int(size * 0.72 * flat))), rng.uniform(-40, 40)
+        axes, turn = (
+            (max(1, int(size * 0.72)), max(1, int(size * 0.72 * flat))),
+            rng.uniform(-40, 40),
+        )
         tone = rng.uniform(0.85, 1.15)
         for grow, light in ((1.0, 0.72), (0.88, 1.0), (0.4, 1.25)):
             body = tuple(min(255, int(c * tone * light + 10)) for c in colour)
             shift = int((1 - grow) * size * 0.25)
             reach = (max(1, int(axes[0] * grow)), max(1, int(axes[1] * grow)))
-            cv2.ellipse(art, (place[0] - shift, place[1] - shift), reach, turn, 0, 360, body, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                art,
+                (place[0] - shift, place[1] - shift),
+                reach,
+                turn,
+                0,
+                360,
+                body,
+                -1,
+                cv2.LINE_AA,
+            )
 
 
-def write(art: np.ndarray, text: str, centre: tuple[float, float], width: float, ink: Colour, font: int) -> None:
+def write(
+    art: np.ndarray, text: str, centre: tuple[float, float], width: float, ink: Colour, font: int
+) -> None:
     """Centred text of a given width in pixels; below 6 pixels nobody could read it and it's left out."""
     thick = max(1, round(width / len(text) / 5))
     (wide, high), _ = cv2.getTextSize(text, font, 1.0, 2)
@@ -423,8 +584,20 @@ def _small_print(art: np.ndarray, ink: Colour) -> None:
     height, width = art.shape[:2]
     for line in range(6):
         y = int((0.3 + 0.05 * line) * height)
-        cv2.line(art, (int(0.02 * width), y), (int((0.1 + 0.02 * (line % 3)) * width), y), ink, max(1, height // 120), cv2.LINE_AA)
-    left, right, top, bottom = int(0.88 * width), int(0.98 * width), int(0.5 * height), int(0.66 * height)
+        cv2.line(
+            art,
+            (int(0.02 * width), y),
+            (int((0.1 + 0.02 * (line % 3)) * width), y),
+            ink,
+            max(1, height // 120),
+            cv2.LINE_AA,
+        )
+    left, right, top, bottom = (
+        int(0.88 * width),
+        int(0.98 * width),
+        int(0.5 * height),
+        int(0.66 * height),
+    )
     art[top:bottom, left:right] = 245
     bars = np.random.default_rng(4).random(max(1, right - left)) < 0.5
     art[top + 1 : bottom - 1, left:right][:, bars[: right - left]] = 25

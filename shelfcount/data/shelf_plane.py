@@ -60,19 +60,39 @@ class ShelfParams:
     jpeg: int = 60
 
     def __post_init__(self) -> None:
-        whole = {"width": (64, 8192), "height": (64, 8192), "jpeg": (20, 100), "rows": (1, 12), "facings": (1, 80), "run": (1, 80)}
+        whole = {
+            "width": (64, 8192),
+            "height": (64, 8192),
+            "jpeg": (20, 100),
+            "rows": (1, 12),
+            "facings": (1, 80),
+            "run": (1, 80),
+        }
         real: dict[str, tuple[int, int]] = {"yaw": (0, 45), "pitch": (0, 30), "tilt": (0, 30)}
-        real |= dict.fromkeys(("gap", "occlusion", "back_row", "stacked", "light", "blur", "noise"), (0, 1))
+        real |= dict.fromkeys(
+            ("gap", "occlusion", "back_row", "stacked", "light", "blur", "noise"), (0, 1)
+        )
         for name, (low, high) in (whole | real).items():
             value = getattr(self, name)
             numbers = value if isinstance(value, (tuple, list)) else (value,)
-            if not all(isinstance(v, int if name in whole else (int, float)) and low <= v <= high for v in numbers):
+            if not all(
+                isinstance(v, int if name in whole else (int, float)) and low <= v <= high
+                for v in numbers
+            ):
                 kind = "whole numbers" if name in whole else "numbers"
-                raise ShelfcountError(f"synthetic shelves need {name} in {kind} from {low} to {high}, got {value!r}")
-            if name in ("rows", "facings", "run") and (len(numbers) != 2 or numbers[0] > numbers[1]):
-                raise ShelfcountError(f"synthetic shelves need {name} as (fewest, most), got {value}")
+                raise ShelfcountError(
+                    f"synthetic shelves need {name} in {kind} from {low} to {high}, got {value!r}"
+                )
+            if name in ("rows", "facings", "run") and (
+                len(numbers) != 2 or numbers[0] > numbers[1]
+            ):
+                raise ShelfcountError(
+                    f"synthetic shelves need {name} as (fewest, most), got {value}"
+                )
         if self.background is not None and self.background not in BACKGROUNDS:
-            raise ShelfcountError(f"synthetic shelves need background from {', '.join(BACKGROUNDS)}, got '{self.background}'")
+            raise ShelfcountError(
+                f"synthetic shelves need background from {', '.join(BACKGROUNDS)}, got '{self.background}'"
+            )
 
 
 @dataclass(frozen=True)
@@ -145,7 +165,9 @@ class Plane:
     from_cm: np.ndarray
 
 
-def lay_out(catalogue: Sequence[Product], params: ShelfParams, width: float, rng: np.random.Generator) -> Layout:
+def lay_out(
+    catalogue: Sequence[Product], params: ShelfParams, width: float, rng: np.random.Generator
+) -> Layout:
     """Decide which product stands where on a shelf `width` cm wide."""
     n_rows = int(rng.integers(params.rows[0], params.rows[1] + 1))
     background = params.background or str(rng.choice(BACKGROUNDS))
@@ -161,21 +183,41 @@ def lay_out(catalogue: Sequence[Product], params: ShelfParams, width: float, rng
     floors: list[float] = []
     floor = 0.0
     for row in range(n_rows):
-        choice = pool[min(len(pool) * row // n_rows, len(pool) - 1) :][: max(2, math.ceil(len(pool) / n_rows))]
+        choice = pool[min(len(pool) * row // n_rows, len(pool) - 1) :][
+            : max(2, math.ceil(len(pool) / n_rows))
+        ]
         stacks = rng.random() < 2 * params.stacked
-        floor += max(catalogue[i].height * (2 if stacks and catalogue[i].stacks else 1) for i in choice) + rng.uniform(3, 6)
+        floor += max(
+            catalogue[i].height * (2 if stacks and catalogue[i].stacks else 1) for i in choice
+        ) + rng.uniform(3, 6)
         floors.append(floor)
         for left, facings, index in _runs(catalogue, choice, params, width, rng):
-            tags.append((row, left + rng.uniform(0, max(0.1, facings * catalogue[index].width - 6))))
+            tags.append(
+                (row, left + rng.uniform(0, max(0.1, facings * catalogue[index].width - 6)))
+            )
             for x, rise, layer in _places(catalogue[index], left, facings, stacks, params, rng):
-                items.append(Item(index, row, x, floor - rise, layer, int(rng.integers(VARIANTS)), rng.uniform(0.94, 1.05)))
+                items.append(
+                    Item(
+                        index,
+                        row,
+                        x,
+                        floor - rise,
+                        layer,
+                        int(rng.integers(VARIANTS)),
+                        rng.uniform(0.94, 1.05),
+                    )
+                )
         floor += _RAIL
     items.sort(key=lambda item: (item.row, item.layer))
     return Layout(background, width, floor, tuple(floors), tuple(items), tuple(tags))
 
 
 def _runs(
-    catalogue: Sequence[Product], choice: np.ndarray, params: ShelfParams, width: float, rng: np.random.Generator
+    catalogue: Sequence[Product],
+    choice: np.ndarray,
+    params: ShelfParams,
+    width: float,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[float, int, int]]:
     """(left, facings, product) of each run in a row."""
     left = rng.uniform(0, 1.5)
@@ -185,13 +227,20 @@ def _runs(
             return
         product = int(rng.choice(fitting))
         step = catalogue[product].width * 1.02
-        facings = min(int(rng.integers(params.run[0], params.run[1] + 1)), int((width - left) / step))
+        facings = min(
+            int(rng.integers(params.run[0], params.run[1] + 1)), int((width - left) / step)
+        )
         yield left, facings, product
         left += facings * step + rng.uniform(0, 1.2)
 
 
 def _places(
-    product: Product, left: float, facings: int, stacks: bool, params: ShelfParams, rng: np.random.Generator
+    product: Product,
+    left: float,
+    facings: int,
+    stacks: bool,
+    params: ShelfParams,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[float, float, int]]:
     """(left, rise above the floor, layer) of each product of a run, in cm."""
     step = product.width * 1.02
@@ -221,13 +270,44 @@ class _Look:
     is_cooler: bool = False
 
 
-_WHITE, _SILVER, _BLACK, _BLUE, _RED, _GREEN = (236, 236, 234), (186, 188, 190), (30, 30, 34), (28, 64, 150), (176, 24, 30), (30, 110, 60)
+_WHITE, _SILVER, _BLACK, _BLUE, _RED, _GREEN = (
+    (236, 236, 234),
+    (186, 188, 190),
+    (30, 30, 34),
+    (28, 64, 150),
+    (176, 24, 30),
+    (30, 110, 60),
+)
 _LOOKS = {
-    "cooler": _Look((214, 220, 226), (200, 206, 212), (_BLUE, _RED, _WHITE, _GREEN), (_BLUE, _WHITE, _RED, _SILVER), (0.9, 1.0), True),
-    "dark-cooler": _Look((44, 46, 52), (70, 72, 78), (_BLACK, _BLUE, _SILVER), (_BLACK, (60, 62, 66)), (0.62, 0.9), True),
-    "metal": _Look((176, 176, 172), (196, 196, 194), (_SILVER, _WHITE, (240, 206, 60)), (_SILVER, (110, 112, 116)), (0.55, 1.0)),
-    "white": _Look((226, 224, 218), (234, 232, 228), (_WHITE, (240, 206, 60), _RED), (_WHITE,), (0.66, 1.0)),
-    "wood": _Look((150, 112, 74), (172, 130, 88), ((120, 84, 52), _WHITE), ((124, 88, 56),), (0.58, 1.0)),
+    "cooler": _Look(
+        (214, 220, 226),
+        (200, 206, 212),
+        (_BLUE, _RED, _WHITE, _GREEN),
+        (_BLUE, _WHITE, _RED, _SILVER),
+        (0.9, 1.0),
+        True,
+    ),
+    "dark-cooler": _Look(
+        (44, 46, 52),
+        (70, 72, 78),
+        (_BLACK, _BLUE, _SILVER),
+        (_BLACK, (60, 62, 66)),
+        (0.62, 0.9),
+        True,
+    ),
+    "metal": _Look(
+        (176, 176, 172),
+        (196, 196, 194),
+        (_SILVER, _WHITE, (240, 206, 60)),
+        (_SILVER, (110, 112, 116)),
+        (0.55, 1.0),
+    ),
+    "white": _Look(
+        (226, 224, 218), (234, 232, 228), (_WHITE, (240, 206, 60), _RED), (_WHITE,), (0.66, 1.0)
+    ),
+    "wood": _Look(
+        (150, 112, 74), (172, 130, 88), ((120, 84, 52), _WHITE), ((124, 88, 56),), (0.58, 1.0)
+    ),
 }
 
 
@@ -237,7 +317,10 @@ class _Canvas:
     def __init__(self, area: tuple[float, float, float, float], px_per_cm: float) -> None:
         self.scale = px_per_cm
         self.origin = np.array(area[:2])
-        height, width = math.ceil((area[3] - area[1]) * px_per_cm), math.ceil((area[2] - area[0]) * px_per_cm)
+        height, width = (
+            math.ceil((area[3] - area[1]) * px_per_cm),
+            math.ceil((area[2] - area[0]) * px_per_cm),
+        )
         if max(height, width) > _LARGEST_PLANE:
             raise ShelfcountError(
                 f"synthetic shelves need a plane of at most {_LARGEST_PLANE} pixels a side, got {width} x {height}: "
@@ -255,26 +338,48 @@ class _Canvas:
         (x0, y0), (x1, y1) = self.pixel(left, top), self.pixel(right, bottom)
         return slice(max(0, y0), max(0, y1)), slice(max(0, x0), max(0, x1))
 
-    def fill(self, rectangle: tuple[float, float, float, float], colour: Colour, top: float = 1.0, bottom: float = 1.0) -> None:
+    def fill(
+        self,
+        rectangle: tuple[float, float, float, float],
+        colour: Colour,
+        top: float = 1.0,
+        bottom: float = 1.0,
+    ) -> None:
         """Paint opaquely; brightness goes from `top` to `bottom`."""
         window = self.window(*rectangle)
         rows = self.image[window].shape[0]
-        self.image[window] = np.clip(np.linspace(top, bottom, rows)[:, None, None] * colour, 0, 255).astype(np.uint8)
+        self.image[window] = np.clip(
+            np.linspace(top, bottom, rows)[:, None, None] * colour, 0, 255
+        ).astype(np.uint8)
         self.owner[window] = 0
 
-    def shade(self, rectangle: tuple[float, float, float, float], top: float, bottom: float, reach: float) -> None:
+    def shade(
+        self, rectangle: tuple[float, float, float, float], top: float, bottom: float, reach: float
+    ) -> None:
         """Darken what is painted: from `top` at the upper edge to `bottom` at the share `reach` of the height."""
         part = self.image[self.window(*rectangle)]
         if part.size:
-            fall = np.interp(np.linspace(0, 1, part.shape[0]), (0, reach), (top, bottom)).astype(np.float32)
-            cv2.multiply(part, np.broadcast_to(fall[:, None, None], part.shape).copy(), part, dtype=cv2.CV_8U)
+            fall = np.interp(np.linspace(0, 1, part.shape[0]), (0, reach), (top, bottom)).astype(
+                np.float32
+            )
+            cv2.multiply(
+                part, np.broadcast_to(fall[:, None, None], part.shape).copy(), part, dtype=cv2.CV_8U
+            )
 
-    def texture(self, rectangle: tuple[float, float, float, float], grid: tuple[int, int], depth: float, rng: np.random.Generator) -> None:
+    def texture(
+        self,
+        rectangle: tuple[float, float, float, float],
+        grid: tuple[int, int],
+        depth: float,
+        rng: np.random.Generator,
+    ) -> None:
         """Lighten and darken what is painted by smooth noise with `grid` (rows, columns) knots."""
         part = self.image[self.window(*rectangle)]
         if part.size:
             noise = rng.normal(1, depth, (*grid, 1)) + rng.normal(0, depth / 4, (*grid, 3))
-            cv2.multiply(part, cv2.resize(noise.astype(np.float32), part.shape[1::-1]), part, dtype=cv2.CV_8U)
+            cv2.multiply(
+                part, cv2.resize(noise.astype(np.float32), part.shape[1::-1]), part, dtype=cv2.CV_8U
+            )
 
     def text(self, text: str, x: float, y: float, width: float, ink: Colour) -> None:
         """Text of a width in cm, centred at x, y."""
@@ -303,7 +408,9 @@ def paint(
         ShelfcountError: If the shelf is too long for one plane.
     """
     if len(layout.items) > _LARGEST_PLANE:
-        raise ShelfcountError(f"synthetic shelves need at most {_LARGEST_PLANE} products, got {len(layout.items)}: ask for fewer views")
+        raise ShelfcountError(
+            f"synthetic shelves need at most {_LARGEST_PLANE} products, got {len(layout.items)}: ask for fewer views"
+        )
     look = _LOOKS[layout.background]
     canvas = _Canvas(area, px_per_cm)
     brand = catalogue[layout.items[0].product].brand if layout.items else ""
@@ -319,9 +426,17 @@ def paint(
             hulls.append(hull)
             areas.append(pixels)
         canvas.shade((0, top, layout.width, floor), look.inside[0], look.inside[1], 0.5)
-        _paint_rail(canvas, layout, row, floor, rail, guard, brand if look.is_cooler else "", params, rng)
+        _paint_rail(
+            canvas, layout, row, floor, rail, guard, brand if look.is_cooler else "", params, rng
+        )
         top = floor + _RAIL
-    from_cm = np.array([[px_per_cm, 0, -canvas.origin[0] * px_per_cm], [0, px_per_cm, -canvas.origin[1] * px_per_cm], [0, 0, 1]])
+    from_cm = np.array(
+        [
+            [px_per_cm, 0, -canvas.origin[0] * px_per_cm],
+            [0, px_per_cm, -canvas.origin[1] * px_per_cm],
+            [0, 0, 1],
+        ]
+    )
     return Plane(canvas.image, canvas.owner, tuple(hulls), np.array(areas, np.int64), from_cm)
 
 
@@ -341,7 +456,9 @@ def _stamp(canvas: _Canvas, product: Product, item: Item, number: int) -> tuple[
     inside = small[..., 3] > 127
     y = np.flatnonzero(inside.any(axis=1))
     first, last = inside[y].argmax(axis=1), width - inside[y, ::-1].argmax(axis=1)
-    corners = np.concatenate([np.stack((x, edge), axis=1) for x in (first, last) for edge in (y, y + 1)]) + np.array([left, top])
+    corners = np.concatenate(
+        [np.stack((x, edge), axis=1) for x in (first, last) for edge in (y, y + 1)]
+    ) + np.array([left, top])
     hull = cv2.convexHull(corners.astype(np.int32))
 
     alpha = cv2.copyMakeBorder(small[..., 3], pad, pad, pad, pad, cv2.BORDER_CONSTANT)
@@ -355,18 +472,29 @@ def _stamp(canvas: _Canvas, product: Product, item: Item, number: int) -> tuple[
         cut = (slice(row, row + ground.shape[0]), slice(column, column + ground.shape[1]))
         colour = cv2.copyMakeBorder(small[..., :3], pad, pad, pad, pad, cv2.BORDER_CONSTANT)[cut]
         own = cv2.multiply(colour, cv2.merge([alpha[cut]] * 3), scale=gain * item.gain / 255)
-        canvas.image[window] = cv2.add(cv2.multiply(ground, cv2.merge([through[cut]] * 3), scale=1 / 255), own)
+        canvas.image[window] = cv2.add(
+            cv2.multiply(ground, cv2.merge([through[cut]] * 3), scale=1 / 255), own
+        )
         canvas.owner[window][alpha[cut] > 127] = number
     return hull[:, 0].astype(np.float64), int(inside.sum())
 
 
 def _paint_furniture(
-    canvas: _Canvas, layout: Layout, look: _Look, area: tuple[float, float, float, float], brand: str, rng: np.random.Generator
+    canvas: _Canvas,
+    layout: Layout,
+    look: _Look,
+    area: tuple[float, float, float, float],
+    brand: str,
+    rng: np.random.Generator,
 ) -> None:
     """The shop around, the frame and the inside of the shelf before any product stands in it."""
     left, _, right, bottom = area
     frame = look.frames[rng.integers(len(look.frames))]
-    side, head, base = (5.0, rng.uniform(10, 24), rng.uniform(6, 14)) if look.is_cooler else (2.5, rng.uniform(2, 8), rng.uniform(4, 9))
+    side, head, base = (
+        (5.0, rng.uniform(10, 24), rng.uniform(6, 14))
+        if look.is_cooler
+        else (2.5, rng.uniform(2, 8), rng.uniform(4, 9))
+    )
     wall = int(rng.integers(60, 215))
     canvas.fill(area, (wall, wall, wall - 8), 0.9, 0.75)
     canvas.texture(area, (7, 9), 0.22, rng)
@@ -377,7 +505,13 @@ def _paint_furniture(
     canvas.shade((-side, 0, -side * 0.72, ground), 0.7, 0.7, 1)
     canvas.shade((layout.width + side * 0.72, 0, layout.width + side, ground), 0.7, 0.7, 1)
     if head > 8 and brand:
-        canvas.text(brand.upper(), layout.width * rng.uniform(0.35, 0.65), -head / 2, 4 * head, _WHITE if sum(frame) < 420 else _BLUE)
+        canvas.text(
+            brand.upper(),
+            layout.width * rng.uniform(0.35, 0.65),
+            -head / 2,
+            4 * head,
+            _WHITE if sum(frame) < 420 else _BLUE,
+        )
     if look.is_cooler:
         # The open door, seen edge on, and the strips of light inside the frame.
         door = layout.width + side, layout.width + side + rng.uniform(14, 50)
@@ -435,10 +569,24 @@ def _paint_rail(
             canvas.text(price, left + 3.5, floor + 1.8, 3.0, _BLACK)
             for line in range(3):
                 canvas.fill(
-                    (left + 0.3, floor + 0.9 + 0.6 * line, left + 1.7 - 0.3 * (line % 2), floor + 1.1 + 0.6 * line), (120, 120, 120)
+                    (
+                        left + 0.3,
+                        floor + 0.9 + 0.6 * line,
+                        left + 1.7 - 0.3 * (line % 2),
+                        floor + 1.1 + 0.6 * line,
+                    ),
+                    (120, 120, 120),
                 )
         if rng.random() < params.occlusion / 2:
             size, rise = rng.uniform(5, 9), rng.uniform(0.3, 0.8)
             card = (left, floor + 1 - rise * size, left + size, floor + 1 + (1 - rise) * size)
-            canvas.fill(card, ((226, 30, 36), (252, 214, 30), (30, 120, 60))[rng.integers(3)], 1.05, 0.9)
-            canvas.text(str(rng.choice(("-20%", "NEW", "2+1", price))), left + size / 2, (card[1] + card[3]) / 2, 0.8 * size, _WHITE)
+            canvas.fill(
+                card, ((226, 30, 36), (252, 214, 30), (30, 120, 60))[rng.integers(3)], 1.05, 0.9
+            )
+            canvas.text(
+                str(rng.choice(("-20%", "NEW", "2+1", price))),
+                left + size / 2,
+                (card[1] + card[3]) / 2,
+                0.8 * size,
+                _WHITE,
+            )

@@ -45,10 +45,16 @@ def split(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str,
             f"{len(shares)} parts need at least as many groups of photos, got {groups} of {len(dataset)} photos: "
             "photos of one store or bay, and near-duplicates, are never parted"
         )
-    part = _assigned(_content(dataset, labels, groups), np.array(list(shares.values())), _order(dataset, labels, groups, seed))
+    part = _assigned(
+        _content(dataset, labels, groups),
+        np.array(list(shares.values())),
+        _order(dataset, labels, groups, seed),
+    )
     parts = part[labels]
     return {
-        name: dataclasses.replace(dataset.subset(np.flatnonzero(parts == i).tolist()), name=f"{dataset.name} ({name})")
+        name: dataclasses.replace(
+            dataset.subset(np.flatnonzero(parts == i).tolist()), name=f"{dataset.name} ({name})"
+        )
         for i, name in enumerate(shares)
     }
 
@@ -74,7 +80,9 @@ def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict
     _check_shares(shares)
     order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1)
     if len(order) < len(shares):
-        raise ShelfcountError(f"{len(shares)} parts need at least as many groups of photos, got {len(order)} of {len(groups)} photos")
+        raise ShelfcountError(
+            f"{len(shares)} parts need at least as many groups of photos, got {len(order)} of {len(groups)} photos"
+        )
     sizes = np.bincount(groups, minlength=len(order))[order]
     # A group goes where the middle of its photos falls; but no part goes without.
     middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
@@ -82,8 +90,14 @@ def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict
     first = 0
     parts = {}
     for i, name in enumerate(shares):
-        end = int(np.clip(ends[i], first + 1, len(order) - (len(shares) - 1 - i))) if i < len(shares) - 1 else len(order)
-        parts[name] = np.concatenate([np.flatnonzero(groups == group) for group in order[first:end]])
+        end = (
+            int(np.clip(ends[i], first + 1, len(order) - (len(shares) - 1 - i)))
+            if i < len(shares) - 1
+            else len(order)
+        )
+        parts[name] = np.concatenate(
+            [np.flatnonzero(groups == group) for group in order[first:end]]
+        )
         first = end
     return parts
 
@@ -112,12 +126,18 @@ def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> np
         near = np.flatnonzero(np.bitwise_count(hashes[i:] ^ hashes[i]) <= max_distance) + i
         edges += [(i, int(j)) for j in near]
     a, b = np.array(edges, np.int64).reshape(-1, 2).T
-    _, labels = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(n, n)), directed=False)
+    _, labels = connected_components(
+        coo_array((np.ones(len(a)), (a, b)), shape=(n, n)), directed=False
+    )
     return labels.astype(np.int64)
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
-    if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+    if (
+        not shares
+        or any(not share > 0 for share in shares.values())
+        or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6)
+    ):
         raise ShelfcountError(f"shares must be above 0 and sum to 1, got {dict(shares)}")
 
 

@@ -70,7 +70,13 @@ def render(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Gen
     return views(catalogue, params, rng, 1)[0]
 
 
-def views(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Generator, n: int, overlap: float = 0.4) -> list[Scene]:
+def views(
+    catalogue: Sequence[Product],
+    params: ShelfParams,
+    rng: np.random.Generator,
+    n: int,
+    overlap: float = 0.4,
+) -> list[Scene]:
     """Overlapping photos of one long shelf, from left to right.
 
     A product seen in photos a and b has the same number in `items`, and lies in b where
@@ -97,30 +103,55 @@ def views(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Gene
     seen = max(seen, 1.5 + 1.02 * max(p.width for p in catalogue))
     step = seen * (1 - overlap)
     layout = lay_out(catalogue, params, seen + step * (n - 1), rng)
-    cameras = [_camera((step * i, step * i + seen), layout.height, params, 0.5 if n == 1 else 0.0, rng) for i in range(n)]
+    cameras = [
+        _camera((step * i, step * i + seen), layout.height, params, 0.5 if n == 1 else 0.0, rng)
+        for i in range(n)
+    ]
     # Painted a little finer than the photo shows it, so that the warp does not blur.
-    px_per_cm = 1.1 * max(_magnification(camera, step * i + seen / 2, layout.height / 2) for i, camera in enumerate(cameras))
+    px_per_cm = 1.1 * max(
+        _magnification(camera, step * i + seen / 2, layout.height / 2)
+        for i, camera in enumerate(cameras)
+    )
     plane = paint(layout, catalogue, params, _seen_area(cameras, layout, params), px_per_cm, rng)
-    return [_photograph(plane, camera @ np.linalg.inv(plane.from_cm), layout, params, rng) for camera in cameras]
+    return [
+        _photograph(plane, camera @ np.linalg.inv(plane.from_cm), layout, params, rng)
+        for camera in cameras
+    ]
 
 
-def _camera(span: tuple[float, float], height: float, params: ShelfParams, crop: float, rng: np.random.Generator) -> np.ndarray:
+def _camera(
+    span: tuple[float, float],
+    height: float,
+    params: ShelfParams,
+    crop: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """(3, 3) from cm on the shelf to the photo.
 
     Frames the shelf between the two x of `span` and 0 to `height`. With `crop` above 0 the camera may come
     so much closer: 1 fills the photo with shelf and cuts what does not fit.
     """
-    yaw, pitch, tilt = (math.radians(rng.uniform(-a, a)) for a in (params.yaw, params.pitch, params.tilt))
-    turn = cv2.Rodrigues(np.array([0, 0, tilt]))[0] @ cv2.Rodrigues(np.array([pitch, 0, 0]))[0] @ cv2.Rodrigues(np.array([0, yaw, 0]))[0]
+    yaw, pitch, tilt = (
+        math.radians(rng.uniform(-a, a)) for a in (params.yaw, params.pitch, params.tilt)
+    )
+    turn = (
+        cv2.Rodrigues(np.array([0, 0, tilt]))[0]
+        @ cv2.Rodrigues(np.array([pitch, 0, 0]))[0]
+        @ cv2.Rodrigues(np.array([0, yaw, 0]))[0]
+    )
     x, y = (span[0] + span[1]) / 2, height / 2
     # A phone's main camera sees about 65 degrees; the shelf's larger side fills most of them.
     distance = 1.1 * max(span[1] - span[0], height)
-    view = np.column_stack([turn[:, 0], turn[:, 1], (0, 0, distance)]) @ np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1.0]])
+    view = np.column_stack([turn[:, 0], turn[:, 1], (0, 0, distance)]) @ np.array(
+        [[1, 0, -x], [0, 1, -y], [0, 0, 1.0]]
+    )
     corners = _map([(span[0], 0), (span[1], 0), (span[1], height), (span[0], height)], view)
     low, high = corners.min(axis=0), corners.max(axis=0)
     fit = np.sort((params.width, params.height) / (high - low))
     zoom = fit[0] * (fit[1] / fit[0]) ** (crop * rng.random()) * rng.uniform(0.9, 1.04)
-    shift = (np.array([params.width, params.height]) - zoom * (low + high)) / 2 + rng.normal(0, 0.015, 2) * params.width
+    shift = (np.array([params.width, params.height]) - zoom * (low + high)) / 2 + rng.normal(
+        0, 0.015, 2
+    ) * params.width
     return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]], [0, 0, 1]]) @ view
 
 
@@ -134,25 +165,45 @@ def _magnification(camera: np.ndarray, x: float, y: float) -> float:
     return math.sqrt(abs(float(np.linalg.det(np.array([right - here, below - here])))))
 
 
-def _seen_area(cameras: Sequence[np.ndarray], layout: Layout, params: ShelfParams) -> tuple[float, float, float, float]:
+def _seen_area(
+    cameras: Sequence[np.ndarray], layout: Layout, params: ShelfParams
+) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in cm that the photos show, at most 80 cm or a shelf's height beyond the shelf."""
     frame = [(0, 0), (params.width, 0), (params.width, params.height), (0, params.height)]
     beyond = max(80.0, layout.height)
     limit = (-beyond, -beyond, layout.width + beyond, layout.height + beyond)
-    rays = np.concatenate([np.array([(*corner, 1.0) for corner in frame]) @ np.linalg.inv(camera).T for camera in cameras])
+    rays = np.concatenate(
+        [
+            np.array([(*corner, 1.0) for corner in frame]) @ np.linalg.inv(camera).T
+            for camera in cameras
+        ]
+    )
     # A corner above the horizon looks past the plane.
     if np.ptp(np.sign(rays[:, 2])) > 0:
         return limit
     x, y = (rays[:, :2] / rays[:, 2:]).T
-    return max(limit[0], x.min() - 1), max(limit[1], y.min() - 1), min(limit[2], x.max() + 1), min(limit[3], y.max() + 1)
+    return (
+        max(limit[0], x.min() - 1),
+        max(limit[1], y.min() - 1),
+        min(limit[2], x.max() + 1),
+        min(limit[3], y.max() + 1),
+    )
 
 
-def _photograph(plane: Plane, homography: np.ndarray, layout: Layout, params: ShelfParams, rng: np.random.Generator) -> Scene:
+def _photograph(
+    plane: Plane,
+    homography: np.ndarray,
+    layout: Layout,
+    params: ShelfParams,
+    rng: np.random.Generator,
+) -> Scene:
     size = (params.width, params.height)
     # OpenCV's warp has pixel i centred at i, everything else here has it cover [i, i + 1).
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     warp = np.linalg.inv(half) @ homography @ half
-    clean = cv2.warpPerspective(plane.image, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    clean = cv2.warpPerspective(
+        plane.image, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     owner = cv2.warpPerspective(plane.owner, warp, size, flags=cv2.INTER_NEAREST)
     shown = np.bincount(owner.ravel(), minlength=len(plane.hulls) + 1)[1:]
 
@@ -161,7 +212,9 @@ def _photograph(plane: Plane, homography: np.ndarray, layout: Layout, params: Sh
         hull = plane.hulls[item]
         outline = _map(hull, homography).astype(np.float32)
         # What the product would cover in a photo without borders: its hull there, filled as on the plane.
-        whole = cv2.contourArea(outline) * plane.areas[item] / cv2.contourArea(hull.astype(np.float32))
+        whole = (
+            cv2.contourArea(outline) * plane.areas[item] / cv2.contourArea(hull.astype(np.float32))
+        )
         share = min(1.0, shown[item] / max(whole, 1.0))
         if share >= LEAST_IGNORED:
             box = (*outline.min(axis=0), *outline.max(axis=0))
@@ -184,7 +237,9 @@ def _photograph(plane: Plane, homography: np.ndarray, layout: Layout, params: Sh
     )
 
 
-def _places(shelf: Sequence[int], boxes: np.ndarray, ignore: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _places(
+    shelf: Sequence[int], boxes: np.ndarray, ignore: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows and positions as `Scene` defines them, from the shelf that each box stands on."""
     shelves = np.asarray(shelf, np.int64)
     labelled = np.unique(shelves[~ignore])
@@ -215,7 +270,10 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
         cv2.line(kernel, start, end, 1.0)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
 
-    gain, glare = (cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in _light(params.light, rng))
+    gain, glare = (
+        cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR)
+        for m in _light(params.light, rng)
+    )
     picture = image.astype(np.float32)
     cv2.multiply(picture, gain, picture)
     cv2.add(picture, cv2.merge([glare] * 3), picture)
@@ -223,13 +281,17 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
         # Phones smooth colour noise more than brightness noise, so it comes out coarser.
         strength = 9 * params.noise * rng.random()
         fine = rng.standard_normal((height, width), np.float32) * strength
-        coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, 3), np.float32) * (0.6 * strength)
+        coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, 3), np.float32) * (
+            0.6 * strength
+        )
         cv2.add(picture, cv2.merge([fine] * 3), picture)
         cv2.add(picture, cv2.resize(coarse, (width, height)), picture)
     developed = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
     quality = int(rng.integers(params.jpeg, 101))
     # JPEG weighs the channels, so they have to be in OpenCV's order for it.
-    _, packed = cv2.imencode(".jpg", cv2.cvtColor(developed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, packed = cv2.imencode(
+        ".jpg", cv2.cvtColor(developed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     return cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
 
 
@@ -237,7 +299,10 @@ def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     """Coarse maps over the photo: (24, 32, 3) float32 factors, and (24, 32) float32 to be added."""
     y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
     angle = rng.uniform(0, 2 * math.pi)
-    fall = 1 + strength * (0.35 * rng.random() * (x * math.cos(angle) + y * math.sin(angle)) - 0.22 * rng.random() * (x**2 + y**2))
+    fall = 1 + strength * (
+        0.35 * rng.random() * (x * math.cos(angle) + y * math.sin(angle))
+        - 0.22 * rng.random() * (x**2 + y**2)
+    )
     warmth = strength * rng.normal(0, 0.08)
     tint = np.array([1 + warmth, 1 + strength * rng.normal(0, 0.025), 1 - warmth])
     gain = fall[..., None] * tint * (1 + strength * rng.uniform(-0.35, 0.22))
@@ -245,7 +310,11 @@ def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     for _ in range(int(rng.integers(0, 3))):
         # A lamp or window mirrored by a cooler's door or by foil.
         centre, size = rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.5, 2)
-        glare += strength * rng.uniform(10, 110) * np.exp(-(((x - centre[0]) / size[0]) ** 2) - ((y - centre[1]) / size[1]) ** 2)
+        glare += (
+            strength
+            * rng.uniform(10, 110)
+            * np.exp(-(((x - centre[0]) / size[0]) ** 2) - ((y - centre[1]) / size[1]) ** 2)
+        )
     return gain.astype(np.float32), glare.astype(np.float32)
 
 
@@ -310,7 +379,9 @@ def generate(
             raise ShelfcountError(f"synthetic shelves need {name} of at least 0, got {value}")
     catalogue = products(classes, catalogue_seed)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
-        raise ShelfcountError(f"'{out}' is not empty and nothing is overwritten unasked. Name a new folder, or set force.")
+        raise ShelfcountError(
+            f"'{out}' is not empty and nothing is overwritten unasked. Name a new folder, or set force."
+        )
     job = _Job(out, classes, seed, catalogue_seed, params or ShelfParams(), views)
     written: list[tuple[Photo, dict[str, Any]]] = []
     for done, shelf in enumerate(_run(job, photos, workers), 1):
@@ -318,10 +389,19 @@ def generate(
         if progress:
             progress(done, photos)
     dataset = Dataset(
-        tuple(p.name for p in catalogue), tuple(p for p, _ in written), name=f"synthetic shelves, seed {seed}", licence="CC0-1.0"
+        tuple(p.name for p in catalogue),
+        tuple(p for p, _ in written),
+        name=f"synthetic shelves, seed {seed}",
+        licence="CC0-1.0",
     )
-    facts = {"seed": seed, "catalogue_seed": catalogue_seed, "parameters": dataclasses.asdict(job.params)}
-    images.write_whole(out / "scenes.json", json.dumps({**facts, "photos": [scene for _, scene in written]}))
+    facts = {
+        "seed": seed,
+        "catalogue_seed": catalogue_seed,
+        "parameters": dataclasses.asdict(job.params),
+    }
+    images.write_whole(
+        out / "scenes.json", json.dumps({**facts, "photos": [scene for _, scene in written]})
+    )
     # Last, so that labels only exist where everything that they name does.
     formats.write_coco(dataset, out / "labels.json")
     return dataset
@@ -332,14 +412,18 @@ def _run(job: _Job, photos: int, workers: int) -> Iterator[list[tuple[Photo, dic
         yield from map(partial(_write_shelf, job), range(photos))
         return
     # A forked child inherits the locks of torch's and OpenCV's threads, but not the threads.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)
+    ) as pool:
         yield from pool.map(partial(_write_shelf, job), range(photos), chunksize=4)
 
 
 def _write_shelf(job: _Job, shelf: int) -> list[tuple[Photo, dict[str, Any]]]:
     rng = np.random.default_rng([job.seed, shelf])
     written = []
-    for view, scene in enumerate(views(products(job.classes, job.catalogue_seed), job.params, rng, job.views)):
+    for view, scene in enumerate(
+        views(products(job.classes, job.catalogue_seed), job.params, rng, job.views)
+    ):
         group = f"{shelf:05d}"
         path = job.out / "images" / (f"{group}.jpg" if job.views == 1 else f"{group}-{view}.jpg")
         images.write_photo(path, scene.image, quality=95)
@@ -353,5 +437,7 @@ def _write_shelf(job: _Job, shelf: int) -> list[tuple[Photo, dict[str, Any]]]:
             "visible": scene.visible.round(3).tolist(),
             "plane_boxes": scene.plane_boxes.tolist(),
         }
-        written.append((Photo(path, job.params.width, job.params.height, scene.truth, group), facts))
+        written.append(
+            (Photo(path, job.params.width, job.params.height, scene.truth, group), facts)
+        )
     return written

@@ -13,7 +13,13 @@ from shelfcount.data.corrections import DECISIONS, FIELDS, Correction, Correctio
 from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, ShelfcountError
 
-WORDS = {"add": "added", "move": "moved", "rename": "renamed", "remove": "removed", "ignore": "ignored"}
+WORDS = {
+    "add": "added",
+    "move": "moved",
+    "rename": "renamed",
+    "remove": "removed",
+    "ignore": "ignored",
+}
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,15 @@ class Difference:
             + (f"; left out: {', '.join(left)}" if left else ""),
             f"labels {self.fingerprints[0][:12]} -> {self.fingerprints[1][:12]}",
         ]
-        lines += [f"  {name}: {before} -> {after} ({after - before:+d})" for name, (before, after) in self.classes.items()]
+        lines += [
+            f"  {name}: {before} -> {after} ({after - before:+d})"
+            for name, (before, after) in self.classes.items()
+        ]
         for photo, changes in self.changes.items():
-            lines.append(f"  {photo}: " + ", ".join(text if n == 1 else f"{text} (x {n})" for text, n in changes.items()))
+            lines.append(
+                f"  {photo}: "
+                + ", ".join(text if n == 1 else f"{text} (x {n})" for text, n in changes.items())
+            )
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +71,10 @@ class Difference:
             "photos_changed": self.photos[1],
             "decisions": self.decisions,
             "actions": self.actions,
-            "classes": {name: {"before": before, "after": after} for name, (before, after) in self.classes.items()},
+            "classes": {
+                name: {"before": before, "after": after}
+                for name, (before, after) in self.classes.items()
+            },
             "changes": self.changes,
         }
 
@@ -72,7 +87,9 @@ def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) ->
         given: The corrections that did.
     """
     # Said twice is done once.
-    accepted = list(dict.fromkeys(_key(c) for corrections in given for c in corrections.decided("accepted")))
+    accepted = list(
+        dict.fromkeys(_key(c) for corrections in given for c in corrections.decided("accepted"))
+    )
     by_photo: dict[str, Counter[str]] = {}
     for photo, _, text, _ in accepted:
         by_photo.setdefault(photo, Counter())[text] += 1
@@ -80,9 +97,14 @@ def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) ->
     return Difference(
         fingerprints=(fingerprint(before), fingerprint(after)),
         photos=(len(before), len(by_photo)),
-        decisions={"accepted": len(accepted)} | {word: sum(len(c.decided(word)) for c in given) for word in DECISIONS[1:]},
+        decisions={"accepted": len(accepted)}
+        | {word: sum(len(c.decided(word)) for c in given) for word in DECISIONS[1:]},
         actions={action: sum(key[1] == action for key in accepted) for action in FIELDS},
-        classes={name: (counts[0][name], counts[1][name]) for name in before.classes if counts[0][name] != counts[1][name]},
+        classes={
+            name: (counts[0][name], counts[1][name])
+            for name in before.classes
+            if counts[0][name] != counts[1][name]
+        },
         changes={photo: dict(by_photo[photo].most_common()) for photo in sorted(by_photo)},
     )
 
@@ -96,11 +118,20 @@ def _key(correction: Correction) -> tuple[str, str, str, Any]:
         "move": f"{correction.class_} moved",
         "ignore": f"{correction.class_ or 'an area'} ignored",
     }
-    return correction.photo, correction.action, words[correction.action], (correction.box, correction.to_box)
+    return (
+        correction.photo,
+        correction.action,
+        words[correction.action],
+        (correction.box, correction.to_box),
+    )
 
 
 def _products(dataset: Dataset) -> Counter[str]:
-    return Counter(dataset.classes[c] for photo in dataset.photos for c in photo.truth.classes[~photo.truth.ignore].tolist())
+    return Counter(
+        dataset.classes[c]
+        for photo in dataset.photos
+        for c in photo.truth.classes[~photo.truth.ignore].tolist()
+    )
 
 
 def check_place(dataset: Dataset, path: Path) -> None:

@@ -14,7 +14,16 @@ from typing import Any
 
 import yaml
 
-from shelfcount.data.labels import StatedBox, StatedLabels, StatedPhoto, around, find_photo, read_json, read_text, short
+from shelfcount.data.labels import (
+    StatedBox,
+    StatedLabels,
+    StatedPhoto,
+    around,
+    find_photo,
+    read_json,
+    read_text,
+    short,
+)
 from shelfcount.records import Dropped, ShelfcountError
 from shelfcount.vision.images import PHOTO_SUFFIXES
 
@@ -23,7 +32,12 @@ YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 CLASS_FILES = ("classes.txt", "obj.names", "labels.txt")
 SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 # Text files that lie among labels and are none.
-NO_LABELS = {*CLASS_FILES, *(f"{split}.txt" for split in SPLIT_NAMES), "README.dataset.txt", "README.roboflow.txt"}
+NO_LABELS = {
+    *CLASS_FILES,
+    *(f"{split}.txt" for split in SPLIT_NAMES),
+    "README.dataset.txt",
+    "README.roboflow.txt",
+}
 
 
 def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
@@ -44,19 +58,33 @@ def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
     if (split and split not in splits) or (not split and len(splits) > 1):
         named = f"'{split}' is not one of them" if split else "one of them has to be named"
         example = f"'{path.name}#{next(iter(splits), 'train')}'"
-        raise ShelfcountError(f"'{path}' has the splits {', '.join(splits) or '(none)'}; {named}, as in {example}")
+        raise ShelfcountError(
+            f"'{path}' has the splits {', '.join(splits) or '(none)'}; {named}, as in {example}"
+        )
     entries = (splits[split] if split else next(iter(splits.values()), None)) or ["."]
     dropped: list[Dropped] = []
     found: dict[Path, Path] = {}
     for entry in entries:
-        found |= _photos(_place(folder, str(config.get("path") or "."), entry, images), folder, images, dropped)
+        found |= _photos(
+            _place(folder, str(config.get("path") or "."), entry, images), folder, images, dropped
+        )
     if not found:
-        raise ShelfcountError(f"there must be photos in {', '.join(entries)} of '{path}', found none. `images` may name their folder.")
+        raise ShelfcountError(
+            f"there must be photos in {', '.join(entries)} of '{path}', found none. `images` may name their folder."
+        )
     claims = _claims(folder, found, dropped)
     # Where a list chooses the photos, the other labels of a folder belong to other splits.
     if not any(entry.endswith(".txt") for entry in entries):
-        labels = {file for parent in {label.parent for label in claims} for file in parent.glob("*.txt") if file.name not in NO_LABELS}
-        dropped += [Dropped(os.path.relpath(file, folder), "these labels belong to no photo") for file in sorted(labels - claims.keys())]
+        labels = {
+            file
+            for parent in {label.parent for label in claims}
+            for file in parent.glob("*.txt")
+            if file.name not in NO_LABELS
+        }
+        dropped += [
+            Dropped(os.path.relpath(file, folder), "these labels belong to no photo")
+            for file in sorted(labels - claims.keys())
+        ]
     photos = _photos_with_boxes(folder, claims, dropped)
     roboflow = config["roboflow"] if isinstance(config.get("roboflow"), dict) else {}
     licence, attribution = str(roboflow.get("license") or ""), str(roboflow.get("url") or "")
@@ -69,7 +97,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         raise ShelfcountError(f"'{path}' must be YAML: {error}") from error
     if not isinstance(config, dict):
-        raise ShelfcountError(f"'{path}' must hold keys such as names and train, got {short(config)}")
+        raise ShelfcountError(
+            f"'{path}' must hold keys such as names and train, got {short(config)}"
+        )
     return config
 
 
@@ -79,10 +109,19 @@ def _splits(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
         pairs = (line.partition("=") for line in read_text(folder / "obj.data").splitlines())
         config = {key.strip(): value.strip() for key, _, value in pairs}
     elif not config:
-        parts = [d for base in (folder, folder / "images") if base.is_dir() for d in sorted(base.iterdir()) if d.is_dir()]
+        parts = [
+            d
+            for base in (folder, folder / "images")
+            if base.is_dir()
+            for d in sorted(base.iterdir())
+            if d.is_dir()
+        ]
         config = {d.name: d.relative_to(folder).as_posix() for d in parts}
     stated = {key: config[key] for key in SPLIT_NAMES if config.get(key)}
-    return {key: [str(v) for v in value] if isinstance(value, list) else [str(value)] for key, value in stated.items()}
+    return {
+        key: [str(v) for v in value] if isinstance(value, list) else [str(value)]
+        for key, value in stated.items()
+    }
 
 
 def _place(folder: Path, base: str, entry: str, images: Path | None) -> Path:
@@ -94,14 +133,23 @@ def _place(folder: Path, base: str, entry: str, images: Path | None) -> Path:
         for place in (Path(os.path.normpath(root / want)) for want in wanted):
             if place.is_relative_to(root) and place.exists():
                 return images if images is not None and place == folder else place
-    raise ShelfcountError(f"'{entry}' (under path '{base}') must exist inside '{folder}', or inside the folder that `images` names")
+    raise ShelfcountError(
+        f"'{entry}' (under path '{base}') must exist inside '{folder}', or inside the folder that `images` names"
+    )
 
 
-def _photos(place: Path, folder: Path, images: Path | None, dropped: list[Dropped]) -> dict[Path, Path]:
+def _photos(
+    place: Path, folder: Path, images: Path | None, dropped: list[Dropped]
+) -> dict[Path, Path]:
     """Each photo with the path relative to `folder` from which that of its label follows."""
     if place.is_dir():
-        photos = sorted(p for p in place.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file())
-        return {photo: photo.relative_to(folder if photo.is_relative_to(folder) else place) for photo in photos}
+        photos = sorted(
+            p for p in place.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()
+        )
+        return {
+            photo: photo.relative_to(folder if photo.is_relative_to(folder) else place)
+            for photo in photos
+        }
     found = {}
     for row, line in enumerate(read_text(place).splitlines(), 1):
         name = line.strip().removeprefix("data/")
@@ -113,7 +161,9 @@ def _photos(place: Path, folder: Path, images: Path | None, dropped: list[Droppe
     return found
 
 
-def _claims(folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]) -> dict[Path, list[Path]]:
+def _claims(
+    folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]
+) -> dict[Path, list[Path]]:
     """Each label file with the photos it could belong to."""
     claims: dict[Path, list[Path]] = defaultdict(list)
     for photo, relative in found.items():
@@ -124,22 +174,34 @@ def _claims(folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]) ->
         places = [folder.joinpath(*parts), photo, folder / relative, folder / "labels" / relative]
         if photo.parent.name == "images":
             places.append(photo.parent.parent / "labels" / photo.name)
-        label = next((file for file in (place.with_suffix(".txt") for place in places) if file.is_file()), None)
+        label = next(
+            (file for file in (place.with_suffix(".txt") for place in places) if file.is_file()),
+            None,
+        )
         if label is None:
-            dropped.append(Dropped(str(relative), f"there is no label file '{photo.stem}.txt'; an empty one says that no product is on it"))
+            dropped.append(
+                Dropped(
+                    str(relative),
+                    f"there is no label file '{photo.stem}.txt'; an empty one says that no product is on it",
+                )
+            )
         else:
             claims[label].append(photo)
     return claims
 
 
-def _photos_with_boxes(folder: Path, claims: Mapping[Path, Sequence[Path]], dropped: list[Dropped]) -> list[StatedPhoto]:
+def _photos_with_boxes(
+    folder: Path, claims: Mapping[Path, Sequence[Path]], dropped: list[Dropped]
+) -> list[StatedPhoto]:
     photos = []
     for label, owners in claims.items():
         where = os.path.relpath(label, folder)
         try:
             if len(owners) > 1:
                 names = " and ".join(f"'{os.path.relpath(owner, folder)}'" for owner in owners)
-                raise ShelfcountError(f"whose labels these are cannot be told: {names} have one name. They are left out.")
+                raise ShelfcountError(
+                    f"whose labels these are cannot be told: {names} have one name. They are left out."
+                )
             text = read_text(label)
         except ShelfcountError as error:
             dropped.append(Dropped(where, str(error)))
@@ -157,7 +219,9 @@ def _photos_with_boxes(folder: Path, claims: Mapping[Path, Sequence[Path]], drop
 
 def _box(where: str, columns: Sequence[str]) -> StatedBox:
     if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
-        raise ValueError(f"a line must have 5 columns (class, x, y, width, height), or a class and 3 or more points, got {len(columns)}")
+        raise ValueError(
+            f"a line must have 5 columns (class, x, y, width, height), or a class and 3 or more points, got {len(columns)}"
+        )
     if not columns[0].isdecimal():
         raise ValueError(f"the first column must be a class number, got {short(columns[0])}")
     label = columns[0].lstrip("0") or "0"
@@ -186,7 +250,10 @@ def _class_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str] | No
                 names = _notes(read_json(source))
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if names is not None and not (isinstance(names, dict) and all(type(value) in (str, int) and value != "" for value in names.values())):
+    if names is not None and not (
+        isinstance(names, dict)
+        and all(type(value) in (str, int) and value != "" for value in names.values())
+    ):
         raise ShelfcountError(f"'{source}' must give every class number a name, got {short(names)}")
     return None if names is None else {str(number): str(name) for number, name in names.items()}
 

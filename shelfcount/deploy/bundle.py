@@ -19,7 +19,9 @@ from shelfcount.stamp import versions
 from shelfcount.vision.images import read_photo, stretch
 
 
-def artifact(model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[np.ndarray]) -> bytes:
+def artifact(
+    model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[np.ndarray]
+) -> bytes:
     """A converted network as the main artifact: quantized, uint8 in, post-processing inside, described.
 
     Args:
@@ -28,7 +30,9 @@ def artifact(model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[n
         recipe: One of `convert.RECIPES`.
         calibration: (H, W, 3) uint8 training photos; used for int8.
     """
-    return metadata.describe(flatbuffer.finish(convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE), spec)
+    return metadata.describe(
+        flatbuffer.finish(convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE), spec
+    )
 
 
 def raw_artifact(model: bytes, spec: ModelSpec) -> bytes:
@@ -36,7 +40,9 @@ def raw_artifact(model: bytes, spec: ModelSpec) -> bytes:
     return metadata.raw_artifact(convert.quantize(model, "float16", []), spec)
 
 
-def calibration_photos(train: Dataset, spec: ModelSpec, most: int, seed: int = 0) -> list[np.ndarray]:
+def calibration_photos(
+    train: Dataset, spec: ModelSpec, most: int, seed: int = 0
+) -> list[np.ndarray]:
     """Training photos as the network sees them at test time, (H, W, 3) uint8, chosen by seed."""
     chosen = np.random.default_rng(seed).permutation(len(train))[:most]
     return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
@@ -99,7 +105,9 @@ def check_free(out: Path, force: bool) -> None:
         ShelfcountError: If `out` exists and `force` is not given, or it is no bundle.
     """
     if out.exists() and not force:
-        raise ShelfcountError(f"'{out}' exists already. Choose another --out, or replace it with --force.")
+        raise ShelfcountError(
+            f"'{out}' exists already. Choose another --out, or replace it with --force."
+        )
     if out.exists() and not _is_bundle(out) and (not out.is_dir() or any(out.iterdir())):
         raise ShelfcountError(f"'{out}' is not a bundle; --force replaces bundles only")
 

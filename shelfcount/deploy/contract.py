@@ -21,7 +21,18 @@ from shelfcount.vision import anchors
 NOT_ON_DELEGATES = {"GATHER", "GATHER_ND", "TOPK_V2", "CAST"}
 METADATA = b"TFLITE_METADATA"
 # They compute nothing new of what others made.
-MOVING = {"PAD", "PADV2", "MIRROR_PAD", "TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "QUANTIZE", "DEQUANTIZE"}
+MOVING = {
+    "PAD",
+    "PADV2",
+    "MIRROR_PAD",
+    "TRANSPOSE",
+    "RESHAPE",
+    "CONCATENATION",
+    "SLICE",
+    "STRIDED_SLICE",
+    "QUANTIZE",
+    "DEQUANTIZE",
+}
 
 
 def breaches(bundle: Bundle) -> list[str]:
@@ -35,8 +46,18 @@ def breaches(bundle: Bundle) -> list[str]:
         data = path.read_bytes()
         try:
             model = flatbuffer.read(data)
-            found += [f"{name}: {breach}" for breach in (*check(data, model, bundle.spec), *_common(model))]
-        except (ValueError, TypeError, IndexError, AttributeError, struct.error, ShelfcountError) as error:
+            found += [
+                f"{name}: {breach}"
+                for breach in (*check(data, model, bundle.spec), *_common(model))
+            ]
+        except (
+            ValueError,
+            TypeError,
+            IndexError,
+            AttributeError,
+            struct.error,
+            ShelfcountError,
+        ) as error:
             found.append(f"{name} cannot be read as a model: {error}")
             continue
         found += [f"{name}: {breach}" for breach in _labels(path, bundle.spec)]
@@ -85,16 +106,28 @@ def _executed(data: bytes) -> list[str]:
 
 def _main(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
     graph, n = model.subgraphs[0], spec.max_detections
-    yield from _tensors("inputs", graph, graph.inputs, [(flatbuffer.INPUT_NAME, [1, spec.height, spec.width, 3], schema.TensorType.UINT8)])
+    yield from _tensors(
+        "inputs",
+        graph,
+        graph.inputs,
+        [(flatbuffer.INPUT_NAME, [1, spec.height, spec.width, 3], schema.TensorType.UINT8)],
+    )
     shapes = ([1, n, 4], [1, n], [1, n], [1])
-    wanted = [(name, shape, schema.TensorType.FLOAT32) for name, shape in zip(flatbuffer.OUTPUT_NAMES, shapes, strict=True)]
+    wanted = [
+        (name, shape, schema.TensorType.FLOAT32)
+        for name, shape in zip(flatbuffer.OUTPUT_NAMES, shapes, strict=True)
+    ]
     yield from _tensors("outputs", graph, graph.outputs, wanted)
     last = flatbuffer.operator_names(data)[-1]
     if last != flatbuffer.POSTPROCESS:
         yield f"the last operator must be {flatbuffer.POSTPROCESS}, got {last}"
         return
     options = flexbuffers.Loads(bytes(graph.operators[-1].customOptions))
-    for key, value in (("max_detections", n), ("num_classes", len(spec.classes)), ("use_regular_nms", False)):
+    for key, value in (
+        ("max_detections", n),
+        ("num_classes", len(spec.classes)),
+        ("use_regular_nms", False),
+    ):
         if options.get(key) != value:
             yield f"the post-processing's {key} must be {value}, got {options.get(key)}"
     if not np.isclose(options.get("nms_iou_threshold", -1.0), spec.nms_iou):
@@ -106,27 +139,55 @@ def _main(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
 def _raw(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
     graph, count = model.subgraphs[0], len(anchors.layout(spec.levels, spec.height, spec.width))
     floats = schema.TensorType.FLOAT32
-    yield from _tensors("inputs", graph, graph.inputs, [(flatbuffer.INPUT_NAME, [1, spec.height, spec.width, 3], floats)])
-    outputs = [("location", [1, count, 4], floats), ("score", [1, count, len(spec.classes)], floats)]
+    yield from _tensors(
+        "inputs",
+        graph,
+        graph.inputs,
+        [(flatbuffer.INPUT_NAME, [1, spec.height, spec.width, 3], floats)],
+    )
+    outputs = [
+        ("location", [1, count, 4], floats),
+        ("score", [1, count, len(spec.classes)], floats),
+    ]
     yield from _tensors("outputs", graph, graph.outputs, outputs)
-    if unfit := sorted({code.customCode.decode() for code in model.operatorCodes if code.customCode}):
+    if unfit := sorted(
+        {code.customCode.decode() for code in model.operatorCodes if code.customCode}
+    ):
         yield f"there must be no custom operator, got {', '.join(unfit)}"
     if unfit := sorted(NOT_ON_DELEGATES & set(flatbuffer.operator_names(data))):
         yield f"there must be no operator that delegates lack, got {', '.join(unfit)}"
 
 
-def _tensors(what: str, graph: Any, indices: list[int], wanted: list[tuple[str, list[int], int]]) -> Iterator[str]:
-    got = [(graph.tensors[i].name.decode(), [int(side) for side in graph.tensors[i].shape], graph.tensors[i].type) for i in indices]
+def _tensors(
+    what: str, graph: Any, indices: list[int], wanted: list[tuple[str, list[int], int]]
+) -> Iterator[str]:
+    got = [
+        (
+            graph.tensors[i].name.decode(),
+            [int(side) for side in graph.tensors[i].shape],
+            graph.tensors[i].type,
+        )
+        for i in indices
+    ]
     if got != wanted:
-        kinds = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-        shown = ["; ".join(f"{name} {kinds[kind]} {shape}" for name, shape, kind in side) for side in (wanted, got)]
+        kinds = {
+            value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)
+        }
+        shown = [
+            "; ".join(f"{name} {kinds[kind]} {shape}" for name, shape, kind in side)
+            for side in (wanted, got)
+        ]
         yield f"the {what} must be {shown[0]}, got {shown[1]}"
 
 
 def _common(model: Any) -> Iterator[str]:
     if len(model.subgraphs) != 1:
         yield f"there must be one subgraph, got {len(model.subgraphs)}"
-    if large := [t.name.decode() for t in model.subgraphs[0].tensors if t.shape is not None and len(t.shape) > 4]:
+    if large := [
+        t.name.decode()
+        for t in model.subgraphs[0].tensors
+        if t.shape is not None and len(t.shape) > 4
+    ]:
         yield f"no tensor may have more than 4 dimensions, got {large[0]}"
     if not any(entry.name == METADATA for entry in model.metadata or ()):
         yield "there is no TFLite metadata; MediaPipe refuses such a file"

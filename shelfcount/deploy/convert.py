@@ -70,7 +70,9 @@ def _converted(net: nn.Module, spec: ModelSpec) -> bytes:
         return path.read_bytes()
 
 
-def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_float: Collection[str] = ()) -> bytes:
+def quantize(
+    model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_float: Collection[str] = ()
+) -> bytes:
     """Quantize a float32 file; inputs and outputs stay float32.
 
     Args:
@@ -103,37 +105,59 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_
         if recipe == "float16":
             half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
             options = qtyping.OpQuantizationConfig(
-                weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
+                weight_tensor_config=half,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
             )
             job.update_quantization_recipe(".*", operation.ALL_SUPPORTED, options, "float_casting")
         elif recipe == "dynamic":
             job.load_quantization_recipe(recipes.dynamic_wi8_afp32())
             # XNNPACK has no depthwise convolution of float pixels with int8 weights; they are few, and stay float.
-            job.update_quantization_recipe(".*", operation.DEPTHWISE_CONV_2D, algorithm_key="no_quantize")
+            job.update_quantization_recipe(
+                ".*", operation.DEPTHWISE_CONV_2D, algorithm_key="no_quantize"
+            )
         else:
             job.load_quantization_recipe(recipes.static_wi8_ai8())
             for boundary in (operation.INPUT, operation.OUTPUT):
                 job.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
             # Groups have a mean and a variance for each photo: they fold into no weights, and int8 is too coarse for them.
-            job.update_quantization_recipe(".*GroupNorm.*", operation.ALL_SUPPORTED, algorithm_key="no_quantize")
+            job.update_quantization_recipe(
+                ".*GroupNorm.*", operation.ALL_SUPPORTED, algorithm_key="no_quantize"
+            )
             for name in keep_float:
                 # The quantizer looks for operators by the names of what they write, each ended by a semicolon.
-                job.update_quantization_recipe(f"^{re.escape(name)};$", operation.ALL_SUPPORTED, algorithm_key="no_quantize")
-            calibrated = _as_calibrated(model, known) if known else job.calibrate(_signature(model, calibration), num_threads=2)
+                job.update_quantization_recipe(
+                    f"^{re.escape(name)};$", operation.ALL_SUPPORTED, algorithm_key="no_quantize"
+                )
+            calibrated = (
+                _as_calibrated(model, known)
+                if known
+                else job.calibrate(_signature(model, calibration), num_threads=2)
+            )
         job.quantize(calibrated).export_model(str(target))
         return target.read_bytes()
 
 
-def _as_calibrated(model: bytes, known: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, np.ndarray]]:
+def _as_calibrated(
+    model: bytes, known: Mapping[str, tuple[float, float]]
+) -> dict[str, dict[str, np.ndarray]]:
     # In the form of the quantizer's own calibration: arrays of the tensor's rank.
-    rank = {tensor.name.decode(): len(tensor.shape) for tensor in flatbuffer.read(model).subgraphs[0].tensors}
+    rank = {
+        tensor.name.decode(): len(tensor.shape)
+        for tensor in flatbuffer.read(model).subgraphs[0].tensors
+    }
     return {
-        name: {end: np.full([1] * rank[name], bound, np.float32) for end, bound in zip(("min", "max"), bounds, strict=True)}
+        name: {
+            end: np.full([1] * rank[name], bound, np.float32)
+            for end, bound in zip(("min", "max"), bounds, strict=True)
+        }
         for name, bounds in known.items()
     }
 
 
-def _signature(model: bytes, calibration: Iterable[np.ndarray]) -> dict[str, list[dict[str, np.ndarray]]]:
+def _signature(
+    model: bytes, calibration: Iterable[np.ndarray]
+) -> dict[str, list[dict[str, np.ndarray]]]:
     from ai_edge_litert.interpreter import Interpreter
 
     (key, signature), *_ = Interpreter(model_content=model).get_signature_list().items()
@@ -163,7 +187,10 @@ def _quiet() -> Iterator[None]:
         with open(os.devnull, "w") as nowhere:
             for number, _ in kept:
                 os.dup2(nowhere.fileno(), number)
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 yield
     finally:
         for number, copy in kept:

@@ -91,7 +91,9 @@ def sign(model: Any) -> None:
     """Let the signature call inputs and outputs as their tensors are called, for runtimes that go by it."""
     graph = model.subgraphs[0]
     for signature in model.signatureDefs or []:
-        signature.inputs, signature.outputs = ([_entry(graph, i) for i in ends] for ends in (graph.inputs, graph.outputs))
+        signature.inputs, signature.outputs = (
+            [_entry(graph, i) for i in ends] for ends in (graph.inputs, graph.outputs)
+        )
 
 
 def _entry(graph: Any, index: int) -> Any:
@@ -127,7 +129,12 @@ def operator_names(data: bytes) -> list[str]:
     """The operators of the first subgraph in order, by the schema's names; custom ones by their own."""
     model = read(data)
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-    codes = [c.customCode.decode() if c.customCode else names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
+    codes = [
+        c.customCode.decode()
+        if c.customCode
+        else names[max(c.builtinCode, c.deprecatedBuiltinCode)]
+        for c in model.operatorCodes
+    ]
     return [codes[op.opcodeIndex] for op in model.subgraphs[0].operators]
 
 
@@ -142,7 +149,12 @@ def _take_pixels(model: Any, graph: Any) -> None:
     tensor.name, tensor.type = INPUT_NAME.encode(), schema.TensorType.UINT8
     tensor.quantization = _quantization(1 / PIXEL_SCALE, PIXEL_ZERO)
     floats = schema.TensorT()
-    floats.name, floats.shape, floats.type, floats.buffer = b"pixels", tensor.shape, schema.TensorType.FLOAT32, 0
+    floats.name, floats.shape, floats.type, floats.buffer = (
+        b"pixels",
+        tensor.shape,
+        schema.TensorType.FLOAT32,
+        0,
+    )
     graph.tensors.append(floats)
     inside = len(graph.tensors) - 1
     for op in graph.operators:
@@ -160,14 +172,18 @@ def _drop_requantize(model: Any, graph: Any) -> None:
     """
     made_by = {index: op for op in graph.operators for index in op.outputs}
     readers = Counter(index for op in graph.operators for index in op.inputs)
-    for op in [op for op in graph.operators if _builtin(model, op) == schema.BuiltinOperator.QUANTIZE]:
+    for op in [
+        op for op in graph.operators if _builtin(model, op) == schema.BuiltinOperator.QUANTIZE
+    ]:
         (source,), (target,) = op.inputs, op.outputs
         if graph.tensors[source].type != schema.TensorType.INT8:
             continue
         chain = [source]
         while _builtin(model, made_by[chain[-1]]) == schema.BuiltinOperator.RESHAPE:
             chain.append(made_by[chain[-1]].inputs[0])
-        if _builtin(model, made_by[chain[-1]]) != schema.BuiltinOperator.CONV_2D or any(readers[i] > 1 for i in chain):
+        if _builtin(model, made_by[chain[-1]]) != schema.BuiltinOperator.CONV_2D or any(
+            readers[i] > 1 for i in chain
+        ):
             continue
         for index in chain:
             graph.tensors[index].quantization = graph.tensors[target].quantization
@@ -188,7 +204,10 @@ def _append_postprocess(model: Any, graph: Any, spec: ModelSpec, score_threshold
     model.buffers.append(buffer)
     constant = _tensor(graph, "anchors", table.shape, len(model.buffers) - 1)
     n = spec.max_detections
-    outputs = [_tensor(graph, name, shape) for name, shape in zip(OUTPUT_NAMES, ((1, n, 4), (1, n), (1, n), (1,)), strict=True)]
+    outputs = [
+        _tensor(graph, name, shape)
+        for name, shape in zip(OUTPUT_NAMES, ((1, n, 4), (1, n), (1, n), (1,)), strict=True)
+    ]
     y, x, h, w = CODER_SCALES
     options = flexbuffers.Builder()
     with options.Map():
@@ -199,7 +218,9 @@ def _append_postprocess(model: Any, graph: Any, spec: ModelSpec, score_threshold
         options.Float("nms_score_threshold", score_threshold)
         options.Float("nms_iou_threshold", spec.nms_iou)
         options.Int("num_classes", len(spec.classes))
-        for name, scale in zip(("y_scale", "x_scale", "h_scale", "w_scale"), (y, x, h, w), strict=True):
+        for name, scale in zip(
+            ("y_scale", "x_scale", "h_scale", "w_scale"), (y, x, h, w), strict=True
+        ):
             options.Float(name, scale)
     operator = schema.OperatorT()
     operator.opcodeIndex = _opcode(model, schema.BuiltinOperator.CUSTOM, POSTPROCESS)
@@ -226,7 +247,12 @@ def _opcode(model: Any, builtin: int, custom: str | None = None) -> int:
 
 def _tensor(graph: Any, name: str, shape: Sequence[int], buffer: int = 0) -> int:
     tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type, tensor.buffer = name.encode(), list(shape), schema.TensorType.FLOAT32, buffer
+    tensor.name, tensor.shape, tensor.type, tensor.buffer = (
+        name.encode(),
+        list(shape),
+        schema.TensorType.FLOAT32,
+        buffer,
+    )
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 
@@ -247,6 +273,8 @@ def count_macs(data: bytes) -> int:
             continue
         # Weights are (out, kernel h, kernel w, in), for depthwise (1, kernel h, kernel w, out).
         weights, output = graph.tensors[op.inputs[1]].shape, graph.tensors[op.outputs[0]].shape
-        per_output = int(np.prod(weights[1:])) if name == "CONV_2D" else int(weights[1] * weights[2])
+        per_output = (
+            int(np.prod(weights[1:])) if name == "CONV_2D" else int(weights[1] * weights[2])
+        )
         total += int(np.prod(output)) * per_output
     return total

@@ -31,12 +31,41 @@ _SINCE_TENSOR_GROUPS, _SINCE_CUSTOM_METADATA = "1.2.0", "1.5.0"
 # Fields of each table in the schema's order: a field's place is its slot. What follows the last field
 # written here is left out.
 _FIELDS = {
-    "ModelMetadata": ("name", "description", "version", "subgraph_metadata", "author", "license", "associated_files", "min_parser_version"),
-    "SubGraphMetadata": (
-        *("name", "description", "input_tensor_metadata", "output_tensor_metadata", "associated_files"),
-        *("input_process_units", "output_process_units", "input_tensor_groups", "output_tensor_groups", "custom_metadata"),
+    "ModelMetadata": (
+        "name",
+        "description",
+        "version",
+        "subgraph_metadata",
+        "author",
+        "license",
+        "associated_files",
+        "min_parser_version",
     ),
-    "TensorMetadata": ("name", "description", "dimension_names", "content", "process_units", "stats", "associated_files"),
+    "SubGraphMetadata": (
+        *(
+            "name",
+            "description",
+            "input_tensor_metadata",
+            "output_tensor_metadata",
+            "associated_files",
+        ),
+        *(
+            "input_process_units",
+            "output_process_units",
+            "input_tensor_groups",
+            "output_tensor_groups",
+            "custom_metadata",
+        ),
+    ),
+    "TensorMetadata": (
+        "name",
+        "description",
+        "dimension_names",
+        "content",
+        "process_units",
+        "stats",
+        "associated_files",
+    ),
     "TensorGroup": ("name", "tensor_names"),
     "CustomMetadata": ("name", "data"),
     "AssociatedFile": ("name", "description", "type"),
@@ -50,13 +79,31 @@ _FIELDS = {
     "ScoreThresholdingOptions": ("global_score_threshold",),
     "Stats": ("max", "min"),
     # object_detector_metadata_schema.fbs
-    "ObjectDetectorOptions": ("min_parser_version", "ssd_anchors_options", "tensors_decoding_options"),
+    "ObjectDetectorOptions": (
+        "min_parser_version",
+        "ssd_anchors_options",
+        "tensors_decoding_options",
+    ),
     "SsdAnchorsOptions": ("fixed_anchors_schema",),
     "FixedAnchorsSchema": ("anchors",),
     "FixedAnchor": ("x_center", "y_center", "width", "height"),
     "TensorsDecodingOptions": (
-        *("num_classes", "num_boxes", "num_coords", "keypoint_coord_offset", "num_keypoints", "num_values_per_keypoint"),
-        *("x_scale", "y_scale", "w_scale", "h_scale", "apply_exponential_on_box_size", "sigmoid_score"),
+        *(
+            "num_classes",
+            "num_boxes",
+            "num_coords",
+            "keypoint_coord_offset",
+            "num_keypoints",
+            "num_values_per_keypoint",
+        ),
+        *(
+            "x_scale",
+            "y_scale",
+            "w_scale",
+            "h_scale",
+            "apply_exponential_on_box_size",
+            "sigmoid_score",
+        ),
     ),
 }
 # Which member of its union (ContentProperties or ProcessUnitOptions) a table is.
@@ -97,19 +144,40 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
     graph = edited.subgraphs[0]
     names = tuple(graph.tensors[i].name.decode() for i in graph.outputs)
     if names != flatbuffer.OUTPUT_NAMES:
-        raise ShelfcountError(f"the main artifact's outputs must be {flatbuffer.OUTPUT_NAMES}, got {names}")
+        raise ShelfcountError(
+            f"the main artifact's outputs must be {flatbuffer.OUTPUT_NAMES}, got {names}"
+        )
     # Dimension 2 of a tensor is one detection's share of it, says the schema's comment on Content.range.
     each = _Table("ValueRange", min=np.int32(2), max=np.int32(2))
     subgraph = _Table(
         "SubGraphMetadata",
         input_tensor_metadata=[_image(0, 255)],
         output_tensor_metadata=[
-            _tensor("location", "Boxes, best score first: top, left, bottom, right as ratios of the photo.", _boxes(), range=each),
-            _tensor("category", "Class index of each box.", range=each, associated_files=[_labels(spec, _TENSOR_VALUE_LABELS)]),
+            _tensor(
+                "location",
+                "Boxes, best score first: top, left, bottom, right as ratios of the photo.",
+                _boxes(),
+                range=each,
+            ),
+            _tensor(
+                "category",
+                "Class index of each box.",
+                range=each,
+                associated_files=[_labels(spec, _TENSOR_VALUE_LABELS)],
+            ),
             _tensor("score", "Score of each box.", range=each, process_units=[_threshold(spec)]),
-            _tensor("number of detections", "How many of the boxes were found; what follows them was never written."),
+            _tensor(
+                "number of detections",
+                "How many of the boxes were found; what follows them was never written.",
+            ),
         ],
-        output_tensor_groups=[_Table("TensorGroup", name="detection_result", tensor_names=list(flatbuffer.OUTPUT_NAMES[:3]))],
+        output_tensor_groups=[
+            _Table(
+                "TensorGroup",
+                name="detection_result",
+                tensor_names=list(flatbuffer.OUTPUT_NAMES[:3]),
+            )
+        ],
     )
     return _embed(edited, spec, subgraph, _SINCE_TENSOR_GROUPS)
 
@@ -131,14 +199,22 @@ def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
     """
     edited = flatbuffer.read_heads(half, spec)
     graph = edited.subgraphs[0]
-    for index, name in zip([*graph.inputs, *graph.outputs], (flatbuffer.INPUT_NAME, "location", "score"), strict=True):
+    for index, name in zip(
+        [*graph.inputs, *graph.outputs], (flatbuffer.INPUT_NAME, "location", "score"), strict=True
+    ):
         graph.tensors[index].name = name.encode()
     flatbuffer.sign(edited)
     subgraph = _Table(
         "SubGraphMetadata",
-        input_tensor_metadata=[_image((0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE)],
+        input_tensor_metadata=[
+            _image((0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE)
+        ],
         output_tensor_metadata=[
-            _tensor("location", "Offsets y, x, h, w of a box from each anchor, as DETECTOR_METADATA decodes them.", _boxes()),
+            _tensor(
+                "location",
+                "Offsets y, x, h, w of a box from each anchor, as DETECTOR_METADATA decodes them.",
+                _boxes(),
+            ),
             _tensor(
                 "score",
                 "Score of each class at each anchor, in [0, 1].",
@@ -146,7 +222,9 @@ def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
                 associated_files=[_labels(spec, _TENSOR_AXIS_LABELS)],
             ),
         ],
-        custom_metadata=[_Table("CustomMetadata", name="DETECTOR_METADATA", data=_pack(_decoding(spec), b"V001"))],
+        custom_metadata=[
+            _Table("CustomMetadata", name="DETECTOR_METADATA", data=_pack(_decoding(spec), b"V001"))
+        ],
     )
     return _embed(edited, spec, subgraph, _SINCE_CUSTOM_METADATA)
 
@@ -202,7 +280,11 @@ def _image(low: float, high: float) -> _Table:
         flatbuffer.INPUT_NAME,
         "The whole upright photo, stretched to the input.",
         _Table("ImageProperties", color_space=_RGB),
-        process_units=[_unit(_Table("NormalizationOptions", mean=_floats(PIXEL_ZERO), std=_floats(PIXEL_SCALE)))],
+        process_units=[
+            _unit(
+                _Table("NormalizationOptions", mean=_floats(PIXEL_ZERO), std=_floats(PIXEL_SCALE))
+            )
+        ],
         stats=_Table("Stats", max=_floats(high), min=_floats(low)),
     )
 
@@ -218,13 +300,17 @@ def _threshold(spec: ModelSpec) -> _Table:
 
     MediaPipe takes an app's own before it, and its Python API always sends one: 0.
     """
-    return _unit(_Table("ScoreThresholdingOptions", global_score_threshold=np.float32(spec.score_threshold)))
+    return _unit(
+        _Table("ScoreThresholdingOptions", global_score_threshold=np.float32(spec.score_threshold))
+    )
 
 
 def _decoding(spec: ModelSpec) -> _Table:
     """Anchors and box coder, for MediaPipe to do what the post-processing operator does in the main artifact."""
     table = anchors.layout(spec.levels, spec.height, spec.width)
-    fixed = [_Table("FixedAnchor", x_center=x, y_center=y, width=w, height=h) for y, x, h, w in table]
+    fixed = [
+        _Table("FixedAnchor", x_center=x, y_center=y, width=w, height=h) for y, x, h, w in table
+    ]
     y_scale, x_scale, h_scale, w_scale = (np.float32(scale) for scale in anchors.CODER_SCALES)
     options = _Table(
         "TensorsDecodingOptions",
@@ -246,7 +332,9 @@ def _decoding(spec: ModelSpec) -> _Table:
     return _Table(
         "ObjectDetectorOptions",
         min_parser_version="1.0.0",
-        ssd_anchors_options=_Table("SsdAnchorsOptions", fixed_anchors_schema=_Table("FixedAnchorsSchema", anchors=fixed)),
+        ssd_anchors_options=_Table(
+            "SsdAnchorsOptions", fixed_anchors_schema=_Table("FixedAnchorsSchema", anchors=fixed)
+        ),
         tensors_decoding_options=options,
     )
 
@@ -265,9 +353,17 @@ class _Table:
         self.kind, self.fields = kind, fields
 
 
-def _tensor(name: str, description: str, properties: _Table | None = None, range: _Table | None = None, **fields: Any) -> _Table:
+def _tensor(
+    name: str,
+    description: str,
+    properties: _Table | None = None,
+    range: _Table | None = None,
+    **fields: Any,
+) -> _Table:
     properties = properties or _Table("FeatureProperties")
-    content = _Table("Content", content_properties_type=_MEMBER[properties.kind], content_properties=properties)
+    content = _Table(
+        "Content", content_properties_type=_MEMBER[properties.kind], content_properties=properties
+    )
     if range is not None:
         content.fields["range"] = range
     return _Table("TensorMetadata", name=name, description=description, content=content, **fields)
@@ -310,7 +406,11 @@ def _write(builder: Any, value: Any) -> int:
 
 def _write_table(builder: Any, table: _Table) -> int:
     slots = _FIELDS[table.kind]
-    offsets = {name: _write(builder, value) for name, value in table.fields.items() if not isinstance(value, np.generic)}
+    offsets = {
+        name: _write(builder, value)
+        for name, value in table.fields.items()
+        if not isinstance(value, np.generic)
+    }
     builder.StartObject(len(slots))
     for name, value in table.fields.items():
         slot = slots.index(name)

@@ -50,17 +50,25 @@ def tensors(data: bytes, net: FakeQuantized) -> dict[str, str]:
         if kind not in OPERATORS:
             continue
         sources = frozenset(known[i] for i in map(int, op.inputs) if i in known)
-        alike = [step for step in net.steps if step.kind == OPERATORS[kind] and frozenset(step.inputs) == sources]
+        alike = [
+            step
+            for step in net.steps
+            if step.kind == OPERATORS[kind] and frozenset(step.inputs) == sources
+        ]
         if OPERATORS[kind] == "conv":
             weights = _constant(model, graph.tensors[op.inputs[1]])
             alike = [step for step in alike if _weights_fit(net, step, weights)]
         # Convolutions of one input with equal weights compute the same, and one level needs no concatenation.
         if not alike:
-            raise ShelfcountError(f"the file has a {kind} behind {sorted(sources)} that the network has not. Convert this network again.")
+            raise ShelfcountError(
+                f"the file has a {kind} behind {sorted(sources)} that the network has not. Convert this network again."
+            )
         known[int(op.outputs[0])] = alike[0].name
     missing = {step.name for step in net.steps if step.kind != "concat"} - set(known.values())
     if missing:
-        raise ShelfcountError(f"the file lacks what these steps write: {sorted(missing)[:5]}. Convert this network again.")
+        raise ShelfcountError(
+            f"the file lacks what these steps write: {sorted(missing)[:5]}. Convert this network again."
+        )
     return {graph.tensors[i].name.decode(): name for i, name in known.items()}
 
 
@@ -69,7 +77,9 @@ def of_network(data: bytes, net: FakeQuantized) -> dict[str, tuple[float, float]
     graph = flatbuffer.read(data).subgraphs[0]
     # What the sigmoid writes is in the file alone; its scale is the kernels' own.
     scores = graph.tensors[graph.outputs[1]].name.decode()
-    return {tensor: net.range_of(name) for tensor, name in tensors(data, net).items()} | {scores: (0.0, 1.0)}
+    return {tensor: net.range_of(name) for tensor, name in tensors(data, net).items()} | {
+        scores: (0.0, 1.0)
+    }
 
 
 def put(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
@@ -105,5 +115,11 @@ def _constant(model: Any, tensor: Any) -> np.ndarray:
 def _weights_fit(net: FakeQuantized, step: Step, weights: np.ndarray) -> bool:
     ours = net.get_submodule(step.name).weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
     # The file has (out, h, w, in), for depthwise (1, h, w, out).
-    ours = ours.transpose(1, 2, 3, 0) if ours.shape[1] == 1 and weights.shape[0] == 1 else ours.transpose(0, 2, 3, 1)
-    return ours.shape == weights.shape and bool(np.abs(ours - weights).max() <= SAME_WEIGHTS * np.abs(ours).max())
+    ours = (
+        ours.transpose(1, 2, 3, 0)
+        if ours.shape[1] == 1 and weights.shape[0] == 1
+        else ours.transpose(0, 2, 3, 1)
+    )
+    return ours.shape == weights.shape and bool(
+        np.abs(ours - weights).max() <= SAME_WEIGHTS * np.abs(ours).max()
+    )

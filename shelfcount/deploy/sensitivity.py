@@ -39,7 +39,9 @@ class Sensitivity:
 
 
 def by_step(
-    net: FakeQuantized, batches: Sequence[torch.Tensor], progress: Callable[[int, int], None] | None = None
+    net: FakeQuantized,
+    batches: Sequence[torch.Tensor],
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Sensitivity, list[Sensitivity]]:
     """Round one step at a time and compare with the float network.
 
@@ -61,16 +63,24 @@ def by_step(
     names = {step.name: step.kind for step in net.steps if step.kind != "rows"}
     alone = []
     for done, (name, kind) in enumerate(names.items(), start=1):
-        alone.append(Sensitivity(name, kind, *_ratios(float_outputs, _outputs(net, batches, {name}))))
+        alone.append(
+            Sensitivity(name, kind, *_ratios(float_outputs, _outputs(net, batches, {name})))
+        )
         if progress:
             progress(done, len(names) + 1)
-    everything = Sensitivity("all", "", *_ratios(float_outputs, _outputs(net, batches, {net.input, *(s.name for s in net.steps)})))
+    everything = Sensitivity(
+        "all",
+        "",
+        *_ratios(float_outputs, _outputs(net, batches, {net.input, *(s.name for s in net.steps)})),
+    )
     if progress:
         progress(len(names) + 1, len(names) + 1)
     return everything, sorted(alone, key=lambda one: one.worst)
 
 
-def kept_float(model: bytes, net: FakeQuantized, worst: Iterable[Sensitivity], most: int) -> list[str]:
+def kept_float(
+    model: bytes, net: FakeQuantized, worst: Iterable[Sensitivity], most: int
+) -> list[str]:
     """Tensors whose operators `convert.quantize` is to leave in float, so that the most sensitive steps round nothing.
 
     Args:
@@ -81,18 +91,24 @@ def kept_float(model: bytes, net: FakeQuantized, worst: Iterable[Sensitivity], m
     """
     spared = {one.step for one, _ in zip(worst, range(most), strict=False)}
     readers = {step.name for step in net.steps if spared & set(step.inputs)}
-    return [tensor for tensor, name in ranges.tensors(model, net).items() if name in spared | readers]
+    return [
+        tensor for tensor, name in ranges.tensors(model, net).items() if name in spared | readers
+    ]
 
 
 @torch.no_grad()
-def _outputs(net: FakeQuantized, batches: Sequence[torch.Tensor], rounding: Collection[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def _outputs(
+    net: FakeQuantized, batches: Sequence[torch.Tensor], rounding: Collection[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
     with net.rounding(rounding):
         pairs = [net(batch) for batch in batches]
     location, logits = (torch.cat(part) for part in zip(*pairs, strict=True))
     return location, logits.sigmoid()
 
 
-def _ratios(exact: tuple[torch.Tensor, torch.Tensor], rounded: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+def _ratios(
+    exact: tuple[torch.Tensor, torch.Tensor], rounded: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[float, float]:
     products = exact[1].amax(dim=2) >= LOW_SCORE
     if not products.any():
         products = torch.ones_like(products)
@@ -102,4 +118,8 @@ def _ratios(exact: tuple[torch.Tensor, torch.Tensor], rounded: tuple[torch.Tenso
 def _decibels(exact: torch.Tensor, rounded: torch.Tensor) -> float:
     noise = float((rounded - exact).double().square().sum())
     signal = float(exact.double().square().sum())
-    return min(FLAWLESS, 10 * float(torch.tensor(signal / noise, dtype=torch.float64).log10())) if noise > 0 else FLAWLESS
+    return (
+        min(FLAWLESS, 10 * float(torch.tensor(signal / noise, dtype=torch.float64).log10()))
+        if noise > 0
+        else FLAWLESS
+    )

@@ -46,10 +46,14 @@ def page_folder() -> Path:
     for folder in folders:
         if (folder / "index.html").is_file():
             return folder
-    raise ShelfcountError(f"the web page must lie in '{folders[0]}' or '{folders[1]}', found in neither. Install shelfcount again.")
+    raise ShelfcountError(
+        f"the web page must lie in '{folders[0]}' or '{folders[1]}', found in neither. Install shelfcount again."
+    )
 
 
-def open_server(bundle: Path, page: Path, host: str = "127.0.0.1", port: int = 8000) -> http.server.ThreadingHTTPServer:
+def open_server(
+    bundle: Path, page: Path, host: str = "127.0.0.1", port: int = 8000
+) -> http.server.ThreadingHTTPServer:
     """Bind a server; ``serve_forever()`` of what comes back runs it.
 
     Args:
@@ -67,13 +71,19 @@ def open_server(bundle: Path, page: Path, host: str = "127.0.0.1", port: int = 8
     try:
         return http.server.ThreadingHTTPServer((host, port), handler)
     except (OSError, OverflowError) as error:
-        raise ShelfcountError(f"cannot listen on {host}:{port}: {error}. Choose another --port, or end what uses it.") from error
+        raise ShelfcountError(
+            f"cannot listen on {host}:{port}: {error}. Choose another --port, or end what uses it."
+        ) from error
 
 
 def _addresses(page: Path, bundle: Path) -> dict[str, Path]:
     """The path in a URL of every file there is."""
-    files = {f"/{path.relative_to(page).as_posix()}": path for path in page.rglob("*") if path.is_file()}
-    files |= {f"/bundle/{name}": bundle / name for name in ("model.json", *read_bundle(bundle).files)}
+    files = {
+        f"/{path.relative_to(page).as_posix()}": path for path in page.rglob("*") if path.is_file()
+    }
+    files |= {
+        f"/bundle/{name}": bundle / name for name in ("model.json", *read_bundle(bundle).files)
+    }
     return {**files, "/": page / "index.html"}
 
 

@@ -27,7 +27,9 @@ LONGEST_S = 240.0
 # What `adb devices -l` appends to a state: packages/modules/adb, transport.cpp.
 _DEVICE = re.compile(r"^(\S+)\s+(.+?)(?:\s+(?:usb|product|model|device|transport_id):.*)?$")
 _SERIES = re.compile(r"count=(\d+)(.*)")
-_TIMINGS = re.compile(r"Inference timings in us: Init: (\S+), First inference: (\S+), Warmup \(avg\): (\S+), Inference \(avg\): (\S+)")
+_TIMINGS = re.compile(
+    r"Inference timings in us: Init: (\S+), First inference: (\S+), Warmup \(avg\): (\S+), Inference \(avg\): (\S+)"
+)
 # 'Peak memory footprint (MB)' in 2020: github.com/tensorflow/tensorflow issue 42507.
 _MEMORY = re.compile(r"emory footprint .*?\(MB\): init=(\S+) overall=(\S+)")
 
@@ -101,13 +103,19 @@ def choose(serial: str | None = None) -> str:
     if serial is not None and serial not in attached:
         raise ShelfcountError(f"--adb-serial must be one of {', '.join(attached)}, got '{serial}'")
     if serial is None and len(attached) > 1:
-        raise ShelfcountError(f"adb sees {len(attached)} phones: {', '.join(attached)}. Name one with --adb-serial.")
+        raise ShelfcountError(
+            f"adb sees {len(attached)} phones: {', '.join(attached)}. Name one with --adb-serial."
+        )
     chosen = serial or next(iter(attached))
     state = attached[chosen]
     if state == "unauthorized":
-        raise ShelfcountError(f"phone '{chosen}' is unauthorized: unlock it and allow USB debugging from this computer")
+        raise ShelfcountError(
+            f"phone '{chosen}' is unauthorized: unlock it and allow USB debugging from this computer"
+        )
     if state != "device":
-        raise ShelfcountError(f"phone '{chosen}' must be ready ('device'), got '{state}'. Reconnect it, or run `adb reconnect`.")
+        raise ShelfcountError(
+            f"phone '{chosen}' must be ready ('device'), got '{state}'. Reconnect it, or run `adb reconnect`."
+        )
     return chosen
 
 
@@ -123,7 +131,9 @@ def phone_model(serial: str) -> str:
     return _property(serial, "ro.product.model")
 
 
-def measure(model: Path, binary: Path, serial: str, *, threads: int, runs: int = 50, cores: str = "") -> PhoneRun:
+def measure(
+    model: Path, binary: Path, serial: str, *, threads: int, runs: int = 50, cores: str = ""
+) -> PhoneRun:
     """Put a file and the tool on the phone, run, and take both away again.
 
     Args:
@@ -139,9 +149,17 @@ def measure(model: Path, binary: Path, serial: str, *, threads: int, runs: int =
     """
     for option, path in (("--adb-binary", binary), ("the model", model)):
         if not path.is_file():
-            raise ShelfcountError(f"{option} must be a file, got '{path}', where none is. LiteRT publishes benchmark_model for Android.")
+            raise ShelfcountError(
+                f"{option} must be a file, got '{path}', where none is. LiteRT publishes benchmark_model for Android."
+            )
     # Android 12 and newer know the chip; before, the platform has to do.
-    keys = ("product.model", "soc.manufacturer", "soc.model", "board.platform", "build.version.release")
+    keys = (
+        "product.model",
+        "soc.manufacturer",
+        "soc.model",
+        "board.platform",
+        "build.version.release",
+    )
     name, maker, soc, platform, android = (_property(serial, f"ro.{key}") for key in keys)
     # A folder of its own: nothing of the user's is overwritten, and one command removes it.
     folder = f"{REMOTE}/shelfcount-{uuid.uuid4().hex[:12]}"
@@ -151,7 +169,11 @@ def measure(model: Path, binary: Path, serial: str, *, threads: int, runs: int =
             _adb(["push", str(path), f"{folder}/{target}"], serial)
         _shell(serial, ["chmod", "755", f"{folder}/benchmark_model"])
         words = ["taskset", cores] if cores else []
-        words += [f"{folder}/benchmark_model", f"--graph={folder}/model.tflite", f"--num_threads={threads}"]
+        words += [
+            f"{folder}/benchmark_model",
+            f"--graph={folder}/model.tflite",
+            f"--num_threads={threads}",
+        ]
         words += [f"--num_runs={runs}", f"--warmup_runs={WARMUP_RUNS}", "--use_xnnpack=true"]
         timings = read_timings(_shell(serial, words))
     finally:
@@ -178,13 +200,17 @@ def read_timings(said: str) -> Timings:
     timings, series, memory = _TIMINGS.search(said), _SERIES.findall(said), _MEMORY.search(said)
     if timings is None or not series:
         end = " / ".join(line.strip() for line in said.strip().splitlines()[-3:]) or "nothing"
-        raise ShelfcountError(f"benchmark_model must print 'Inference timings in us', got: {end}. Is it built for the phone's processor?")
+        raise ShelfcountError(
+            f"benchmark_model must print 'Inference timings in us', got: {end}. Is it built for the phone's processor?"
+        )
     # The first series is the warm-up.
     count, rest = series[-1]
     values = {key: float(value) for key, value in re.findall(r"(\w+)=([\d.e+]+)", rest)}
     mean = float(timings[4])
     # Where all runs took the same time it prints 'curr' alone.
-    low, high, std = (values.get(key, other) for key, other in (("min", mean), ("max", mean), ("std", 0.0)))
+    low, high, std = (
+        values.get(key, other) for key, other in (("min", mean), ("max", mean), ("std", 0.0))
+    )
     median = values.get("median")
     return Timings(
         runs=int(count),
@@ -223,7 +249,13 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
     """What adb printed on both streams: the tool logs on either, by its age."""
     command = ["adb", *(["-s", serial] if serial else []), *words]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LONGEST_S, check=False)
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LONGEST_S,
+            check=False,
+        )
     except FileNotFoundError as error:
         raise ShelfcountError(
             "adb must be on the PATH to measure on a phone, and is not. It comes with Android's platform-tools (Debian: `adb`). "
@@ -234,7 +266,9 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
     said = done.stdout.decode(errors="replace").replace("\r\n", "\n")
     if done.returncode:
         end = " / ".join(line.strip() for line in said.strip().splitlines()[-3:]) or "nothing"
-        raise ShelfcountError(f"`{' '.join(command)}` must exit with 0, got {done.returncode} and: {end}")
+        raise ShelfcountError(
+            f"`{' '.join(command)}` must exit with 0, got {done.returncode} and: {end}"
+        )
     return said
 
 

@@ -108,7 +108,11 @@ class Row:
     @property
     def network(self) -> float | None:
         """Median milliseconds of the network alone: what is left of the whole without the post-processing."""
-        return None if self.postprocessing is None else round(self.latency.p50 - self.postprocessing.p50, 3)
+        return (
+            None
+            if self.postprocessing is None
+            else round(self.latency.p50 - self.postprocessing.p50, 3)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -159,7 +163,9 @@ def latency(times: np.ndarray, warmup: int, threads: int) -> Latency:
 def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
     """How many times faster `fast` was, pair by pair; the longer series is cut into as many blocks as the shorter has runs."""
     n = min(len(slow), len(fast))
-    pairs = np.array([np.median(a) for a in np.array_split(slow, n)]) / np.array([np.median(b) for b in np.array_split(fast, n)])
+    pairs = np.array([np.median(a) for a in np.array_split(slow, n)]) / np.array(
+        [np.median(b) for b in np.array_split(fast, n)]
+    )
     low, median, high = (round(float(v), 2) for v in np.percentile(pairs, SPREAD))
     return Ratio(median, low, high)
 
@@ -186,7 +192,9 @@ def f1_of(counts: np.ndarray) -> np.ndarray:
     return np.where(truth + found > 0, 2 * tp / np.maximum(truth + found, 1), 1.0)
 
 
-def verdict(phone: Row, baseline: Row, speed: Ratio, gain: tuple[float, float] | None = None) -> Sequence[str]:
+def verdict(
+    phone: Row, baseline: Row, speed: Ratio, gain: tuple[float, float] | None = None
+) -> Sequence[str]:
     """What the comparison says, one sentence a figure, in words that claim no more than was measured.
 
     Args:
@@ -196,15 +204,22 @@ def verdict(phone: Row, baseline: Row, speed: Ratio, gain: tuple[float, float] |
     """
     lines = []
     if phone.size and baseline.size:
-        smaller, sizes = baseline.size / phone.size, f"{phone.size / 1e6:.2f} MB against {baseline.size / 1e6:.1f} MB"
+        smaller, sizes = (
+            baseline.size / phone.size,
+            f"{phone.size / 1e6:.2f} MB against {baseline.size / 1e6:.1f} MB",
+        )
         if abs(smaller - 1) < SAME_SIZE:
             lines.append(f"of one size ({sizes})")
         else:
-            lines.append(f"{factor(max(smaller, 1 / smaller))} times {'smaller' if smaller > 1 else 'larger'} ({sizes})")
+            lines.append(
+                f"{factor(max(smaller, 1 / smaller))} times {'smaller' if smaller > 1 else 'larger'} ({sizes})"
+            )
     if speed.within_noise:
         lines.append(f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})")
     elif speed.low > 1:
-        lines.append(f"{factor(speed.median)} times faster ({factor(speed.low)} to {factor(speed.high)} over paired runs)")
+        lines.append(
+            f"{factor(speed.median)} times faster ({factor(speed.low)} to {factor(speed.high)} over paired runs)"
+        )
     else:
         slower = [factor(1 / v) for v in (speed.median, speed.high, speed.low)]
         lines.append(f"{slower[0]} times slower ({slower[1]} to {slower[2]} over paired runs)")
@@ -215,7 +230,9 @@ def verdict(phone: Row, baseline: Row, speed: Ratio, gain: tuple[float, float] |
         if phone.best_f1 and baseline.best_f1:
             (at, own), (rival_at, other) = phone.best_f1, baseline.best_f1
             where = f"at scores of {at:.2f} and {rival_at:.2f}"
-            lines.append(f"with the score thresholds that are best on these very photos, {where}, F1 {own:.3f} against {other:.3f}")
+            lines.append(
+                f"with the score thresholds that are best on these very photos, {where}, F1 {own:.3f} against {other:.3f}"
+            )
     return lines
 
 

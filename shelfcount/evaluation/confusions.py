@@ -104,7 +104,11 @@ def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) 
     return sorted(
         (
             Confusion(
-                true, reported, tuple(sorted(of, key=lambda m: -m.score)), int(products[true]), len(mistakes.get((reported, true), ()))
+                true,
+                reported,
+                tuple(sorted(of, key=lambda m: -m.score)),
+                int(products[true]),
+                len(mistakes.get((reported, true), ())),
             )
             for (true, reported), of in mistakes.items()
         ),
@@ -142,7 +146,10 @@ class Need:
 
 
 def needs(
-    classes: Sequence[str], confusion: np.ndarray, trained: Mapping[str, int] | None = None, curves: Mapping[str, Curve] | None = None
+    classes: Sequence[str],
+    confusion: np.ndarray,
+    trained: Mapping[str, int] | None = None,
+    curves: Mapping[str, Curve] | None = None,
 ) -> list[Need]:
     """What each class costs; classes without an error are left out.
 
@@ -154,7 +161,11 @@ def needs(
         trained: Examples of each class in training.
         curves: Learning curves of some classes, such as the repeats of a training on parts of the data give.
     """
-    truth, found, right = int(confusion[:-1].sum()), int(confusion[:, :-1].sum()), int(np.trace(confusion[:-1, :-1]))
+    truth, found, right = (
+        int(confusion[:-1].sum()),
+        int(confusion[:, :-1].sum()),
+        int(np.trace(confusion[:-1, :-1])),
+    )
     base = 2 * right / max(truth + found, 1)
     rows = []
     for c, name in enumerate(classes):
@@ -162,7 +173,11 @@ def needs(
         misnamed = int(confusion[c, :-1].sum() - confusion[c, c])
         taken_for = int(confusion[:-1, c].sum() - confusion[c, c])
         if missed + nothing + misnamed + taken_for:
-            mended = 2 * (right + missed + misnamed + taken_for) / max(truth + found + missed - nothing, 1)
+            mended = (
+                2
+                * (right + missed + misnamed + taken_for)
+                / max(truth + found + missed - nothing, 1)
+            )
             examples = None if trained is None else trained.get(name, 0)
             halving = gain = None
             if curves and (fit := _power_law(curves.get(name, ()))):
@@ -171,7 +186,20 @@ def needs(
                 # The curve is of what the class itself loses: not of others taken for it.
                 own = 2 * (right + missed + misnamed) / max(truth + found + missed, 1) - base
                 gain = own * (1 - (1 + MORE_EXAMPLES / most) ** slope)
-            rows.append(Need(name, int(confusion[c].sum()), missed, misnamed, taken_for, nothing, mended - base, examples, halving, gain))
+            rows.append(
+                Need(
+                    name,
+                    int(confusion[c].sum()),
+                    missed,
+                    misnamed,
+                    taken_for,
+                    nothing,
+                    mended - base,
+                    examples,
+                    halving,
+                    gain,
+                )
+            )
     return sorted(rows, key=lambda need: (-(need.gain or 0.0), -need.bound, need.name))
 
 

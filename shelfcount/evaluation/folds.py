@@ -77,17 +77,27 @@ def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
         ShelfcountError: If there are fewer than two, or fewer groups of photos than parts.
     """
     if number < FEWEST:
-        raise ShelfcountError(f"at least {FEWEST} folds are needed, so that each is learnt from the others; got {number}")
+        raise ShelfcountError(
+            f"at least {FEWEST} folds are needed, so that each is learnt from the others; got {number}"
+        )
     folds = []
     for held in split(dataset, {f"fold {i}": 1 / number for i in range(number)}, seed).values():
         own = {photo.path for photo in held.photos}
-        others = dataset.subset([i for i, photo in enumerate(dataset.photos) if photo.path not in own])
+        others = dataset.subset(
+            [i for i, photo in enumerate(dataset.photos) if photo.path not in own]
+        )
         parts = split(others, {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}, seed)
         folds.append(Fold(held, parts["train"], parts["val"]))
     return folds
 
 
-def judge_fast(dataset: Dataset, folds: Sequence[Fold], folder: Path, config: Config, on_step: OnFold | None = None) -> list[Judged]:
+def judge_fast(
+    dataset: Dataset,
+    folds: Sequence[Fold],
+    folder: Path,
+    config: Config,
+    on_step: OnFold | None = None,
+) -> list[Judged]:
     """What is found on each fold by heads that learnt from the others, on the features of one frozen trunk.
 
     Args:
@@ -106,24 +116,44 @@ def judge_fast(dataset: Dataset, folds: Sequence[Fold], folder: Path, config: Co
         if on_step:
             on_step(part, whole, done, total, {})
 
-    settings = json.dumps([fingerprint(dataset), config.model.model_dump(mode="json"), config.augment.model_dump(mode="json")])
+    settings = json.dumps(
+        [
+            fingerprint(dataset),
+            config.model.model_dump(mode="json"),
+            config.augment.model_dump(mode="json"),
+        ]
+    )
     features = folder / f"features-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
-    frozen.cache(dataset, config, FAST_VIEWS, features, progress=lambda done, total: tell(0, done, total))
+    frozen.cache(
+        dataset, config, FAST_VIEWS, features, progress=lambda done, total: tell(0, done, total)
+    )
     views, places = frozen.load(features), {photo.path: i for i, photo in enumerate(dataset.photos)}
     judged = []
     for number, fold in enumerate(folds, start=1):
         spec = dataclasses.replace(make_spec(fold.train, config), score_threshold=LOW_SCORE)
         learnt = [places[photo.path] for photo in fold.train.photos]
         net = frozen.train_heads(views, learnt, spec, config, FAST_EPOCHS, config.train.seed)
-        held, val = ([frozen.detect(net, views, places[p.path], p, spec) for p in of.photos] for of in (fold.held, fold.val))
-        facts = {"name": f"fold-{number - 1}", "recipe": "frozen trunk", "start": Path(config.model.weights).name, "photos": len(learnt)}
+        held, val = (
+            [frozen.detect(net, views, places[p.path], p, spec) for p in of.photos]
+            for of in (fold.held, fold.val)
+        )
+        facts = {
+            "name": f"fold-{number - 1}",
+            "recipe": "frozen trunk",
+            "start": Path(config.model.weights).name,
+            "photos": len(learnt),
+        }
         judgement = judge(fold.val, val)
-        judged.append(Judged(fold.held, held, judgement.threshold, {**facts, "val_f1": judgement.f1}))
+        judged.append(
+            Judged(fold.held, held, judgement.threshold, {**facts, "val_f1": judgement.f1})
+        )
         tell(number, 1, 1)
     return judged
 
 
-def train_folds(folds: Sequence[Fold], folder: Path, config: Config, on_step: OnFold | None = None) -> list[Path]:
+def train_folds(
+    folds: Sequence[Fold], folder: Path, config: Config, on_step: OnFold | None = None
+) -> list[Path]:
     """A run for each fold; those that are there are used, and one that was stopped goes on.
 
     Args:
@@ -147,7 +177,9 @@ def train_folds(folds: Sequence[Fold], folder: Path, config: Config, on_step: On
         else:
             stopped = (run / "checkpoints" / "last.ckpt").exists()
 
-            def step(done: int, total: int, figures: Mapping[str, float], number: int = number) -> None:
+            def step(
+                done: int, total: int, figures: Mapping[str, float], number: int = number
+            ) -> None:
                 if on_step:
                     on_step(number, len(folds), done, total, figures)
 
@@ -164,4 +196,6 @@ def _check_same(run: Path, fold: Fold, config: Config) -> None:
             "The labels or the number of folds have changed: give another folder."
         )
     if read_config(run) != config:
-        raise ShelfcountError(f"'{run}' must be a run with this config, got that of '{run / 'config.toml'}'. Give another folder.")
+        raise ShelfcountError(
+            f"'{run}' must be a run with this config, got that of '{run / 'config.toml'}'. Give another folder."
+        )

@@ -33,7 +33,11 @@ LONGEST_SIDE = 1280
 ENLARGE = 1.5
 # Bilinear is what MediaPipe and TensorFlow's image ops do, area what OpenCV shrinks by; a triangle as wide as what
 # it shrinks, Pillow's and the browsers' bilinear, is close to bilinear after a blur.
-KERNELS = {"bilinear": (cv2.INTER_LINEAR, 0.0), "area": (cv2.INTER_AREA, 0.0), "bilinear after a blur": (cv2.INTER_LINEAR, 0.6)}
+KERNELS = {
+    "bilinear": (cv2.INTER_LINEAR, 0.0),
+    "area": (cv2.INTER_AREA, 0.0),
+    "bilinear after a blur": (cv2.INTER_LINEAR, 0.6),
+}
 # Grey levels by which decoders of JPEG differ here and there, either way.
 DECODER_NOISE = 2
 # At 1.5, MediaPipe's decoder of JPEG reported a product on a golden photo that this runtime does not count: decoders
@@ -96,21 +100,34 @@ def make(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, bytes]:
         factor = _factor(photo, spec)
         image = read_photo(photo.path)
         size = round(image.shape[1] * factor), round(image.shape[0] * factor)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+        image = cv2.resize(
+            image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        )
         data = encode_photo(image)
         files[f"golden/{name}"] = data
         # What the app will decode, not what was encoded.
         images.append(decode_photo(data, name))
         truth = photo.truth[~photo.truth.ignore]
         photos.append(
-            {"file": name, "width": size[0], "height": size[1], "truth": _listed(truth.replace(boxes=truth.boxes * factor), spec, False)}
+            {
+                "file": name,
+                "width": size[0],
+                "height": size[1],
+                "truth": _listed(truth.replace(boxes=truth.boxes * factor), spec, False),
+            }
         )
     found = [low.detect(image) for image in images]
     allowed = measure_tolerance(low, images, found, spec.score_threshold)
     for entry, seen in zip(photos, found, strict=True):
-        entry["detections"] = _listed(seen[seen.scores >= spec.score_threshold - allowed.score], spec, True)
+        entry["detections"] = _listed(
+            seen[seen.scores >= spec.score_threshold - allowed.score], spec, True
+        )
         entry["counts"] = seen[seen.scores >= spec.score_threshold].counts(spec.classes)
-    golden = {"score_threshold": spec.score_threshold, "tolerance": dataclasses.asdict(allowed), "photos": photos}
+    golden = {
+        "score_threshold": spec.score_threshold,
+        "tolerance": dataclasses.asdict(allowed),
+        "photos": photos,
+    }
     files[GOLDEN_FILE] = json.dumps(golden, indent=1, ensure_ascii=False).encode()
     return files
 
@@ -133,7 +150,12 @@ def choose(dataset: Dataset, most: int) -> list[Photo]:
     return chosen
 
 
-def measure_tolerance(detector: LiteRTDetector, images: Sequence[np.ndarray], found: Sequence[Detections], threshold: float) -> Tolerance:
+def measure_tolerance(
+    detector: LiteRTDetector,
+    images: Sequence[np.ndarray],
+    found: Sequence[Detections],
+    threshold: float,
+) -> Tolerance:
     """How far counted detections move when the photos are resized by other kernels and boxes cut to whole pixels.
 
     Args:
@@ -148,10 +170,14 @@ def measure_tolerance(detector: LiteRTDetector, images: Sequence[np.ndarray], fo
     for kernel, blur in KERNELS.values():
         for image, ours in zip(images, found, strict=True):
             smooth = cv2.GaussianBlur(image, (0, 0), blur) if blur else image
-            resized = cv2.resize(smooth, (spec.width, spec.height), interpolation=kernel).astype(np.int16)
+            resized = cv2.resize(smooth, (spec.width, spec.height), interpolation=kernel).astype(
+                np.int16
+            )
             noise = rng.integers(-DECODER_NOISE, DECODER_NOISE, resized.shape, endpoint=True)
             resized = np.clip(resized + noise, 0, 255).astype(np.uint8)
-            theirs = _whole_pixels(detector.detect_stretched(resized, image.shape[1], image.shape[0]))
+            theirs = _whole_pixels(
+                detector.detect_stretched(resized, image.shape[1], image.shape[0])
+            )
             overlap, apart = _apart(ours, theirs, threshold)
             smallest, largest = min(smallest, overlap), max(largest, apart)
     iou = min(MOST_IOU_WANTED, math.floor(100 * (1 - MARGIN * (1 - smallest))) / 100)
@@ -175,7 +201,10 @@ def _apart(ours: Detections, theirs: Detections, threshold: float) -> tuple[floa
     hit = np.flatnonzero(partner >= 0)
     hit = hit[np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= threshold]
     overlap = box_math.iou(theirs.boxes[hit], ours.boxes[partner[hit]]).diagonal()
-    lone = np.concatenate([np.delete(ours.scores, partner[partner >= 0]), theirs.scores[partner < 0]]) - threshold
+    lone = (
+        np.concatenate([np.delete(ours.scores, partner[partner >= 0]), theirs.scores[partner < 0]])
+        - threshold
+    )
     moved = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
     return float(overlap.min(initial=1.0)), float(np.concatenate([moved, lone]).max(initial=0.0))
 
@@ -195,11 +224,15 @@ def read(bundle: Bundle) -> dict[str, Any]:
             _detections(photo["detections"], bundle.spec)
             _ = photo["file"], photo["counts"], float(golden["score_threshold"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ShelfcountError(f"'{path}' is not as `shelfcount export` writes it: {error!r}. Export the bundle again.") from error
+        raise ShelfcountError(
+            f"'{path}' is not as `shelfcount export` writes it: {error!r}. Export the bundle again."
+        ) from error
     return golden
 
 
-def compare(golden: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, Any]]], spec: ModelSpec) -> Comparison:
+def compare(
+    golden: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, Any]]], spec: ModelSpec
+) -> Comparison:
     """Whether an app found on the golden photos what it should.
 
     Args:
@@ -223,10 +256,15 @@ def compare(golden: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, Any
         apart = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
         failures += [
             f"{photo['file']}: {_named(theirs, i, spec)} must have a score within {tolerance.score} of {ours.scores[partner[i]]:.3f}"
-            for i in hit[(apart > tolerance.score) & (np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= sure)]
+            for i in hit[
+                (apart > tolerance.score)
+                & (np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= sure)
+            ]
         ]
         score_off = max(score_off, float(apart.max(initial=0.0)))
-        box_px = max(box_px, float(np.abs(theirs.boxes[hit] - ours.boxes[partner[hit]]).max(initial=0.0)))
+        box_px = max(
+            box_px, float(np.abs(theirs.boxes[hit] - ours.boxes[partner[hit]]).max(initial=0.0))
+        )
         counted, truth = theirs[theirs.scores >= threshold], _detections(photo["truth"], spec)
         hits = int(match(truth, counted).hit.sum())
         total = Score(total.truth + len(truth), total.found + len(counted), total.tp + hits)
@@ -236,9 +274,14 @@ def compare(golden: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, Any
 def check(bundle: Bundle) -> Comparison:
     """A bundle's own golden photos through this package's runtime."""
     golden = read(bundle)
-    low = LiteRTDetector.open(bundle, score_threshold=max(LOWEST_SCORE, golden["score_threshold"] - golden["tolerance"]["score"]))
+    low = LiteRTDetector.open(
+        bundle,
+        score_threshold=max(LOWEST_SCORE, golden["score_threshold"] - golden["tolerance"]["score"]),
+    )
     photos = [read_photo(bundle.path / "golden" / photo["file"]) for photo in golden["photos"]]
-    return compare(golden, [_listed(low.detect(image), bundle.spec, True) for image in photos], bundle.spec)
+    return compare(
+        golden, [_listed(low.detect(image), bundle.spec, True) for image in photos], bundle.spec
+    )
 
 
 def _factor(photo: Photo, spec: ModelSpec) -> float:
@@ -249,7 +292,11 @@ def _factor(photo: Photo, spec: ModelSpec) -> float:
 def _listed(boxes: Detections, spec: ModelSpec, scored: bool) -> list[dict[str, Any]]:
     rows = zip(boxes.classes, boxes.scores, box_math.xyxy_to_xywh(boxes.boxes), strict=True)
     return [
-        {"class": spec.classes[c], **({"score": round(float(s), 4)} if scored else {}), "box": [round(float(v), 2) for v in box]}
+        {
+            "class": spec.classes[c],
+            **({"score": round(float(s), 4)} if scored else {}),
+            "box": [round(float(v), 2) for v in box],
+        }
         for c, s, box in rows
     ]
 

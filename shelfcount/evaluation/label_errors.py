@@ -73,7 +73,9 @@ def self_confidence(dataset: Dataset, found: Sequence[Detections], threshold: fl
     return np.where(numbers >= FEWEST_AGREED, sums / np.maximum(numbers, 1), overall)
 
 
-def propose(dataset: Dataset, found: Sequence[Detections], threshold: float, model: str) -> list[Proposal]:
+def propose(
+    dataset: Dataset, found: Sequence[Detections], threshold: float, model: str
+) -> list[Proposal]:
     """Every label a model surely disagrees with, surest first.
 
     Args:
@@ -116,19 +118,30 @@ def surest_first(proposals: Sequence[Proposal]) -> list[Proposal]:
     return sorted(proposals, key=lambda p: (-p.sureness, p.correction.photo, p.correction.box))
 
 
-def _change(photo: Photo, sure: Detections, matches: Matches, i: int, classes: Sequence[str]) -> tuple[str, str, Box, str] | None:
+def _change(
+    photo: Photo, sure: Detections, matches: Matches, i: int, classes: Sequence[str]
+) -> tuple[str, str, Box, str] | None:
     """Action, class and box of the entry, and why; None where detection and label agree."""
     name = classes[sure.classes[i]]
     partner = int(matches.partner[i])
     if partner < 0:
         overlap = iou(sure.boxes[i : i + 1], photo.truth.boxes)[0]
-        if matches.absorbed[i] or _ignored(sure.boxes[i : i + 1], photo.truth) or overlap.max(initial=0) >= BESIDE_IOU:
+        if (
+            matches.absorbed[i]
+            or _ignored(sure.boxes[i : i + 1], photo.truth)
+            or overlap.max(initial=0) >= BESIDE_IOU
+        ):
             return None
         return "add", name, _box(sure.boxes[i], photo), "nothing is labelled there"
     labelled = classes[photo.truth.classes[partner]]
     if labelled == name:
         return None
-    return "rename", labelled, _box(photo.truth.boxes[partner], photo), f"it is labelled '{labelled}'"
+    return (
+        "rename",
+        labelled,
+        _box(photo.truth.boxes[partner], photo),
+        f"it is labelled '{labelled}'",
+    )
 
 
 def _ignored(box: np.ndarray, truth: Detections) -> bool:
@@ -160,7 +173,12 @@ def draft(dataset: Dataset, proposals: Sequence[Proposal], most: int | None = No
 def decided(proposals: Sequence[Proposal], corrections: Corrections) -> list[Proposal]:
     """Proposals with what a person decided on them in a corrections file; the others stay undecided."""
     return [
-        dataclasses.replace(p, correction=next((c for c in corrections.corrections if _same(c, p.correction)), p.correction))
+        dataclasses.replace(
+            p,
+            correction=next(
+                (c for c in corrections.corrections if _same(c, p.correction)), p.correction
+            ),
+        )
         for p in proposals
     ]
 

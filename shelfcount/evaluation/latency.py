@@ -84,8 +84,13 @@ def measure(
         ShelfcountError: If a model cannot be loaded, or its process ends.
     """
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(_Worker(name, subject, photo, threads)) for name, subject in subjects.items()}
-        times = benchmark.take_turns({name: w.run for name, w in workers.items()}, runs, warmup=warmup, progress=progress)
+        workers = {
+            name: stack.enter_context(_Worker(name, subject, photo, threads))
+            for name, subject in subjects.items()
+        }
+        times = benchmark.take_turns(
+            {name: w.run for name, w in workers.items()}, runs, warmup=warmup, progress=progress
+        )
         # Taken before anything else runs there.
         memory = {name: worker.ask(_peak) for name, worker in workers.items()}
         steps = {name: min(STEPS, runs[name]) for name in workers}
@@ -116,13 +121,17 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
-            raise ShelfcountError(f"the process that ran {function.__name__} of {arguments[0]} ended early: {error}") from error
+            raise ShelfcountError(
+                f"the process that ran {function.__name__} of {arguments[0]} ended early: {error}"
+            ) from error
 
 
 def _one_process() -> ProcessPoolExecutor:
     # Ctrl+C reaches every process of a terminal; the one that the user started answers it.
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    return ProcessPoolExecutor(
+        1, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
 
 
 class _Worker:
@@ -148,7 +157,9 @@ class _Worker:
         try:
             return self.pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
-            raise ShelfcountError(f"the process that timed {self.name} ended early: {error}. Is there enough memory for it?") from error
+            raise ShelfcountError(
+                f"the process that timed {self.name} ended early: {error}. Is there enough memory for it?"
+            ) from error
 
     def run(self) -> float:
         return float(self.ask(_run))
@@ -171,7 +182,9 @@ def _open(subject: Subject, photo: Path, threads: int) -> None:
     _inside.update(call=call, postprocess=postprocess, before=before, photo=photo, subject=subject)
 
 
-def _litert(subject: Subject, threads: int) -> Callable[[np.ndarray], tuple[Callable[[], object], None]]:
+def _litert(
+    subject: Subject, threads: int
+) -> Callable[[np.ndarray], tuple[Callable[[], object], None]]:
     from ai_edge_litert.interpreter import Interpreter
 
     def load(pixels: np.ndarray) -> tuple[Callable[[], object], None]:
@@ -194,7 +207,9 @@ def _litert(subject: Subject, threads: int) -> Callable[[np.ndarray], tuple[Call
     return load
 
 
-def _pytorch(subject: Subject, threads: int) -> Callable[[np.ndarray], tuple[Callable[[], object], Callable[[], object]]]:
+def _pytorch(
+    subject: Subject, threads: int
+) -> Callable[[np.ndarray], tuple[Callable[[], object], Callable[[], object]]]:
     import torch
 
     from shelfcount.training import runs
@@ -205,9 +220,14 @@ def _pytorch(subject: Subject, threads: int) -> Callable[[np.ndarray], tuple[Cal
     def load(pixels: np.ndarray) -> tuple[Callable[[], object], Callable[[], object]]:
         detector = runs.load_run(subject.path)
         location, scores = detector.heads(pixels)
-        options: dict[str, Any] = {key: getattr(detector.spec, key) for key in ("score_threshold", "nms_iou", "max_detections")}
+        options: dict[str, Any] = {
+            key: getattr(detector.spec, key)
+            for key in ("score_threshold", "nms_iou", "max_detections")
+        }
         size = {"width": subject.width, "height": subject.height}
-        return lambda: detector.detect(pixels), lambda: detections_from_heads(location, scores, detector.anchors, **options, **size)
+        return lambda: detector.detect(pixels), lambda: detections_from_heads(
+            location, scores, detector.anchors, **options, **size
+        )
 
     return load
 
@@ -234,7 +254,9 @@ def _run() -> float:
 
 def _prepare() -> float:
     subject = _inside["subject"]
-    return _milliseconds(lambda: stretch(read_photo(_inside["photo"]), subject.height, subject.width))
+    return _milliseconds(
+        lambda: stretch(read_photo(_inside["photo"]), subject.height, subject.width)
+    )
 
 
 def _postprocess() -> float | None:
@@ -250,7 +272,9 @@ def _peak() -> int | None:
 def _resident(field: str) -> int | None:
     # Not getrusage: its peak is inherited from the process that started this one.
     try:
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
+        line = next(
+            line for line in STATUS.read_text().splitlines() if line.startswith(field + ":")
+        )
     except (OSError, StopIteration):
         return None
     return int(line.split()[1]) * 1024

@@ -52,7 +52,9 @@ class Matches:
         return self.partner >= 0
 
 
-def match(truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_class: bool = True) -> Matches:
+def match(
+    truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_class: bool = True
+) -> Matches:
     """Pair detections with truth greedily by score, as COCO does.
 
     The best-scored detection takes the free truth box it overlaps most, if by `min_iou` or more. One
@@ -92,8 +94,13 @@ def match(truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_c
 
     missed = ~truth.ignore
     missed[partner[partner >= 0]] = False
-    meets_ignored = intersection(boxes, truth_boxes) >= min_iou * np.maximum(area(boxes), np.finfo(np.float32).tiny)[:, None]
-    absorbed = (partner < 0) & (meets_ignored & comparable & truth.ignore).any(axis=1) | found.ignore
+    meets_ignored = (
+        intersection(boxes, truth_boxes)
+        >= min_iou * np.maximum(area(boxes), np.finfo(np.float32).tiny)[:, None]
+    )
+    absorbed = (partner < 0) & (meets_ignored & comparable & truth.ignore).any(
+        axis=1
+    ) | found.ignore
     return Matches(partner, absorbed, missed)
 
 
@@ -129,7 +136,12 @@ class Score:
         return float(ratio(2 * self.tp, self.truth + self.found, 0))
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "precision": self.precision, "recall": self.recall, "f1": self.f1}
+        return {
+            **dataclasses.asdict(self),
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+        }
 
 
 def ratio(part: Any, whole: Any, other: Any) -> np.ndarray:
@@ -155,7 +167,12 @@ class ClassScore:
     count_bias: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, **self.score.to_json(), "count_mae": self.count_mae, "count_bias": self.count_bias}
+        return {
+            "name": self.name,
+            **self.score.to_json(),
+            "count_mae": self.count_mae,
+            "count_bias": self.count_bias,
+        }
 
 
 @dataclass(frozen=True)
@@ -221,7 +238,11 @@ class Evaluation:
 
     def _names(self) -> list[str]:
         """Photos relative to the folder they share: results travel, the machine's paths stay."""
-        folder = os.path.commonpath([row.path.absolute().parent for row in self.photos]) if self.photos else ""
+        folder = (
+            os.path.commonpath([row.path.absolute().parent for row in self.photos])
+            if self.photos
+            else ""
+        )
         return [os.path.relpath(row.path.absolute(), folder) for row in self.photos]
 
     def to_json(self) -> dict[str, Any]:
@@ -242,7 +263,10 @@ class Evaluation:
                 "bias": self.count_bias,
             },
             "per_class": [row.to_json() for row in self.per_class],
-            "per_photo": [{"path": name, **row.score.to_json()} for name, row in zip(self._names(), self.photos, strict=True)],
+            "per_photo": [
+                {"path": name, **row.score.to_json()}
+                for name, row in zip(self._names(), self.photos, strict=True)
+            ],
             "confusion": {"classes": list(self.classes), "matrix": self.confusion.tolist()},
         }
 
@@ -271,12 +295,18 @@ def evaluate(
     """
     own = detector.spec.score_threshold
     if threshold is not None and threshold < own:
-        raise ShelfcountError(f"the threshold must be at least {own:g}, below which the detector reports nothing, got {threshold:g}")
+        raise ShelfcountError(
+            f"the threshold must be at least {own:g}, below which the detector reports nothing, got {threshold:g}"
+        )
     found = run(detector, dataset, progress=progress)
-    return score(dataset, found, own if threshold is None else threshold, average_precision=own <= AP_FLOOR)
+    return score(
+        dataset, found, own if threshold is None else threshold, average_precision=own <= AP_FLOOR
+    )
 
 
-def run(detector: Detector, dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> list[Detections]:
+def run(
+    detector: Detector, dataset: Dataset, *, progress: Callable[[int, int], None] | None = None
+) -> list[Detections]:
     """What a detector finds on each photo, with classes as indices into ``dataset.classes``.
 
     Args:
@@ -310,7 +340,13 @@ def run(detector: Detector, dataset: Dataset, *, progress: Callable[[int, int], 
     return found
 
 
-def score(dataset: Dataset, found: Sequence[Detections], threshold: float, *, average_precision: bool = True) -> Evaluation:
+def score(
+    dataset: Dataset,
+    found: Sequence[Detections],
+    threshold: float,
+    *,
+    average_precision: bool = True,
+) -> Evaluation:
     """Score detections against the truth.
 
     Args:
@@ -338,19 +374,30 @@ def score(dataset: Dataset, found: Sequence[Detections], threshold: float, *, av
         hits[p] = per_class_counts(boxes, own.hit, classes)
 
         anyone = match(photo.truth, boxes, by_class=False)
-        np.add.at(confusion, (photo.truth.classes[anyone.partner[anyone.hit]], boxes.classes[anyone.hit]), 1)
+        np.add.at(
+            confusion,
+            (photo.truth.classes[anyone.partner[anyone.hit]], boxes.classes[anyone.hit]),
+            1,
+        )
         confusion[:-1, -1] += per_class_counts(photo.truth, anyone.missed, classes)
         confusion[-1, :-1] += per_class_counts(boxes, ~anyone.hit & ~anyone.absorbed, classes)
     confusion.setflags(write=False)
 
     off = founds - truths
     per_class = tuple(
-        ClassScore(name, _total(truths[:, c], founds[:, c], hits[:, c]), float(np.abs(off[:, c]).mean()), float(off[:, c].mean()))
+        ClassScore(
+            name,
+            _total(truths[:, c], founds[:, c], hits[:, c]),
+            float(np.abs(off[:, c]).mean()),
+            float(off[:, c].mean()),
+        )
         for c, name in enumerate(dataset.classes)
     )
     micro = _total(truths, founds, hits)
     with_truth = [row.score.f1 for row in per_class if row.score.truth]
-    mean_ap, mean_ap50 = _average_precision(dataset, found) if average_precision and micro.truth else (None, None)
+    mean_ap, mean_ap50 = (
+        _average_precision(dataset, found) if average_precision and micro.truth else (None, None)
+    )
     return Evaluation(
         classes=dataset.classes,
         threshold=float(threshold),
@@ -363,7 +410,10 @@ def score(dataset: Dataset, found: Sequence[Detections], threshold: float, *, av
         count_total=_count_error(np.abs(off.sum(axis=1)), micro.truth),
         count_bias=float(off.sum(axis=1).mean()),
         per_class=per_class,
-        photos=tuple(PhotoScore(photo.path, _total(truths[p], founds[p], hits[p])) for p, photo in enumerate(dataset.photos)),
+        photos=tuple(
+            PhotoScore(photo.path, _total(truths[p], founds[p], hits[p]))
+            for p, photo in enumerate(dataset.photos)
+        ),
         confusion=confusion,
     )
 
@@ -378,11 +428,15 @@ def check(dataset: Dataset, found: Sequence[Detections]) -> None:
     if not len(dataset):
         raise ShelfcountError(f"an evaluation needs at least one photo, got none in {name}")
     if len(found) != len(dataset):
-        raise ShelfcountError(f"there must be detections for each of the {len(dataset)} photos of {name}, got them for {len(found)}")
+        raise ShelfcountError(
+            f"there must be detections for each of the {len(dataset)} photos of {name}, got them for {len(found)}"
+        )
     for photo, boxes in zip(dataset.photos, found, strict=True):
         foreign = boxes.classes[(boxes.classes < 0) | (boxes.classes >= len(dataset.classes))]
         if len(foreign):
-            raise ShelfcountError(f"classes must be from 0 to {len(dataset.classes) - 1}, got {foreign[0]} detected on '{photo.path}'")
+            raise ShelfcountError(
+                f"classes must be from 0 to {len(dataset.classes) - 1}, got {foreign[0]} detected on '{photo.path}'"
+            )
         flat = np.flatnonzero((area(photo.truth.boxes) <= 0) & ~photo.truth.ignore)
         if len(flat):
             raise ShelfcountError(
@@ -409,11 +463,16 @@ def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[f
     from faster_coco_eval import COCO, COCOeval_faster
 
     frame = {
-        "images": [{"id": p, "width": photo.width, "height": photo.height} for p, photo in enumerate(dataset.photos)],
+        "images": [
+            {"id": p, "width": photo.width, "height": photo.height}
+            for p, photo in enumerate(dataset.photos)
+        ],
         "categories": [{"id": c, "name": name} for c, name in enumerate(dataset.classes)],
     }
     truth = COCO({**frame, "annotations": _annotations([photo.truth for photo in dataset.photos])})
-    reported = COCO({**frame, "annotations": _annotations([boxes[~boxes.ignore] for boxes in found])})
+    reported = COCO(
+        {**frame, "annotations": _annotations([boxes[~boxes.ignore] for boxes in found])}
+    )
     coco = COCOeval_faster(truth, reported, iouType="bbox")
     coco.params.maxDets = list(MAX_DETECTIONS)
     # One range for all sizes: pixels of a photo say little about a product. COCO forgives a false
@@ -430,9 +489,22 @@ def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[f
 def _annotations(photos: Sequence[Detections]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for p, boxes in enumerate(photos):
-        columns = (xyxy_to_xywh(boxes.boxes.astype(np.float64)), boxes.classes, boxes.scores, boxes.ignore)
-        for box, c, confidence, ignore in zip(*(column.tolist() for column in columns), strict=True):
+        columns = (
+            xyxy_to_xywh(boxes.boxes.astype(np.float64)),
+            boxes.classes,
+            boxes.scores,
+            boxes.ignore,
+        )
+        for box, c, confidence, ignore in zip(
+            *(column.tolist() for column in columns), strict=True
+        ):
             # COCO's matching takes id 0 for "no match", so ids start at 1.
-            row = {"id": len(rows) + 1, "image_id": p, "category_id": c, "bbox": box, "area": box[2] * box[3]}
+            row = {
+                "id": len(rows) + 1,
+                "image_id": p,
+                "category_id": c,
+                "bbox": box,
+                "area": box[2] * box[3],
+            }
             rows.append({**row, "score": confidence, "iscrowd": int(ignore)})
     return rows

@@ -79,7 +79,12 @@ def profile(model: Path, photo: Path, size: tuple[int, int], *, runs: int, threa
     names, inside, times = in_fresh_process(_profile, model, photo, size, runs, threads)
     layers = _layers(model.read_bytes(), names, inside)
     medians = np.median(times, axis=0)
-    operators = [Operator(*parts) for parts in zip(names, layers, inside, (round(float(ms), 4) for ms in medians), strict=True)]
+    operators = [
+        Operator(*parts)
+        for parts in zip(
+            names, layers, inside, (round(float(ms), 4) for ms in medians), strict=True
+        )
+    ]
     last = names[-1] == flatbuffer.POSTPROCESS
     return Profile(tuple(operators), times[:, -1] if last else None)
 
@@ -89,7 +94,10 @@ def by_kind(operators: Sequence[Operator]) -> list[dict[str, Any]]:
     kinds: dict[tuple[str, bool], list[float]] = {}
     for operator in operators:
         kinds.setdefault((operator.name, operator.inside), []).append(operator.ms)
-    rows = [{"name": name, "inside": inside, "count": len(ms), "ms": round(sum(ms), 4)} for (name, inside), ms in kinds.items()]
+    rows = [
+        {"name": name, "inside": inside, "count": len(ms), "ms": round(sum(ms), 4)}
+        for (name, inside), ms in kinds.items()
+    ]
     return sorted(rows, key=lambda row: -row["ms"])
 
 
@@ -107,7 +115,9 @@ class _Event(ctypes.Structure):
     )
 
 
-def _profile(model: Path, photo: Path, size: tuple[int, int], runs: int, threads: int) -> tuple[list[str], list[bool], np.ndarray]:
+def _profile(
+    model: Path, photo: Path, size: tuple[int, int], runs: int, threads: int
+) -> tuple[list[str], list[bool], np.ndarray]:
     """Names, whether XNNPACK ran them, and (runs, operators) milliseconds."""
     # The library tells on stderr what accelerators it looks for.
     sys.stderr.flush()
@@ -119,7 +129,9 @@ def _profile(model: Path, photo: Path, size: tuple[int, int], runs: int, threads
     passes = [session.events() for _ in range(runs)]
     names, inside = [e[0] for e in passes[0]], [e[1] for e in passes[0]]
     if any([e[0] for e in events] != names for events in passes):
-        raise ShelfcountError(f"the operators of '{model}' must be the same in every run; the profiler saw others")
+        raise ShelfcountError(
+            f"the operators of '{model}' must be the same in every run; the profiler saw others"
+        )
     return names, inside, np.array([[e[2] for e in events] for events in passes])
 
 
@@ -132,18 +144,27 @@ class _Session:
         (folder,) = ai_edge_litert.__path__
         path = next(Path(folder).glob("libLiteRt.*"), None)
         if path is None:
-            raise ShelfcountError(f"there must be LiteRT's library to profile operators, got none in '{folder}'")
+            raise ShelfcountError(
+                f"there must be LiteRT's library to profile operators, got none in '{folder}'"
+            )
         self.library = ctypes.CDLL(str(path))
         data = model.read_bytes()
         # C keeps pointers into these.
         self.kept: list[Any] = [ctypes.create_string_buffer(data, len(data))]
         self.environment = self._make("LiteRtCreateEnvironment", 0, None)
-        self.model = self._make("LiteRtCreateModelFromBuffer", self.environment, self.kept[0], ctypes.c_size_t(len(data)))
+        self.model = self._make(
+            "LiteRtCreateModelFromBuffer",
+            self.environment,
+            self.kept[0],
+            ctypes.c_size_t(len(data)),
+        )
         options = self._make("LiteRtCreateOptions")
         self._call("LiteRtSetOptionsHardwareAccelerators", options, CPU)
         self._option(options, b"runtime_options_string", b"enable_profiling = true\n")
         self._option(options, b"xnnpack", b"num_threads = %d\n" % threads)
-        self.compiled = self._make("LiteRtCreateCompiledModel", self.environment, self.model, options)
+        self.compiled = self._make(
+            "LiteRtCreateCompiledModel", self.environment, self.model, options
+        )
         self.profiler = self._make("LiteRtCompiledModelGetProfiler", self.compiled)
         self.signature = self._make("LiteRtGetModelSignature", self.model, ctypes.c_size_t(0))
         self.inputs, self.outputs = self._buffers("Input"), self._buffers("Output")
@@ -151,14 +172,20 @@ class _Session:
     def write(self, pixels: np.ndarray) -> None:
         tensor = flatbuffer.read(self.kept[0].raw).subgraphs[0]
         taken = tensor.tensors[tensor.inputs[0]]
-        kinds = {flatbuffer.schema.TensorType.FLOAT32: np.float32, flatbuffer.schema.TensorType.INT8: np.int8}
+        kinds = {
+            flatbuffer.schema.TensorType.FLOAT32: np.float32,
+            flatbuffer.schema.TensorType.INT8: np.int8,
+        }
         values = as_input(pixels, tuple(taken.shape), kinds.get(taken.type, np.uint8))
         address = self._make("LiteRtLockTensorBuffer", self.inputs[0], after=(LOCK_TO_WRITE,))
         ctypes.memmove(address, values.ctypes.data, values.nbytes)
         self._call("LiteRtUnlockTensorBuffer", self.inputs[0])
 
     def run(self) -> None:
-        ends = [(ctypes.c_size_t(len(side)), (ctypes.c_void_p * len(side))(*side)) for side in (self.inputs, self.outputs)]
+        ends = [
+            (ctypes.c_size_t(len(side)), (ctypes.c_void_p * len(side))(*side))
+            for side in (self.inputs, self.outputs)
+        ]
         self._call("LiteRtRunCompiledModel", self.compiled, ctypes.c_size_t(0), *ends[0], *ends[1])
 
     def events(self) -> list[tuple[str, bool, float]]:
@@ -172,7 +199,11 @@ class _Session:
         events = (_Event * count.value)()
         self._call("LiteRtGetProfilerEvents", self.profiler, count, events)
         # The event of a whole delegate would count its operators once more.
-        kept = [e for e in events if e.kind in DELEGATED or (e.kind == OPERATOR and b"Delegate" not in e.tag)]
+        kept = [
+            e
+            for e in events
+            if e.kind in DELEGATED or (e.kind == OPERATOR and b"Delegate" not in e.tag)
+        ]
         return [(e.tag.decode(), e.kind in DELEGATED, e.elapsed_us / 1e3) for e in kept]
 
     def _buffers(self, side: str) -> list[Any]:
@@ -180,17 +211,38 @@ class _Session:
         self._call(f"LiteRtGetNumSignature{side}s", self.signature, ctypes.byref(count))
         buffers = []
         for i in range(count.value):
-            tensor = self._make(f"LiteRtGetSignature{side}TensorByIndex", self.signature, ctypes.c_size_t(i))
+            tensor = self._make(
+                f"LiteRtGetSignature{side}TensorByIndex", self.signature, ctypes.c_size_t(i)
+            )
             kind = ctypes.create_string_buffer(TENSOR_TYPE_BYTES)
             self._call("LiteRtGetRankedTensorType", tensor, kind)
-            wanted = self._make(f"LiteRtGetCompiledModel{side}BufferRequirements", self.compiled, ctypes.c_size_t(0), ctypes.c_size_t(i))
-            buffers.append(self._make("LiteRtCreateManagedTensorBufferFromRequirements", self.environment, kind, wanted))
+            wanted = self._make(
+                f"LiteRtGetCompiledModel{side}BufferRequirements",
+                self.compiled,
+                ctypes.c_size_t(0),
+                ctypes.c_size_t(i),
+            )
+            buffers.append(
+                self._make(
+                    "LiteRtCreateManagedTensorBufferFromRequirements",
+                    self.environment,
+                    kind,
+                    wanted,
+                )
+            )
         return buffers
 
     def _option(self, options: Any, name: bytes, toml: bytes) -> None:
-        text, release = ctypes.create_string_buffer(toml), ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None)
+        text, release = (
+            ctypes.create_string_buffer(toml),
+            ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None),
+        )
         self.kept += [text, release]
-        self._call("LiteRtAddOpaqueOptions", options, self._make("LiteRtCreateOpaqueOptions", name, text, release))
+        self._call(
+            "LiteRtAddOpaqueOptions",
+            options,
+            self._make("LiteRtCreateOpaqueOptions", name, text, release),
+        )
 
     def _make(self, function: str, *arguments: Any, after: Sequence[Any] = ()) -> ctypes.c_void_p:
         made = ctypes.c_void_p()
@@ -201,7 +253,9 @@ class _Session:
         try:
             status = getattr(self.library, function)(*arguments)
         except AttributeError as error:
-            raise ShelfcountError(f"LiteRT's library must have {function} to profile operators, this version has not") from error
+            raise ShelfcountError(
+                f"LiteRT's library must have {function} to profile operators, this version has not"
+            ) from error
         if status:
             raise ShelfcountError(f"LiteRT's {function} must return 0, got {status}")
 
@@ -215,11 +269,17 @@ def _layers(data: bytes, names: Sequence[str], inside: Sequence[bool]) -> list[s
             kernel, made = graph.tensors[op.inputs[1]].shape, graph.tensors[op.outputs[0]].shape
             size = f" {kernel[1]} x {kernel[2]}" if len(kernel) == 4 else ""
             weighted.append(f"{name}{size} to {' x '.join(str(side) for side in made[1:])}")
-    kernels = [i for i, name in enumerate(names) if inside[i] and re.match(r"(Convolution|Fully Connected|Dynamic Fully)", name)]
+    kernels = [
+        i
+        for i, name in enumerate(names)
+        if inside[i] and re.match(r"(Convolution|Fully Connected|Dynamic Fully)", name)
+    ]
     layers = [""] * len(names)
     # XNNPACK runs in the order of the file. It knows depthwise ones apart: a check that they pair up.
     pairs = list(zip(kernels, weighted, strict=False))
-    if len(kernels) == len(weighted) and all(layer.startswith("DEPTHWISE") or "DWConv" not in names[i] for i, layer in pairs):
+    if len(kernels) == len(weighted) and all(
+        layer.startswith("DEPTHWISE") or "DWConv" not in names[i] for i, layer in pairs
+    ):
         for i, layer in pairs:
             layers[i] = layer
     return layers

@@ -32,12 +32,24 @@ class _Section(BaseModel):
 class Budget(_Section):
     """What a model may cost on a phone; what is left out is not judged."""
 
-    size_mb: PositiveFloat | None = Field(default=None, description="Most megabytes (10^6 bytes) of model.tflite.")
-    latency_ms: PositiveFloat | None = Field(default=None, description="Longest median time of one photo, network and suppression.")
-    memory_mb: PositiveFloat | None = Field(default=None, description="Most megabytes that loading and running it takes.")
-    f1_below_baseline: NonNegativeFloat | None = Field(default=None, description="Most F1 that it may lack against the baseline.")
-    int8_drop: NonNegativeFloat | None = Field(default=None, description="Most F1 lost from PyTorch to the file, on validation photos.")
-    operators: tuple[str, ...] | None = Field(default=None, min_length=1, description="The only operators that the file may hold.")
+    size_mb: PositiveFloat | None = Field(
+        default=None, description="Most megabytes (10^6 bytes) of model.tflite."
+    )
+    latency_ms: PositiveFloat | None = Field(
+        default=None, description="Longest median time of one photo, network and suppression."
+    )
+    memory_mb: PositiveFloat | None = Field(
+        default=None, description="Most megabytes that loading and running it takes."
+    )
+    f1_below_baseline: NonNegativeFloat | None = Field(
+        default=None, description="Most F1 that it may lack against the baseline."
+    )
+    int8_drop: NonNegativeFloat | None = Field(
+        default=None, description="Most F1 lost from PyTorch to the file, on validation photos."
+    )
+    operators: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="The only operators that the file may hold."
+    )
 
 
 class Published(_Section):
@@ -57,11 +69,20 @@ class Phone(_Section):
     """A phone, or another small computer, and what a model may cost there."""
 
     name: str = Field(min_length=1)
-    model: str = Field(default="", description="ro.product.model, by which adb knows it; empty where it runs no Android.")
+    model: str = Field(
+        default="",
+        description="ro.product.model, by which adb knows it; empty where it runs no Android.",
+    )
     threads: int = Field(default=1, ge=1)
-    cores: str = Field(default="", pattern=r"^[0-9a-fA-F]*$", description="Hexadecimal mask of the cores to measure on; empty for all.")
+    cores: str = Field(
+        default="",
+        pattern=r"^[0-9a-fA-F]*$",
+        description="Hexadecimal mask of the cores to measure on; empty for all.",
+    )
     budget: Budget
-    published: tuple[Published, ...] = Field(default=(), description="For the estimate where no phone is attached.")
+    published: tuple[Published, ...] = Field(
+        default=(), description="For the estimate where no phone is attached."
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +161,8 @@ class Verdict:
             "missed": self.missed,
             "lines": [asdict(line) for line in self.lines],
             "latency_measured": self.measured and self.measured.to_json(),
-            "latency_estimate": self.estimate_ms and {"ms": list(self.estimate_ms), "sources": list(self.sources)},
+            "latency_estimate": self.estimate_ms
+            and {"ms": list(self.estimate_ms), "sources": list(self.sources)},
         }
 
 
@@ -153,7 +175,9 @@ def read(paths: Sequence[Path]) -> list[Phone]:
     phones = [_read(path) for path in paths]
     names = [phone.name for phone in phones]
     if double := sorted({name for name in names if names.count(name) > 1}):
-        raise ShelfcountError(f"phones must have names of their own, got {', '.join(double)} more than once")
+        raise ShelfcountError(
+            f"phones must have names of their own, got {', '.join(double)} more than once"
+        )
     return phones
 
 
@@ -164,7 +188,9 @@ def _read(path: Path) -> Phone:
         raise ShelfcountError(f"cannot read phone '{path}': {error}") from error
     except ValidationError as error:
         problems = [(".".join(map(str, problem["loc"])), problem) for problem in error.errors()]
-        lines = [f"  {key}: {problem['msg']}, got {problem['input']!r}" for key, problem in problems]
+        lines = [
+            f"  {key}: {problem['msg']}, got {problem['input']!r}" for key, problem in problems
+        ]
         raise ShelfcountError(f"phone '{path}' cannot be used:\n" + "\n".join(lines)) from error
 
 
@@ -187,7 +213,9 @@ def figures(
     )
 
 
-def measure(phones: Sequence[Phone], bundle: Bundle, binary: Path | None, serial: str | None) -> list[PhoneRun]:
+def measure(
+    phones: Sequence[Phone], bundle: Bundle, binary: Path | None, serial: str | None
+) -> list[PhoneRun]:
     """Latency on the attached phone, once for each of its files, with the threads and cores that the file asks for.
 
     Args:
@@ -202,23 +230,39 @@ def measure(phones: Sequence[Phone], bundle: Bundle, binary: Path | None, serial
     """
     if binary is None:
         if serial is not None:
-            raise ShelfcountError(f"--adb-serial needs --adb-binary, LiteRT's benchmark_model, got '{serial}' alone")
+            raise ShelfcountError(
+                f"--adb-serial needs --adb-binary, LiteRT's benchmark_model, got '{serial}' alone"
+            )
         return []
     if not phones:
-        raise ShelfcountError("--adb-binary needs --phone, whose budget the measurement is for, got none")
+        raise ShelfcountError(
+            "--adb-binary needs --phone, whose budget the measurement is for, got none"
+        )
     chosen = adb.choose(serial)
     model = adb.phone_model(chosen)
     there = [phone for phone in phones if phone.model == model]
     if not there:
         known = ", ".join(f"'{phone.model}'" for phone in phones if phone.model) or "none"
-        raise ShelfcountError(f"the attached phone must be one of those given with --phone, by its `model` ({known}), got '{model}'")
-    return [adb.measure(bundle.path / "model.tflite", binary, chosen, threads=phone.threads, cores=phone.cores) for phone in there]
+        raise ShelfcountError(
+            f"the attached phone must be one of those given with --phone, by its `model` ({known}), got '{model}'"
+        )
+    return [
+        adb.measure(
+            bundle.path / "model.tflite", binary, chosen, threads=phone.threads, cores=phone.cores
+        )
+        for phone in there
+    ]
 
 
-def judge(phones: Sequence[Phone], figures: Figures, runs: Sequence[PhoneRun] = ()) -> list[Verdict]:
+def judge(
+    phones: Sequence[Phone], figures: Figures, runs: Sequence[PhoneRun] = ()
+) -> list[Verdict]:
     """A verdict for each phone; a measurement counts for the phone, threads and cores of its own, all else is estimated."""
     measured = {(run.model, run.threads, run.cores): run for run in runs}
-    return [_judge(phone, figures, measured.get((phone.model, phone.threads, phone.cores))) for phone in phones]
+    return [
+        _judge(phone, figures, measured.get((phone.model, phone.threads, phone.cores)))
+        for phone in phones
+    ]
 
 
 def estimate(phone: Phone, macs: int) -> tuple[float, float] | None:
@@ -240,14 +284,38 @@ def _judge(phone: Phone, got: Figures, run: PhoneRun | None) -> Verdict:
         lines.append(_latency(phone, budget.latency_ms, run, guess, got.recipe))
     if budget.memory_mb is not None:
         there = run.timings.memory_mb if run else None
-        where = f"measured on {run.model}" if run and there is not None else "the computer that ran bench, not the phone"
-        lines.append(_most("memory", got.memory_mb if there is None else there, budget.memory_mb, "{:.1f} MB", where))
+        where = (
+            f"measured on {run.model}"
+            if run and there is not None
+            else "the computer that ran bench, not the phone"
+        )
+        lines.append(
+            _most(
+                "memory",
+                got.memory_mb if there is None else there,
+                budget.memory_mb,
+                "{:.1f} MB",
+                where,
+            )
+        )
     if budget.f1_below_baseline is not None:
         lines.append(_baseline(got, budget.f1_below_baseline))
     if budget.int8_drop is not None:
         # Bundles keep four decimals of each.
-        drop = None if got.float_f1 is None or got.int8_f1 is None else round(got.float_f1 - got.int8_f1, 4)
-        lines.append(_most(f"F1 lost on the way to {got.recipe}", drop, budget.int8_drop, "{:.4f}", "validation photos, at export"))
+        drop = (
+            None
+            if got.float_f1 is None or got.int8_f1 is None
+            else round(got.float_f1 - got.int8_f1, 4)
+        )
+        lines.append(
+            _most(
+                f"F1 lost on the way to {got.recipe}",
+                drop,
+                budget.int8_drop,
+                "{:.4f}",
+                "validation photos, at export",
+            )
+        )
     if budget.operators is not None:
         lines.append(_operators(got.operators, budget.operators))
     sources = tuple(dict.fromkeys(entry.source for entry in phone.published)) if guess else ()
@@ -262,19 +330,34 @@ def _most(name: str, got: float | None, most: float, form: str, basis: str) -> L
     return Line(name, shown, form.format(got), "kept" if got <= most else "missed", basis)
 
 
-def _latency(phone: Phone, most: float, run: PhoneRun | None, guess: tuple[float, float] | None, recipe: str) -> Line:
-    name, shown = f"latency, {phone.threads} thread{'s' if phone.threads > 1 else ''}", f"at most {most:g} ms"
+def _latency(
+    phone: Phone, most: float, run: PhoneRun | None, guess: tuple[float, float] | None, recipe: str
+) -> Line:
+    name, shown = (
+        f"latency, {phone.threads} thread{'s' if phone.threads > 1 else ''}",
+        f"at most {most:g} ms",
+    )
     if run is not None:
         timings = run.timings
-        value, kind = (timings.p50_ms, "median") if timings.p50_ms is not None else (timings.mean_ms, "mean")
+        value, kind = (
+            (timings.p50_ms, "median") if timings.p50_ms is not None else (timings.mean_ms, "mean")
+        )
         basis = f"measured: {kind} of {timings.runs} runs on {run.model}, {run.chip}, Android {run.android}"
         return Line(name, shown, f"{value:.1f} ms", "kept" if value <= most else "missed", basis)
     if guess is None:
-        return Line(name, shown, NOT_MEASURED, "open", f"no phone attached, and its file holds no published throughput of {recipe}")
+        return Line(
+            name,
+            shown,
+            NOT_MEASURED,
+            "open",
+            f"no phone attached, and its file holds no published throughput of {recipe}",
+        )
     low, high = guess
     state: State = "kept" if high <= most else "missed" if low > most else "open"
     speeds = [entry.gmac_per_s for entry in phone.published]
-    basis = f"published throughputs of {min(speeds):.1f} to {max(speeds):.1f} GMAC/s; no phone attached"
+    basis = (
+        f"published throughputs of {min(speeds):.1f} to {max(speeds):.1f} GMAC/s; no phone attached"
+    )
     # Where there is little room, the basis is what a page cuts off first.
     return Line(name, shown, f"ESTIMATE {low:.1f} to {high:.1f} ms", state, basis)
 
@@ -282,7 +365,13 @@ def _latency(phone: Phone, most: float, run: PhoneRun | None, guess: tuple[float
 def _baseline(got: Figures, most: float) -> Line:
     name, shown = "F1 against the baseline", f"at most {most:g} below"
     if got.f1 is None or got.baseline_f1 is None:
-        return Line(name, shown, NOT_MEASURED, "open", "the baseline was not trained" if got.f1 is not None else NOT_MEASURED)
+        return Line(
+            name,
+            shown,
+            NOT_MEASURED,
+            "open",
+            "the baseline was not trained" if got.f1 is not None else NOT_MEASURED,
+        )
     state: State = "kept" if got.baseline_f1 - got.f1 <= most else "missed"
     return Line(name, shown, f"{got.f1:.3f} against {got.baseline_f1:.3f}", state, "test photos")
 

@@ -76,7 +76,9 @@ def make_plan(config: Config, depth: str, epochs: int | None = None, shares: str
     except ValueError:
         wanted = ()
     if not wanted or not all(0 < share <= 1 for share in wanted):
-        raise ShelfcountError(f"shares of the training photos must be numbers above 0 and up to 1, such as 0.25,0.5,1, got '{shares}'")
+        raise ShelfcountError(
+            f"shares of the training photos must be numbers above 0 and up to 1, such as 0.25,0.5,1, got '{shares}'"
+        )
     usual = FAST_EPOCHS if depth == "fast" else config.train.epochs
     return Plan(depth, epochs or usual, config, shares=wanted)  # type: ignore[arg-type]
 
@@ -97,7 +99,11 @@ class Task:
     @property
     def name(self) -> str:
         """Of its file."""
-        return f"repeat-{self.seed:04}.json" if self.share == 1 else f"repeat-{self.seed:04}-share-{self.share:g}.json"
+        return (
+            f"repeat-{self.seed:04}.json"
+            if self.share == 1
+            else f"repeat-{self.seed:04}-share-{self.share:g}.json"
+        )
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,9 @@ def repeat(study: Study, task: Task) -> Repeat:
     parts = splits.shuffled(study.groups, study.plan.parts, task.seed)
     # Groups lie one after the other, in random order: a larger share holds every smaller one.
     parts["train"] = parts["train"][: max(1, round(task.share * len(parts["train"])))]
-    train, val, test = (study.data.subset(parts[name].tolist()) for name in ("train", "val", "test"))
+    train, val, test = (
+        study.data.subset(parts[name].tolist()) for name in ("train", "val", "test")
+    )
     run = _fast if study.plan.depth == "fast" else _full
     found, threshold = run(study, task, parts, train, val, test)
     result = metrics.score(test, found, threshold)
@@ -218,21 +226,30 @@ def _classes(data: Dataset) -> np.ndarray:
 Parts = Mapping[str, np.ndarray]
 
 
-def _fast(study: Study, task: Task, parts: Parts, train: Dataset, val: Dataset, test: Dataset) -> tuple[list[Detections], float]:
+def _fast(
+    study: Study, task: Task, parts: Parts, train: Dataset, val: Dataset, test: Dataset
+) -> tuple[list[Detections], float]:
     views = frozen.load(study.views) if isinstance(study.views, Path) else study.views
     if views is None:
         raise ShelfcountError("the fast depth needs cached features, got a study without")
     config = _alone(study.plan, task, len(train))
     spec = dataclasses.replace(make_spec(train, config), score_threshold=LOW_SCORE)
-    net = frozen.train_heads(views, parts["train"].tolist(), spec, config, config.train.epochs, task.seed)
+    net = frozen.train_heads(
+        views, parts["train"].tolist(), spec, config, config.train.epochs, task.seed
+    )
 
     def look(name: str, data: Dataset) -> list[Detections]:
-        return [frozen.detect(net, views, int(i), photo, spec) for i, photo in zip(parts[name], data.photos, strict=True)]
+        return [
+            frozen.detect(net, views, int(i), photo, spec)
+            for i, photo in zip(parts[name], data.photos, strict=True)
+        ]
 
     return look("test", test), judge(val, look("val", val)).threshold
 
 
-def _full(study: Study, task: Task, parts: Parts, train: Dataset, val: Dataset, test: Dataset) -> tuple[list[Detections], float]:
+def _full(
+    study: Study, task: Task, parts: Parts, train: Dataset, val: Dataset, test: Dataset
+) -> tuple[list[Detections], float]:
     with tempfile.TemporaryDirectory() as run:
         detector = fit(train, val, Path(run), _alone(study.plan, task, len(train)), judge)
     threshold = detector.spec.score_threshold
@@ -245,5 +262,14 @@ def _alone(plan: Plan, task: Task, photos: int) -> Config:
     epochs, train = max(1, round(plan.epochs / task.share)), plan.config.train
     # Few steps: an average of the weights as long as the config's would still hold the start.
     steps = max(2.0, AVERAGED * epochs * photos / train.batch)
-    own = {"epochs": epochs, "seed": task.seed, "devices": 1, "nodes": 1, "workers": 0, "validate_every": max(1, epochs // 4)}
-    return plan.config.model_copy(update={"train": train.model_copy(update={**own, "ema": min(train.ema, 1 - 1 / steps)})})
+    own = {
+        "epochs": epochs,
+        "seed": task.seed,
+        "devices": 1,
+        "nodes": 1,
+        "workers": 0,
+        "validate_every": max(1, epochs // 4),
+    }
+    return plan.config.model_copy(
+        update={"train": train.model_copy(update={**own, "ema": min(train.ema, 1 - 1 / steps)})}
+    )

@@ -27,7 +27,9 @@ Work = Callable[[Study, Task], Repeat]
 MOST_DEATHS = 3
 
 
-def processes(count: int, work: Work = repeat) -> Callable[[Study, Iterator[Task]], Iterator[Repeat]]:
+def processes(
+    count: int, work: Work = repeat
+) -> Callable[[Study, Iterator[Task]], Iterator[Repeat]]:
     """A scheduler on this machine, with one thread a process.
 
     Args:
@@ -44,7 +46,9 @@ def processes(count: int, work: Work = repeat) -> Callable[[Study, Iterator[Task
             running: dict[Future[Repeat], Task] = {}
             try:
                 # Not forked: PyTorch's threads do not survive it.
-                with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin) as pool:
+                with ProcessPoolExecutor(
+                    count, multiprocessing.get_context("spawn"), _begin
+                ) as pool:
                     while True:
                         for task in _next(left, tasks, count - len(running)):
                             running[pool.submit(work, study, task)] = task
@@ -63,7 +67,9 @@ def processes(count: int, work: Work = repeat) -> Callable[[Study, Iterator[Task
     return schedule
 
 
-def on_ray(address: str, work: Work = repeat) -> Callable[[Study, Iterator[Task]], Iterator[Repeat]]:
+def on_ray(
+    address: str, work: Work = repeat
+) -> Callable[[Study, Iterator[Task]], Iterator[Repeat]]:
     """A scheduler on a Ray cluster, a task for each of its processors; nodes may come and go.
 
     Cached features travel with the study. For the full depth the photos must lie at the same place on each node.
@@ -78,7 +84,9 @@ def on_ray(address: str, work: Work = repeat) -> Callable[[Study, Iterator[Task]
     try:
         import ray
     except ImportError as error:
-        raise ShelfcountError("--ray needs Ray on every machine: pip install 'shelfcount[ray]'") from error
+        raise ShelfcountError(
+            "--ray needs Ray on every machine: pip install 'shelfcount[ray]'"
+        ) from error
 
     def schedule(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
         mine = not ray.is_initialized()

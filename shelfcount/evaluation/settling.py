@@ -66,7 +66,9 @@ def spread(values: Sequence[float], rng: np.random.Generator) -> Spread:
     low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     first, third = np.quantile(x, [0.25, 0.75])
     sd = float(x.std(ddof=1)) if len(x) > 1 else None
-    return Spread(len(x), float(np.median(x)), sd, (float(first), float(third)), (float(low), float(high)))
+    return Spread(
+        len(x), float(np.median(x)), sd, (float(first), float(third)), (float(low), float(high))
+    )
 
 
 def settling(values: Sequence[float], rng: np.random.Generator) -> list[Spread]:
@@ -100,7 +102,9 @@ def enough(steps: Sequence[Spread], width: float) -> Enough:
         ValueError: If the width is not above 0 or there is no step.
     """
     if not width > 0 or not steps:
-        raise ValueError(f"the width must be above 0 and there must be a repeat, got {width} and {len(steps)} repeats")
+        raise ValueError(
+            f"the width must be above 0 and there must be a repeat, got {width} and {len(steps)} repeats"
+        )
     wide = [step.repeats for step in steps if step.width >= width or step.repeats < FEWEST]
     reached = max(wide, default=0) + 1
     if reached <= len(steps):
@@ -133,13 +137,24 @@ def summary(repeats: Sequence[Repeat], width: float, seed: int = 0) -> dict[str,
         "f1_class_ignored": [r.f1_class_ignored for r in whole],
         "count_error": [r.count_error for r in whole if r.count_error is not None],
     }
-    steps = {name: settling(values, np.random.default_rng(seed)) for name, values in figures.items() if values}
+    steps = {
+        name: settling(values, np.random.default_rng(seed))
+        for name, values in figures.items()
+        if values
+    }
     return {
         "repeats": len(whole),
         **{name: of[-1].to_json() for name, of in steps.items()},
         "enough": dataclasses.asdict(enough(steps["f1"], width)),
-        "settling": {name: [{"median": s.median, "interval": s.interval} for s in of] for name, of in steps.items()},
-        "by_share": [{"share": share, **_of_share(of, seed)} for share, of in _on_common_seeds(repeats).items() if of],
+        "settling": {
+            name: [{"median": s.median, "interval": s.interval} for s in of]
+            for name, of in steps.items()
+        },
+        "by_share": [
+            {"share": share, **_of_share(of, seed)}
+            for share, of in _on_common_seeds(repeats).items()
+            if of
+        ],
         "seconds_per_repeat": round(float(np.mean([r.seconds for r in whole])), 1),
         "commits": sorted({r.commit for r in repeats}),
     }
@@ -147,14 +162,21 @@ def summary(repeats: Sequence[Repeat], width: float, seed: int = 0) -> dict[str,
 
 def _of_share(repeats: Sequence[Repeat], seed: int) -> dict[str, Any]:
     photos = float(np.mean([r.photos["train"] for r in repeats]))
-    return {"photos": round(photos, 1), "f1": spread([r.f1 for r in repeats], np.random.default_rng(seed)).to_json()}
+    return {
+        "photos": round(photos, 1),
+        "f1": spread([r.f1 for r in repeats], np.random.default_rng(seed)).to_json(),
+    }
 
 
 def _on_common_seeds(repeats: Sequence[Repeat]) -> dict[float, list[Repeat]]:
     """Repeats by share, smallest first, of those seeds that have every share: so all shares are of the same splits."""
     shares = sorted({r.task.share for r in repeats})
     by_task = {(r.task.seed, r.task.share): r for r in repeats}
-    seeds = [seed for seed in sorted({r.task.seed for r in repeats}) if all((seed, share) in by_task for share in shares)]
+    seeds = [
+        seed
+        for seed in sorted({r.task.seed for r in repeats})
+        if all((seed, share) in by_task for share in shares)
+    ]
     return {share: [by_task[seed, share] for seed in seeds] for share in shares}
 
 
@@ -177,13 +199,17 @@ def learning_curves(repeats: Sequence[Repeat]) -> dict[str, Curve]:
             rows = [r.per_class[c] for r in of]
             stood = sum(r.truth for r in rows)
             if stood:
-                points.append((float(np.mean([r.trained for r in rows])), 1 - sum(r.tp for r in rows) / stood))
+                points.append(
+                    (float(np.mean([r.trained for r in rows])), 1 - sum(r.tp for r in rows) / stood)
+                )
         if points:
             curves[row.name] = points
     return curves
 
 
-def agreement(fast: Mapping[int, float], full: Mapping[int, float], rng: np.random.Generator) -> dict[str, Any]:
+def agreement(
+    fast: Mapping[int, float], full: Mapping[int, float], rng: np.random.Generator
+) -> dict[str, Any]:
     """How two depths agree on the splits they have in common.
 
     Args:
@@ -202,9 +228,16 @@ def agreement(fast: Mapping[int, float], full: Mapping[int, float], rng: np.rand
     several = len(seeds) > 2 and a.std() > 0 and b.std() > 0
     return {
         "splits": len(seeds),
-        "pairs": [{"seed": seed, "fast": x, "full": y} for seed, x, y in zip(seeds, a.tolist(), b.tolist(), strict=True)],
-        "full_minus_fast": spread(far.tolist(), rng).to_json() | {"mean": float(far.mean())} if seeds else None,
-        "sd": {"fast": float(a.std(ddof=1)), "full": float(b.std(ddof=1))} if len(seeds) > 1 else None,
+        "pairs": [
+            {"seed": seed, "fast": x, "full": y}
+            for seed, x, y in zip(seeds, a.tolist(), b.tolist(), strict=True)
+        ],
+        "full_minus_fast": spread(far.tolist(), rng).to_json() | {"mean": float(far.mean())}
+        if seeds
+        else None,
+        "sd": {"fast": float(a.std(ddof=1)), "full": float(b.std(ddof=1))}
+        if len(seeds) > 1
+        else None,
         "pearson": float(pearsonr(a, b)[0]) if several else None,
         "spearman": float(spearmanr(a, b)[0]) if several else None,
     }

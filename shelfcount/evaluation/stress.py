@@ -138,9 +138,14 @@ class Study:
         """For each condition's name and strength, the scores of each subject."""
         judged = {}
         for key, cell in self.cells.items():
-            photos = tuple(dataclasses.replace(photo, truth=t) for photo, t in zip(self.dataset.photos, cell.truths, strict=True))
+            photos = tuple(
+                dataclasses.replace(photo, truth=t)
+                for photo, t in zip(self.dataset.photos, cell.truths, strict=True)
+            )
             changed = dataclasses.replace(self.dataset, photos=photos)
-            judged[key] = [score(changed, found, 0.0, average_precision=False) for found in cell.found]
+            judged[key] = [
+                score(changed, found, 0.0, average_precision=False) for found in cell.found
+            ]
         return judged
 
     def figures(self, condition: str, strength: int, subject: int) -> Figures:
@@ -163,7 +168,12 @@ class Study:
         drawn = np.mean([influence(before) - influence(result) for result in results], axis=0)
         values = [condition.values[strength - 1] for strength in self.strengths]
         never = lost[0] >= TOLERATED and condition.neutral is None
-        return Summary(float(np.mean(lost)), _standard_error(drawn), None if never else crossing(condition.neutral, values, lost), never)
+        return Summary(
+            float(np.mean(lost)),
+            _standard_error(drawn),
+            None if never else crossing(condition.neutral, values, lost),
+            never,
+        )
 
     def ranked(self) -> list[Condition]:
         """The conditions, those first under which the first subject loses most F1."""
@@ -171,8 +181,14 @@ class Study:
 
     def to_cover(self, subject: int = 0) -> list[Condition]:
         """At most `MOST_COVERED` conditions that cost `TOLERATED` or more on average and beyond chance, weakest first."""
-        summaries = {condition.name: self.summary(condition, subject) for condition in self.conditions}
-        weak = [c for c in self.conditions if (s := summaries[c.name]).lost >= max(TOLERATED, SURE * (s.lost_error or 0.0))]
+        summaries = {
+            condition.name: self.summary(condition, subject) for condition in self.conditions
+        }
+        weak = [
+            c
+            for c in self.conditions
+            if (s := summaries[c.name]).lost >= max(TOLERATED, SURE * (s.lost_error or 0.0))
+        ]
         return sorted(weak, key=lambda c: -summaries[c.name].lost)[:MOST_COVERED]
 
     def to_json(self) -> dict[str, Any]:
@@ -196,14 +212,20 @@ class Study:
             ],
             "conditions": [
                 {
-                    **{key: getattr(condition, key) for key in ("name", "title", "group", "unit", "neutral")},
+                    **{
+                        key: getattr(condition, key)
+                        for key in ("name", "title", "group", "unit", "neutral")
+                    },
                     "detectors": [dataclasses.asdict(self.summary(condition, i)) for i in everyone],
                     "strengths": [
                         {
                             "strength": strength,
                             "value": condition.values[strength - 1],
                             "products": self.results[condition.name, strength][0].micro.truth,
-                            "detectors": [dataclasses.asdict(self.figures(condition.name, strength, i)) for i in everyone],
+                            "detectors": [
+                                dataclasses.asdict(self.figures(condition.name, strength, i))
+                                for i in everyone
+                            ],
                         }
                         for strength in self.strengths
                     ],
@@ -222,16 +244,26 @@ def chosen(names: str, strengths: str) -> tuple[tuple[Condition, ...], tuple[int
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()] or list(CONDITIONS)
     if unknown := [name for name in wanted if name not in CONDITIONS]:
-        raise ShelfcountError(f"conditions must be among {', '.join(CONDITIONS)}; got '{unknown[0]}'")
-    levels = [level.strip() for level in strengths.split(",") if level.strip()] or [str(s) for s in STRENGTHS]
+        raise ShelfcountError(
+            f"conditions must be among {', '.join(CONDITIONS)}; got '{unknown[0]}'"
+        )
+    levels = [level.strip() for level in strengths.split(",") if level.strip()] or [
+        str(s) for s in STRENGTHS
+    ]
     if unknown := [level for level in levels if level not in map(str, STRENGTHS)]:
-        raise ShelfcountError(f"strengths must be among {', '.join(map(str, STRENGTHS))}; got '{unknown[0]}'")
-    return tuple(CONDITIONS[name] for name in dict.fromkeys(wanted)), tuple(sorted({int(level) for level in levels}))
+        raise ShelfcountError(
+            f"strengths must be among {', '.join(map(str, STRENGTHS))}; got '{unknown[0]}'"
+        )
+    return tuple(CONDITIONS[name] for name in dict.fromkeys(wanted)), tuple(
+        sorted({int(level) for level in levels})
+    )
 
 
 def spread(dataset: Dataset, photos: int) -> Dataset:
     """So many photos, evenly from the first to the last; all of them if there are no more."""
-    return dataset.subset(np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).round().astype(int).tolist())
+    return dataset.subset(
+        np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).round().astype(int).tolist()
+    )
 
 
 def generator(seed: int, condition: str, photo: int) -> np.random.Generator:
@@ -270,7 +302,12 @@ def measure(
         counted.append([boxes[boxes.scores >= subject.threshold] for boxes in found])
     clean = tuple(score(dataset, boxes, 0.0, average_precision=False) for boxes in counted)
     keys = [(condition, strength) for condition in conditions for strength in strengths]
-    cells = {(c.name, s): Cell([], [[] for _ in subjects], [[] for _ in subjects], [[] for _ in subjects]) for c, s in keys}
+    cells = {
+        (c.name, s): Cell(
+            [], [[] for _ in subjects], [[] for _ in subjects], [[] for _ in subjects]
+        )
+        for c, s in keys
+    }
     for index, photo in enumerate(dataset.photos):
         image = read_photo(photo.path)
         for condition, strength in keys:
@@ -285,21 +322,38 @@ def measure(
                 cell.stayed[i].append(~match(before, found_now).missed[~before.ignore])
         if progress is not None:
             progress(index + 1, len(dataset))
-    return Study(dataset, tuple(subjects), tuple(conditions), tuple(strengths), seed, clean, cells, tuple(counted))
+    return Study(
+        dataset,
+        tuple(subjects),
+        tuple(conditions),
+        tuple(strengths),
+        seed,
+        clean,
+        cells,
+        tuple(counted),
+    )
 
 
 def influence(result: Evaluation) -> np.ndarray:
     """(photos,) float64 by how much each photo moves the F1, to first order (the delta method for a ratio of sums)."""
     f1, whole = result.micro.f1, max(result.micro.truth + result.micro.found, 1)
-    return np.array([(2 * p.score.tp - f1 * (p.score.truth + p.score.found)) / whole for p in result.photos])
+    return np.array(
+        [(2 * p.score.tp - f1 * (p.score.truth + p.score.found)) / whole for p in result.photos]
+    )
 
 
 def _standard_error(influences: np.ndarray) -> float | None:
     n = len(influences)
-    return float(np.sqrt(n / (n - 1) * ((influences - influences.mean()) ** 2).sum())) if n > 1 else None
+    return (
+        float(np.sqrt(n / (n - 1) * ((influences - influences.mean()) ** 2).sum()))
+        if n > 1
+        else None
+    )
 
 
-def crossing(neutral: float | None, values: Sequence[float], lost: Sequence[float], limit: float = TOLERATED) -> float | None:
+def crossing(
+    neutral: float | None, values: Sequence[float], lost: Sequence[float], limit: float = TOLERATED
+) -> float | None:
     """Where the loss first reaches the limit, by straight lines from no loss at `neutral` through (value, loss).
 
     Args:
@@ -329,9 +383,21 @@ def phones(dataset: Dataset, found: Sequence[Sequence[Detections]]) -> list[dict
             taken.setdefault(model, []).append(i)
     rows = []
     for model, indices in sorted(taken.items(), key=lambda item: -len(item[1])):
-        scored = [score(dataset.subset(indices), [boxes[i] for i in indices], 0.0, average_precision=False) for boxes in found]
+        scored = [
+            score(
+                dataset.subset(indices), [boxes[i] for i in indices], 0.0, average_precision=False
+            )
+            for boxes in found
+        ]
         figures = [{"f1": s.micro.f1, "count_error": s.count_by_class.relative} for s in scored]
-        rows.append({"phone": model, "photos": len(indices), "products": scored[0].micro.truth, "detectors": figures})
+        rows.append(
+            {
+                "phone": model,
+                "photos": len(indices),
+                "products": scored[0].micro.truth,
+                "detectors": figures,
+            }
+        )
     return rows
 
 
@@ -342,12 +408,18 @@ def phone_model(path: Path) -> str:
             exif = image.getexif()
     except OSError:
         return ""
-    make, model = (str(exif.get(tag) or "").strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
+    make, model = (
+        str(exif.get(tag) or "").strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)
+    )
     # Many makers begin the model with their name.
     return model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
 
 
 def covered(base: Config, conditions: Sequence[Condition]) -> Config:
     """A training config that shows photos under these conditions too, beside those it shows already."""
-    names = tuple(dict.fromkeys([*base.augment.conditions, *(condition.name for condition in conditions)]))
-    return base.model_copy(update={"augment": base.augment.model_copy(update={"conditions": names})})
+    names = tuple(
+        dict.fromkeys([*base.augment.conditions, *(condition.name for condition in conditions)])
+    )
+    return base.model_copy(
+        update={"augment": base.augment.model_copy(update={"conditions": names})}
+    )

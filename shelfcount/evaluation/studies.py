@@ -39,7 +39,10 @@ def pool(parts: Sequence[Dataset]) -> Dataset:
     for part in parts[1:]:
         whole, part = formats.aligned(whole, part)
         known = {photo.path.resolve() for photo in whole.photos}
-        whole = dataclasses.replace(whole, photos=whole.photos + tuple(p for p in part.photos if p.path.resolve() not in known))
+        whole = dataclasses.replace(
+            whole,
+            photos=whole.photos + tuple(p for p in part.photos if p.path.resolve() not in known),
+        )
     return dataclasses.replace(whole, name=" + ".join(Path(part.name).name for part in parts))
 
 
@@ -55,7 +58,9 @@ def leak(config: Config, parts: Sequence[Dataset]) -> str | None:
     start = config.model.weights
     if start in ("none", "network"):
         return None
-    path = SHIPPED / f"{config.model.architecture}.safetensors" if start == "shipped" else Path(start)
+    path = (
+        SHIPPED / f"{config.model.architecture}.safetensors" if start == "shipped" else Path(start)
+    )
     learnt = origin(path)
     if learnt is None:
         return None
@@ -67,7 +72,9 @@ def leak(config: Config, parts: Sequence[Dataset]) -> str | None:
     return f"the start '{path.name}' is a detector's that learnt from {of}; were photos of these among them, figures are too good"
 
 
-def open_study(data: Dataset, plan: Plan, folder: Path, progress: Callable[[int, int], None] | None = None) -> Study:
+def open_study(
+    data: Dataset, plan: Plan, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> Study:
     """Make the folder of a study, or go on with the one that is there; for 'fast', compute the features.
 
     Raises:
@@ -96,17 +103,27 @@ def describe(data: Dataset, plan: Plan) -> dict[str, Any]:
         del config["train"][key]
     start = Path(plan.config.model.weights)
     if start.is_file():
-        config["model"]["weights"] = f"{start.name}, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}"
+        config["model"]["weights"] = (
+            f"{start.name}, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}"
+        )
     settings = {"depth": plan.depth, "epochs": plan.epochs, "parts": dict(plan.parts)}
     heads = {"batch": frozen.HEAD_BATCH, "rate": frozen.HEAD_RATE, "averaged": frozen.AVERAGED}
     views = {"views": plan.views, "heads": heads} if plan.depth == "fast" else {}
-    return {"data": formats.fingerprint(data), "photos": len(data), **settings, **views, "config": config}
+    return {
+        "data": formats.fingerprint(data),
+        "photos": len(data),
+        **settings,
+        **views,
+        "config": config,
+    }
 
 
 def keep(folder: Path, result: Repeat) -> None:
     """Write one finished repeat, whole or not at all."""
     study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
-    write_whole(folder / result.task.name, json.dumps({"study": study, **result.to_json()}, indent=1))
+    write_whole(
+        folder / result.task.name, json.dumps({"study": study, **result.to_json()}, indent=1)
+    )
 
 
 def finished(folder: Path) -> dict[Task, Repeat]:
@@ -122,11 +139,15 @@ def finished(folder: Path) -> dict[Task, Repeat]:
     for path in sorted(folder.glob("repeat-*.json")):
         data = _read(path)
         if data.pop("study", None) != study:
-            raise ShelfcountError(f"'{path}' is of another study than '{folder / STUDY}'. Move it away.")
+            raise ShelfcountError(
+                f"'{path}' is of another study than '{folder / STUDY}'. Move it away."
+            )
         try:
             result = Repeat.from_json(data)
         except (KeyError, TypeError) as error:
-            raise ShelfcountError(f"'{path}' is not a repeat as shelfcount writes it: {error!r}. Delete it; it is run again.") from error
+            raise ShelfcountError(
+                f"'{path}' is not a repeat as shelfcount writes it: {error!r}. Delete it; it is run again."
+            ) from error
         found[result.task] = result
     return found
 

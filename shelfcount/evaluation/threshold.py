@@ -57,7 +57,11 @@ class _Matched:
 
 
 def best_threshold(
-    dataset: Dataset, found: Sequence[Detections], by: Literal["f1", "count"] = "f1", *, floor: float = 0.0
+    dataset: Dataset,
+    found: Sequence[Detections],
+    by: Literal["f1", "count"] = "f1",
+    *,
+    floor: float = 0.0,
 ) -> tuple[float, Curve]:
     """The score threshold that serves best; choose it on validation photos, never on the test.
 
@@ -119,7 +123,10 @@ def judge(dataset: Dataset, found: Sequence[Detections]) -> Judgement:
 
 
 def _matched_all(dataset: Dataset, found: Sequence[Detections]) -> list[_Matched]:
-    return [_matched(photo.truth, low, len(dataset.classes)) for photo, low in zip(dataset.photos, found, strict=True)]
+    return [
+        _matched(photo.truth, low, len(dataset.classes))
+        for photo, low in zip(dataset.photos, found, strict=True)
+    ]
 
 
 def _matched(truth: Detections, low: Detections, classes: int) -> _Matched:
@@ -131,7 +138,9 @@ def _matched(truth: Detections, low: Detections, classes: int) -> _Matched:
     found = low.classes[order]
     rank = np.tril(found[:, None] == found, -1).sum(axis=1)
     steps = np.where(rank < standing[found], -1, 1)
-    return _Matched(int(standing.sum()), low.scores[order].astype(np.float64), matches.hit[order], steps)
+    return _Matched(
+        int(standing.sum()), low.scores[order].astype(np.float64), matches.hit[order], steps
+    )
 
 
 def _curve(photos: Sequence[_Matched]) -> Curve:
@@ -146,15 +155,27 @@ def _curve(photos: Sequence[_Matched]) -> Curve:
     tp = np.concatenate([[0], np.cumsum(hits)])[kept]
     error = truth + np.concatenate([[0], np.cumsum(steps)])[kept]
     thresholds = np.concatenate([[1.0], confidence[kept[1:] - 1]])
-    above = slice(int(len(kept) > 1 and thresholds[1] >= 1.0), None)  # no threshold lies above a score of 1
-    columns = (thresholds, ratio(tp, kept, truth), ratio(tp, truth, kept), ratio(2 * tp, truth + kept, 0), error)
+    above = slice(
+        int(len(kept) > 1 and thresholds[1] >= 1.0), None
+    )  # no threshold lies above a score of 1
+    columns = (
+        thresholds,
+        ratio(tp, kept, truth),
+        ratio(tp, truth, kept),
+        ratio(2 * tp, truth + kept, 0),
+        error,
+    )
     return Curve(*(column[above][::-1] for column in columns))
 
 
 def _at(thresholds: np.ndarray, photo: _Matched) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(k,) detections, hits and sum of steps of one photo at each threshold."""
     found = len(photo.scores) - np.searchsorted(photo.scores[::-1], thresholds)
-    return found, np.concatenate([[0], np.cumsum(photo.hits)])[found], np.concatenate([[0], np.cumsum(photo.steps)])[found]
+    return (
+        found,
+        np.concatenate([[0], np.cumsum(photo.hits)])[found],
+        np.concatenate([[0], np.cumsum(photo.steps)])[found],
+    )
 
 
 def _f1_influence(photos: Sequence[_Matched], curve: Curve) -> Iterator[np.ndarray]:

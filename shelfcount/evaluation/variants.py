@@ -90,7 +90,9 @@ class Variant:
         return sum(p.numel() for p in load_run(self.path).net.parameters())
 
 
-def of_bundle(bundle: Bundle, run: Path | None, folder: Path, progress: Progress) -> tuple[list[Variant], list[Dropped]]:
+def of_bundle(
+    bundle: Bundle, run: Path | None, folder: Path, progress: Progress
+) -> tuple[list[Variant], list[Dropped]]:
     """The bundle's own file first, then what its run gives: PyTorch, and the other recipes.
 
     Args:
@@ -114,7 +116,9 @@ def of_bundle(bundle: Bundle, run: Path | None, folder: Path, progress: Progress
     return [own, *made], dropped
 
 
-def of_baseline(source: str, classes: Sequence[str], folder: Path, progress: Progress) -> tuple[list[Variant], list[Dropped]]:
+def of_baseline(
+    source: str, classes: Sequence[str], folder: Path, progress: Progress
+) -> tuple[list[Variant], list[Dropped]]:
     """The baseline: a bundle's own file; of a run PyTorch, float32 and int8; of 'resnet50' an untrained network's float32.
 
     Args:
@@ -131,11 +135,15 @@ def of_baseline(source: str, classes: Sequence[str], folder: Path, progress: Pro
         from shelfcount.runtime.bundle import read_bundle
 
         bundle = read_bundle(path)
-        return [Variant("baseline", f"LiteRT {bundle.recipe}", path / "model.tflite", bundle.spec)], []
+        return [
+            Variant("baseline", f"LiteRT {bundle.recipe}", path / "model.tflite", bundle.spec)
+        ], []
     if source == UNTRAINED:
         return [_untrained(tuple(classes), folder, progress)], []
     if not path.is_dir():
-        raise ShelfcountError(f"--baseline must be a run or bundle folder, or '{UNTRAINED}' for an untrained one, got '{source}'")
+        raise ShelfcountError(
+            f"--baseline must be a run or bundle folder, or '{UNTRAINED}' for an untrained one, got '{source}'"
+        )
     return _of_run("baseline", path, BASELINE_RECIPES, folder, progress)
 
 
@@ -145,7 +153,11 @@ def count_parameters(model: bytes) -> int:
     graph = read.subgraphs[0]
     # float16 weights pass through a DEQUANTIZE on their way.
     names = flatbuffer.operator_names(model)
-    source = {op.outputs[0]: op.inputs[0] for name, op in zip(names, graph.operators, strict=True) if name == "DEQUANTIZE"}
+    source = {
+        op.outputs[0]: op.inputs[0]
+        for name, op in zip(names, graph.operators, strict=True)
+        if name == "DEQUANTIZE"
+    }
     stored = {}
     for name, op in zip(names, graph.operators, strict=True):
         if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
@@ -183,7 +195,9 @@ def _check_same(bundle: Bundle, run: Path) -> None:
             )
 
 
-def _of_run(role: str, run: Path, recipes: Sequence[str], folder: Path, progress: Progress) -> tuple[list[Variant], list[Dropped]]:
+def _of_run(
+    role: str, run: Path, recipes: Sequence[str], folder: Path, progress: Progress
+) -> tuple[list[Variant], list[Dropped]]:
     from shelfcount.training.fake_quant import FakeQuantized
     from shelfcount.training.runs import load_run
 
@@ -208,7 +222,15 @@ def _untrained(classes: tuple[str, ...], folder: Path, progress: Progress) -> Va
     from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
 
     size = BASELINE_SIZE
-    spec = ModelSpec(BASELINE, BASELINE, classes, size, size, retinanet_levels(), provenance={"start": f"{RANDOM}, untrained"})
+    spec = ModelSpec(
+        BASELINE,
+        BASELINE,
+        classes,
+        size,
+        size,
+        retinanet_levels(),
+        provenance={"start": f"{RANDOM}, untrained"},
+    )
     progress(0, 1, f"exporting an untrained {BASELINE} to float32")
     net = build(BASELINE, len(classes), spec.levels, 256)
     path = _Exporter(net, spec, "untrained", folder, list).export("float32")
@@ -229,8 +251,13 @@ class _Exporter:
 
     def export(self, recipe: str) -> Path:
         spec = replace(self.spec, provenance={})
-        known = json.dumps([self.weights, spec.to_json(), recipe, versions(), _exporting_code()], sort_keys=True)
-        path = self.folder / f"{spec.architecture}-{recipe}-{hashlib.sha256(known.encode()).hexdigest()[:12]}.tflite"
+        known = json.dumps(
+            [self.weights, spec.to_json(), recipe, versions(), _exporting_code()], sort_keys=True
+        )
+        path = (
+            self.folder
+            / f"{spec.architecture}-{recipe}-{hashlib.sha256(known.encode()).hexdigest()[:12]}.tflite"
+        )
         if not path.exists():
             # Converting needs torch and takes a while; a file that stands already needs neither.
             from shelfcount.deploy import convert
@@ -245,7 +272,9 @@ class _Exporter:
 def _exporting_code() -> str:
     """Fingerprint of the source that builds, converts and quantizes networks: the package's version alone misses a change in a checkout."""
     parts = [Path(__file__).parents[1] / part for part in ("deploy", "training")]
-    return hashlib.sha256(b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))).hexdigest()
+    return hashlib.sha256(
+        b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))
+    ).hexdigest()
 
 
 def _calibration(run: Path, spec: ModelSpec) -> list[np.ndarray]:

@@ -97,16 +97,23 @@ class Comparison:
         """`benchmark.f1_gain` of the bundle over the reference; None where that was not trained."""
         if self.baseline_evaluation is None:
             return None
-        ours, theirs = (_by_photo(evaluation) for evaluation in (self.evaluation, self.baseline_evaluation))
+        ours, theirs = (
+            _by_photo(evaluation) for evaluation in (self.evaluation, self.baseline_evaluation)
+        )
         return benchmark.f1_gain(ours, theirs, np.random.default_rng(0))
 
     @property
     def verdict(self) -> list[str]:
         """One sentence a figure; the baseline's other file, where there is one, in a sentence of its own."""
-        lines = list(benchmark.verdict(self.rows[0], self.rows[self.reference], self.speed, self.f1_gain))
+        lines = list(
+            benchmark.verdict(self.rows[0], self.rows[self.reference], self.speed, self.f1_gain)
+        )
         for row in self.rows[self.reference + 1 :]:
             if row.times_bundle is not None and row.variant != variants.PYTORCH:
-                lines.append(f"against the baseline as {row.variant}: " + ", ".join(benchmark.verdict(self.rows[0], row, row.times_bundle)))
+                lines.append(
+                    f"against the baseline as {row.variant}: "
+                    + ", ".join(benchmark.verdict(self.rows[0], row, row.times_bundle))
+                )
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +129,12 @@ class Comparison:
             "energy": None,
             "left_out": [asdict(dropped) for dropped in self.left_out],
             "disagreements": [
-                {"photo": d.photo.path.name, "products": d.products, "bundle_alone": d.gained[0], "baseline_alone": d.gained[1]}
+                {
+                    "photo": d.photo.path.name,
+                    "products": d.products,
+                    "bundle_alone": d.gained[0],
+                    "baseline_alone": d.gained[1],
+                }
                 for d in self.disagreements
             ],
             "operators": self.operators and [asdict(operator) for operator in self.operators],
@@ -170,21 +182,32 @@ def measure(
     image = read_photo(shown)
     with bar("exporting") as advance:
         phone, dropped = variants.of_bundle(bundle, run, folder / "models", advance)
-        rivals, more = variants.of_baseline(baseline, bundle.spec.classes, folder / "models", advance)
+        rivals, more = variants.of_baseline(
+            baseline, bundle.spec.classes, folder / "models", advance
+        )
     models = [*phone, *rivals]
     with bar("measuring F1") as advance:
         found = _find(models, dataset, max(plan.threads), advance)
-    evaluations = {key: metrics.score(dataset, boxes, _threshold(models, key)) for key, boxes in found.items()}
+    evaluations = {
+        key: metrics.score(dataset, boxes, _threshold(models, key)) for key, boxes in found.items()
+    }
     curves = {key: sweep(dataset, boxes) for key, boxes in found.items()}
     timings = {t: _time(models, shown, plan, t, bar) for t in plan.threads}
     with bar("profiling operators") as advance:
         profiles, unprofiled = _profile(models, shown, plan, advance)
-    rows = tuple(_row(model, models, evaluations, curves, timings, profiles, plan) for model in models)
-    reference = next((i for i, m in enumerate(models) if m.role == "baseline" and m.form == REFERENCE_FORM), len(phone))
+    rows = tuple(
+        _row(model, models, evaluations, curves, timings, profiles, plan) for model in models
+    )
+    reference = next(
+        (i for i, m in enumerate(models) if m.role == "baseline" and m.form == REFERENCE_FORM),
+        len(phone),
+    )
     own, rival = models[0].key, models[reference].key
     differing: list[Disagreement] = []
     if rival in found:
-        differing = disagreement.largest(dataset, _kept(models, own, found), _kept(models, rival, found), PHOTOS_SHOWN)
+        differing = disagreement.largest(
+            dataset, _kept(models, own, found), _kept(models, rival, found), PHOTOS_SHOWN
+        )
     counted = count_photo(LiteRTDetector.open(bundle, plan.threads[0]), image, shown.name)
     return Comparison(
         bundle,
@@ -204,24 +227,58 @@ def measure(
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as one Markdown table."""
-    heads = ("model", "form", "MB", "GMAC", "p50 ms", "p90 ms", "threads", "F1", "mAP", "count error", "weights from")
+    heads = (
+        "model",
+        "form",
+        "MB",
+        "GMAC",
+        "p50 ms",
+        "p90 ms",
+        "threads",
+        "F1",
+        "mAP",
+        "count error",
+        "weights from",
+    )
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         size, macs = row.size and row.size / 1e6, row.macs and row.macs / 1e9
         timing = row.latency
-        cells = [row.name, row.variant, size, macs, timing.p50, timing.p90, timing.threads, row.f1, row.map, row.count_error, row.start]
-        shown = [page.show(v, d) for v, d in zip(cells, (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)]
+        cells = [
+            row.name,
+            row.variant,
+            size,
+            macs,
+            timing.p50,
+            timing.p90,
+            timing.threads,
+            row.f1,
+            row.map,
+            row.count_error,
+            row.start,
+        ]
+        shown = [
+            page.show(v, d) for v, d in zip(cells, (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)
+        ]
         lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _find(models: Sequence[Variant], dataset: Dataset, threads: int, advance: Callable[..., None]) -> dict[str, list[Detections]]:
+def _find(
+    models: Sequence[Variant], dataset: Dataset, threads: int, advance: Callable[..., None]
+) -> dict[str, list[Detections]]:
     trained = [model for model in models if model.trained]
     found = {}
     for i, model in enumerate(trained):
         before, everything = i * len(dataset), len(trained) * len(dataset)
 
-        def step(done: int, _: int, before: int = before, everything: int = everything, key: str = model.key) -> None:
+        def step(
+            done: int,
+            _: int,
+            before: int = before,
+            everything: int = everything,
+            key: str = model.key,
+        ) -> None:
             advance(before + done, everything, f"measuring F1: {key}")
 
         found[model.key] = metrics.run(model.detector(threads), dataset, progress=step)
@@ -229,31 +286,46 @@ def _find(models: Sequence[Variant], dataset: Dataset, threads: int, advance: Ca
 
 
 def _by_photo(evaluation: Evaluation) -> np.ndarray:
-    return np.array([(photo.score.truth, photo.score.found, photo.score.tp) for photo in evaluation.photos])
+    return np.array(
+        [(photo.score.truth, photo.score.found, photo.score.tp) for photo in evaluation.photos]
+    )
 
 
 def _threshold(models: Sequence[Variant], key: str) -> float:
     return next(model for model in models if model.key == key).spec.score_threshold
 
 
-def _kept(models: Sequence[Variant], key: str, found: Mapping[str, Sequence[Detections]]) -> list[Detections]:
+def _kept(
+    models: Sequence[Variant], key: str, found: Mapping[str, Sequence[Detections]]
+) -> list[Detections]:
     return [boxes[boxes.scores >= _threshold(models, key)] for boxes in found[key]]
 
 
-def _time(models: Sequence[Variant], photo: Path, plan: Plan, threads: int, bar: Bar) -> dict[str, latency.Timing]:
-    subjects = {model.key: latency.Subject(model.path, model.spec.height, model.spec.width) for model in models}
-    runs = {model.key: plan.runs if model.role == "phone" else plan.baseline_runs for model in models}
+def _time(
+    models: Sequence[Variant], photo: Path, plan: Plan, threads: int, bar: Bar
+) -> dict[str, latency.Timing]:
+    subjects = {
+        model.key: latency.Subject(model.path, model.spec.height, model.spec.width)
+        for model in models
+    }
+    runs = {
+        model.key: plan.runs if model.role == "phone" else plan.baseline_runs for model in models
+    }
     with bar(f"measuring latency, {threads} thread{'s' if threads > 1 else ''}") as advance:
         return latency.measure(subjects, photo, runs, threads=threads, progress=advance)
 
 
-def _profile(models: Sequence[Variant], photo: Path, plan: Plan, advance: Callable[..., None]) -> tuple[dict[str, Profile], list[Dropped]]:
+def _profile(
+    models: Sequence[Variant], photo: Path, plan: Plan, advance: Callable[..., None]
+) -> tuple[dict[str, Profile], list[Dropped]]:
     files, profiles, dropped = [model for model in models if model.is_file], {}, []
     for done, model in enumerate(files, start=1):
         runs = min(PROFILE_RUNS[model.role], plan.runs)
         try:
             size = (model.spec.height, model.spec.width)
-            profiles[model.key] = op_profile.profile(model.path, photo, size, runs=runs, threads=plan.threads[0])
+            profiles[model.key] = op_profile.profile(
+                model.path, photo, size, runs=runs, threads=plan.threads[0]
+            )
         except ShelfcountError as error:
             dropped.append(Dropped(f"operators of {model.key}", str(error)))
         advance(done, len(files))
@@ -270,7 +342,11 @@ def _row(
     plan: Plan,
 ) -> Row:
     key, own = model.key, models[0].key
-    timing, evaluation, profiled = timings[plan.threads[0]][key], evaluations.get(key), profiles.get(key)
+    timing, evaluation, profiled = (
+        timings[plan.threads[0]][key],
+        evaluations.get(key),
+        profiles.get(key),
+    )
     row = Row(
         model.name,
         model.form,
@@ -284,7 +360,9 @@ def _row(
         evaluation.count_by_class.relative if evaluation else None,
         role=model.role,
         by_threads=[timings[t][key].latency for t in plan.threads],
-        times_bundle=None if key == own else benchmark.ratio(timing.times, timings[plan.threads[0]][own].times),
+        times_bundle=None
+        if key == own
+        else benchmark.ratio(timing.times, timings[plan.threads[0]][own].times),
         preparation=timing.preparation,
         postprocessing=timing.postprocessing,
         memory=timing.memory,
@@ -295,10 +373,19 @@ def _row(
     if not model.is_file:
         # The work is that of the converted file, where there is one.
         twin = next((m for m in models if m.role == model.role and m.is_file), None)
-        return row if twin is None else replace(row, macs=flatbuffer.count_macs(twin.path.read_bytes()))
+        return (
+            row
+            if twin is None
+            else replace(row, macs=flatbuffer.count_macs(twin.path.read_bytes()))
+        )
     data = model.path.read_bytes()
     if profiled and profiled.postprocessing is not None:
-        row = replace(row, postprocessing=benchmark.latency(profiled.postprocessing, op_profile.WARMUP, plan.threads[0]))
+        row = replace(
+            row,
+            postprocessing=benchmark.latency(
+                profiled.postprocessing, op_profile.WARMUP, plan.threads[0]
+            ),
+        )
     return replace(
         row,
         macs=flatbuffer.count_macs(data),
@@ -308,10 +395,17 @@ def _row(
     )
 
 
-def _lost(model: Variant, models: Sequence[Variant], evaluations: Mapping[str, Evaluation]) -> float | None:
+def _lost(
+    model: Variant, models: Sequence[Variant], evaluations: Mapping[str, Evaluation]
+) -> float | None:
     """Points of F1 against the same weights in float32: PyTorch's, or else the float32 file's."""
     forms = (variants.PYTORCH, REFERENCE_FORM)
-    floats = [m.key for form in forms for m in models if m.role == model.role and m.form == form and m.key in evaluations]
+    floats = [
+        m.key
+        for form in forms
+        for m in models
+        if m.role == model.role and m.form == form and m.key in evaluations
+    ]
     if not floats or model.key not in evaluations:
         return None
     return round(100 * (evaluations[floats[0]].micro.f1 - evaluations[model.key].micro.f1), 2)

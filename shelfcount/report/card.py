@@ -40,12 +40,24 @@ def write(
         tolerance: Of the golden photos.
         evaluations: Of the main artifact, by name of the photos; classes are judged on the last.
     """
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # Markdown
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )  # Markdown
     environment.filters.update(share=_share, cell=_cell)
-    template = environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    )
     judged_on, judged = evaluations[-1]
     seen = [row for row in judged.per_class if row.score.truth]
-    missing = {"start": "not stated", "best_epoch": "?", "minutes": "?", "seed": "?", "licence": "", "attribution": "", "data": "?"}
+    missing = {
+        "start": "not stated",
+        "best_epoch": "?",
+        "minutes": "?",
+        "seed": "?",
+        "licence": "",
+        "attribution": "",
+        "data": "?",
+    }
     text = template.render(
         spec=spec,
         recipe=recipe,
@@ -68,18 +80,29 @@ def write(
 def weaknesses(evaluation: Evaluation) -> list[str]:
     """Sentences on classes that are often wrong, pairs taken for each other, and classes with few examples."""
     seen = [row for row in evaluation.per_class if row.score.truth]
-    weak = sorted((r for r in seen if r.score.truth >= FEW_EXAMPLES and r.score.f1 < WEAK_F1), key=lambda r: r.score.f1)
+    weak = sorted(
+        (r for r in seen if r.score.truth >= FEW_EXAMPLES and r.score.f1 < WEAK_F1),
+        key=lambda r: r.score.f1,
+    )
     few = [r.name for r in seen if r.score.truth < FEW_EXAMPLES]
-    lines = [f"F1 below {WEAK_F1}: " + ", ".join(f"{r.name} ({r.score.f1:.2f})" for r in weak) + "."] if weak else []
+    lines = (
+        [f"F1 below {WEAK_F1}: " + ", ".join(f"{r.name} ({r.score.f1:.2f})" for r in weak) + "."]
+        if weak
+        else []
+    )
     products = evaluation.confusion[:-1, :-1].copy()
     np.fill_diagonal(products, 0)
     for index in np.argsort(-products, axis=None, kind="stable")[:CONFUSIONS]:
         true, reported = np.unravel_index(index, products.shape)
         if times := int(products[true, reported]):
             truth = evaluation.per_class[true].score.truth
-            lines.append(f"{evaluation.classes[true]} is taken for {evaluation.classes[reported]}: {times} of {truth}.")
+            lines.append(
+                f"{evaluation.classes[true]} is taken for {evaluation.classes[reported]}: {times} of {truth}."
+            )
     if few:
-        lines.append(f"Fewer than {FEW_EXAMPLES} examples on these photos, so their figures say little: {', '.join(few)}.")
+        lines.append(
+            f"Fewer than {FEW_EXAMPLES} examples on these photos, so their figures say little: {', '.join(few)}."
+        )
     return lines or ["None stood out on these photos."]
 
 

@@ -59,8 +59,15 @@ def write_page(report: Report, path: Path | str) -> None:
         report: From `data.checks.check`; its photos are read again.
         path: Of the HTML file.
     """
-    counts = [(severity, severity if number == 1 else f"{severity}s", number) for severity, number in report.counts().items()]
-    facts = {"photos": len(report.dataset), "boxes": report.dataset.boxes, "classes": len(report.dataset.classes)}
+    counts = [
+        (severity, severity if number == 1 else f"{severity}s", number)
+        for severity, number in report.counts().items()
+    ]
+    facts = {
+        "photos": len(report.dataset),
+        "boxes": report.dataset.boxes,
+        "classes": len(report.dataset.classes),
+    }
     page = template("check_page.html").render(
         name=Path(report.dataset.name).name,
         against=Path(report.against).name,
@@ -78,7 +85,9 @@ def _groups(report: Report) -> list[_Group]:
     order = {kind: i for i, kind in enumerate(dict.fromkeys(f.kind for f in report.findings))}
     groups = []
     # The sort keeps the order within a kind.
-    for kind, findings in groupby(sorted(report.findings, key=lambda f: order[f.kind]), key=lambda f: f.kind):
+    for kind, findings in groupby(
+        sorted(report.findings, key=lambda f: order[f.kind]), key=lambda f: f.kind
+    ):
         members = list(findings)
         severity = min((f.severity for f in members), key=SEVERITIES.index)
         items = [_Item(f, _pictures(f, labels)) for f in members[:MOST_OF_A_KIND]]

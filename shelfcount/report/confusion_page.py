@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfcount.evaluation.confusions import MORE_EXAMPLES, Confusion, Curve, Need, confusions, needs
+from shelfcount.evaluation.confusions import (
+    MORE_EXAMPLES,
+    Confusion,
+    Curve,
+    Need,
+    confusions,
+    needs,
+)
 from shelfcount.evaluation.metrics import Evaluation
 from shelfcount.records import Dataset, Detections
 from shelfcount.report import figures, page
@@ -47,11 +54,18 @@ def write_page(
     lead = f"{model} on {data}, at score {evaluation.threshold:.2f}."
     sections = [
         page.Section("", [_cards(evaluation)]),
-        page.Section("What is taken for what", [*_pairs(pairs, dataset.classes), *_matrix(evaluation)]),
         page.Section(
-            "Side by side", [block for pair in pairs[:MOST_PAIRS] for block in _pictures(pair, dataset)] or [page.Note("Nothing.")]
+            "What is taken for what", [*_pairs(pairs, dataset.classes), *_matrix(evaluation)]
         ),
-        page.Section("What each class costs", _needs(needs(dataset.classes, evaluation.confusion, trained, curves), trained, curves)),
+        page.Section(
+            "Side by side",
+            [block for pair in pairs[:MOST_PAIRS] for block in _pictures(pair, dataset)]
+            or [page.Note("Nothing.")],
+        ),
+        page.Section(
+            "What each class costs",
+            _needs(needs(dataset.classes, evaluation.confusion, trained, curves), trained, curves),
+        ),
     ]
     page.write(path, "Confusions, and what to do about them", sections, lead)
 
@@ -62,9 +76,21 @@ def _cards(evaluation: Evaluation) -> page.Cards:
     return page.Cards(
         [
             page.Card("F1", evaluation.micro.f1, "at IoU 0.5, the name must be right"),
-            page.Card("Misnamed", misnamed, f"{misnamed / products:.1%} of the products: found, under another name"),
-            page.Card("Missed", int(table[:-1, -1].sum()), f"{table[:-1, -1].sum() / products:.1%} of the products: nothing reported"),
-            page.Card("Reported where nothing stands", int(table[-1, :-1].sum()), "or where nothing is labelled"),
+            page.Card(
+                "Misnamed",
+                misnamed,
+                f"{misnamed / products:.1%} of the products: found, under another name",
+            ),
+            page.Card(
+                "Missed",
+                int(table[:-1, -1].sum()),
+                f"{table[:-1, -1].sum() / products:.1%} of the products: nothing reported",
+            ),
+            page.Card(
+                "Reported where nothing stands",
+                int(table[-1, :-1].sum()),
+                "or where nothing is labelled",
+            ),
         ]
     )
 
@@ -76,18 +102,37 @@ def _pairs(pairs: Sequence[Confusion], classes: Sequence[str]) -> list[page.Bloc
     )
     often = [pair for pair in pairs if len(pair.mistakes) > 1]
     once = [pair for pair in pairs if len(pair.mistakes) == 1]
-    folded: list[page.Block] = [page.Details(f"{len(once)} more pairs, once each", [_table(once, classes, "")])] if once else []
+    folded: list[page.Block] = (
+        [page.Details(f"{len(once)} more pairs, once each", [_table(once, classes, "")])]
+        if once
+        else []
+    )
     return [_table(often, classes, caption), *folded]
 
 
 def _table(pairs: Sequence[Confusion], classes: Sequence[str], caption: str) -> page.Table:
-    columns = [page.Column("stands there"), page.Column("reported"), page.Column("products"), page.Column("of its products", "share")]
+    columns = [
+        page.Column("stands there"),
+        page.Column("reported"),
+        page.Column("products"),
+        page.Column("of its products", "share"),
+    ]
     columns += [page.Column("surely"), page.Column("the other way round"), page.Column("photos")]
     rows = []
     for pair in pairs:
         more = len(pair.photos) - MOST_NAMED
         photos = ", ".join(pair.photos[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-        rows.append([classes[pair.true], classes[pair.reported], len(pair.mistakes), pair.share, pair.sure, pair.reverse, photos])
+        rows.append(
+            [
+                classes[pair.true],
+                classes[pair.reported],
+                len(pair.mistakes),
+                pair.share,
+                pair.sure,
+                pair.reverse,
+                photos,
+            ]
+        )
     return page.Table(columns, rows, caption)
 
 
@@ -95,7 +140,12 @@ def _matrix(evaluation: Evaluation) -> list[page.Block]:
     png = figures.confusion_matrix(evaluation.confusion, evaluation.classes)
     return [
         page.Details(
-            "The whole confusion matrix", [page.Figure(png, "Row: what stands there. Column: what is reported.", "confusion matrix")]
+            "The whole confusion matrix",
+            [
+                page.Figure(
+                    png, "Row: what stands there. Column: what is reported.", "confusion matrix"
+                )
+            ],
         )
     ]
 
@@ -103,14 +153,27 @@ def _matrix(evaluation: Evaluation) -> list[page.Block]:
 def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
     true, reported = dataset.classes[pair.true], dataset.classes[pair.reported]
     crops = [
-        crop(photo_at(m.photo.path), m.box, [Mark(m.box, MISSED, f"{reported} {m.score:.2f}")], SURROUNDINGS)
+        crop(
+            photo_at(m.photo.path),
+            m.box,
+            [Mark(m.box, MISSED, f"{reported} {m.score:.2f}")],
+            SURROUNDINGS,
+        )
         for m in pair.mistakes[:MOST_CROPS]
     ]
     photos = ", ".join(dict.fromkeys(m.photo.path.name for m in pair.mistakes[:MOST_CROPS]))
-    shown = [page.Picture(_square(crops), f"Labelled {true}, reported as {reported}: {photos}.", f"{true} taken for {reported}")]
+    shown = [
+        page.Picture(
+            _square(crops),
+            f"Labelled {true}, reported as {reported}: {photos}.",
+            f"{true} taken for {reported}",
+        )
+    ]
     for class_, name in ((pair.true, true), (pair.reported, reported)):
         if crops := examples(dataset, class_):
-            shown.append(page.Picture(_square(crops), f"Labelled {name}.", f"products labelled {name}"))
+            shown.append(
+                page.Picture(_square(crops), f"Labelled {name}.", f"products labelled {name}")
+            )
     title = f"{true} taken for {reported}: {len(pair.mistakes)} of {pair.products}, {pair.sure} of them surely"
     return [page.Note(title), page.Side(shown)]
 
@@ -119,8 +182,15 @@ def _square(crops: Sequence[np.ndarray]) -> np.ndarray:
     return grid(crops, columns=2, cell=CELL)
 
 
-def _needs(rows: Sequence[Need], trained: Mapping[str, int] | None, curves: Mapping[str, Curve] | None) -> list[page.Block]:
-    columns = [page.Column("class"), page.Column("products"), page.Column("missed"), page.Column("misnamed")]
+def _needs(
+    rows: Sequence[Need], trained: Mapping[str, int] | None, curves: Mapping[str, Curve] | None
+) -> list[page.Block]:
+    columns = [
+        page.Column("class"),
+        page.Column("products"),
+        page.Column("missed"),
+        page.Column("misnamed"),
+    ]
     columns += [
         page.Column("others taken for it"),
         page.Column("reported where nothing stands"),
@@ -128,7 +198,10 @@ def _needs(rows: Sequence[Need], trained: Mapping[str, int] | None, curves: Mapp
     ]
     columns += [page.Column("examples in training")] * (trained is not None)
     if curves:
-        columns += [page.Column("more to halve what is lost"), page.Column(f"F1 to win with {MORE_EXAMPLES} more", "points", 2)]
+        columns += [
+            page.Column("more to halve what is lost"),
+            page.Column(f"F1 to win with {MORE_EXAMPLES} more", "points", 2),
+        ]
     cells = [
         [n.name, n.products, n.missed, n.misnamed, n.taken_for, n.nothing, 100 * n.bound]
         + [n.trained] * (trained is not None)

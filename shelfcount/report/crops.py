@@ -28,7 +28,9 @@ EXAMPLE_HEIGHT = 150
 photo_at = lru_cache(maxsize=4)(read_photo)
 
 
-def crop(image: np.ndarray, box: np.ndarray, marks: Sequence[Mark], surroundings: float = SURROUNDINGS) -> np.ndarray:
+def crop(
+    image: np.ndarray, box: np.ndarray, marks: Sequence[Mark], surroundings: float = SURROUNDINGS
+) -> np.ndarray:
     """The part of a photo around a box.
 
     Args:
@@ -42,19 +44,31 @@ def crop(image: np.ndarray, box: np.ndarray, marks: Sequence[Mark], surroundings
     """
     half = max(LEAST_WINDOW, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
     middle = (np.asarray(box[:2], np.float64) + box[2:]) / 2
-    shown = clip(np.array([[*(middle - half), *(middle + half)]]), image.shape[1], image.shape[0])[0]
+    shown = clip(np.array([[*(middle - half), *(middle + half)]]), image.shape[1], image.shape[0])[
+        0
+    ]
     left, top = np.floor(shown[:2]).astype(int).tolist()
     right, bottom = np.ceil(shown[2:]).astype(int).tolist()
     return drawn(image[top : max(bottom, top + 1), left : max(right, left + 1)], marks, (left, top))
 
 
-def drawn(image: np.ndarray, marks: Sequence[Mark], origin: tuple[int, int] = (0, 0), side: int = CROP_SIDE) -> np.ndarray:
+def drawn(
+    image: np.ndarray,
+    marks: Sequence[Mark],
+    origin: tuple[int, int] = (0, 0),
+    side: int = CROP_SIDE,
+) -> np.ndarray:
     """A picture scaled to a longest side, with marks given in pixels of the photo in which it begins at `origin`."""
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    picture = Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA))
+    picture = Image.fromarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    )
     pen, font = ImageDraw.Draw(picture, "RGBA"), make_font(FONT)
-    placed = [Mark((m.box - np.tile(origin, 2)) * scale, m.colour, m.tag, m.dashed, m.filled) for m in marks]
+    placed = [
+        Mark((m.box - np.tile(origin, 2)) * scale, m.colour, m.tag, m.dashed, m.filled)
+        for m in marks
+    ]
     for mark in placed:
         draw_box(pen, mark, 4 if mark.tag else 2)
     for mark in placed:
@@ -78,7 +92,12 @@ def examples(dataset: Dataset, class_: int, most: int = EXAMPLES) -> list[np.nda
             continue
         boxes = photo.truth.boxes[which]
         # The largest shows most.
-        left, top, right, bottom = boxes[np.argmax(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))].round().astype(int).tolist()
+        left, top, right, bottom = (
+            boxes[np.argmax(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))]
+            .round()
+            .astype(int)
+            .tolist()
+        )
         cut = photo_at(photo.path)[top : max(bottom, top + 1), left : max(right, left + 1)]
         width = max(1, min(round(cut.shape[1] * EXAMPLE_HEIGHT / cut.shape[0]), 2 * EXAMPLE_HEIGHT))
         crops.append(cv2.resize(cut, (width, EXAMPLE_HEIGHT), interpolation=cv2.INTER_CUBIC))
@@ -98,7 +117,12 @@ def grid(pictures: Sequence[np.ndarray], columns: int, cell: int, gap: int = 6) 
     for i, picture in enumerate(pictures):
         scale = cell / max(picture.shape[:2])
         size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-        fitted = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        top, left = (i // columns) * (cell + gap) + (cell - size[1]) // 2, (i % columns) * (cell + gap) + (cell - size[0]) // 2
+        fitted = cv2.resize(
+            picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        )
+        top, left = (
+            (i // columns) * (cell + gap) + (cell - size[1]) // 2,
+            (i % columns) * (cell + gap) + (cell - size[0]) // 2,
+        )
         sheet[top : top + size[1], left : left + size[0]] = fitted
     return sheet

@@ -71,10 +71,14 @@ def compare(photo: Photo, first: Detections, second: Detections) -> Disagreement
     alone = wrong[0].copy(), wrong[1].copy()
     alone[0][np.flatnonzero(wrong[0])[shared.hit]] = False
     alone[1][np.flatnonzero(wrong[1])[shared.partner[shared.hit]]] = False
-    return Disagreement(photo, first, second, matches, matches[0].missed != matches[1].missed, alone)
+    return Disagreement(
+        photo, first, second, matches, matches[0].missed != matches[1].missed, alone
+    )
 
 
-def largest(dataset: Dataset, first: Sequence[Detections], second: Sequence[Detections], most: int) -> list[Disagreement]:
+def largest(
+    dataset: Dataset, first: Sequence[Detections], second: Sequence[Detections], most: int
+) -> list[Disagreement]:
     """The photos on which two models differ most, at most so many; those on which they agree are left out.
 
     Args:
@@ -87,14 +91,24 @@ def largest(dataset: Dataset, first: Sequence[Detections], second: Sequence[Dete
     return [d for d in chosen if d.products]
 
 
-def draw(disagreement: Disagreement, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw(
+    disagreement: Disagreement, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The photo three times, (H, W, 3) uint8 RGB: as labelled, as the first model sees it, as the second does."""
     image = read_photo(disagreement.photo.path)
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     truth = disagreement.photo.truth
-    labelled = [*_marks(truth, ~disagreement.differ, NOT_JUDGED), *_marks(truth, disagreement.differ, LABELLED, classes)]
+    labelled = [
+        *_marks(truth, ~disagreement.differ, NOT_JUDGED),
+        *_marks(truth, disagreement.differ, LABELLED, classes),
+    ]
     panels = [labelled]
-    for found, matches, alone in zip((disagreement.first, disagreement.second), disagreement.matches, disagreement.alone, strict=True):
+    for found, matches, alone in zip(
+        (disagreement.first, disagreement.second),
+        disagreement.matches,
+        disagreement.alone,
+        strict=True,
+    ):
         right = matches.hit & disagreement.differ[matches.partner] if len(truth) else matches.hit
         panels.append(
             [
@@ -109,22 +123,38 @@ def draw(disagreement: Disagreement, classes: Sequence[str]) -> tuple[np.ndarray
 
 
 def _marks(
-    boxes: Detections, chosen: np.ndarray, colour: tuple[int, int, int], classes: Sequence[str] = (), *, dashed: bool = False
+    boxes: Detections,
+    chosen: np.ndarray,
+    colour: tuple[int, int, int],
+    classes: Sequence[str] = (),
+    *,
+    dashed: bool = False,
 ) -> list[Mark]:
     return [
-        Mark(boxes.boxes[i], colour, classes[boxes.classes[i]] if classes else "", dashed=dashed, filled=bool(classes) and not dashed)
+        Mark(
+            boxes.boxes[i],
+            colour,
+            classes[boxes.classes[i]] if classes else "",
+            dashed=dashed,
+            filled=bool(classes) and not dashed,
+        )
         for i in np.flatnonzero(chosen)
     ]
 
 
 def _panel(image: np.ndarray, scale: float, marks: Sequence[Mark]) -> np.ndarray:
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    photo = Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image)
+    photo = Image.fromarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
+    )
     unit = max(size) / LONGEST_SIDE
     boxes = np.array([mark.box for mark in marks], np.float32).reshape(-1, 4) * scale
     font = make_font(unit * text_size(boxes / unit))
     pen = ImageDraw.Draw(photo, "RGBA")
-    placed = [Mark(box, mark.colour, mark.tag, mark.dashed, mark.filled) for box, mark in zip(boxes, marks, strict=True)]
+    placed = [
+        Mark(box, mark.colour, mark.tag, mark.dashed, mark.filled)
+        for box, mark in zip(boxes, marks, strict=True)
+    ]
     line = max(2, round(font.size / 6))
     for mark in placed:
         # What both agree on stays in the background.

@@ -90,7 +90,9 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     """
     matrix = np.asarray(matrix)
     if matrix.shape != (len(names) + 1, len(names) + 1):
-        raise ValueError(f"matrix must have shape ({len(names) + 1}, {len(names) + 1}) for {len(names)} classes, got {matrix.shape}")
+        raise ValueError(
+            f"matrix must have shape ({len(names) + 1}, {len(names) + 1}) for {len(names)} classes, got {matrix.shape}"
+        )
     matrix, names = _fold(matrix, names)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     n = len(matrix)
@@ -101,7 +103,15 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             light = share[row, column] > 0.45
             size = 8 if matrix[row, column] < 1000 else 6
-            ax.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=size, color="white" if light else INK)
+            ax.text(
+                column,
+                row,
+                f"{matrix[row, column]}",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="white" if light else INK,
+            )
         ax.set_xticks(range(n), [*names, "missed"], rotation=90)
         ax.set_yticks(range(n), [*names, "background"])
         ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
@@ -134,7 +144,9 @@ def _fold(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[st
     return folded, [*(names[i] for i in kept), f"{len(names) - len(kept)} others"]
 
 
-def per_class_f1(scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | None = None) -> bytes:
+def per_class_f1(
+    scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | None = None
+) -> bytes:
     """F1 of every class as a bar, worst on top, with the number of labelled boxes behind its name.
 
     Args:
@@ -144,16 +156,31 @@ def per_class_f1(scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | 
     Returns:
         PNG bytes.
     """
-    rows = sorted((row for row in scores if row.score.truth), key=lambda row: row.score.f1, reverse=True)
+    rows = sorted(
+        (row for row in scores if row.score.truth), key=lambda row: row.score.f1, reverse=True
+    )
     absent = len(scores) - len(rows)
 
     def draw(ax: Axes) -> None:
-        ax.barh(range(len(rows)), [row.score.f1 for row in rows], height=0.68, color=BLUE, label="this model")
+        ax.barh(
+            range(len(rows)),
+            [row.score.f1 for row in rows],
+            height=0.68,
+            color=BLUE,
+            label="this model",
+        )
         if baseline is not None:
             place = {row.name: i for i, row in enumerate(rows)}
             marks = [(row.score.f1, place[row.name]) for row in baseline if row.name in place]
             ax.scatter(
-                [m for m, _ in marks], [i for _, i in marks], marker="|", s=110, linewidth=2.4, color=ORANGE, zorder=3, label="baseline"
+                [m for m, _ in marks],
+                [i for _, i in marks],
+                marker="|",
+                s=110,
+                linewidth=2.4,
+                color=ORANGE,
+                zorder=3,
+                label="baseline",
             )
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         for i, row in enumerate(rows):
@@ -181,11 +208,21 @@ def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]
     """
 
     def draw(ax: Axes) -> None:
-        for (name, thresholds, f1, chosen), colour, style in zip(models, (BLUE, ORANGE, GREEN, INK), ("-", "--", "-.", ":"), strict=False):
+        for (name, thresholds, f1, chosen), colour, style in zip(
+            models, (BLUE, ORANGE, GREEN, INK), ("-", "--", "-.", ":"), strict=False
+        ):
             ax.step(thresholds, f1, style, where="pre", color=colour, label=name)
             # The entry of the curve that holds for it: the first threshold not below.
             at = min(int(np.searchsorted(thresholds, chosen)), len(f1) - 1)
-            ax.plot([chosen], [f1[at]], "o", color=colour, markersize=8, markeredgecolor="white", zorder=3)
+            ax.plot(
+                [chosen],
+                [f1[at]],
+                "o",
+                color=colour,
+                markersize=8,
+                markeredgecolor="white",
+                zorder=3,
+            )
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score threshold", ylabel="F1 at IoU 0.5")
         ax.grid()
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -193,7 +230,9 @@ def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]
     return _png(NARROW, 3.4, draw)
 
 
-def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]], f1: Sequence[float | None]) -> bytes:
+def training_curves(
+    epochs: Sequence[int], losses: Mapping[str, Sequence[float]], f1: Sequence[float | None]
+) -> bytes:
     """Losses (left axis, logarithmic) and validation F1 (right axis) over the epochs.
 
     Args:
@@ -206,7 +245,12 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
     """
 
     def draw(ax: Axes) -> None:
-        for (name, values), colour, style in zip(losses.items(), cycle((BLUE, ORANGE, GREEN)), cycle(("-", "--", "-.", ":")), strict=False):
+        for (name, values), colour, style in zip(
+            losses.items(),
+            cycle((BLUE, ORANGE, GREEN)),
+            cycle(("-", "--", "-.", ":")),
+            strict=False,
+        ):
             ax.plot(epochs, values, style, color=colour, label=name)
         ax.set_yscale("log")
         _label_1_2_5(ax.yaxis)
@@ -219,16 +263,34 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
         right.xaxis.set_visible(True)
         right.tick_params(axis="x", labelbottom=False)
         known = [(e, v) for e, v in zip(epochs, f1, strict=True) if v is not None]
-        right.plot([e for e, _ in known], [v for _, v in known], color=VERMILION, marker="o", markersize=3.5, label="F1")
+        right.plot(
+            [e for e, _ in known],
+            [v for _, v in known],
+            color=VERMILION,
+            marker="o",
+            markersize=3.5,
+            label="F1",
+        )
         right.set(ylim=(0, 1.02), ylabel="validation F1")
         right.grid()
         lines = [*ax.get_lines(), *right.get_lines()]
-        ax.legend(lines, [str(line.get_label()) for line in lines], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+        ax.legend(
+            lines,
+            [str(line.get_label()) for line in lines],
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=4,
+        )
 
     return _png(7.2, 3.8, draw)
 
 
-def settling(values: Sequence[float], medians: Sequence[float], intervals: Sequence[tuple[float, float]], what: str) -> bytes:
+def settling(
+    values: Sequence[float],
+    medians: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    what: str,
+) -> bytes:
     """How the median of a figure settles as repeats grow: a dot for each repeat, a line for the median, a band for its interval.
 
     Args:
@@ -244,9 +306,25 @@ def settling(values: Sequence[float], medians: Sequence[float], intervals: Seque
     def draw(ax: Axes) -> None:
         ax.scatter(numbers, values, s=14, color=GREY, linewidths=0, label="one repeat", zorder=1)
         low, high = zip(*intervals, strict=True)
-        ax.fill_between(numbers, low, high, color=BLUE, alpha=0.2, linewidth=0, label="interval of the median", zorder=2)
+        ax.fill_between(
+            numbers,
+            low,
+            high,
+            color=BLUE,
+            alpha=0.2,
+            linewidth=0,
+            label="interval of the median",
+            zorder=2,
+        )
         ax.plot(numbers, medians, color=BLUE, label="median so far", zorder=3)
-        ax.axhline(medians[-1], color=VERMILION, linewidth=1, linestyle="--", label=f"median of all {len(values)}", zorder=2)
+        ax.axhline(
+            medians[-1],
+            color=VERMILION,
+            linewidth=1,
+            linestyle="--",
+            label=f"median of all {len(values)}",
+            zorder=2,
+        )
         ax.set(xlabel="repeats", ylabel=what)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid()
@@ -255,7 +333,11 @@ def settling(values: Sequence[float], medians: Sequence[float], intervals: Seque
     return _png(7.2, 3.8, draw)
 
 
-def robustness(conditions: Sequence[tuple[str, Sequence[Sequence[float]]]], clean: Sequence[float], detectors: Sequence[str]) -> bytes:
+def robustness(
+    conditions: Sequence[tuple[str, Sequence[Sequence[float]]]],
+    clean: Sequence[float],
+    detectors: Sequence[str],
+) -> bytes:
     """F1 under each condition: a row of dots from its mildest strength, pale, to its hardest, dark.
 
     Args:
@@ -266,7 +348,10 @@ def robustness(conditions: Sequence[tuple[str, Sequence[Sequence[float]]]], clea
     Returns:
         PNG bytes.
     """
-    colours = [colour for colour, _ in zip(cycle((BLUE, ORANGE, GREEN, VERMILION)), detectors, strict=False)]
+    colours = [
+        colour
+        for colour, _ in zip(cycle((BLUE, ORANGE, GREEN, VERMILION)), detectors, strict=False)
+    ]
     apart = 0.56 / len(detectors)
 
     def draw(ax: Axes) -> None:
@@ -275,13 +360,18 @@ def robustness(conditions: Sequence[tuple[str, Sequence[Sequence[float]]]], clea
             ax.scatter([], [], color=colour, s=26, label=name)
             for row, (_, by_detector) in enumerate(conditions):
                 scores, height = by_detector[i], row + apart * (i - (len(detectors) - 1) / 2)
-                ax.plot(scores, [height] * len(scores), color=colour, linewidth=0.8, alpha=0.5, zorder=2)
+                ax.plot(
+                    scores, [height] * len(scores), color=colour, linewidth=0.8, alpha=0.5, zorder=2
+                )
                 # On white below, so that a pale dot does not show the line through it.
                 ax.scatter(scores, [height] * len(scores), s=26, color="white", zorder=3)
                 shades = [to_rgba(colour, alpha) for alpha in np.linspace(0.25, 1, len(scores))]
                 ax.scatter(scores, [height] * len(scores), s=26, color=shades, zorder=4)
         ax.set_yticks(range(len(conditions)), [title for title, _ in conditions])
-        ax.set(xlabel="F1; pale: mildest strength, dark: hardest; dashed: the photos as they are", ylim=(len(conditions) - 0.4, -0.6))
+        ax.set(
+            xlabel="F1; pale: mildest strength, dark: hardest; dashed: the photos as they are",
+            ylim=(len(conditions) - 0.4, -0.6),
+        )
         ax.grid(axis="x")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
@@ -299,7 +389,12 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
         PNG bytes.
     """
     counts = sorted({threads for _, times in rows for threads, _, _ in times})
-    look = {t: (colour, marker) for t, colour, marker in zip(counts, cycle((BLUE, ORANGE, GREEN, VERMILION)), cycle("osD^"), strict=False)}
+    look = {
+        t: (colour, marker)
+        for t, colour, marker in zip(
+            counts, cycle((BLUE, ORANGE, GREEN, VERMILION)), cycle("osD^"), strict=False
+        )
+    }
 
     def draw(ax: Axes) -> None:
         for i, (_, times) in enumerate(rows):
@@ -310,19 +405,42 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
                 ax.plot([p50, p90], [y, y], color=colour, linewidth=1.4)
                 ax.scatter(p50, y, s=34, color=colour, marker=marker, zorder=3)
                 shown = f"{p50:,.0f}" if p50 >= 100 else f"{p50:.3g}"
-                ax.annotate(shown, (max(p50, p90), y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+                ax.annotate(
+                    shown,
+                    (max(p50, p90), y),
+                    xytext=(7, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                )
             if not times:
-                ax.text(0.01, i, "not measured", va="center", color=GREY, transform=ax.get_yaxis_transform())
+                ax.text(
+                    0.01,
+                    i,
+                    "not measured",
+                    va="center",
+                    color=GREY,
+                    transform=ax.get_yaxis_transform(),
+                )
         if counts:
             ax.set_xscale("log")
             _label_1_2_5(ax.xaxis)
         ax.margins(x=0.1)
         ax.set_yticks(range(len(rows)), [label for label, _ in rows])
-        ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time of one photo in ms, logarithmic:\nmedian, line to the 90th percentile")
+        ax.set(
+            ylim=(len(rows) - 0.4, -0.6),
+            xlabel="time of one photo in ms, logarithmic:\nmedian, line to the 90th percentile",
+        )
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
         for threads in counts:
-            ax.scatter([], [], color=look[threads][0], marker=look[threads][1], label=f"{threads} thread{'s' if threads > 1 else ''}")
+            ax.scatter(
+                [],
+                [],
+                color=look[threads][0],
+                marker=look[threads][1],
+                label=f"{threads} thread{'s' if threads > 1 else ''}",
+            )
         if counts:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(counts))
 
@@ -339,7 +457,9 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
     Returns:
         PNG bytes.
     """
-    known = sorted((cost, -f1, label) for label, cost, f1 in points if cost is not None and f1 is not None)
+    known = sorted(
+        (cost, -f1, label) for label, cost, f1 in points if cost is not None and f1 is not None
+    )
     left_out = [label for label, cost, f1 in points if cost is None or f1 is None]
     front: list[tuple[float, float]] = []
     for cost, minus_f1, _ in known:
@@ -358,7 +478,12 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
         for cost, minus_f1, _ in known:
             on_front = (cost, -minus_f1) in front
             ax.scatter(
-                cost, -minus_f1, s=52, color=GREEN if on_front else GREY, marker="o" if on_front else "X", zorder=4 if on_front else 3
+                cost,
+                -minus_f1,
+                s=52,
+                color=GREEN if on_front else GREY,
+                marker="o" if on_front else "X",
+                zorder=4 if on_front else 3,
             )
         ax.set_xscale("log")
         _label_1_2_5(ax.xaxis)
@@ -385,14 +510,33 @@ def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     taken = [Bbox.from_bounds(px - 6, py - 6, 12, 12) for px, py in marks]
     frame = ax.get_window_extent()
     # Up and down in turn, further each time: forms of one model have nearly one F1.
-    steps = [(dx, sign * (11 + 13 * far)) for far in range(12) for sign in (1, -1) for dx in (0, 34, -34)]
+    steps = [
+        (dx, sign * (11 + 13 * far)) for far in range(12) for sign in (1, -1) for dx in (0, 34, -34)
+    ]
     pixels = figure.dpi / 72
     for (px, py), (x, y, label) in zip(marks, points, strict=True):
-        text = ax.annotate(label, (x, y), xytext=(0, 0), textcoords="offset points", ha="center", va="center", fontsize=8.5)
+        text = ax.annotate(
+            label,
+            (x, y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8.5,
+        )
         size = text.get_window_extent()
-        boxes = [Bbox.from_bounds(px + dx * pixels - size.width / 2, py + dy * pixels - size.height / 2, *size.size) for dx, dy in steps]
+        boxes = [
+            Bbox.from_bounds(
+                px + dx * pixels - size.width / 2, py + dy * pixels - size.height / 2, *size.size
+            )
+            for dx, dy in steps
+        ]
         free = [
-            i for i, box in enumerate(boxes) if frame.x0 < box.x0 and box.x1 < frame.x1 and not any(box.overlaps(other) for other in taken)
+            i
+            for i, box in enumerate(boxes)
+            if frame.x0 < box.x0
+            and box.x1 < frame.x1
+            and not any(box.overlaps(other) for other in taken)
         ]
         chosen = free[0] if free else 0
         taken.append(boxes[chosen].padded(2))
@@ -401,4 +545,11 @@ def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         text.set(zorder=2.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         if steps[chosen] not in ((0, 11), (0, -11)):
             line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 5, "shrinkB": 4}
-            ax.annotate("", (x, y), xytext=steps[chosen], textcoords="offset points", arrowprops=line, zorder=2.2)
+            ax.annotate(
+                "",
+                (x, y),
+                xytext=steps[chosen],
+                textcoords="offset points",
+                arrowprops=line,
+                zorder=2.2,
+            )

@@ -79,12 +79,16 @@ class Table:
     def __post_init__(self) -> None:
         for i, row in enumerate(self.rows):
             if len(row) != len(self.columns):
-                raise ValueError(f"every row must have {len(self.columns)} values, got {len(row)} in row {i} of the table '{self.caption}'")
+                raise ValueError(
+                    f"every row must have {len(self.columns)} values, got {len(row)} in row {i} of the table '{self.caption}'"
+                )
 
     def is_numeric(self, column: int) -> bool:
         """Whether all that was measured in a column is numbers."""
         measured = [row[column] for row in self.rows if row[column] is not None]
-        return bool(measured) and all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in measured)
+        return bool(measured) and all(
+            isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in measured
+        )
 
 
 @dataclass(frozen=True)
@@ -215,20 +219,30 @@ def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """The page in Markdown: all but the figures and pictures, of which the captions stay."""
     parts = [f"# {_inert(title)}", _inert(lead)]
     for section in sections:
-        parts += [f"## {_inert(section.title)}" if section.title else "", *(_markdown_block(block) for block in section.blocks)]
+        parts += [
+            f"## {_inert(section.title)}" if section.title else "",
+            *(_markdown_block(block) for block in section.blocks),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown_block(block: Block) -> str:
     match block:
         case Cards(cards):
-            return "\n".join(f"- {_inert(c.label)}: {show(c.value, c.digits)}{f' ({_inert(c.note)})' if c.note else ''}" for c in cards)
+            return "\n".join(
+                f"- {_inert(c.label)}: {show(c.value, c.digits)}{f' ({_inert(c.note)})' if c.note else ''}"
+                for c in cards
+            )
         case Table():
             return _markdown_table(block)
         case Facts(facts):
-            return "\n".join(f"- {_inert(name)}: {_inert(show(value))}" for name, value in facts.items())
+            return "\n".join(
+                f"- {_inert(name)}: {_inert(show(value))}" for name, value in facts.items()
+            )
         case Details(summary, blocks):
-            return "\n\n".join([f"### {_inert(summary)}", *(_markdown_block(inner) for inner in blocks)])
+            return "\n\n".join(
+                [f"### {_inert(summary)}", *(_markdown_block(inner) for inner in blocks)]
+            )
         case Command(text):
             return f"```\n{text}\n```"
         case Note(text):
@@ -239,7 +253,10 @@ def _markdown_block(block: Block) -> str:
 
 def _markdown_table(table: Table) -> str:
     heads = [f"{column.name} {column.unit}".strip() for column in table.columns]
-    rows = [[show(value, column.digits) for value, column in zip(row, table.columns, strict=True)] for row in table.rows]
+    rows = [
+        [show(value, column.digits) for value, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
     lines = [heads, ["---"] * len(heads), *rows]
     text = "\n".join("| " + " | ".join(_inert(cell) for cell in line) + " |" for line in lines)
     return f"{text}\n\n{_inert(table.caption)}".strip()

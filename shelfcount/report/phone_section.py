@@ -20,7 +20,9 @@ def _blocks(verdict: Verdict) -> list[page.Block]:
     rows = [[line.name, line.state, line.got, line.budget, line.basis] for line in verdict.lines]
     blocks: list[page.Block] = [page.Table(columns, rows, summary(verdict))]
     if verdict.sources:
-        blocks.append(page.Details("What the estimate rests on", [page.Note("\n".join(verdict.sources))]))
+        blocks.append(
+            page.Details("What the estimate rests on", [page.Note("\n".join(verdict.sources))])
+        )
     return blocks
 
 

@@ -27,7 +27,12 @@ Colour = tuple[int, int, int]
 LONGEST_SIDE = 1200
 PALETTE_SIZE = 48
 # Okabe and Ito's colour-blind safe set: bluish green, vermilion, orange; grey for what is not judged.
-FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (0, 158, 115), (213, 40, 20), (245, 150, 0), (130, 138, 148)
+FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (
+    (0, 158, 115),
+    (213, 40, 20),
+    (245, 150, 0),
+    (130, 138, 148),
+)
 INK, PAPER = (28, 32, 38), (255, 255, 255)
 LONGEST_NAME = 30
 LONGEST_ENTRY = 44  # of the legend
@@ -88,17 +93,23 @@ def annotate(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
     if rows is not None and len(rows) != len(detections):
-        raise ValueError(f"rows must have one (row, position) for each of the {len(detections)} detections, got {len(rows)}")
+        raise ValueError(
+            f"rows must have one (row, position) for each of the {len(detections)} detections, got {len(rows)}"
+        )
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    photo = Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image)
+    photo = Image.fromarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
+    )
     unit = drawing_unit(size)
     shown = detections if truth is None else Detections.concat([detections, truth])
     font = make_font(unit * text_size(shown.boxes * scale / unit))
 
     if truth is None:
         marks, entries = _counted(detections, classes, scale, font, scores=scores)
-        title = f"Products: {(~detections.ignore).sum()}, classes: {sum(e.count > 0 for e in entries)}"
+        title = (
+            f"Products: {(~detections.ignore).sum()}, classes: {sum(e.count > 0 for e in entries)}"
+        )
     else:
         marks, entries = _judged(detections, truth, classes, scale, scores=scores)
         title = f"Products labelled: {(~truth.ignore).sum()}"
@@ -112,14 +123,23 @@ def annotate(
     if rows is not None:
         title += "\nrow/position at the foot of a box"
         for (left, _, _, bottom), place in zip(detections.boxes * scale, rows, strict=True):
-            draw_tag(draw, (left, bottom - font.size * TAG_HEIGHT), "{}/{}".format(*place), font, INK, size)
+            draw_tag(
+                draw,
+                (left, bottom - font.size * TAG_HEIGHT),
+                "{}/{}".format(*place),
+                font,
+                INK,
+                size,
+            )
     return with_legend(photo, title, entries, make_font(17 * unit))
 
 
 def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
     """(h, w, 3) uint8 with a longest side of at most `side` pixels."""
     factor = min(1.0, side / max(picture.shape[:2]))
-    return stretch(picture, max(round(picture.shape[0] * factor), 1), max(round(picture.shape[1] * factor), 1))
+    return stretch(
+        picture, max(round(picture.shape[0] * factor), 1), max(round(picture.shape[1] * factor), 1)
+    )
 
 
 @lru_cache(maxsize=16)
@@ -162,11 +182,20 @@ def _palette() -> tuple[Colour, ...]:
 
 
 def _counted(
-    detections: Detections, classes: Sequence[str], scale: float, font: ImageFont.FreeTypeFont, *, scores: bool
+    detections: Detections,
+    classes: Sequence[str],
+    scale: float,
+    font: ImageFont.FreeTypeFont,
+    *,
+    scores: bool,
 ) -> tuple[list[Mark], list[Entry]]:
     """Boxes in the colours of their classes; classes that hold ignored boxes only stand last, with 0."""
     counts = detections.counts(classes)
-    counts |= {classes[i]: 0 for i in np.unique(detections.classes[detections.ignore]) if classes[i] not in counts}
+    counts |= {
+        classes[i]: 0
+        for i in np.unique(detections.classes[detections.ignore])
+        if classes[i] not in counts
+    }
     colours = class_colours(tuple(classes))
     number = {name: str(i) for i, name in enumerate(counts, start=1)}
     names = [classes[i] for i in detections.classes]
@@ -177,9 +206,13 @@ def _counted(
     tags = [_shorten(n) if named else number[n] for n in names]
     marks = [
         Mark(box, colours[name], f"{tag} {score:.2f}" if scores else tag, filled=True)
-        for box, name, tag, score in zip(detections.boxes * scale, names, tags, detections.scores, strict=True)
+        for box, name, tag, score in zip(
+            detections.boxes * scale, names, tags, detections.scores, strict=True
+        )
     ]
-    return marks, [Entry(colours[name], "" if named else number[name], name, n) for name, n in counts.items()]
+    return marks, [
+        Entry(colours[name], "" if named else number[name], name, n) for name, n in counts.items()
+    ]
 
 
 def _judged(
@@ -190,12 +223,25 @@ def _judged(
     wrong = ~matches.hit & ~matches.absorbed
 
     def mark(
-        boxes: Detections, chosen: np.ndarray, colour: Colour, *, named: bool, dashed: bool = False, score: bool = False
+        boxes: Detections,
+        chosen: np.ndarray,
+        colour: Colour,
+        *,
+        named: bool,
+        dashed: bool = False,
+        score: bool = False,
     ) -> list[Mark]:
         marks = []
         for i in np.flatnonzero(chosen):
             tag = _shorten(classes[boxes.classes[i]]) if named else ""
-            marks.append(Mark(boxes.boxes[i] * scale, colour, f"{tag} {boxes.scores[i]:.2f}".strip() if score else tag, dashed=dashed))
+            marks.append(
+                Mark(
+                    boxes.boxes[i] * scale,
+                    colour,
+                    f"{tag} {boxes.scores[i]:.2f}".strip() if score else tag,
+                    dashed=dashed,
+                )
+            )
         return marks
 
     marks = [
@@ -233,7 +279,9 @@ def text_size(boxes: np.ndarray) -> float:
 def make_font(size: float) -> ImageFont.FreeTypeFont:
     """The font of all pictures, `size` in pixels."""
     # Matplotlib brings this font along, so that pictures look the same on every machine.
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size))
+    return ImageFont.truetype(
+        Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size)
+    )
 
 
 def _shorten(name: str, longest: int = LONGEST_NAME) -> str:
@@ -256,20 +304,43 @@ def draw_box(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
                 draw.rectangle((x, y, x + line, min(y + dash, bottom)), mark.colour)
         return
     # A dark hairline on both sides keeps a light colour visible on a white shelf.
-    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0, 110), width=line + 2)
-    draw.rectangle((left, top, right, bottom), fill=(*mark.colour, 34) if mark.filled else None, outline=mark.colour, width=line)
+    draw.rectangle(
+        (left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0, 110), width=line + 2
+    )
+    draw.rectangle(
+        (left, top, right, bottom),
+        fill=(*mark.colour, 34) if mark.filled else None,
+        outline=mark.colour,
+        width=line,
+    )
 
 
 def draw_tag(
-    draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, colour: Colour, size: tuple[int, int]
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    colour: Colour,
+    size: tuple[int, int],
 ) -> None:
     """A small filled tag whose top left corner is `corner`, moved as far as needed to stay in the photo."""
     if not text:
         return
     width, height = font.getlength(text) + 0.6 * font.size, TAG_HEIGHT * font.size
-    left, top = max(0.0, min(corner[0], size[0] - width)), max(0.0, min(corner[1], size[1] - height))
-    draw.rounded_rectangle((left, top, left + width, top + height), radius=font.size / 5, fill=colour)
-    draw.text((left + width / 2, top + height / 2), text, fill=_readable_on(colour), font=font, anchor="mm")
+    left, top = (
+        max(0.0, min(corner[0], size[0] - width)),
+        max(0.0, min(corner[1], size[1] - height)),
+    )
+    draw.rounded_rectangle(
+        (left, top, left + width, top + height), radius=font.size / 5, fill=colour
+    )
+    draw.text(
+        (left + width / 2, top + height / 2),
+        text,
+        fill=_readable_on(colour),
+        font=font,
+        anchor="mm",
+    )
 
 
 def _readable_on(colour: Colour) -> Colour:
@@ -277,7 +348,9 @@ def _readable_on(colour: Colour) -> Colour:
     return INK if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else PAPER
 
 
-def with_legend(photo: Image.Image, title: str, entries: Sequence[Entry], font: ImageFont.FreeTypeFont) -> np.ndarray:
+def with_legend(
+    photo: Image.Image, title: str, entries: Sequence[Entry], font: ImageFont.FreeTypeFont
+) -> np.ndarray:
     """The photo with a panel of the entries beside it, or below where the photo is wide."""
     em, line = round(font.size), round(1.75 * font.size)
     names = [_shorten(e.text, LONGEST_ENTRY) for e in entries]
@@ -298,12 +371,26 @@ def with_legend(photo: Image.Image, title: str, entries: Sequence[Entry], font: 
     sheet = Image.new("RGB", (offset[0] + panel[0], offset[1] + panel[1]), PAPER)
     sheet.paste(photo, (0, 0))
     draw = ImageDraw.Draw(sheet, "RGBA")
-    draw.multiline_text((offset[0] + em, offset[1] + em), title, fill=INK, font=font, spacing=em * 0.5)
+    draw.multiline_text(
+        (offset[0] + em, offset[1] + em), title, fill=INK, font=font, spacing=em * 0.5
+    )
     for i, (entry, name) in enumerate(zip(entries, names, strict=True)):
         x = offset[0] + em + (i // per_column) * column
         y = offset[1] + em + head + (i % per_column) * line
         draw.rounded_rectangle((x, y, x + 1.9 * em, y + 1.3 * em), radius=em / 4, fill=entry.colour)
-        draw.text((x + 0.95 * em, y + 0.65 * em), entry.key, fill=_readable_on(entry.colour), font=font, anchor="mm")
+        draw.text(
+            (x + 0.95 * em, y + 0.65 * em),
+            entry.key,
+            fill=_readable_on(entry.colour),
+            font=font,
+            anchor="mm",
+        )
         draw.text((x + 2.5 * em, y + 0.65 * em), name, fill=INK, font=font, anchor="lm")
-        draw.text((x + column - 1.6 * em, y + 0.65 * em), str(entry.count), fill=INK, font=font, anchor="rm")
+        draw.text(
+            (x + column - 1.6 * em, y + 0.65 * em),
+            str(entry.count),
+            fill=INK,
+            font=font,
+            anchor="rm",
+        )
     return np.asarray(sheet)

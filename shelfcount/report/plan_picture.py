@@ -37,17 +37,25 @@ def draw_verdict(image: np.ndarray, arrangement: Arrangement, verdict: Verdict) 
     """
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    photo = Image.fromarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image)
+    photo = Image.fromarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
+    )
     unit = pictures.drawing_unit(size)
     font = pictures.make_font(unit * pictures.text_size(arrangement.boxes * scale / unit))
 
     wrong = {box for deviation in verdict.deviations for box in deviation.boxes}
-    marks = [pictures.Mark(box * scale, FOUND) for box in arrangement.boxes if tuple(box.tolist()) not in wrong]
+    marks = [
+        pictures.Mark(box * scale, FOUND)
+        for box in arrangement.boxes
+        if tuple(box.tolist()) not in wrong
+    ]
     entries = [pictures.Entry(FOUND, "", "as planned", len(verdict.right))]
     for number, deviation in enumerate(verdict.deviations, start=1):
         colour = COLOURS[deviation.kind]
         for boxes, dashed in ((deviation.places, True), (deviation.boxes, False)):
-            marks += [pictures.Mark(np.array(box) * scale, colour, str(number), dashed) for box in boxes]
+            marks += [
+                pictures.Mark(np.array(box) * scale, colour, str(number), dashed) for box in boxes
+            ]
         entries.append(pictures.Entry(colour, str(number), _in_short(deviation), deviation.facings))
 
     draw = ImageDraw.Draw(photo, "RGBA")

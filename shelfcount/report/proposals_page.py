@@ -24,7 +24,13 @@ from shelfcount.report.pictures import FALSE_ALARM, FOUND, MISSED, Mark
 from shelfcount.vision.boxes import xywh_to_xyxy
 from shelfcount.vision.images import write_whole
 
-TITLES = {"add": "Not labelled", "rename": "Other name", "move": "Loose box", "remove": "No product", "ignore": "Can't be told"}
+TITLES = {
+    "add": "Not labelled",
+    "rename": "Other name",
+    "move": "Loose box",
+    "remove": "No product",
+    "ignore": "Can't be told",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class _Item:
     examples: Sequence[tuple[str, str]]
 
 
-def write_page(dataset: Dataset, proposals: Sequence[Proposal], draft: Corrections, path: Path | str) -> None:
+def write_page(
+    dataset: Dataset, proposals: Sequence[Proposal], draft: Corrections, path: Path | str
+) -> None:
     """Write the page whole or not at all.
 
     Args:
@@ -53,14 +61,22 @@ def write_page(dataset: Dataset, proposals: Sequence[Proposal], draft: Correctio
         return embedded(beside(crops)) if crops else ""
 
     def item(proposal: Proposal) -> _Item:
-        names = dict.fromkeys(name for name in (proposal.correction.to_class, proposal.correction.class_) if name)
+        names = dict.fromkeys(
+            name for name in (proposal.correction.to_class, proposal.correction.class_) if name
+        )
         pictures = [(name, shown(name)) for name in names]
         return _Item(
-            proposal, TITLES[proposal.correction.action], embedded(draw(proposal, dataset.classes)), [(n, p) for n, p in pictures if p]
+            proposal,
+            TITLES[proposal.correction.action],
+            embedded(draw(proposal, dataset.classes)),
+            [(n, p) for n, p in pictures if p],
         )
 
     page = template("proposals_page.html").render(
-        name=draft.data, draft=_script_json(draft), items=[item(p) for p in proposals], file=f"{Path(draft.data).stem}_corrections.json"
+        name=draft.data,
+        draft=_script_json(draft),
+        items=[item(p) for p in proposals],
+        file=f"{Path(draft.data).stem}_corrections.json",
     )
     write_whole(path, page)
 
@@ -83,6 +99,10 @@ def draw(proposal: Proposal, classes: Sequence[str]) -> np.ndarray:
 
 def _script_json(draft: Corrections) -> str:
     """The draft for a script element: no text in it can end the element."""
-    whole: dict[str, Any] = {"data": draft.data, "fingerprint": draft.fingerprint, "reviewed": list(draft.reviewed)}
+    whole: dict[str, Any] = {
+        "data": draft.data,
+        "fingerprint": draft.fingerprint,
+        "reviewed": list(draft.reviewed),
+    }
     whole["corrections"] = [c.to_json() for c in draft.corrections]
     return json.dumps(whole).replace("<", "\\u003c")

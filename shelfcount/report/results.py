@@ -87,7 +87,9 @@ class ShelfCount:
 
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8 RGB: `image` with boxes, rows and positions, and a legend of the counts."""
-        places = list(zip(self.placement.row.tolist(), self.placement.position.tolist(), strict=True))
+        places = list(
+            zip(self.placement.row.tolist(), self.placement.position.tolist(), strict=True)
+        )
         return pictures.annotate(self.image, self.detections, self.classes, rows=places)
 
     def judge(self, plan: plans.Plan | Path | str) -> PlanVerdict:
@@ -115,11 +117,36 @@ class ShelfCount:
         """
         pandas = _optional("pandas", "to_pandas()")
         lines = []
-        for entry, facing, level in zip(self._entries, self.arrangement.column.tolist(), self.arrangement.level.tolist(), strict=True):
-            flat = {"photo": self.name, **entry, **dict(zip("xywh", entry["box"], strict=True)), "facing": facing, "level": level}
+        for entry, facing, level in zip(
+            self._entries,
+            self.arrangement.column.tolist(),
+            self.arrangement.level.tolist(),
+            strict=True,
+        ):
+            flat = {
+                "photo": self.name,
+                **entry,
+                **dict(zip("xywh", entry["box"], strict=True)),
+                "facing": facing,
+                "level": level,
+            }
             lines.append({key: value for key, value in flat.items() if key != "box"})
-        columns = ["photo", "class", "score", "x", "y", "w", "h", "row", "position", "facing", "level"]
-        return pandas.DataFrame(lines, columns=columns + (["seen_in"] if lines and "seen_in" in lines[0] else []))
+        columns = [
+            "photo",
+            "class",
+            "score",
+            "x",
+            "y",
+            "w",
+            "h",
+            "row",
+            "position",
+            "facing",
+            "level",
+        ]
+        return pandas.DataFrame(
+            lines, columns=columns + (["seen_in"] if lines and "seen_in" in lines[0] else [])
+        )
 
     def to_supervision(self) -> Any:
         """`supervision.Detections` in pixels of `image`, with class_name, row and position in its data.
@@ -134,13 +161,20 @@ class ShelfCount:
             xyxy=np.array(found.boxes),
             confidence=np.array(found.scores),
             class_id=np.array(found.classes),
-            data={"class_name": names, "row": np.array(self.placement.row), "position": np.array(self.placement.position)},
+            data={
+                "class_name": names,
+                "row": np.array(self.placement.row),
+                "position": np.array(self.placement.position),
+            },
         )
 
     def __repr__(self) -> str:
         counts = self.counts
         longest = max(map(len, counts), default=0)
-        lines = [f"{self.name}: {_summary(self)}", *(f"  {name:{longest}}  {n:4}" for name, n in counts.items())]
+        lines = [
+            f"{self.name}: {_summary(self)}",
+            *(f"  {name:{longest}}  {n:4}" for name, n in counts.items()),
+        ]
         lines += [f"  unfit: {advice}" for advice in self.advice]
         return "\n".join([*lines, *(f"  not counted here: {note}" for note in self.notes)])
 
@@ -184,7 +218,10 @@ class ShelfCounts(Sequence[ShelfCount]):
         Raises:
             ShelfcountError: If there are more photos than `registration.MOST_PHOTOS`.
         """
-        views = [look(shelf.image, photo.detections) for shelf, photo in zip(self, self._photos, strict=True)]
+        views = [
+            look(shelf.image, photo.detections)
+            for shelf, photo in zip(self, self._photos, strict=True)
+        ]
         return _of_merged(merge(self._photos, views, self._score_threshold, self.unread))
 
     def to_pandas(self) -> Any:
@@ -193,7 +230,9 @@ class ShelfCounts(Sequence[ShelfCount]):
         Raises:
             ShelfcountError: If pandas is not installed.
         """
-        return _optional("pandas", "to_pandas()").concat([shelf.to_pandas() for shelf in self], ignore_index=True)
+        return _optional("pandas", "to_pandas()").concat(
+            [shelf.to_pandas() for shelf in self], ignore_index=True
+        )
 
     def __repr__(self) -> str:
         lines = [f"{sum(map(len, self))} products on {len(self)} photo{'s' * (len(self) != 1)}"]
@@ -201,14 +240,33 @@ class ShelfCounts(Sequence[ShelfCount]):
         return "\n".join([*lines, *(f"  not read: {dropped}" for dropped in self.unread)])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{title}</th>" for title in ("photo", "products", "classes", "rows", "gaps"))
+        head = "".join(
+            f"<th>{title}</th>" for title in ("photo", "products", "classes", "rows", "gaps")
+        )
         lines = []
         for shelf in self:
-            figures = (len(shelf), len(shelf.counts), shelf.placement.n_rows, len(shelf.arrangement.gaps))
-            lines.append(f"<tr><td>{html.escape(shelf.name)}</td>" + "".join(f"<td>{n}</td>" for n in figures) + "</tr>")
-        lines += [f"<tr><td>{html.escape(d.where)}</td><td colspan=4>not read: {html.escape(d.reason)}</td></tr>" for d in self.unread]
-        thumbnails = [_shown(shelf.picture(), THUMBNAIL_SIDE) for shelf in self._shelves[:MOST_THUMBNAILS]]
-        shown = "".join(f'<img src="data:image/jpeg;base64,{b64encode(p).decode()}" style="margin:2px">' for p in thumbnails)
+            figures = (
+                len(shelf),
+                len(shelf.counts),
+                shelf.placement.n_rows,
+                len(shelf.arrangement.gaps),
+            )
+            lines.append(
+                f"<tr><td>{html.escape(shelf.name)}</td>"
+                + "".join(f"<td>{n}</td>" for n in figures)
+                + "</tr>"
+            )
+        lines += [
+            f"<tr><td>{html.escape(d.where)}</td><td colspan=4>not read: {html.escape(d.reason)}</td></tr>"
+            for d in self.unread
+        ]
+        thumbnails = [
+            _shown(shelf.picture(), THUMBNAIL_SIDE) for shelf in self._shelves[:MOST_THUMBNAILS]
+        ]
+        shown = "".join(
+            f'<img src="data:image/jpeg;base64,{b64encode(p).decode()}" style="margin:2px">'
+            for p in thumbnails
+        )
         return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{shown}</div>"
 
 
@@ -240,7 +298,10 @@ class PlanVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """What ``shelfcount planogram --json`` writes: photos, with homographies to the pixels that boxes are in, and the verdict."""
-        placed = [{"path": path, "homography": homography.tolist()} for path, homography in self.shelf.placed]
+        placed = [
+            {"path": path, "homography": homography.tolist()}
+            for path, homography in self.shelf.placed
+        ]
         return {"photos": placed, "notes": list(self.shelf.notes), **self.verdict.to_json()}
 
     def to_pandas(self) -> Any:
@@ -249,11 +310,28 @@ class PlanVerdict:
         Raises:
             ShelfcountError: If pandas is not installed.
         """
-        columns = ["kind", "class", "facings", "plan_row", "shelf_row", "planned", "seen", "instead", "message"]
-        return _optional("pandas", "to_pandas()").DataFrame(self.verdict.to_json()["deviations"], columns=columns)
+        columns = [
+            "kind",
+            "class",
+            "facings",
+            "plan_row",
+            "shelf_row",
+            "planned",
+            "seen",
+            "instead",
+            "message",
+        ]
+        return _optional("pandas", "to_pandas()").DataFrame(
+            self.verdict.to_json()["deviations"], columns=columns
+        )
 
     def __repr__(self) -> str:
-        return "\n".join([f"{self.shelf.name}: {100 * self.score:.0f} % as planned", *(f"  {deviation}" for deviation in self.deviations)])
+        return "\n".join(
+            [
+                f"{self.shelf.name}: {100 * self.score:.0f} % as planned",
+                *(f"  {deviation}" for deviation in self.deviations),
+            ]
+        )
 
     def _repr_jpeg_(self) -> bytes:
         return _shown(self.picture())
@@ -282,7 +360,9 @@ def count(
     Raises:
         ShelfcountError: If the bundle cannot be used, or none of the photos can be read.
     """
-    detector = LiteRTDetector.open(bundle, threads) if isinstance(bundle, Bundle | Path | str) else bundle
+    detector = (
+        LiteRTDetector.open(bundle, threads) if isinstance(bundle, Bundle | Path | str) else bundle
+    )
     given = [photos] if isinstance(photos, Path | str | np.ndarray) else list(photos)
     counted, shelves, unread = [], [], []
     for number, photo in enumerate(given, start=1):
@@ -299,7 +379,9 @@ def count(
             progress(number, len(given))
     if not counted:
         reasons = "".join(f"\n  {dropped}" for dropped in unread)
-        raise ShelfcountError(f"counting needs at least 1 photo that can be read, got {len(unread)} that cannot{reasons}")
+        raise ShelfcountError(
+            f"counting needs at least 1 photo that can be read, got {len(unread)} that cannot{reasons}"
+        )
     return ShelfCounts(tuple(unread), tuple(shelves), tuple(counted), detector.spec.score_threshold)
 
 
@@ -322,7 +404,10 @@ def _of_photo(photo: CountedPhoto, load: Callable[[], np.ndarray]) -> ShelfCount
 def _of_merged(merged: Merged) -> ShelfCount:
     shelf: MergedShelf = merged.shelves[0]
     framed, arrangement = frame(shelf), arranged(shelf)
-    notes = [f"{', '.join(photo.path for photo in other.photos)}: {other.reason}" for other in merged.shelves[1:]]
+    notes = [
+        f"{', '.join(photo.path for photo in other.photos)}: {other.reason}"
+        for other in merged.shelves[1:]
+    ]
 
     return ShelfCount(
         f"{len(shelf.photos)} photo{'s' * (len(shelf.photos) != 1)} of one shelf",
@@ -330,9 +415,14 @@ def _of_merged(merged: Merged) -> ShelfCount:
         shelf.placement,
         shelf.photos[0].classes,
         arrangement,
-        tuple((photo.path, framed.onto @ h) for photo, h in zip(shelf.photos, shelf.homographies, strict=True)),
+        tuple(
+            (photo.path, framed.onto @ h)
+            for photo, h in zip(shelf.photos, shelf.homographies, strict=True)
+        ),
         (*notes, *map(str, merged.unread)),
-        tuple(f"{photo.path}: {advice}" for photo in shelf.photos for advice in photo.quality.advice),
+        tuple(
+            f"{photo.path}: {advice}" for photo in shelf.photos for advice in photo.quality.advice
+        ),
         tuple(shelf.to_json()),
         lambda: panorama(shelf)[0],
     )
@@ -342,7 +432,9 @@ def _loader(photo: PhotoLike) -> Callable[[], np.ndarray]:
     if not isinstance(photo, np.ndarray):
         return lambda: read_photo(photo)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-        raise ShelfcountError(f"a photo given as an array must be (height, width, 3) uint8 RGB, got {photo.shape} {photo.dtype}")
+        raise ShelfcountError(
+            f"a photo given as an array must be (height, width, 3) uint8 RGB, got {photo.shape} {photo.dtype}"
+        )
     return lambda: photo
 
 

@@ -87,11 +87,18 @@ def picture(result: Mapping[str, Any]) -> bytes:
     """F1 under each condition, weakest first, as a PNG; from what `write_page` takes."""
     everyone = range(len(result["detectors"]))
     conditions = [
-        (condition["title"], [[step["detectors"][i]["f1"] for step in condition["strengths"]] for i in everyone])
+        (
+            condition["title"],
+            [[step["detectors"][i]["f1"] for step in condition["strengths"]] for i in everyone],
+        )
         for condition in result["conditions"]
     ]
     detectors = result["detectors"]
-    return figures.robustness(conditions, [detector["f1"] for detector in detectors], [detector["name"] for detector in detectors])
+    return figures.robustness(
+        conditions,
+        [detector["f1"] for detector in detectors],
+        [detector["name"] for detector in detectors],
+    )
 
 
 def points(share: float | None) -> str:
@@ -136,8 +143,15 @@ def holds(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
 
 def means(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
     """One detector over all conditions and strengths; what is missing somewhere is left out there."""
-    cells = [step["detectors"][i] for condition in result["conditions"] for step in condition["strengths"]]
-    known = {key: [cell[key] for cell in cells if cell[key] is not None] for key in ("f1", "lost", "count_error", "consistency")}
+    cells = [
+        step["detectors"][i]
+        for condition in result["conditions"]
+        for step in condition["strengths"]
+    ]
+    known = {
+        key: [cell[key] for cell in cells if cell[key] is not None]
+        for key in ("f1", "lost", "count_error", "consistency")
+    }
     means = {key: float(np.mean(shares)) if shares else None for key, shares in known.items()}
     return {"name": result["detectors"][i]["name"], "clean": result["detectors"][i]["f1"], **means}
 
@@ -146,7 +160,9 @@ def _facts(study: Study, result: Mapping[str, Any]) -> dict[str, str]:
     stamp = result["stamp"]
     detectors = {}
     for subject in study.subjects:
-        bundle = f"sha256 {str(subject.facts['sha256'])[:12]}, " if "sha256" in subject.facts else ""
+        bundle = (
+            f"sha256 {str(subject.facts['sha256'])[:12]}, " if "sha256" in subject.facts else ""
+        )
         detectors[subject.name] = f"{bundle}counted from score {subject.threshold:.3f}"
     labels = f"{result['data']['name']}, {len(study.dataset)} photos, fingerprint {result['data']['fingerprint'][:12]}"
     made = f"{stamp['date']}, commit {stamp['commit']}, seed {stamp['seed']}"
@@ -165,7 +181,11 @@ def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
     for i in range(len(result["detectors"])):
         for key in ("consistency", "f1"):
             shares = [step["detectors"][i][key] for step in steps]
-            drawn = [f"{x:.1f},{up(share):.1f}" for x, share in zip(across, shares, strict=True) if share is not None]
+            drawn = [
+                f"{x:.1f},{up(share):.1f}"
+                for x, share in zip(across, shares, strict=True)
+                if share is not None
+            ]
             lines.append(_Line(i, key == "consistency", " ".join(drawn)))
     return _Plot(
         condition,
@@ -191,7 +211,10 @@ def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
     judged = before.boxes[~before.ignore]
     pictures = [
         _picture(image, [(box, FOUND) for box in study.found[0][index].boxes]),
-        _picture(changed, [(box, FOUND if kept else MISSED) for box, kept in zip(judged, stayed, strict=True)]),
+        _picture(
+            changed,
+            [(box, FOUND if kept else MISSED) for box, kept in zip(judged, stayed, strict=True)],
+        ),
     ]
     text = (
         f"Strength {strength} ({applied.unit}: {value(applied.values[strength - 1])}). Of {len(stayed)} products found before, "
@@ -203,7 +226,9 @@ def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
 def _picture(image: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> str:
     scale = PICTURE_SIDE / max(image.shape[:2])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    picture = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
+    picture = cv2.resize(
+        image, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
+    )
     for box, colour in boxes:
         left, top, right, bottom = (round(float(v) * scale) for v in box)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)

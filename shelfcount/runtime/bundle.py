@@ -66,14 +66,19 @@ def read_bundle(path: Path | str) -> Bundle:
         text = (path / "model.json").read_bytes()
         data = json.loads(text)
     except (OSError, ValueError) as error:
-        raise ShelfcountError(f"'{path}' is not a bundle: {error}. `shelfcount export RUN --out BUNDLE` makes one.") from error
+        raise ShelfcountError(
+            f"'{path}' is not a bundle: {error}. `shelfcount export RUN --out BUNDLE` makes one."
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ShelfcountError(
             f"'{path / 'model.json'}' must have format {FORMAT}, got {got}. It was made by another version of shelfcount."
         )
     try:
-        spec, files = ModelSpec.from_json(data["spec"]), {str(k): str(v) for k, v in data["files"].items()}
+        spec, files = (
+            ModelSpec.from_json(data["spec"]),
+            {str(k): str(v) for k, v in data["files"].items()},
+        )
         recipe, measured = str(data["recipe"]), dict(data["measured"])
     except ShelfcountError as error:
         raise ShelfcountError(f"'{path / 'model.json'}': {error}") from error
@@ -85,10 +90,14 @@ def read_bundle(path: Path | str) -> Bundle:
         )
     for wanted in ("model.tflite", RAW_MODEL, "labels.txt"):
         if wanted not in files:
-            raise ShelfcountError(f"'{path / 'model.json'}' must list {wanted}, got {sorted(files)}")
+            raise ShelfcountError(
+                f"'{path / 'model.json'}' must list {wanted}, got {sorted(files)}"
+            )
     for name, expected in files.items():
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ShelfcountError(f"'{path / 'model.json'}' lists '{name}', which lies outside the bundle")
+            raise ShelfcountError(
+                f"'{path / 'model.json'}' lists '{name}', which lies outside the bundle"
+            )
         try:
             actual = hashlib.sha256((path / name).read_bytes()).hexdigest()
         except OSError as error:
@@ -109,7 +118,9 @@ def read_bundle(path: Path | str) -> Bundle:
 def digest(head: Mapping[str, Any]) -> str:
     """sha256 over what model.json holds beside its key ``digest``, whatever its spacing and order."""
     rest = {key: value for key, value in head.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def label_lines(classes: Sequence[str]) -> bytes:
@@ -127,10 +138,14 @@ class LiteRTDetector:
         score_threshold: Other than the spec's; not below `LOWEST_SCORE`.
     """
 
-    def __init__(self, model: bytes, spec: ModelSpec, threads: int = 1, score_threshold: float | None = None) -> None:
+    def __init__(
+        self, model: bytes, spec: ModelSpec, threads: int = 1, score_threshold: float | None = None
+    ) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self.spec = spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
+        self.spec = (
+            spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
+        )
         try:
             self.interpreter = Interpreter(model_content=model, num_threads=threads)
             self.interpreter.allocate_tensors()
@@ -139,15 +154,25 @@ class LiteRTDetector:
         (self._input,) = self.interpreter.get_input_details()
         self._outputs = [o["index"] for o in self.interpreter.get_output_details()]
         wanted = (1, spec.height, spec.width, 3)
-        if tuple(self._input["shape"]) != wanted or self._input["dtype"] != np.uint8 or len(self._outputs) != 4:
+        if (
+            tuple(self._input["shape"]) != wanted
+            or self._input["dtype"] != np.uint8
+            or len(self._outputs) != 4
+        ):
             got = f"{self._input['dtype'].__name__} {tuple(self._input['shape'].tolist())} and {len(self._outputs)} outputs"
-            raise ShelfcountError(f"the model must take uint8 {wanted} and give 4 outputs, got {got}")
+            raise ShelfcountError(
+                f"the model must take uint8 {wanted} and give 4 outputs, got {got}"
+            )
 
     @staticmethod
-    def open(bundle: Bundle | Path | str, threads: int = 1, score_threshold: float | None = None) -> LiteRTDetector:
+    def open(
+        bundle: Bundle | Path | str, threads: int = 1, score_threshold: float | None = None
+    ) -> LiteRTDetector:
         """The main artifact of a bundle."""
         bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
-        return LiteRTDetector((bundle.path / "model.tflite").read_bytes(), bundle.spec, threads, score_threshold)
+        return LiteRTDetector(
+            (bundle.path / "model.tflite").read_bytes(), bundle.spec, threads, score_threshold
+        )
 
     def invoke(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Run the file on one input.
@@ -166,7 +191,9 @@ class LiteRTDetector:
         return boxes[0, :n], classes[0, :n], scores[0, :n]
 
     def detect(self, image: np.ndarray) -> Detections:
-        return self.detect_stretched(stretch(image, self.spec.height, self.spec.width), image.shape[1], image.shape[0])
+        return self.detect_stretched(
+            stretch(image, self.spec.height, self.spec.width), image.shape[1], image.shape[0]
+        )
 
     def detect_stretched(self, pixels: np.ndarray, width: int, height: int) -> Detections:
         """As `detect`, for a photo of `width` x `height` pixels that was stretched to (H, W, 3) elsewhere."""

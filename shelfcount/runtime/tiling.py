@@ -73,7 +73,9 @@ def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
     return MOST_TILES_PER_SIDE
 
 
-def detect_tiled(detector: Detector, image: np.ndarray, *, per_side: int | None = None) -> Detections:
+def detect_tiled(
+    detector: Detector, image: np.ndarray, *, per_side: int | None = None
+) -> Detections:
     """Products on a photo of any size, small ones included, each once.
 
     The photo is looked at in n x n tiles, in half as many to a side, and so on up to the whole
@@ -97,7 +99,9 @@ def detect_tiled(detector: Detector, image: np.ndarray, *, per_side: int | None 
         raise ValueError(f"per_side must be at least 1, got {per_side}")
     if per_side == 1:
         return detector.detect(image)
-    looks = [look for level, finer in _levels(per_side) for look in _look(detector, image, level, finer)]
+    looks = [
+        look for level, finer in _levels(per_side) for look in _look(detector, image, level, finer)
+    ]
     return _merge(looks, detector.spec.nms_iou)
 
 
@@ -114,13 +118,19 @@ def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
         finer, per_side = per_side, per_side // 2
 
 
-def _look(detector: Detector, image: np.ndarray, per_side: int, finer: int | None) -> Iterator[_Seen]:
+def _look(
+    detector: Detector, image: np.ndarray, per_side: int, finer: int | None
+) -> Iterator[_Seen]:
     """What each tile of one level saw, in pixels of the photo."""
     height, width = image.shape[:2]
     photo = np.array([0, 0, width, height], np.float32)
     for left, top, right, bottom in images.tiles(width, height, per_side, OVERLAP):
         found = detector.detect(np.ascontiguousarray(image[top:bottom, left:right]))
-        found = found.replace(boxes=box_math.clip(found.boxes + np.array([left, top, left, top], np.float32), width, height))
+        found = found.replace(
+            boxes=box_math.clip(
+                found.boxes + np.array([left, top, left, top], np.float32), width, height
+            )
+        )
         if finer is not None:
             # What fits into the overlap of the finer tiles was seen whole there, and larger. Here it
             # is below the sizes of training, where a network takes two products for one.
@@ -128,7 +138,9 @@ def _look(detector: Detector, image: np.ndarray, per_side: int, finer: int | Non
             found = found[((found.boxes[:, 2:] - found.boxes[:, :2]) > zone).any(axis=1)]
         window = np.array([left, top, right, bottom], np.float32)
         side = np.tile(found.boxes[:, 2:] - found.boxes[:, :2], 2)
-        pixel = np.tile([(right - left) / detector.spec.width, (bottom - top) / detector.spec.height], 2)
+        pixel = np.tile(
+            [(right - left) / detector.spec.width, (bottom - top) / detector.spec.height], 2
+        )
         near = np.abs(found.boxes - window) <= np.maximum(CUT_SHARE * side, CUT_INPUT_PX * pixel)
         yield _Seen(found, np.tile(window, (len(found), 1)), (near & (window != photo)).any(axis=1))
 
@@ -143,7 +155,9 @@ def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
     whole = whole[_suppress(whole, nms_iou)]
     cut = seen[seen.cut]
     # One at a time: a table of all pairs of 64 full tiles would not fit into the memory.
-    known = np.array([_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], bool)
+    known = np.array(
+        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], bool
+    )
     merged = Detections.concat([whole.found, _unite(cut[~known], nms_iou)])
     return merged[np.argsort(-merged.scores, kind="stable")]
 
@@ -161,8 +175,17 @@ def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
     high = np.maximum(np.minimum(a.windows[:, None, 2:], b.windows[None, :, 2:]), low)
     common = np.concatenate([low, low], axis=2), np.concatenate([high, high], axis=2)
     a_boxes, b_boxes = np.clip(a_boxes, *common), np.clip(b_boxes, *common)
-    overlap = np.clip(np.minimum(a_boxes[..., 2:], b_boxes[..., 2:]) - np.maximum(a_boxes[..., :2], b_boxes[..., :2]), 0, None).prod(axis=2)
-    union = (a_boxes[..., 2:] - a_boxes[..., :2]).prod(axis=2) + (b_boxes[..., 2:] - b_boxes[..., :2]).prod(axis=2) - overlap
+    overlap = np.clip(
+        np.minimum(a_boxes[..., 2:], b_boxes[..., 2:])
+        - np.maximum(a_boxes[..., :2], b_boxes[..., :2]),
+        0,
+        None,
+    ).prod(axis=2)
+    union = (
+        (a_boxes[..., 2:] - a_boxes[..., :2]).prod(axis=2)
+        + (b_boxes[..., 2:] - b_boxes[..., :2]).prod(axis=2)
+        - overlap
+    )
     return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
 
 
@@ -170,7 +193,9 @@ def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(n, m) share of each piece's area inside each box grown by `PIECE_MARGIN`."""
     margin = PIECE_MARGIN * (boxes[:, 2:] - boxes[:, :2])
     grown = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-    return box_math.intersection(pieces, grown) / np.maximum(box_math.area(pieces)[:, None], np.finfo(np.float32).tiny)
+    return box_math.intersection(pieces, grown) / np.maximum(
+        box_math.area(pieces)[:, None], np.finfo(np.float32).tiny
+    )
 
 
 def _suppress(whole: _Seen, nms_iou: float) -> np.ndarray:
@@ -195,7 +220,11 @@ def _unite(pieces: _Seen, nms_iou: float) -> Detections:
     linked = (_agreement(pieces, pieces) > nms_iou) | np.eye(len(pieces.found), dtype=bool)
     product = np.arange(len(linked))
     # Each round takes the smallest number among the linked pieces, until nothing changes.
-    while len(linked) and (lower := np.where(linked, product[None], len(linked)).min(axis=1)).tolist() != product.tolist():
+    while (
+        len(linked)
+        and (lower := np.where(linked, product[None], len(linked)).min(axis=1)).tolist()
+        != product.tolist()
+    ):
         product = lower
     united = []
     for members in (product == number for number in np.unique(product)):

@@ -63,9 +63,20 @@ class CountedPhoto:
         # Rounded as Python floats: a float32 would print all the digits of its binary value.
         boxes = [[round(float(v), 2) for v in box] for box in box_math.xyxy_to_xywh(found.boxes)]
         return [
-            {"class": self.classes[c], "score": round(float(score), 4), "box": box, "row": int(row), "position": int(position)}
+            {
+                "class": self.classes[c],
+                "score": round(float(score), 4),
+                "box": box,
+                "row": int(row),
+                "position": int(position),
+            }
             for c, score, box, row, position in zip(
-                found.classes, found.scores, boxes, self.placement.row, self.placement.position, strict=True
+                found.classes,
+                found.scores,
+                boxes,
+                self.placement.row,
+                self.placement.position,
+                strict=True,
             )
         ]
 
@@ -92,11 +103,15 @@ def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> Counte
     found = detect_tiled(detector, image)
     height, width = image.shape[:2]
     quality = judge(image, detector.spec, found.boxes)
-    return CountedPhoto(path, width, height, found, rows(found.boxes), detector.spec.classes, quality)
+    return CountedPhoto(
+        path, width, height, found, rows(found.boxes), detector.spec.classes, quality
+    )
 
 
 def count(
-    detector: Detector, paths: Iterable[Path | str], on_error: Callable[[Dropped], None] | None = None
+    detector: Detector,
+    paths: Iterable[Path | str],
+    on_error: Callable[[Dropped], None] | None = None,
 ) -> tuple[list[CountedPhoto], list[Dropped]]:
     """Count photos one after the other; one that can't be read does not stop the others.
 
@@ -137,7 +152,9 @@ def summary_rows(photos: Sequence[CountedPhoto]) -> list[tuple[str, int, int]]:
     for photo in photos:
         products.update(photo.counts)
         shown.update(photo.counts.keys())
-    return sorted(((name, n, shown[name]) for name, n in products.items()), key=lambda row: (-row[1], row[0]))
+    return sorted(
+        ((name, n, shown[name]) for name, n in products.items()), key=lambda row: (-row[1], row[0])
+    )
 
 
 def write_csv(path: Path | str, photos: Sequence[CountedPhoto]) -> None:
@@ -151,7 +168,16 @@ def write_csv(path: Path | str, photos: Sequence[CountedPhoto]) -> None:
     writer.writerow(CSV_COLUMNS)
     for photo in photos:
         for item in photo.products():
-            writer.writerow([_inert(photo.path), _inert(item["class"]), item["score"], *item["box"], item["row"], item["position"]])
+            writer.writerow(
+                [
+                    _inert(photo.path),
+                    _inert(item["class"]),
+                    item["score"],
+                    *item["box"],
+                    item["row"],
+                    item["position"],
+                ]
+            )
     images.write_whole(path, text.getvalue())
 
 

@@ -119,7 +119,9 @@ class Share:
     by_width: float
 
 
-def arrange(boxes: np.ndarray, names: Sequence[str], placement: Placement, size: tuple[int, int]) -> Arrangement:
+def arrange(
+    boxes: np.ndarray, names: Sequence[str], placement: Placement, size: tuple[int, int]
+) -> Arrangement:
     """From boxes and their rows to facings, stacks and gaps.
 
     On 1,000 photos of synthetic shelves of 10 to 16 facings (edges off by 3 % of the product, lenses of 56 to 73 degrees) at
@@ -138,13 +140,19 @@ def arrange(boxes: np.ndarray, names: Sequence[str], placement: Placement, size:
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(boxes) == len(names) == len(placement.row):
-        raise ValueError(f"boxes, names and placement must be of one length, got {len(boxes)}, {len(names)} and {len(placement.row)}")
-    to_front = _fit_front(boxes, np.unique(list(names), return_inverse=True)[1], placement.row, size)
+        raise ValueError(
+            f"boxes, names and placement must be of one length, got {len(boxes)}, {len(names)} and {len(placement.row)}"
+        )
+    to_front = _fit_front(
+        boxes, np.unique(list(names), return_inverse=True)[1], placement.row, size
+    )
     middle, half, _ = _outlines(boxes, to_front)
     front = np.column_stack([middle - half, middle + half])
     rests_on = _rests_on(front, placement.row)
     foot, level = _stacks(rests_on)
-    boards = [np.flatnonzero((placement.row == row) & (level == 0)) for row in range(placement.n_rows)]
+    boards = [
+        np.flatnonzero((placement.row == row) & (level == 0)) for row in range(placement.n_rows)
+    ]
     boards = [board[np.argsort(middle[board, 0])] for board in boards]
     gaps = _gaps(front, boards, np.linalg.inv(to_front))
     column, left, right = (np.full(len(boxes), -1, np.int64) for _ in range(3))
@@ -182,8 +190,15 @@ def shares(arrangement: Arrangement) -> list[Share]:
         of_row = []
         for name in sorted(set(names[here])):
             own, facing = here & (names == name), here & board & (names == name)
-            by_count, by_width = facing.sum() / (here & board).sum(), width[facing].sum() / width[here & board].sum()
-            of_row.append(Share(name, row, int(facing.sum()), int(own.sum()), float(by_count), float(by_width)))
+            by_count, by_width = (
+                facing.sum() / (here & board).sum(),
+                width[facing].sum() / width[here & board].sum(),
+            )
+            of_row.append(
+                Share(
+                    name, row, int(facing.sum()), int(own.sum()), float(by_count), float(by_width)
+                )
+            )
         found += sorted(of_row, key=lambda share: -share.facings)
     return found
 
@@ -191,13 +206,28 @@ def shares(arrangement: Arrangement) -> list[Share]:
 def to_json(arrangement: Arrangement) -> dict[str, Any]:
     """Products in the order of the boxes, gaps and shares, as plain lists and numbers; boxes are (x, y, width, height)."""
     a = arrangement
-    columns = {key: getattr(a, key).tolist() for key in ("row", "column", "level", "rests_on", "left", "right")}
+    columns = {
+        key: getattr(a, key).tolist()
+        for key in ("row", "column", "level", "rests_on", "left", "right")
+    }
     products = [
-        {"class": name, "box": xywh(a.boxes[i]), "front_box": xywh(a.front_boxes[i]), **{key: column[i] for key, column in columns.items()}}
+        {
+            "class": name,
+            "box": xywh(a.boxes[i]),
+            "front_box": xywh(a.front_boxes[i]),
+            **{key: column[i] for key, column in columns.items()},
+        }
         for i, name in enumerate(a.names)
     ]
-    gaps = [{**asdict(gap), "box": xywh(gap.box), "front_box": xywh(gap.front_box)} for gap in a.gaps]
-    return {"products": products, "gaps": gaps, "shares": [asdict(s) for s in shares(a)], "to_front": a.to_front.tolist()}
+    gaps = [
+        {**asdict(gap), "box": xywh(gap.box), "front_box": xywh(gap.front_box)} for gap in a.gaps
+    ]
+    return {
+        "products": products,
+        "gaps": gaps,
+        "shares": [asdict(s) for s in shares(a)],
+        "to_front": a.to_front.tolist(),
+    }
 
 
 def xywh(box: Sequence[float] | np.ndarray) -> list[float]:
@@ -209,7 +239,9 @@ def xywh(box: Sequence[float] | np.ndarray) -> list[float]:
 # ---------------------------------------------------------------- front view
 
 
-def _fit_front(boxes: np.ndarray, classes: np.ndarray, row: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _fit_front(
+    boxes: np.ndarray, classes: np.ndarray, row: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
     """The camera before which rows are level and products of one class alike: Levenberg-Marquardt on its three angles."""
     on_board = _rests_on(boxes, row) < 0
     rows, kinds = _groups(np.where(on_board, row, -1)), _groups(classes)
@@ -226,10 +258,14 @@ def _fit_front(boxes: np.ndarray, classes: np.ndarray, row: np.ndarray, size: tu
     angles, damping = np.zeros(3), 1e-3
     odd = oddness(angles)
     for _ in range(MOST_STEPS):
-        slope = np.stack([(oddness(angles + step) - odd) / step.sum() for step in np.eye(3) * 1e-3], axis=1)
+        slope = np.stack(
+            [(oddness(angles + step) - odd) / step.sum() for step in np.eye(3) * 1e-3], axis=1
+        )
         weighted = slope.T / (1 + odd**2 / 4)
         normal = weighted @ slope + np.diag(1 / USUAL_ANGLES**2)
-        change = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -weighted @ odd - angles / USUAL_ANGLES**2)
+        change = np.linalg.solve(
+            normal + damping * np.diag(np.diag(normal)), -weighted @ odd - angles / USUAL_ANGLES**2
+        )
         tried = np.clip(angles + change, -MOST_ANGLES, MOST_ANGLES)
         tried_odd = oddness(tried)
         gain = cost(angles, odd) - cost(tried, tried_odd)
@@ -251,11 +287,15 @@ def _to_front(angles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         @ np.array([[turned, 0, turn], [0, 1, 0], [-turn, 0, turned]])
     )
     focal, x, y = FOCAL_LENGTH * max(size), size[0] / 2, size[1] / 2
-    to_photo = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]]) @ np.column_stack([rotation[:, :2], (0, 0, focal)])
+    to_photo = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]]) @ np.column_stack(
+        [rotation[:, :2], (0, 0, focal)]
+    )
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]]) @ np.linalg.inv(to_photo)
 
 
-def _outlines(boxes: np.ndarray, to_front: np.ndarray, corner: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _outlines(
+    boxes: np.ndarray, to_front: np.ndarray, corner: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The upright products whose outlines, seen through the camera, the boxes enclose.
 
     Returns:
@@ -266,24 +306,36 @@ def _outlines(boxes: np.ndarray, to_front: np.ndarray, corner: float = 0.0) -> t
     point = np.column_stack([boxes[:, :2] + half, np.ones(len(boxes))]) @ to_front.T
     depth, point = point[:, 2, None], point[:, :2] / point[:, 2:]
     # Near the middle of a product the camera is linear.
-    ahead = (to_front[None, :2, :2] - point[:, :, None] * to_front[None, 2:, :2]) / depth[:, :, None]
+    ahead = (to_front[None, :2, :2] - point[:, :, None] * to_front[None, 2:, :2]) / depth[
+        :, :, None
+    ]
     lean = np.abs(np.linalg.inv(ahead))
     lean[:, [0, 1], [1, 0]] = np.hypot(lean[:, [0, 1], [1, 0]], corner)
     upright = half / lean[:, [0, 1], [0, 1]]
-    return point, np.clip(np.linalg.solve(lean, half[:, :, None])[:, :, 0], 0.3 * upright, upright), lean
+    return (
+        point,
+        np.clip(np.linalg.solve(lean, half[:, :, None])[:, :, 0], 0.3 * upright, upright),
+        lean,
+    )
 
 
 def _half(boxes: np.ndarray) -> np.ndarray:
     return np.maximum(boxes[:, 2:] - boxes[:, :2], 1) / 2
 
 
-def _oddness(boxes: np.ndarray, to_front: np.ndarray, rows: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> np.ndarray:
+def _oddness(
+    boxes: np.ndarray, to_front: np.ndarray, rows: Sequence[np.ndarray], kinds: Sequence[np.ndarray]
+) -> np.ndarray:
     """How far feet are from their row's height, and boxes from the size that their class would have there, in units of the scatter."""
     middle, size, lean = _outlines(boxes, to_front, CORNER)
     foot = (middle[:, 1] + size[:, 1]) / (2 * np.median(size[:, 1])) / EDGE_SCATTER
     feet = [foot[own] - np.median(foot[own]) for own in rows]
     # Compared in the photo, where a box's edges scatter alike at every lean.
-    sizes = [np.log(_half(boxes[own]) / (lean[own] @ np.median(size[own], axis=0))).ravel() / SIZE_SCATTER for own in kinds]
+    sizes = [
+        np.log(_half(boxes[own]) / (lean[own] @ np.median(size[own], axis=0))).ravel()
+        / SIZE_SCATTER
+        for own in kinds
+    ]
     return np.concatenate(feet + sizes)
 
 
@@ -302,7 +354,9 @@ def _rests_on(boxes: np.ndarray, row: np.ndarray) -> np.ndarray:
     width, height = right - left, bottom - top
     common = np.minimum(right[:, None], right[None]) - np.maximum(left[:, None], left[None])
     rests = common > SHARED_WIDTH * np.minimum(width[:, None], width[None])
-    rests &= (bottom[None] - bottom[:, None] > RISE_OF_STACKED * height[:, None]) & (row[:, None] == row[None])
+    rests &= (bottom[None] - bottom[:, None] > RISE_OF_STACKED * height[:, None]) & (
+        row[:, None] == row[None]
+    )
     distance = np.where(rests, np.abs(top[None] - bottom[:, None]), np.inf)
     return np.where(rests.any(axis=1), distance.argmin(axis=1) if len(boxes) else 0, -1)
 
@@ -322,7 +376,9 @@ def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray)
     if not places:
         return []
     left, right = (front[[boards[row][after + side] for row, after in places]] for side in (0, 1))
-    hole = (right[:, 0] - left[:, 2]) / np.minimum(left[:, 2] - left[:, 0], right[:, 2] - right[:, 0])
+    hole = (right[:, 0] - left[:, 2]) / np.minimum(
+        left[:, 2] - left[:, 0], right[:, 2] - right[:, 0]
+    )
     # Of the whole shelf, since a row that is half sold out has few usual spaces.
     usual = np.clip(np.median(hole), 0, MOST_SPACING)
     # k products more in a hole have k + 1 spaces between them.
@@ -335,7 +391,9 @@ def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray)
     return gaps
 
 
-def _around(box: tuple[float, float, float, float], homography: np.ndarray) -> tuple[float, float, float, float]:
+def _around(
+    box: tuple[float, float, float, float], homography: np.ndarray
+) -> tuple[float, float, float, float]:
     """The upright xyxy box around the corners of a box that a homography maps."""
     left, top, right, bottom = box
     corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]) @ homography.T

@@ -127,7 +127,9 @@ def merge_photos(
     """
     paths = list(paths)
     if len(paths) > MOST_PHOTOS:
-        raise ShelfcountError(f"at most {MOST_PHOTOS} photos are merged at once, got {len(paths)}. Merge them shelf by shelf.")
+        raise ShelfcountError(
+            f"at most {MOST_PHOTOS} photos are merged at once, got {len(paths)}. Merge them shelf by shelf."
+        )
     counted, views, unread = [], [], []
     for done, path in enumerate(paths, start=1):
         try:
@@ -142,11 +144,18 @@ def merge_photos(
         if progress is not None:
             progress(done, len(paths))
     if not counted:
-        raise ShelfcountError(f"merging needs at least 1 photo that can be read, got {len(paths)} that cannot")
+        raise ShelfcountError(
+            f"merging needs at least 1 photo that can be read, got {len(paths)} that cannot"
+        )
     return merge(counted, views, detector.spec.score_threshold, unread)
 
 
-def merge(photos: Sequence[CountedPhoto], views: Sequence[View], score_threshold: float, unread: Sequence[Dropped] = ()) -> Merged:
+def merge(
+    photos: Sequence[CountedPhoto],
+    views: Sequence[View],
+    score_threshold: float,
+    unread: Sequence[Dropped] = (),
+) -> Merged:
     """Merge photos that are counted and looked at already.
 
     Args:
@@ -176,12 +185,27 @@ def report(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, An
     with why they are not part of the above, and their own counts.
     """
     shelf, *others = merged.shelves
-    apart = [{"photos": [p.path for p in other.photos], "reason": other.reason, "counts": other.counts} for other in others]
-    lost = [{"photos": [dropped.where], "reason": dropped.reason, "counts": {}} for dropped in merged.unread]
-    placed = [{"path": p.path, "homography": h.tolist()} for p, h in zip(shelf.photos, shelf.homographies, strict=True)]
+    apart = [
+        {"photos": [p.path for p in other.photos], "reason": other.reason, "counts": other.counts}
+        for other in others
+    ]
+    lost = [
+        {"photos": [dropped.where], "reason": dropped.reason, "counts": {}}
+        for dropped in merged.unread
+    ]
+    placed = [
+        {"path": p.path, "homography": h.tolist()}
+        for p, h in zip(shelf.photos, shelf.homographies, strict=True)
+    ]
     return {
         **report_counts(merged.photos, bundle_name, bundle_sha256),
-        "merged": {"counts": shelf.counts, "detections": shelf.to_json(), "rows": shelf.rows(), "placed": placed, "unplaced": apart + lost},
+        "merged": {
+            "counts": shelf.counts,
+            "detections": shelf.to_json(),
+            "rows": shelf.rows(),
+            "placed": placed,
+            "unplaced": apart + lost,
+        },
     }
 
 
@@ -212,25 +236,49 @@ class _Seen:
     front: np.ndarray
 
 
-def _see(group: Sequence[int], photos: Sequence[CountedPhoto], views: Sequence[View], registration: Registration) -> _Seen:
+def _see(
+    group: Sequence[int],
+    photos: Sequence[CountedPhoto],
+    views: Sequence[View],
+    registration: Registration,
+) -> _Seen:
     """Photos of `group`, from here on numbered 0, 1 and so on."""
     looks = [views[photo] for photo in group]
     cuts = []
     for view in looks:
         frame = np.concatenate([-view.half, view.half])
-        cuts.append((np.abs(view.boxes - frame) < CUT_SHARE * np.tile(view.boxes[:, 2:] - view.boxes[:, :2], 2)).any(axis=1))
+        cuts.append(
+            (
+                np.abs(view.boxes - frame)
+                < CUT_SHARE * np.tile(view.boxes[:, 2:] - view.boxes[:, :2], 2)
+            ).any(axis=1)
+        )
     lengths = [len(view.boxes) for view in looks]
     steps = {(photo, photo): np.eye(3) for photo in group} | dict(registration.steps)
     steps |= {(b, a): np.linalg.inv(step) for (a, b), step in registration.steps.items()}
     nowhere = np.full((3, 3), np.nan)
     return _Seen(
-        Detections.concat([photos[photo].detections.replace(boxes=view.boxes) for photo, view in zip(group, looks, strict=True)]),
+        Detections.concat(
+            [
+                photos[photo].detections.replace(boxes=view.boxes)
+                for photo, view in zip(group, looks, strict=True)
+            ]
+        ),
         np.repeat(np.arange(len(group)), lengths),
         np.concatenate([np.arange(length) for length in lengths]),
         np.concatenate(cuts),
         tuple(looks),
-        np.array([np.concatenate([map_boxes(views[a].boxes, steps.get((a, b), nowhere)) for a in group]) for b in group]),
-        np.concatenate([map_boxes(views[photo].boxes, registration.fronts[photo]) for photo in group]),
+        np.array(
+            [
+                np.concatenate(
+                    [map_boxes(views[a].boxes, steps.get((a, b), nowhere)) for a in group]
+                )
+                for b in group
+            ]
+        ),
+        np.concatenate(
+            [map_boxes(views[photo].boxes, registration.fronts[photo]) for photo in group]
+        ),
     )
 
 
@@ -250,7 +298,9 @@ def _merge_shelf(
     kept = np.flatnonzero(_believed(seen, members, best, score_threshold))
     kept = kept[np.argsort(-seen.found.scores[best[kept]], kind="stable")]
     best = best[kept]
-    boxes = np.array([_front_box(seen, members[i], b) for i, b in zip(kept, best, strict=True)]).reshape(-1, 4)
+    boxes = np.array(
+        [_front_box(seen, members[i], b) for i, b in zip(kept, best, strict=True)]
+    ).reshape(-1, 4)
     return MergedShelf(
         tuple(photos[i] for i in group),
         seen.views,
@@ -289,7 +339,10 @@ def _same(seen: _Seen, a: int, b: int) -> Iterator[tuple[float, int, int]]:
     # The part of each that the other photo shows too: of a's in units of b, and of b's in units of a.
     whole_a, whole_b = seen.onto[b, in_a], seen.onto[a, in_b]
     part_a, part_b = _within(whole_a, seen.views[b]), _within(whole_b, seen.views[a])
-    enough = [box_math.area(part) > LEAST_PART * box_math.area(whole) for part, whole in ((part_a, whole_a), (part_b, whole_b))]
+    enough = [
+        box_math.area(part) > LEAST_PART * box_math.area(whole)
+        for part, whole in ((part_a, whole_a), (part_b, whole_b))
+    ]
     overlap = box_math.iou(part_a, _same_part(part_b, whole_b, seen.found.boxes[in_b]))
     alike = seen.found.classes[in_a][:, None] == seen.found.classes[in_b][None]
     # What one class needs less than two, it has ahead of them.
@@ -301,12 +354,16 @@ def _same(seen: _Seen, a: int, b: int) -> Iterator[tuple[float, int, int]]:
 def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """The part of each box that is to the box as `parts` are to `wholes`: (n, 4) each."""
     size = np.tile(np.maximum(wholes[:, 2:] - wholes[:, :2], 1e-9), 2)
-    return np.tile(boxes[:, :2], 2) + (parts - np.tile(wholes[:, :2], 2)) / size * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    return np.tile(boxes[:, :2], 2) + (parts - np.tile(wholes[:, :2], 2)) / size * np.tile(
+        boxes[:, 2:] - boxes[:, :2], 2
+    )
 
 
 def _shares_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(n,) share of each piece that lies inside its box; 0 where the piece can't be."""
-    common = np.concatenate([np.maximum(pieces[:, :2], boxes[:, :2]), np.minimum(pieces[:, 2:], boxes[:, 2:])], axis=1)
+    common = np.concatenate(
+        [np.maximum(pieces[:, :2], boxes[:, :2]), np.minimum(pieces[:, 2:], boxes[:, 2:])], axis=1
+    )
     return np.nan_to_num(box_math.area(common) / np.maximum(box_math.area(pieces), 1e-9))
 
 
@@ -324,7 +381,9 @@ def _best(seen: _Seen, members: np.ndarray, elected: int) -> int:
     """The detection that sees a product best: whole, then of its class, then with the best score; of pieces the largest."""
     if seen.cut[members].all():
         return int(members[box_math.area(seen.front[members]).argmax()])
-    order = np.lexsort((seen.found.scores[members], seen.found.classes[members] == elected, ~seen.cut[members]))
+    order = np.lexsort(
+        (seen.found.scores[members], seen.found.classes[members] == elected, ~seen.cut[members])
+    )
     return int(members[order[-1]])
 
 
@@ -332,10 +391,14 @@ def _front_box(seen: _Seen, members: np.ndarray, best: int) -> np.ndarray:
     """(4,) xyxy on the front; around all pieces of a product that no photo shows whole."""
     if not seen.cut[best]:
         return seen.front[best]
-    return np.concatenate([seen.front[members, :2].min(axis=0), seen.front[members, 2:].max(axis=0)])
+    return np.concatenate(
+        [seen.front[members, :2].min(axis=0), seen.front[members, 2:].max(axis=0)]
+    )
 
 
-def _believed(seen: _Seen, members: Sequence[np.ndarray], best: np.ndarray, score_threshold: float) -> np.ndarray:
+def _believed(
+    seen: _Seen, members: Sequence[np.ndarray], best: np.ndarray, score_threshold: float
+) -> np.ndarray:
     """(n,) bool: the photos that show a product's place whole give it, on average, at least the threshold.
 
     Without it every further photo would add its false alarms to the count, while what it misses is found by others.
@@ -351,9 +414,15 @@ def _believed(seen: _Seen, members: Sequence[np.ndarray], best: np.ndarray, scor
     return np.where(showing, score, 0).sum(axis=1) >= (score_threshold - 1e-6) * showing.sum(axis=1)
 
 
-def _reason(photos: Sequence[CountedPhoto], registration: Registration, members: Sequence[int]) -> str:
+def _reason(
+    photos: Sequence[CountedPhoto], registration: Registration, members: Sequence[int]
+) -> str:
     """Why these photos are not on the first shelf."""
-    links = [link for i in members if (link := registration.best_link(i, registration.groups[0])) is not None]
+    links = [
+        link
+        for i in members
+        if (link := registration.best_link(i, registration.groups[0])) is not None
+    ]
     if not links:
         return "too few points were found to compare it with the others. Take it again, sharp and with more overlap."
     link = max(links, key=lambda link: link.score)

@@ -43,16 +43,31 @@ class Frame:
 
 def frame(shelf: MergedShelf) -> Frame:
     """The shelf from the front, as far as products stand on it; all that the photos show if none do."""
-    shown = np.concatenate([map_points(_corners(view), h) for view, h in zip(shelf.views, shelf.homographies, strict=True)])
+    shown = np.concatenate(
+        [
+            map_points(_corners(view), h)
+            for view, h in zip(shelf.views, shelf.homographies, strict=True)
+        ]
+    )
     low, high = shown.min(axis=0), shown.max(axis=0)
     if len(shelf.products):
         boxes = shelf.products.boxes
-        low, high = np.maximum(low, boxes[:, :2].min(axis=0) - MARGIN), np.minimum(high, boxes[:, 2:].max(axis=0) + MARGIN)
+        low, high = (
+            np.maximum(low, boxes[:, :2].min(axis=0) - MARGIN),
+            np.minimum(high, boxes[:, 2:].max(axis=0) + MARGIN),
+        )
     size = high - low
     scale = min(1.0, np.sqrt(MOST_PIXELS / size.prod()))
     onto = np.array([[scale, 0, -scale * low[0]], [0, scale, -scale * low[1]], [0, 0, 1]])
     width, height = ((size * scale).astype(int) + 1).tolist()
-    return Frame(width, height, onto, shelf.products.replace(boxes=box_math.clip(map_boxes(shelf.products.boxes, onto), width, height)))
+    return Frame(
+        width,
+        height,
+        onto,
+        shelf.products.replace(
+            boxes=box_math.clip(map_boxes(shelf.products.boxes, onto), width, height)
+        ),
+    )
 
 
 def arranged(shelf: MergedShelf) -> Arrangement:
@@ -73,7 +88,13 @@ def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
     picture = np.full((height, width, 3), 255, np.uint8)
     depth = np.zeros((height, width), np.float32)
     for view, homography, gain in zip(shelf.views, shelf.homographies, _gains(shelf), strict=True):
-        _paint(picture, depth, cv2.multiply(view.picture, np.append(gain, 1.0)), view, framed.onto @ homography)
+        _paint(
+            picture,
+            depth,
+            cv2.multiply(view.picture, np.append(gain, 1.0)),
+            view,
+            framed.onto @ homography,
+        )
     return picture, framed.products
 
 
@@ -110,7 +131,9 @@ def _colours(view: View, places: np.ndarray) -> np.ndarray:
     return coarse[row, column].astype(np.float64) + 1
 
 
-def _paint(picture: np.ndarray, depth: np.ndarray, photo: np.ndarray, view: View, homography: np.ndarray) -> None:
+def _paint(
+    picture: np.ndarray, depth: np.ndarray, photo: np.ndarray, view: View, homography: np.ndarray
+) -> None:
     """Lay a photo over the picture where it is further from its border than what lies there, `depth`, from its own.
 
     Args:
@@ -122,18 +145,30 @@ def _paint(picture: np.ndarray, depth: np.ndarray, photo: np.ndarray, view: View
     """
     height, width = photo.shape[:2]
     corners = map_points(_corners(view), homography)
-    (left, top), (right, bottom) = corners.min(axis=0).clip(0).astype(int), corners.max(axis=0).clip(0).astype(int) + 1
+    (left, top), (right, bottom) = (
+        corners.min(axis=0).clip(0).astype(int),
+        corners.max(axis=0).clip(0).astype(int) + 1,
+    )
     window = (slice(top, bottom), slice(left, right))
     size = depth[window].shape[::-1]
     if min(size) == 0:
         return
     # OpenCV has pixel i centred at i, homographies have it cover [i, i + 1).
-    shrink = np.diag([view.width / width, view.height / height, 1]) @ np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    shrink = np.diag([view.width / width, view.height / height, 1]) @ np.array(
+        [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
+    )
     warp = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]]) @ homography @ shrink
-    inside = np.minimum.outer(1 - np.abs(np.linspace(-1, 1, height)), 1 - np.abs(np.linspace(-1, 1, width))).astype(np.float32) + 1e-3
+    inside = (
+        np.minimum.outer(
+            1 - np.abs(np.linspace(-1, 1, height)), 1 - np.abs(np.linspace(-1, 1, width))
+        ).astype(np.float32)
+        + 1e-3
+    )
     own = cv2.warpPerspective(inside, warp, size)
     laid = cv2.warpPerspective(photo, warp, size, borderMode=cv2.BORDER_REPLICATE)
-    share = np.where(depth[window] > 0, np.clip((own - depth[window]) / SEAM + 0.5, 0, 1), own > 0)[..., None]
+    share = np.where(depth[window] > 0, np.clip((own - depth[window]) / SEAM + 0.5, 0, 1), own > 0)[
+        ..., None
+    ]
     picture[window] = (laid * share + picture[window] * (1 - share)).astype(np.uint8)
     np.maximum(depth[window], own, out=depth[window])
 

@@ -82,7 +82,9 @@ class View:
     @property
     def half(self) -> np.ndarray:
         """(2,) half the photo's width and height in units."""
-        return np.array([self.width, self.height]) * (SIDE_UNITS / 2 / np.sqrt(self.width * self.height))
+        return np.array([self.width, self.height]) * (
+            SIDE_UNITS / 2 / np.sqrt(self.width * self.height)
+        )
 
     @property
     def to_units(self) -> np.ndarray:
@@ -151,13 +153,21 @@ def look(image: np.ndarray, detections: Detections) -> View:
     size = max(round(width * shrink), 1), max(round(height * shrink), 1)
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    keypoints, descriptors = cv2.SIFT_create(nfeatures=POINTS, contrastThreshold=LEAST_CONTRAST).detectAndCompute(grey, None)  # type: ignore[attr-defined]
+    keypoints, descriptors = cv2.SIFT_create(
+        nfeatures=POINTS, contrastThreshold=LEAST_CONTRAST
+    ).detectAndCompute(grey, None)  # type: ignore[attr-defined]
     # OpenCV has pixel i centred at i, boxes have it cover [i, i + 1).
-    places = (np.array([k.pt for k in keypoints], np.float64).reshape(-1, 2) + 0.5) * np.array([width, height]) / size
+    places = (
+        (np.array([k.pt for k in keypoints], np.float64).reshape(-1, 2) + 0.5)
+        * np.array([width, height])
+        / size
+    )
     # Arandjelovic and Zisserman 2012, "RootSIFT": compared by the roots of their shares, gradients match better.
     shares = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
     roots = np.sqrt(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
-    empty = View(width, height, np.zeros((0, 2)), roots, np.zeros((0, 4)), detections.classes, picture)
+    empty = View(
+        width, height, np.zeros((0, 2)), roots, np.zeros((0, 4)), detections.classes, picture
+    )
     boxes = map_boxes(detections.boxes, empty.to_units)
     return replace(empty, points=map_points(places, empty.to_units), boxes=boxes)
 
@@ -168,7 +178,9 @@ def map_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
     In front is the side that the origin lies on: in units, a photo's middle.
     """
     mapped = (points @ homography[:, :2].T + homography[:, 2]) * np.sign(homography[2, 2])
-    return np.divide(mapped[:, :2], mapped[:, 2:], out=np.full((len(points), 2), np.nan), where=mapped[:, 2:] > 0)
+    return np.divide(
+        mapped[:, :2], mapped[:, 2:], out=np.full((len(points), 2), np.nan), where=mapped[:, 2:] > 0
+    )
 
 
 def map_boxes(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
@@ -177,7 +189,9 @@ def map_boxes(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
     A mapped box reaches as far as the middles of its edges do. A product has nothing in the corners of its box, and
     around those a box would grow with every degree of tilt.
     """
-    left, top, right, bottom = map_points(_edges(boxes), homography).reshape(-1, 4, 2).transpose(1, 2, 0)
+    left, top, right, bottom = (
+        map_points(_edges(boxes), homography).reshape(-1, 4, 2).transpose(1, 2, 0)
+    )
     return np.stack([left[0], top[1], right[0], bottom[1]], axis=1)
 
 
@@ -223,18 +237,27 @@ def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
         return []
 
     def judged(homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS) -> list[Link]:
-        possible = (judge(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b))
+        possible = (
+            judge(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b)
+        )
         return sorted(possible, key=lambda link: -link.score)
 
     bases = _proposals(a, b, near)
     links = judged(_refine(h, a, b, near) for h in bases[:1])
     if links and links[0].score > SURE_SCORE:
         return links
-    rough = judged((h for base in bases for h in (base, *_shifted(base, a, b))), SEARCH_UNITS[0])[:REFINED]
-    links = judged([link.homography for link in links] + [_refine(link.homography, a, b, near) for link in rough])
+    rough = judged((h for base in bases for h in (base, *_shifted(base, a, b))), SEARCH_UNITS[0])[
+        :REFINED
+    ]
+    links = judged(
+        [link.homography for link in links]
+        + [_refine(link.homography, a, b, near) for link in rough]
+    )
     # A fit that is some facings off is often better one facing on, and so to the right one step by step.
     for _ in range(CLIMBS if links and links[0].score > HOPELESS_SCORE else 0):
-        moved = judged(_refine(h, a, b, near) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS))
+        moved = judged(
+            _refine(h, a, b, near) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS)
+        )
         if not moved or moved[0].score <= links[0].score:
             break
         links.insert(0, moved[0])
@@ -251,7 +274,10 @@ def _proposals(a: View, b: View, near: Near) -> list[np.ndarray]:
             found.append(homography)
             left = left[~inliers]
     if len(a.boxes) and len(b.boxes):
-        zoom = np.sqrt(max(np.median(box_math.area(b.boxes)), 1.0) / max(np.median(box_math.area(a.boxes)), 1.0))
+        zoom = np.sqrt(
+            max(np.median(box_math.area(b.boxes)), 1.0)
+            / max(np.median(box_math.area(a.boxes)), 1.0)
+        )
         found.append(np.diag([zoom, zoom, 1.0]))
     return found
 
@@ -267,7 +293,9 @@ def _shifted(base: np.ndarray, a: View, b: View, facings: float = np.inf) -> Ite
     near = (np.abs(move) < facings * facing).all(axis=1)
     i, j, move = i[near], j[near], move[near]
     # Many products of one class agree under many moves, so a pair of them says little.
-    weight = 1 / np.sqrt(np.bincount(a.classes)[a.classes[i]] * np.bincount(b.classes)[b.classes[j]])
+    weight = 1 / np.sqrt(
+        np.bincount(a.classes)[a.classes[i]] * np.bincount(b.classes)[b.classes[j]]
+    )
     at = np.unique(np.floor(move / (facing / 2)), axis=0, return_inverse=True)[1].ravel()
     for best in np.argsort(-np.bincount(at, weight), kind="stable")[:SHIFTS]:
         x, y = np.median(move[at == best], axis=0)
@@ -279,7 +307,9 @@ def _fit(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     nothing = np.zeros(len(p), bool)
     if len(p) < FEWEST_POINTS:
         return None, nothing
-    found, inliers = cv2.findHomography(p, q, cv2.USAC_MAGSAC, INLIER_UNITS, maxIters=2000, confidence=0.999)
+    found, inliers = cv2.findHomography(
+        p, q, cv2.USAC_MAGSAC, INLIER_UNITS, maxIters=2000, confidence=0.999
+    )
     if found is None or not np.isfinite(found).all():
         return None, nothing
     return found, inliers.ravel().astype(bool)
@@ -301,13 +331,17 @@ def _refit(homography: np.ndarray, p: np.ndarray, q: np.ndarray, a: View, b: Vie
     return homography if found is None or not is_view_change(found, a, b) else found
 
 
-def supporting(homography: np.ndarray, a: View, b: View, near: Near, reach: float) -> tuple[np.ndarray, np.ndarray]:
+def supporting(
+    homography: np.ndarray, a: View, b: View, near: Near, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of points of a and of their look-alikes in b within `reach` units of where they go, each once."""
     i, j, _ = _supporting(map_points(a.points, homography), b, near, reach)
     return i, j
 
 
-def _supporting(mapped: np.ndarray, b: View, near: Near, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _supporting(
+    mapped: np.ndarray, b: View, near: Near, reach: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`supporting` for points already taken to b, and (k,) bool whether they lie in it."""
     seen = (np.abs(mapped) < b.half).all(axis=1)
     close = (((mapped[None] - b.points[near.index]) ** 2).sum(axis=2) < reach**2) & seen
@@ -316,7 +350,14 @@ def _supporting(mapped: np.ndarray, b: View, near: Near, reach: float) -> tuple[
     return i[first], j, seen
 
 
-def judge(pair: tuple[int, int], a: View, b: View, near: Near, homography: np.ndarray, reach: float = SUPPORT_UNITS) -> Link:
+def judge(
+    pair: tuple[int, int],
+    a: View,
+    b: View,
+    near: Near,
+    homography: np.ndarray,
+    reach: float = SUPPORT_UNITS,
+) -> Link:
     """How well photo a fits on photo b where a homography takes it, with look-alikes within `reach` units."""
     mapped = map_points(a.points, homography)
     i, _, seen = _supporting(mapped, b, near, reach)
@@ -326,7 +367,14 @@ def judge(pair: tuple[int, int], a: View, b: View, near: Near, homography: np.nd
     fitting = np.bincount(square[i].astype(np.int64), minlength=len(there))
     rich = there >= SQUARE_POINTS
     covered = rich & (fitting >= np.maximum(2, SQUARE_SHARE * there))
-    return Link(*pair, homography, len(i), int(covered.sum()), int(rich.sum()), *_agreement(homography, a, b))
+    return Link(
+        *pair,
+        homography,
+        len(i),
+        int(covered.sum()),
+        int(rich.sum()),
+        *_agreement(homography, a, b),
+    )
 
 
 def _agreement(homography: np.ndarray, a: View, b: View) -> tuple[int, int]:
@@ -344,7 +392,9 @@ def _mutual(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     overlap = box_math.iou(a, b)
     j = overlap.argmax(axis=1)
-    i = np.flatnonzero((overlap.max(axis=1) > SAME_PLACE_IOU) & (overlap.argmax(axis=0)[j] == np.arange(len(a))))
+    i = np.flatnonzero(
+        (overlap.max(axis=1) > SAME_PLACE_IOU) & (overlap.argmax(axis=0)[j] == np.arange(len(a)))
+    )
     return i, j[i]
 
 

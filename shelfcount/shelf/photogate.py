@@ -117,7 +117,13 @@ class Quality:
 
     def to_json(self) -> dict[str, Any]:
         """``quality`` of a photo in the JSON of `count`."""
-        checks = {c.name: {"value": None if c.value is None else round(c.value, 4), "limit": round(c.limit, 4)} for c in self.checks}
+        checks = {
+            c.name: {
+                "value": None if c.value is None else round(c.value, 4),
+                "limit": round(c.limit, 4),
+            }
+            for c in self.checks
+        }
         return {"fit": self.fit, "advice": list(self.advice), "checks": checks}
 
 
@@ -147,13 +153,28 @@ def judge(image: np.ndarray, spec: ModelSpec, boxes: np.ndarray | None = None) -
     copy = small_copy(image)
     tilt, yaw, pitch = view(copy)
     blur, motion, angle = sharpness(image, spec)
-    size, pixels = (None, None) if boxes is None else product_sizes(boxes, spec, image.shape[1], image.shape[0])
+    size, pixels = (
+        (None, None)
+        if boxes is None
+        else product_sizes(boxes, spec, image.shape[1], image.shape[0])
+    )
     dark, bright, glare = light(copy)
     values = {"dark": dark, "bright": bright, "glare": glare, "blur": blur, "motion": motion}
-    values |= {"tilt": tilt, "yaw": yaw, "pitch": pitch, "product_size": size, "product_pixels": pixels}
-    limits = {name: limit * spec.product_px[1] if name.startswith("product") else limit for name, limit in LIMITS.items()}
+    values |= {
+        "tilt": tilt,
+        "yaw": yaw,
+        "pitch": pitch,
+        "product_size": size,
+        "product_pixels": pixels,
+    }
+    limits = {
+        name: limit * spec.product_px[1] if name.startswith("product") else limit
+        for name, limit in LIMITS.items()
+    }
     checks = (Check(name, values[name], limits[name]) for name in LIMITS)
-    return Quality(tuple(c if c.fit else Check(c.name, c.value, c.limit, _advice(c, angle)) for c in checks))
+    return Quality(
+        tuple(c if c.fit else Check(c.name, c.value, c.limit, _advice(c, angle)) for c in checks)
+    )
 
 
 def _advice(check: Check, angle: float) -> str:
@@ -196,7 +217,11 @@ def small_copy(image: np.ndarray) -> np.ndarray:
         return image
     height, width = (side - side % step or 1 for side in image.shape[:2])
     down, right = (min(step // 2, side - 1) for side in image.shape[:2])
-    four = [image[top : height + top : step, left : width + left : step].astype(np.uint16) for top in (0, down) for left in (0, right)]
+    four = [
+        image[top : height + top : step, left : width + left : step].astype(np.uint16)
+        for top in (0, down)
+        for left in (0, right)
+    ]
     return np.asarray((np.sum(four, axis=0, dtype=np.uint16) + 2) >> 2, np.uint8)
 
 
@@ -219,7 +244,11 @@ def _blocks(levels: np.ndarray) -> np.ndarray:
     """(rows, columns, pixels) int64 blocks of (h, w); what is left over at the right and below is left out."""
     rows, columns = (side // GLARE_BLOCK for side in levels.shape)
     cut = levels[: rows * GLARE_BLOCK, : columns * GLARE_BLOCK].astype(np.int64)
-    return cut.reshape(rows, GLARE_BLOCK, columns, GLARE_BLOCK).transpose(0, 2, 1, 3).reshape(rows, columns, GLARE_BLOCK**2)
+    return (
+        cut.reshape(rows, GLARE_BLOCK, columns, GLARE_BLOCK)
+        .transpose(0, 2, 1, 3)
+        .reshape(rows, columns, GLARE_BLOCK**2)
+    )
 
 
 # ---------------------------------------------------------------- sharpness
@@ -252,7 +281,11 @@ def sharpness(image: np.ndarray, spec: ModelSpec) -> tuple[float | None, float |
     spread = np.hypot(tensor[0, 0] - tensor[1, 1], 2 * tensor[0, 1])
     weakest = np.sqrt(max(tensor.trace() - spread, 0.0) / (tensor.trace() + spread))
     strong = np.degrees(np.arctan2(2 * tensor[0, 1], tensor[0, 0] - tensor[1, 1])) / 2
-    return float(blur.mean()), float(max(blur.max() - USUAL_BLUR, 0.0) * (1 - weakest)), float(strong - 90 if strong > 0 else strong + 90)
+    return (
+        float(blur.mean()),
+        float(max(blur.max() - USUAL_BLUR, 0.0) * (1 - weakest)),
+        float(strong - 90 if strong > 0 else strong + 90),
+    )
 
 
 def _windows(image: np.ndarray, spec: ModelSpec) -> Iterator[np.ndarray]:
@@ -261,17 +294,23 @@ def _windows(image: np.ndarray, spec: ModelSpec) -> Iterator[np.ndarray]:
     across, down = (max(1.0, shrink) for shrink in _shrink(spec, width, height))
     sides = min(width, int(WINDOW_SIDE * across + 0.5)), min(height, int(WINDOW_SIDE * down + 0.5))
     places = [
-        [int((i + 1) * (whole - side) / (WINDOWS + 1)) for i in range(WINDOWS)] for whole, side in zip((width, height), sides, strict=True)
+        [int((i + 1) * (whole - side) / (WINDOWS + 1)) for i in range(WINDOWS)]
+        for whole, side in zip((width, height), sides, strict=True)
     ]
     for top in places[1]:
         for left in places[0]:
             cut = np.ascontiguousarray(image[top : top + sides[1], left : left + sides[0]])
-            yield cv2.cvtColor(images.stretch(cut, min(sides[1], WINDOW_SIDE), min(sides[0], WINDOW_SIDE)), cv2.COLOR_RGB2GRAY)
+            yield cv2.cvtColor(
+                images.stretch(cut, min(sides[1], WINDOW_SIDE), min(sides[0], WINDOW_SIDE)),
+                cv2.COLOR_RGB2GRAY,
+            )
 
 
 def _shrink(spec: ModelSpec, width: int, height: int) -> tuple[float, float]:
     """Pixels of the photo for one of the network's input, across and down, in the finest tiles."""
-    _, _, tile_width, tile_height = next(images.tiles(width, height, tiles_per_side(spec, width, height)))
+    _, _, tile_width, tile_height = next(
+        images.tiles(width, height, tiles_per_side(spec, width, height))
+    )
     return tile_width / spec.width, tile_height / spec.height
 
 
@@ -301,7 +340,9 @@ def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
     outside the photo, and so do the upright ones; each point gives two angles of the camera.
     """
     grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
-    across, down = (cv2.Sobel(grey, cv2.CV_32F, *step, ksize=5).astype(np.int64) for step in ((1, 0), (0, 1)))
+    across, down = (
+        cv2.Sobel(grey, cv2.CV_32F, *step, ksize=5).astype(np.int64) for step in ((1, 0), (0, 1))
+    )
     focal, (height, width) = FOCAL_LENGTH * max(grey.shape), grey.shape
     level = _lines(across, down, width, height, focal)
     # Turned about the diagonal, what is upright is level.
@@ -311,7 +352,9 @@ def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
     return tilt, None if turn is None else -turn, nod
 
 
-def _lines(across: np.ndarray, down: np.ndarray, width: int, height: int, focal: float) -> tuple[np.ndarray, np.ndarray] | None:
+def _lines(
+    across: np.ndarray, down: np.ndarray, width: int, height: int, focal: float
+) -> tuple[np.ndarray, np.ndarray] | None:
     """The strongest nearly level edge of each cell: (n, 2) places in focal lengths from the middle, (n, 2) unit gradients."""
     # The kernel is 5 wide, so that the outermost two pixels saw what lies beyond.
     step_x, step_y = (width - 4) // CELLS, (height - 4) // CELLS
@@ -320,7 +363,11 @@ def _lines(across: np.ndarray, down: np.ndarray, width: int, height: int, focal:
     inner = slice(2, 2 + CELLS * step_y), slice(2, 2 + CELLS * step_x)
     gx, gy = across[inner], down[inner]
     strength = np.where(10 * np.abs(gx) <= 7 * np.abs(gy), gx**2 + gy**2, 0)
-    cells = strength.reshape(CELLS, step_y, CELLS, step_x).transpose(0, 2, 1, 3).reshape(CELLS, CELLS, -1)
+    cells = (
+        strength.reshape(CELLS, step_y, CELLS, step_x)
+        .transpose(0, 2, 1, 3)
+        .reshape(CELLS, CELLS, -1)
+    )
     found = cells.argmax(axis=2)
     row, column = np.nonzero(cells.max(axis=2) >= LEAST_EDGE**2)
     if len(row) < FEWEST_EDGES:
@@ -331,9 +378,14 @@ def _lines(across: np.ndarray, down: np.ndarray, width: int, height: int, focal:
     return (np.stack([x, y], axis=1) + 2.5 - [width / 2, height / 2]) / focal, gradient
 
 
-def _meeting_point(places: np.ndarray, gradients: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+def _meeting_point(
+    places: np.ndarray, gradients: np.ndarray
+) -> tuple[float, float] | tuple[None, None]:
     """Tilt and turn in degrees of the direction that most lines share: a search from coarse to fine."""
-    tilts, turns = np.arange(-MOST_TILT, MOST_TILT + 1, TILT_STEP), np.arange(-MOST_TURN, MOST_TURN + 1, TURN_STEP)
+    tilts, turns = (
+        np.arange(-MOST_TILT, MOST_TILT + 1, TILT_STEP),
+        np.arange(-MOST_TURN, MOST_TURN + 1, TURN_STEP),
+    )
     tilt_step, turn_step, within = TILT_STEP, TURN_STEP, AGREEMENT
     for _ in range(SEARCHES):
         candidates = np.stack(np.meshgrid(tilts, turns, indexing="ij"), axis=2).reshape(-1, 2)
@@ -346,10 +398,15 @@ def _meeting_point(places: np.ndarray, gradients: np.ndarray) -> tuple[float, fl
     return (tilt, turn) if agreeing[best] >= LEAST_AGREEING else (None, None)
 
 
-def _agreeing(places: np.ndarray, gradients: np.ndarray, angles: np.ndarray, within: float) -> np.ndarray:
+def _agreeing(
+    places: np.ndarray, gradients: np.ndarray, angles: np.ndarray, within: float
+) -> np.ndarray:
     """(k,) share of the lines that run to the meeting point of each view, (k, 2) tilt and turn in radians, weighted by nearness."""
     (tilt, turn), (x, y), (gx, gy) = angles.T[:, :, None], places.T, gradients.T
-    right, down = np.cos(turn) * np.cos(tilt) - np.sin(turn) * x, np.cos(turn) * np.sin(tilt) - np.sin(turn) * y
+    right, down = (
+        np.cos(turn) * np.cos(tilt) - np.sin(turn) * x,
+        np.cos(turn) * np.sin(tilt) - np.sin(turn) * y,
+    )
     off = np.abs(right * gx + down * gy) / np.sqrt(right**2 + down**2)
     return np.asarray(np.maximum(1 - off / within, 0).mean(axis=1))
 
@@ -357,7 +414,9 @@ def _agreeing(places: np.ndarray, gradients: np.ndarray, angles: np.ndarray, wit
 # ---------------------------------------------------------------- products
 
 
-def product_sizes(boxes: np.ndarray, spec: ModelSpec, width: int, height: int) -> tuple[float, float] | tuple[None, None]:
+def product_sizes(
+    boxes: np.ndarray, spec: ModelSpec, width: int, height: int
+) -> tuple[float, float] | tuple[None, None]:
     """``product_size`` and ``product_pixels``, see `judge`, from (n, 4) xyxy boxes on a photo of this size; None for no boxes."""
     if not len(boxes):
         return None, None

@@ -37,7 +37,9 @@ def learn(arrangement: Arrangement, name: str = "") -> Plan:
         ShelfcountError: If nothing stands on it.
     """
     if not arrangement.n_rows:
-        raise ShelfcountError("a plan is learnt from a photo with products, got one on which none were found. Choose another photo.")
+        raise ShelfcountError(
+            "a plan is learnt from a photo with products, got one on which none were found. Choose another photo."
+        )
     names = arrangement.names
     rows = []
     for row in range(arrangement.n_rows):
@@ -131,8 +133,22 @@ class Verdict:
         for deviation in self.deviations:
             entry = {key: value for key, value in vars(deviation).items() if key != "name"}
             boxes = {key: [xywh(box) for box in entry.pop(key)] for key in ("boxes", "places")}
-            deviations.append({"kind": entry.pop("kind"), "class": deviation.name, **entry, **boxes, "message": str(deviation)})
-        return {"plan": self.plan, "score": round(self.score, 4), "right": len(self.right), "rows": self.rows, "deviations": deviations}
+            deviations.append(
+                {
+                    "kind": entry.pop("kind"),
+                    "class": deviation.name,
+                    **entry,
+                    **boxes,
+                    "message": str(deviation),
+                }
+            )
+        return {
+            "plan": self.plan,
+            "score": round(self.score, 4),
+            "right": len(self.right),
+            "rows": self.rows,
+            "deviations": deviations,
+        }
 
 
 def judge(plan: Plan, arrangement: Arrangement) -> Verdict:
@@ -173,31 +189,62 @@ class _Reading:
         own = [k for k, step in enumerate(self.steps) if step.run == run]
         more = [k for k, longer in self.beside.items() if longer == run]
         right = sum(self.steps[k].right for k in own)
-        blank = Deviation("missing", product.name, 0, run[0], self.steps[own[0]].shelf_row, product.facings, right + len(more))
+        blank = Deviation(
+            "missing",
+            product.name,
+            0,
+            run[0],
+            self.steps[own[0]].shelf_row,
+            product.facings,
+            right + len(more),
+        )
 
         lacking = [k for k in own if self.steps[k].lacking]
-        for row, places in _grouped([k for k in lacking if k in self.moved], lambda k: self.steps[self.moved[k]].shelf_row):
-            yield replace(blank, kind="misplaced", shelf_row=row, **self._marks([self.moved[k] for k in places], places))
+        for row, places in _grouped(
+            [k for k in lacking if k in self.moved], lambda k: self.steps[self.moved[k]].shelf_row
+        ):
+            yield replace(
+                blank,
+                kind="misplaced",
+                shelf_row=row,
+                **self._marks([self.moved[k] for k in places], places),
+            )
         replaced = [k for k in lacking if self._is_replaced(k)]
         for found, places in _grouped(replaced, lambda k: self.steps[k].found):
             yield replace(blank, kind="wrong_product", instead=found, **self._marks(places, []))
         if lost := [k for k in lacking if k not in self.moved and k not in replaced]:
-            yield replace(blank, kind="wrong_facings" if right else "missing", **self._marks([], lost))
+            yield replace(
+                blank, kind="wrong_facings" if right else "missing", **self._marks([], lost)
+            )
         if more:
             yield replace(blank, kind="wrong_facings", **self._marks(more, []))
 
     def extras(self) -> Iterator[Deviation]:
         """Products that are planned nowhere; neighbours of one class together."""
         explained = {*self.beside, *self.moved.values()}
-        left = [k for k, step in enumerate(self.steps) if step.surplus and k not in explained and not self._is_replaced(k)]
+        left = [
+            k
+            for k, step in enumerate(self.steps)
+            if step.surplus and k not in explained and not self._is_replaced(k)
+        ]
         # Neighbours have the same difference between their number and their place in the list.
-        alike = groupby(enumerate(left), key=lambda at: (at[1] - at[0], self.steps[at[1]].shelf_row, self.steps[at[1]].found))
+        alike = groupby(
+            enumerate(left),
+            key=lambda at: (at[1] - at[0], self.steps[at[1]].shelf_row, self.steps[at[1]].found),
+        )
         for (_, row, found), group in alike:
-            yield replace(Deviation("extra", found, 0, None, row), **self._marks([k for _, k in group], []))
+            yield replace(
+                Deviation("extra", found, 0, None, row), **self._marks([k for _, k in group], [])
+            )
 
     def _is_replaced(self, k: int) -> bool:
         """A planned facing holds another product, and neither is explained by another place."""
-        return self.steps[k].lacking and self.steps[k].surplus and k not in self.moved and k not in self.moved.values()
+        return (
+            self.steps[k].lacking
+            and self.steps[k].surplus
+            and k not in self.moved
+            and k not in self.moved.values()
+        )
 
     def _marks(self, products: list[int], places: list[int]) -> dict[str, Any]:
         """How many facings, boxes of the products that stand there, and of places where products are lacking."""
@@ -212,7 +259,11 @@ class _Reading:
             return step.gap.box
         if step.found:
             return _plain(self.boxes[step.seen])
-        row = [i for i, s in enumerate(self.steps) if s.found and not s.on_top and s.shelf_row == step.shelf_row]
+        row = [
+            i
+            for i, s in enumerate(self.steps)
+            if s.found and not s.on_top and s.shelf_row == step.shelf_row
+        ]
         beside = [*[i for i in row if i < k][-1:], *[i for i in row if i > k][:1]]
         if not beside:
             return None
@@ -238,7 +289,11 @@ def _strangers_on_top(plan: Plan, arrangement: Arrangement, steps: list[_Step]) 
     strangers = []
     for upper in np.flatnonzero(arrangement.level > 0).tolist():
         below, found = step_of[int(arrangement.foot[upper])], arrangement.names[upper]
-        on_top = plan.rows[below.run[0]].products[below.run[1]].on_top if below.run and below.right else ()
+        on_top = (
+            plan.rows[below.run[0]].products[below.run[1]].on_top
+            if below.run and below.right
+            else ()
+        )
         if found not in (below.found, *on_top):
             strangers.append(_Step(shelf_row=below.shelf_row, seen=upper, found=found, on_top=True))
     return strangers
@@ -250,7 +305,10 @@ def _run_beside(steps: list[_Step], k: int) -> Run | None:
     if own.surplus and not own.wanted and not own.on_top:
         for side in (reversed(steps[:k]), steps[k + 1 :]):
             neighbour = next((step for step in side if step.wanted or step.found != own.found), own)
-            if neighbour.right and (neighbour.found, neighbour.shelf_row) == (own.found, own.shelf_row):
+            if neighbour.right and (neighbour.found, neighbour.shelf_row) == (
+                own.found,
+                own.shelf_row,
+            ):
                 return neighbour.run
     return None
 
@@ -259,7 +317,12 @@ def _moved(steps: list[_Step], beside: dict[int, Run]) -> dict[int, int]:
     """Step that lacks a product to the step where one of its class is surplus: in the same row first, then the nearest."""
     lacking = [(k, step) for k, step in enumerate(steps) if step.lacking]
     surplus = [(k, step) for k, step in enumerate(steps) if step.surplus and k not in beside]
-    pairs = [(s.shelf_row != w.shelf_row, abs(k - i), i, k) for i, w in lacking for k, s in surplus if s.found == w.wanted]
+    pairs = [
+        (s.shelf_row != w.shelf_row, abs(k - i), i, k)
+        for i, w in lacking
+        for k, s in surplus
+        if s.found == w.wanted
+    ]
     moved: dict[int, int] = {}
     for _, _, i, k in sorted(pairs):
         if i not in moved and k not in moved.values():
@@ -308,14 +371,22 @@ class _Step:
 def _align_rows(plan: Plan, arrangement: Arrangement) -> tuple[RowPairs, list[_Step]]:
     """Which row is which, and the steps through all rows from the top."""
     planned = [
-        [_Step(product.name, (r, p)) for p, product in enumerate(row.products) for _ in range(product.facings)]
+        [
+            _Step(product.name, (r, p))
+            for p, product in enumerate(row.products)
+            for _ in range(product.facings)
+        ]
         for r, row in enumerate(plan.rows)
     ]
     there = [_walk(arrangement, row) for row in range(arrangement.n_rows)]
     paired = [[_align_facings(wanted, found) for found in there] for wanted in planned]
     unmet = [_align_facings(wanted, []) for wanted in planned]
     unplanned = [_align_facings([], found) for found in there]
-    _, rows = _align([[cost for cost, _ in row] for row in paired], [cost for cost, _ in unmet], [cost for cost, _ in unplanned])
+    _, rows = _align(
+        [[cost for cost, _ in row] for row in paired],
+        [cost for cost, _ in unmet],
+        [cost for cost, _ in unplanned],
+    )
     steps: list[_Step] = []
     for r, s in rows:
         _, within = unplanned[s or 0] if r is None else unmet[r] if s is None else paired[r][s]
@@ -336,7 +407,10 @@ def _walk(arrangement: Arrangement, row: int) -> list[_Step]:
 
 def _align_facings(wanted: list[_Step], found: list[_Step]) -> tuple[int, list[_Step]]:
     """Cost and steps of the best alignment of a row of the plan with a row of the shelf."""
-    costs = [[0 if w.wanted == f.found else LACKING_AT_HOLE if f.gap else REPLACED for f in found] for w in wanted]
+    costs = [
+        [0 if w.wanted == f.found else LACKING_AT_HOLE if f.gap else REPLACED for f in found]
+        for w in wanted
+    ]
     cost, pairs = _align(costs, [LACKING] * len(wanted), [0 if f.gap else SURPLUS for f in found])
     nothing = _Step(shelf_row=found[0].shelf_row if found else None)
     steps = []
@@ -349,7 +423,9 @@ def _align_facings(wanted: list[_Step], found: list[_Step]) -> tuple[int, list[_
     return cost, steps
 
 
-def _align(pair: list[list[int]], drop: list[int], add: list[int]) -> tuple[int, list[tuple[int | None, int | None]]]:
+def _align(
+    pair: list[list[int]], drop: list[int], add: list[int]
+) -> tuple[int, list[tuple[int | None, int | None]]]:
     """The cheapest way through two sequences, by dynamic programming (Needleman and Wunsch, 1970).
 
     Args:

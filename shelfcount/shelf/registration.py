@@ -76,7 +76,11 @@ class Registration:
 
     def best_link(self, photo: int, others: Sequence[int]) -> Link | None:
         """The best fit, holding or not, of a photo on one of `others`."""
-        found = [link for link in self.links if (link.a == photo and link.b in others) or (link.b == photo and link.a in others)]
+        found = [
+            link
+            for link in self.links
+            if (link.a == photo and link.b in others) or (link.b == photo and link.a in others)
+        ]
         return max(found, key=lambda link: link.score, default=None)
 
 
@@ -92,7 +96,9 @@ def register(views: Sequence[View]) -> Registration:
         ShelfcountError: If there are more.
     """
     if len(views) > MOST_PHOTOS:
-        raise ShelfcountError(f"at most {MOST_PHOTOS} photos are merged at once, got {len(views)}. Merge them shelf by shelf.")
+        raise ShelfcountError(
+            f"at most {MOST_PHOTOS} photos are merged at once, got {len(views)}. Merge them shelf by shelf."
+        )
     nears = {(a, b): nearest(views[a], views[b]) for a, b in combinations(range(len(views)), 2)}
     links = {(a, b): fits((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
     compared = _Compared(tuple(views), nears, links)
@@ -132,10 +138,17 @@ def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
     groups = []
     while waiting:
         # The photo that fits on most others: a chain from the middle drifts half as far.
-        first = max(sorted(waiting), key=lambda i: sum(score for other, _, score in steps[i] if other in waiting))
+        first = max(
+            sorted(waiting),
+            key=lambda i: sum(score for other, _, score in steps[i] if other in waiting),
+        )
         group = [first]
         waiting.remove(first)
-        while choices := [_best_pose(i, group, poses, views, steps[i]) for i in sorted(waiting) if any(o in group for o, _, _ in steps[i])]:
+        while choices := [
+            _best_pose(i, group, poses, views, steps[i])
+            for i in sorted(waiting)
+            if any(o in group for o, _, _ in steps[i])
+        ]:
             photo, pose, _ = max(choices, key=lambda choice: choice[2])
             poses[photo] = pose
             group.append(photo)
@@ -145,15 +158,31 @@ def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
 
 
 def _best_pose(
-    photo: int, group: Sequence[int], poses: Mapping[int, np.ndarray], views: Sequence[View], steps: Sequence[tuple[int, np.ndarray, float]]
+    photo: int,
+    group: Sequence[int],
+    poses: Mapping[int, np.ndarray],
+    views: Sequence[View],
+    steps: Sequence[tuple[int, np.ndarray, float]],
 ) -> tuple[int, np.ndarray, float]:
     """The photo, the pose on which its links to the group agree most, and how much: the sum of their scores."""
-    options = [(other, poses[other] @ homography, score) for other, homography, score in steps if other in group]
+    options = [
+        (other, poses[other] @ homography, score)
+        for other, homography, score in steps
+        if other in group
+    ]
     totals = []
     for _, pose, _ in options:
         votes: dict[int, float] = {}
         for other, rival, score in options:
-            if _gap(np.linalg.inv(poses[other]) @ pose, np.linalg.inv(poses[other]) @ rival, views[photo], views[other]) < SAME_POSE_UNITS:
+            if (
+                _gap(
+                    np.linalg.inv(poses[other]) @ pose,
+                    np.linalg.inv(poses[other]) @ rival,
+                    views[photo],
+                    views[other],
+                )
+                < SAME_POSE_UNITS
+            ):
                 votes[other] = max(score, votes.get(other, 0.0))
         totals.append(sum(votes.values()))
     best = int(np.argmax(totals))
@@ -183,13 +212,24 @@ def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, n
             if is_view_change(homography, views[a], views[b]):
                 p, q = supporting(homography, views[a], views[b], compared.nears[a, b], reach)
                 if len(p) >= FEWEST_POINTS:
-                    pairs.append((i, j, map_points(views[a].points[p], _NORMAL), map_points(views[b].points[q], _NORMAL)))
+                    pairs.append(
+                        (
+                            i,
+                            j,
+                            map_points(views[a].points[p], _NORMAL),
+                            map_points(views[b].points[q], _NORMAL),
+                        )
+                    )
         for _ in range(ROUNDS):
-            normal = [pose @ turn for pose, turn in zip(normal, _gauss_newton(normal, pairs), strict=True)]
+            normal = [
+                pose @ turn for pose, turn in zip(normal, _gauss_newton(normal, pairs), strict=True)
+            ]
     return {photo: pose @ _NORMAL for photo, pose in zip(photos, normal, strict=True)}
 
 
-def _steps(placed: Mapping[int, np.ndarray], adjusted: Mapping[int, np.ndarray], compared: _Compared) -> dict[tuple[int, int], np.ndarray]:
+def _steps(
+    placed: Mapping[int, np.ndarray], adjusted: Mapping[int, np.ndarray], compared: _Compared
+) -> dict[tuple[int, int], np.ndarray]:
     """`Registration.steps` within a group: the link by which photos were placed, or, where none was, the pose if it holds.
 
     Over a long chain poses may drift until photos seem to overlap that don't.
@@ -198,16 +238,25 @@ def _steps(placed: Mapping[int, np.ndarray], adjusted: Mapping[int, np.ndarray],
     for a, b in combinations(placed, 2):
         one, other = compared.views[a], compared.views[b]
         onto = np.linalg.inv(placed[b]) @ placed[a]
-        links = [link for link in compared.links[a, b] if link.holds and _gap(link.homography, onto, one, other) < SAME_POSE_UNITS]
+        links = [
+            link
+            for link in compared.links[a, b]
+            if link.holds and _gap(link.homography, onto, one, other) < SAME_POSE_UNITS
+        ]
         onto = np.linalg.inv(adjusted[b]) @ adjusted[a]
         if links:
             steps[a, b] = links[0].homography
-        elif is_view_change(onto, one, other) and judge((a, b), one, other, compared.nears[a, b], onto).holds:
+        elif (
+            is_view_change(onto, one, other)
+            and judge((a, b), one, other, compared.nears[a, b], onto).holds
+        ):
             steps[a, b] = onto
     return steps
 
 
-def _gauss_newton(poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+def _gauss_newton(
+    poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
+) -> list[np.ndarray]:
     """(3, 3) for each pose, near to the identity: to be multiplied to its right."""
     n = 8 * len(poses)
     curvature, slope = np.zeros((n, n)), np.zeros(n)
@@ -227,7 +276,9 @@ def _gauss_newton(poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, n
         weight = 1 / (1 + (error**2).sum(axis=1) / (INLIER_UNITS * _NORMAL[0, 0]) ** 2)
         jacobian = np.concatenate([by_a, by_b], axis=2)
         at = np.concatenate([np.arange(8 * a, 8 * a + 8), np.arange(8 * b, 8 * b + 8)])
-        curvature[np.ix_(at, at)] += np.einsum("k,kdi,kdj->ij", weight, jacobian, jacobian, optimize=True)
+        curvature[np.ix_(at, at)] += np.einsum(
+            "k,kdi,kdj->ij", weight, jacobian, jacobian, optimize=True
+        )
         slope[at] += np.einsum("k,kdi,kd->i", weight, jacobian, error)
     damped = curvature + np.diag(DAMPING * np.diag(curvature) + 1e-9)
     change = np.linalg.solve(damped, -slope).reshape(-1, 8)
@@ -238,7 +289,9 @@ def _gauss_newton(poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, n
 
 
 def _fronts(
-    poses: Mapping[int, np.ndarray], views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]
+    poses: Mapping[int, np.ndarray],
+    views: Mapping[int, View],
+    steps: Mapping[tuple[int, int], np.ndarray],
 ) -> dict[int, np.ndarray]:
     """From the units of each photo to the shelf's front, as well as photos and products tell.
 
@@ -264,7 +317,11 @@ def _is_plausible(front: np.ndarray, view: View) -> bool:
     """Whether a photo lies on the front without its horizon in it and is hardly stretched, as a photo from the front is."""
     depth = (GRID * view.half) @ front[2, :2] / front[2, 2] + 1
     most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
-    return bool(depth.min() > 0 and depth.max() < MOST_DEPTH_RATIO * depth.min() and most < MOST_STRETCH * least)
+    return bool(
+        depth.min() > 0
+        and depth.max() < MOST_DEPTH_RATIO * depth.min()
+        and most < MOST_STRETCH * least
+    )
 
 
 def _at_middle(front: np.ndarray) -> np.ndarray:
@@ -272,7 +329,9 @@ def _at_middle(front: np.ndarray) -> np.ndarray:
     return (front[:2, :2] * front[2, 2] - np.outer(front[:2, 2], front[2, :2])) / front[2, 2] ** 2
 
 
-def _laid_flat(views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]) -> dict[int, np.ndarray]:
+def _laid_flat(
+    views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]
+) -> dict[int, np.ndarray]:
     """Affine fronts, all at once by least squares: what two photos both show shall meet, and no photo change its shape.
 
     A lens that bends lines bends a long chain of photos, until some lie on the horizon. The single steps are right, so
@@ -281,14 +340,19 @@ def _laid_flat(views: Mapping[int, View], steps: Mapping[tuple[int, int], np.nda
     n, at = len(views), {photo: 3 * i for i, photo in enumerate(views)}
     # Unknown: for each photo three rows that take (x, y, 1), x and y in half sides, to the front.
     keep = np.tile([KEEP_SHAPE, KEEP_SHAPE, KEEP_PLACE], n)[:, None]
-    left, right = [keep * np.eye(3 * n)], [keep * np.tile([[SIDE_UNITS / 2, 0], [0, SIDE_UNITS / 2], [0, 0]], (n, 1))]
+    left, right = (
+        [keep * np.eye(3 * n)],
+        [keep * np.tile([[SIDE_UNITS / 2, 0], [0, SIDE_UNITS / 2], [0, 0]], (n, 1))],
+    )
     for (a, b), step in steps.items():
         grid = GRID * views[a].half
         there = map_points(grid, step)
         common = (np.abs(there) < views[b].half).all(axis=1)
         meet = np.zeros((common.sum(), 3 * n))
         for photo, points, sign in ((a, grid, 1), (b, there, -1)):
-            meet[:, at[photo] : at[photo] + 3] = sign * np.append(points[common] * 2 / SIDE_UNITS, np.ones((len(meet), 1)), axis=1)
+            meet[:, at[photo] : at[photo] + 3] = sign * np.append(
+                points[common] * 2 / SIDE_UNITS, np.ones((len(meet), 1)), axis=1
+            )
         left.append(meet)
         right.append(np.zeros((len(meet), 2)))
     found = np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0]
@@ -314,15 +378,21 @@ def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.linalg.svd(horizon[None])[2][1:], horizon[None]])
 
 
-def _alike_products(poses: Sequence[np.ndarray], views: Sequence[View], levelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _alike_products(
+    poses: Sequence[np.ndarray], views: Sequence[View], levelled: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(3, 3) that makes products of a class more alike, and the step that it is against the slope of their height over the front.
 
     Not of their width, which in a box grows with the photo's tilt. `levelled` is the sum of the steps so far: (2,), of
     the logarithm of height, sideways and down, from the middle to the products' standard deviation.
     """
-    boxes = np.concatenate([map_boxes(view.boxes, pose) for view, pose in zip(views, poses, strict=True)])
+    boxes = np.concatenate(
+        [map_boxes(view.boxes, pose) for view, pose in zip(views, poses, strict=True)]
+    )
     classes = np.concatenate([view.classes for view in views])
-    whole = np.concatenate([(np.abs(view.boxes) < WHOLE_SHARE * np.tile(view.half, 2)).all(axis=1) for view in views])
+    whole = np.concatenate(
+        [(np.abs(view.boxes) < WHOLE_SHARE * np.tile(view.half, 2)).all(axis=1) for view in views]
+    )
     whole &= boxes[:, 3] > boxes[:, 1]
     if not whole.any():
         return np.eye(3), np.zeros(2)
@@ -331,10 +401,16 @@ def _alike_products(poses: Sequence[np.ndarray], views: Sequence[View], levelled
     middle, extent = places.mean(axis=0), max(places.std(axis=0).max(), 1e-9)
     columns = np.column_stack([np.log(boxes[:, 3] - boxes[:, 1]), (places - middle) / extent])
     # Against the mean of each class: of different classes nobody knows what is alike.
-    columns -= np.stack([np.bincount(kind, c) for c in columns.T], axis=1)[kind] / np.bincount(kind)[kind, None]
+    columns -= (
+        np.stack([np.bincount(kind, c) for c in columns.T], axis=1)[kind]
+        / np.bincount(kind)[kind, None]
+    )
     height, place = columns[:, 0], columns[:, 1:]
     weight = 1 / (1 + (height / HEIGHT_SPREAD) ** 2)
-    prior, weighted = np.diag((HEIGHT_SPREAD / np.array(USUAL_SLOPE)) ** 2), (place * weight[:, None]).T
+    prior, weighted = (
+        np.diag((HEIGHT_SPREAD / np.array(USUAL_SLOPE)) ** 2),
+        (place * weight[:, None]).T,
+    )
     step = np.linalg.solve(weighted @ place + prior, weighted @ height - prior @ levelled)
     # Depth that grows by g shrinks a height by g; by 2 g if it grows upright.
     step = np.clip(step, *(sign * MOST_LEVELLED * np.array([1, 2]) for sign in (-1, 1)))

@@ -136,15 +136,24 @@ def _fit_pencil(boxes: np.ndarray) -> _Pencil:
     # One step moves the outermost bottom by as much as the blur of the coarse search forgives.
     blur = 0.2 * height
     tilts = np.linspace(-1, 1, 2 * int(np.ceil(STEEPEST * half / blur)) + 1) * STEEPEST * half
-    fans = np.linspace(-1, 1, 2 * int(np.ceil(MOST_CONVERGENCE * reach / blur)) + 1) * MOST_CONVERGENCE
+    fans = (
+        np.linspace(-1, 1, 2 * int(np.ceil(MOST_CONVERGENCE * reach / blur)) + 1) * MOST_CONVERGENCE
+    )
     best = (0.0, 0.0)
     tilt_step, fan_step = tilts[1] - tilts[0], fans[1] - fans[0]
     candidates = list(product(tilts, fans))
     for _ in range(4):
-        scores = [_meeting(_Pencil(middle, half, *c).height(x, y), blur) - _oddness(c, half, len(x)) for c in candidates]
+        scores = [
+            _meeting(_Pencil(middle, half, *c).height(x, y), blur) - _oddness(c, half, len(x))
+            for c in candidates
+        ]
         best = candidates[int(np.argmax(scores))]
         blur, tilt_step, fan_step = blur / 1.6, tilt_step / 2, fan_step / 2
-        candidates = [(best[0] + i * tilt_step, best[1] + j * fan_step) for i in range(-2, 3) for j in range(-2, 3)]
+        candidates = [
+            (best[0] + i * tilt_step, best[1] + j * fan_step)
+            for i in range(-2, 3)
+            for j in range(-2, 3)
+        ]
     return _Pencil(middle, half, *best)
 
 
@@ -185,16 +194,22 @@ def _stacked_on(standing: _Standing) -> tuple[np.ndarray, np.ndarray]:
     """
     n = len(standing.x)
     height, width = standing.height, standing.width
-    gap = (standing.top[None] - standing.bottom[:, None]) / np.minimum(height[:, None], height[None])
+    gap = (standing.top[None] - standing.bottom[:, None]) / np.minimum(
+        height[:, None], height[None]
+    )
     alike = np.ones((n, n), bool)
     for size in (height, width):
         alike &= np.maximum(size[:, None] / size[None], size[None] / size[:, None]) < STACK_LIKENESS
     aside = standing.x[:, None] - standing.x[None]
     least, most = standing.lean.T * height
-    shift = np.maximum(least[None] - aside, aside - most[None]) / np.minimum(width[:, None], width[None])
+    shift = np.maximum(least[None] - aside, aside - most[None]) / np.minimum(
+        width[:, None], width[None]
+    )
     rests = alike & (gap < STACK_GAP) & (gap > -STACK_OVERLAP) & (shift < STACK_SHIFT)
     np.fill_diagonal(rests, False)
-    below = np.where(rests.any(axis=1), np.where(rests, np.abs(gap), np.inf).argmin(axis=1), np.arange(n))
+    below = np.where(
+        rests.any(axis=1), np.where(rests, np.abs(gap), np.inf).argmin(axis=1), np.arange(n)
+    )
     return below, gap[np.arange(n), below]
 
 
@@ -213,13 +228,17 @@ def _lines(standing: _Standing) -> list[np.ndarray]:
         bottom, scatter = standing.bottom[left], ROW_SCATTER * standing.height[left]
         fullest = (np.abs(bottom[:, None] - bottom[None]) < scatter[None]).sum(axis=1).argmax()
         members = np.abs(bottom - bottom[fullest]) < scatter
-        members = (np.abs(bottom - np.median(bottom[members])) < scatter) | (np.arange(len(left)) == fullest)
+        members = (np.abs(bottom - np.median(bottom[members])) < scatter) | (
+            np.arange(len(left)) == fullest
+        )
         lines.append(left[members])
         left = left[~members]
     return lines
 
 
-def _join(standing: _Standing, below: np.ndarray, gap: np.ndarray, lines: list[np.ndarray]) -> np.ndarray:
+def _join(
+    standing: _Standing, below: np.ndarray, gap: np.ndarray, lines: list[np.ndarray]
+) -> np.ndarray:
     """(n,) row numbers, 0 for the top: a line joins the one that most of it rests on, or the fuller one it stands beside."""
     line_of = np.zeros(len(standing.x), np.int64)
     for number, members in enumerate(lines):
@@ -229,8 +248,12 @@ def _join(standing: _Standing, below: np.ndarray, gap: np.ndarray, lines: list[n
         for other in np.flatnonzero(joined != number):
             resting = members[line_of[below[members]] == other]
             # The mean gap of many is better known than the gap of one.
-            stacked = len(resting) > STACK_VOTE * len(members) and gap[resting].mean() < STACK_GAP / np.sqrt(len(resting))
-            if stacked or (other < number and _beside(standing, members, lines[other]).mean() > 0.5):
+            stacked = len(resting) > STACK_VOTE * len(members) and gap[
+                resting
+            ].mean() < STACK_GAP / np.sqrt(len(resting))
+            if stacked or (
+                other < number and _beside(standing, members, lines[other]).mean() > 0.5
+            ):
                 joined[joined == number] = joined[other]
                 break
     row = joined[line_of]
@@ -242,5 +265,7 @@ def _join(standing: _Standing, below: np.ndarray, gap: np.ndarray, lines: list[n
 def _beside(standing: _Standing, members: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(len(members),) bool: overlaps the nearest of `others` upright by more than half of the shorter one."""
     nearest = others[np.abs(standing.x[members][:, None] - standing.x[others][None]).argmin(axis=1)]
-    common = np.minimum(standing.bottom[members], standing.bottom[nearest]) - np.maximum(standing.top[members], standing.top[nearest])
+    common = np.minimum(standing.bottom[members], standing.bottom[nearest]) - np.maximum(
+        standing.top[members], standing.top[nearest]
+    )
     return common > 0.5 * np.minimum(standing.height[members], standing.height[nearest])

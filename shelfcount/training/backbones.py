@@ -57,7 +57,9 @@ class Trunk:
 # Whether a trunk is fast in int8 follows from its operators: ReLU and ReLU6 stay in XNNPACK,
 # hard-swish and squeeze-excite fall out of it.
 FAMILY: Mapping[str, Trunk] = {
-    "mobilenet_v2_fused": Trunk(None, True, "the default: MobileNetV2 with plain convolutions up to stride 8, and shorter"),
+    "mobilenet_v2_fused": Trunk(
+        None, True, "the default: MobileNetV2 with plain convolutions up to stride 8, and shorter"
+    ),
     "mobilenet_v2": Trunk("mobilenetv2_100", True, "ImageNet start"),
     "mobilenet_v2_050": Trunk("mobilenetv2_050", True, "half the width"),
     "mobilenet_v4_s": Trunk("mobilenetv4_conv_small", True, "fastest in int8"),
@@ -79,11 +81,20 @@ def make_trunk(architecture: str) -> nn.Module:
         ShelfcountError: If the family has no such member.
     """
     if architecture not in FAMILY:
-        raise ShelfcountError(f"unknown model '{architecture}'. The family is: {', '.join([*FAMILY, 'resnet50'])}")
+        raise ShelfcountError(
+            f"unknown model '{architecture}'. The family is: {', '.join([*FAMILY, 'resnet50'])}"
+        )
     name = FAMILY[architecture].timm_name
     if name is None:
         stages = decode_arch_def([list(stage) for stage in FUSED_STAGES])
-        return EfficientNetFeatures(stages, out_indices=(2, 3, 4), stem_size=FUSED_STEM, fix_stem=True, pad_type="same", act_layer=nn.ReLU6)
+        return EfficientNetFeatures(
+            stages,
+            out_indices=(2, 3, 4),
+            stem_size=FUSED_STEM,
+            fix_stem=True,
+            pad_type="same",
+            act_layer=nn.ReLU6,
+        )
     return timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pad_type="same")
 
 
@@ -103,7 +114,10 @@ def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
         ShelfcountError: If the weights cannot be had or do not fit.
     """
     if source == "network":
-        state, note = _timm_weights(architecture), f"timm {FAMILY[architecture].timm_name}, ImageNet"
+        state, note = (
+            _timm_weights(architecture),
+            f"timm {FAMILY[architecture].timm_name}, ImageNet",
+        )
     else:
         state, note = read_safetensors(Path(source)), Path(source).name
     mine = trunk.state_dict()
@@ -137,11 +151,15 @@ def fold_normalisation(trunk: nn.Module) -> None:
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     with torch.no_grad():
         if norm.running_mean is not None:
-            norm.running_mean -= (convolution.weight * ((PIXEL_ZERO / 255 - mean) / std)[None, :, None, None]).sum(dim=(1, 2, 3))
+            norm.running_mean -= (
+                convolution.weight * ((PIXEL_ZERO / 255 - mean) / std)[None, :, None, None]
+            ).sum(dim=(1, 2, 3))
         convolution.weight *= (PIXEL_SCALE / 255 / std)[None, :, None, None]
 
 
-def in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+def in_order(
+    mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str
+) -> dict[str, torch.Tensor]:
     """Weights of a classifier under a trunk's own key names, and the trunk's own for what they lack.
 
     torchvision and timm name the same layers differently but list them in the same order; the
@@ -152,7 +170,11 @@ def in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor
     """
 
     def floats(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
-        return [(k, v) for k, v in state.items() if not k.endswith("num_batches_tracked") and not k.startswith(CLASSIFIER_KEYS)]
+        return [
+            (k, v)
+            for k, v in state.items()
+            if not k.endswith("num_batches_tracked") and not k.startswith(CLASSIFIER_KEYS)
+        ]
 
     def natural(item: tuple[str, torch.Tensor]) -> list[Any]:
         parts = item[0].split(".")
@@ -170,7 +192,9 @@ def in_order(mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor
     for key, tensor in floats(mine):
         got = tuple(found[key].shape) if key in found else "nothing"
         if got != tuple(tensor.shape):
-            raise ShelfcountError(f"weights '{source}' do not fit the model: '{key}' must have shape {tuple(tensor.shape)}, got {got}")
+            raise ShelfcountError(
+                f"weights '{source}' do not fit the model: '{key}' must have shape {tuple(tensor.shape)}, got {got}"
+            )
     return {**mine, **found}
 
 

@@ -42,7 +42,9 @@ def build(architecture: str, classes: int, levels: Sequence[AnchorLevel], neck: 
 class _Conv(nn.Sequential):
     """Convolution, batch normalisation, ReLU6: what int8 kernels fuse into one operator."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, active: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, active: bool = True
+    ) -> None:
         layers: list[nn.Module] = [
             nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
             nn.BatchNorm2d(outputs),
@@ -67,7 +69,9 @@ class _Head(nn.Module):
     def __init__(self, channels: int, depth: int, outputs: int, places: Sequence[int]) -> None:
         super().__init__()
         if len(set(places)) != 1:
-            raise ValueError(f"every level must have as many anchors at a place, got {list(places)}")
+            raise ValueError(
+                f"every level must have as many anchors at a place, got {list(places)}"
+            )
         self.outputs = outputs
         self.convolutions = nn.ModuleList()
         self.norms = nn.ModuleList()
@@ -76,7 +80,9 @@ class _Head(nn.Module):
                 nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
                 nn.Conv2d(channels, channels, 1, bias=False),
             ]
-            self.norms += [nn.ModuleList(nn.BatchNorm2d(channels) for _ in places) for _ in range(2)]
+            self.norms += [
+                nn.ModuleList(nn.BatchNorm2d(channels) for _ in places) for _ in range(2)
+            ]
         self.active = nn.ReLU6()
         self.predict = nn.Conv2d(channels, outputs * places[0], 1)
 
@@ -104,14 +110,18 @@ class ShelfDetector(nn.Module):
         neck: Channels of pyramid and heads.
     """
 
-    def __init__(self, architecture: str, classes: int, levels: Sequence[AnchorLevel], neck: int) -> None:
+    def __init__(
+        self, architecture: str, classes: int, levels: Sequence[AnchorLevel], neck: int
+    ) -> None:
         super().__init__()
         self.trunk = backbones.make_trunk(architecture)
         info: Any = self.trunk.feature_info
         strides = info.reduction()
         wanted = [level.stride for level in levels]
         if not set(wanted) <= set(strides):
-            raise ShelfcountError(f"'{architecture}' has strides {strides}, got anchors for {wanted}. Set model.strides to a part of them.")
+            raise ShelfcountError(
+                f"'{architecture}' has strides {strides}, got anchors for {wanted}. Set model.strides to a part of them."
+            )
         self.laterals = nn.ModuleList(_Conv(c, neck, active=False) for c in info.channels())
         self.smooth = nn.ModuleList(_Separable(neck) for _ in wanted)
         self.kept = [strides.index(s) for s in wanted]
@@ -177,8 +187,12 @@ class RetinaNet(nn.Module):
         from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
         net = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=classes)
-        if [level.stride for level in levels] != [8, 16, 32, 64, 128] or {len(level.sizes) for level in levels} != {9}:
-            raise ShelfcountError("the ResNet-50 baseline has 9 anchors at strides 8, 16, 32, 64 and 128 (`retinanet_levels`)")
+        if [level.stride for level in levels] != [8, 16, 32, 64, 128] or {
+            len(level.sizes) for level in levels
+        } != {9}:
+            raise ShelfcountError(
+                "the ResNet-50 baseline has 9 anchors at strides 8, 16, 32, 64 and 128 (`retinanet_levels`)"
+            )
         self.trunk = net.backbone.body
         self.fpn = net.backbone.fpn
         self.classes = classes
@@ -189,13 +203,19 @@ class RetinaNet(nn.Module):
         """(B, 3, H, W) in [-1, 1] to location (B, A, 4) and logits (B, A, C)."""
         features = list(self.fpn(self.trunk(x)).values())
         location = [_rows(self.locate.bbox_reg(self.locate.conv(f)), 4) for f in features]
-        logits = [_rows(self.classify.cls_logits(self.classify.conv(f)), self.classes) for f in features]
+        logits = [
+            _rows(self.classify.cls_logits(self.classify.conv(f)), self.classes) for f in features
+        ]
         return torch.cat(location, dim=1), torch.cat(logits, dim=1)
 
     def early(self, stages: int) -> list[nn.Module]:
         """Stem and first stages of the trunk."""
         trunk = self.trunk
-        return [trunk.conv1, trunk.bn1, *[trunk.layer1, trunk.layer2, trunk.layer3][: stages - 1]] if stages else []
+        return (
+            [trunk.conv1, trunk.bn1, *[trunk.layer1, trunk.layer2, trunk.layer3][: stages - 1]]
+            if stages
+            else []
+        )
 
     def load_start(self, architecture: str, source: str) -> str:
         """'network' for torchvision's ImageNet ResNet-50, 'none', or a file; returns how, for the record."""
@@ -205,7 +225,9 @@ class RetinaNet(nn.Module):
             from torchvision.models import ResNet50_Weights
 
             try:
-                state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+                state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(
+                    progress=True, check_hash=True
+                )
             except OSError as error:
                 raise ShelfcountError(
                     f"torchvision's ResNet-50 weights could not be fetched ({error}). They need the network once; "
@@ -220,7 +242,9 @@ class RetinaNet(nn.Module):
             backbones.fold_normalisation(self.trunk)
             return Path(source).name
         missing, total = _load_what_fits(self, state)
-        return f"{_shown(Path(source))} ({total - missing} of {total} tensors){_earlier(Path(source))}"
+        return (
+            f"{_shown(Path(source))} ({total - missing} of {total} tensors){_earlier(Path(source))}"
+        )
 
 
 def retinanet_levels() -> tuple[AnchorLevel, ...]:
@@ -246,7 +270,9 @@ def _shown(path: Path) -> str:
 def _earlier(path: Path) -> str:
     # What a network was before it was what it starts from now: a baseline that has seen synthetic shelves is no random one.
     try:
-        start = json.loads((path.absolute().parent / "spec.json").read_text())["provenance"]["start"]
+        start = json.loads((path.absolute().parent / "spec.json").read_text())["provenance"][
+            "start"
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         # Weights without a run beside them, or a damaged one: they serve as well, and say less of themselves.
         return ""
@@ -264,7 +290,9 @@ def _load_what_fits(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[i
     fitting = {k: v for k, v in state.items() if k in mine and mine[k].shape == v.shape}
     if len(fitting) * 2 < len(mine):
         fit = f"{len(fitting)} of {len(mine)} tensors fit"
-        raise ShelfcountError(f"these weights are of another model: {fit}. Give the architecture and neck they were made with.")
+        raise ShelfcountError(
+            f"these weights are of another model: {fit}. Give the architecture and neck they were made with."
+        )
     model.load_state_dict(fitting, strict=False)
     counted = [k for k in mine if not k.endswith("num_batches_tracked")]
     return len([k for k in counted if k not in fitting]), len(counted)

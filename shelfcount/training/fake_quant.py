@@ -78,7 +78,9 @@ class FakeQuantized(nn.Module):
         self._row = _shared_ranges(self.steps, self.rounded)
         self.register_buffer("ranges", torch.zeros(len(self.rounded), 2))
         # Pixels are what they are: their int8 value is the byte itself, moved by 128.
-        self.ranges[0] = torch.tensor([(0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE])
+        self.ranges[0] = torch.tensor(
+            [(0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE]
+        )
         self._rounding: frozenset[str] | None = None
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,7 +144,13 @@ class FakeQuantized(nn.Module):
     def _run(self, step: Step, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         if step.kind == "conv":
             x = self._convolve(step, inputs[0])
-            x = nn.functional.relu6(x) if step.activation == "relu6" else nn.functional.relu(x) if step.activation else x
+            x = (
+                nn.functional.relu6(x)
+                if step.activation == "relu6"
+                else nn.functional.relu(x)
+                if step.activation
+                else x
+            )
         elif step.kind == "add":
             x = self._add(step, inputs)
         elif step.kind == "resize":
@@ -166,7 +174,9 @@ class FakeQuantized(nn.Module):
         unit = scale * step_in
         whole = (bias / unit).round()
         if self.training:
-            return functional_call(convolution, {"weight": weight, "bias": bias + (whole * unit - bias).detach()}, x)
+            return functional_call(
+                convolution, {"weight": weight, "bias": bias + (whole * unit - bias).detach()}, x
+            )
         # float32 adds whole numbers without loss, as the file's int32 does, and XNNPACK brings the sum to the next scale
         # in one float32 product. One value in a million that falls to the other side of a half would be hundreds at the end.
         parts = {"weight": (weight / scale[:, None, None, None]).round(), "bias": whole}
@@ -182,17 +192,27 @@ class FakeQuantized(nn.Module):
         out, scales = self.scale_of(step.name), [self.scale_of(name) for name in step.inputs]
         factors = [float(scale / out) for scale in scales]
         one = 2.0 ** (21 - math.frexp(max(factors))[1])
-        products = [(x / scale).round().double() * round(factor * one) for x, scale, factor in zip(inputs, scales, factors, strict=True)]
+        products = [
+            (x / scale).round().double() * round(factor * one)
+            for x, scale, factor in zip(inputs, scales, factors, strict=True)
+        ]
         return (torch.stack(products).sum(dim=0) / one + 0.5).floor().float() * out
 
     def _resize(self, step: Step, x: torch.Tensor) -> torch.Tensor:
-        larger = nn.functional.interpolate(x, scale_factor=float(step.columns), mode="bilinear", align_corners=False)
+        larger = nn.functional.interpolate(
+            x, scale_factor=float(step.columns), mode="bilinear", align_corners=False
+        )
         if not self._rounds(step.name):
             return larger
         scale = self.scale_of(step.name)
         # XNNPACK interpolates the integers and rounds halves up. Integers here too: of sixteenths, none is lost.
         with torch.no_grad():
-            whole = nn.functional.interpolate((x / scale).round(), scale_factor=float(step.columns), mode="bilinear", align_corners=False)
+            whole = nn.functional.interpolate(
+                (x / scale).round(),
+                scale_factor=float(step.columns),
+                mode="bilinear",
+                align_corners=False,
+            )
             rounded = (whole + 0.5).floor() * scale
         return larger + (rounded - larger).detach()
 
@@ -240,12 +260,16 @@ def fake_weights(weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # timm derives its own from both; what they do inside can't be traced.
-        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def _taken_apart(net: nn.Module) -> tuple[tuple[Step, ...], dict[str, nn.Conv2d], tuple[str, str]]:
     if not isinstance(net, detector.ShelfDetector):
-        raise ShelfcountError(f"quantization-aware training is for the phone models, got {type(net).__name__}")
+        raise ShelfcountError(
+            f"quantization-aware training is for the phone models, got {type(net).__name__}"
+        )
     nodes = _Tracer().trace(net).nodes
     parts = _Parts(net, Counter(str(node.target) for node in nodes))
     for node in nodes:
@@ -278,18 +302,27 @@ class _Parts:
             # Of `detector._rows`: its reshape stands for them.
             self._written[node] = sources[0]
         elif node.target == "reshape":
-            self._written[node] = self._step(node.name, "rows", sources[:1], columns=int(node.args[-1]))  # type: ignore[arg-type]
+            self._written[node] = self._step(
+                node.name, "rows", sources[:1], columns=int(node.args[-1])
+            )  # type: ignore[arg-type]
         elif node.target is torch.cat:
             self._written[node] = self._step(node.name, "concat", sources)
         else:
-            raise ShelfcountError(f"the int8 counterpart of '{node.target}' is not known; quantization-aware training can't have it")
+            raise ShelfcountError(
+                f"the int8 counterpart of '{node.target}' is not known; quantization-aware training can't have it"
+            )
 
     def _module(self, path: str, sources: tuple[str, ...]) -> str:
         module, source = self.modules[path], sources[0]
         if isinstance(module, nn.Conv2d):
             return self._convolution(path, module, source)
         if isinstance(module, nn.Upsample):
-            return self._step(f"{path}.{source}".replace(".", "_"), "resize", sources, columns=int(module.scale_factor))  # type: ignore[arg-type]
+            return self._step(
+                f"{path}.{source}".replace(".", "_"),
+                "resize",
+                sources,
+                columns=int(module.scale_factor),
+            )  # type: ignore[arg-type]
         if isinstance(module, nn.BatchNorm2d):
             _fold(self.convolutions[source], module)
             module = getattr(module, "act", nn.Identity())
@@ -327,7 +360,11 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 def _own_ranges(steps: Sequence[Step]) -> list[str]:
     # A convolution that predicts writes the concatenation's scale at once; a resize keeps the scale it reads.
     towards = {name for step in steps if step.kind == "rows" for name in step.inputs}
-    return [step.name for step in steps if step.kind in ("conv", "add", "concat") and step.name not in towards]
+    return [
+        step.name
+        for step in steps
+        if step.kind in ("conv", "add", "concat") and step.name not in towards
+    ]
 
 
 def _shared_ranges(steps: Sequence[Step], own: Mapping[str, int]) -> dict[str, int]:

@@ -132,16 +132,28 @@ def precision(options: TrainConfig) -> Literal["32-true", "bf16-mixed", "16-mixe
     """What a config's "auto" is on this machine."""
     if options.precision != "auto":
         return options.precision
-    if options.accelerator == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+    if options.accelerator == "cpu" or not (
+        torch.cuda.is_available() or torch.backends.mps.is_available()
+    ):
         return "bf16-mixed" if multiplies_bfloat16() else "32-true"
-    return "bf16-mixed" if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return (
+        "bf16-mixed"
+        if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+        else "16-mixed"
+    )
 
 
 def make_spec(train: Dataset, config: Config) -> ModelSpec:
     """Classes, input and anchors of a model for this data."""
     sizes = input_sizes(train, config.model.height, config.model.width)
     baseline = config.model.architecture == BASELINE
-    levels = retinanet_levels() if baseline else anchors.fit(sizes, config.model.strides, config.model.anchors_per_place, config.train.seed)
+    levels = (
+        retinanet_levels()
+        if baseline
+        else anchors.fit(
+            sizes, config.model.strides, config.model.anchors_per_place, config.train.seed
+        )
+    )
     reach = np.percentile(np.sqrt(sizes.prod(axis=1)), (10, 50, 90))
     return ModelSpec(
         name=f"{config.model.architecture}-{config.model.height}x{config.model.width}",
@@ -159,7 +171,8 @@ def make_spec(train: Dataset, config: Config) -> ModelSpec:
 def input_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
     """(n, 2) float64 (height, width) of all boxes, in pixels of a network input of that size."""
     parts = [
-        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64) * (height / p.height, width / p.width)
+        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64)
+        * (height / p.height, width / p.width)
         for p in data.photos
         if len(p.truth)
     ]
@@ -168,7 +181,9 @@ def input_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
 
 def _check(train: Dataset, val: Dataset, run: Path, config: Config, resume: bool) -> None:
     if not train.boxes or not val.boxes:
-        raise ShelfcountError(f"training and validation data must have boxes, got {train.boxes} and {val.boxes}")
+        raise ShelfcountError(
+            f"training and validation data must have boxes, got {train.boxes} and {val.boxes}"
+        )
     if train.classes != val.classes:
         only = sorted(set(train.classes) ^ set(val.classes))
         raise ShelfcountError(
@@ -185,15 +200,21 @@ def _check(train: Dataset, val: Dataset, run: Path, config: Config, resume: bool
             )
 
 
-def _quantization_aware(net: nn.Module, train: Dataset, spec: ModelSpec, config: Config) -> FakeQuantized:
+def _quantization_aware(
+    net: nn.Module, train: Dataset, spec: ModelSpec, config: Config
+) -> FakeQuantized:
     if config.model.weights in ("shipped", "network", "none"):
         raise ShelfcountError(
             f"train.quantize fine-tunes a trained detector: model.weights must be its .safetensors file, got '{config.model.weights}'"
         )
-    chosen = np.random.default_rng(config.train.seed).permutation(len(train))[: config.export.calibration_photos]
+    chosen = np.random.default_rng(config.train.seed).permutation(len(train))[
+        : config.export.calibration_photos
+    ]
     photos = (stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen)
     quantized = FakeQuantized(net)
-    quantized.calibrate(normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None]) for pixels in photos)
+    quantized.calibrate(
+        normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None]) for pixels in photos
+    )
     return quantized
 
 
@@ -214,7 +235,14 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
     # Written when the epoch's row of the history is there; `save_last` of Lightning would leave out
     # the epochs that were not the best so far, and a resumed run would repeat them.
     saving: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = ModelCheckpoint(run / "checkpoints", filename="best", monitor="val_fitness", mode="max", every_n_epochs=interval, **saving)
+    best = ModelCheckpoint(
+        run / "checkpoints",
+        filename="best",
+        monitor="val_fitness",
+        mode="max",
+        every_n_epochs=interval,
+        **saving,
+    )
     last = ModelCheckpoint(run / "checkpoints", filename="last", every_n_epochs=1, **saving)
     stop = EarlyStopping("val_fitness", mode="max", patience=max(1, options.patience // interval))
     parallel = options.devices * options.nodes > 1
@@ -242,10 +270,23 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
 
 
 def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[Sample]:
-    photos = TrainingPhotos(train, config.model.height, config.model.width, config.augment, config.train.epochs, config.train.seed)
+    photos = TrainingPhotos(
+        train,
+        config.model.height,
+        config.model.width,
+        config.augment,
+        config.train.epochs,
+        config.train.seed,
+    )
     # Not `current_epoch`: when a run is resumed, worker processes ask before Lightning has counted it up.
     progress: Any = trainer.fit_loop.epoch_progress.current
-    sampler = EpochSampler(len(photos), config.train.seed, lambda: progress.processed, trainer.global_rank, trainer.world_size)
+    sampler = EpochSampler(
+        len(photos),
+        config.train.seed,
+        lambda: progress.processed,
+        trainer.global_rank,
+        trainer.world_size,
+    )
     return DataLoader(
         photos,
         batch_size=max(1, config.train.batch // trainer.world_size),
@@ -274,13 +315,21 @@ def _opencv_without_threads() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def _finish(module: _Module, best: ModelCheckpoint, run: Path, config: Config, minutes: float) -> TorchDetector:
+def _finish(
+    module: _Module, best: ModelCheckpoint, run: Path, config: Config, minutes: float
+) -> TorchDetector:
     state = _read_checkpoint(Path(best.best_model_path))
     module.load_state_dict(state["state_dict"])
     epoch, judgement = int(state["epoch"]), state["judgement"]
-    result = {"best_epoch": epoch + 1, "val_f1": round(judgement["f1"], 4), "minutes": round(minutes, 1)}
+    result = {
+        "best_epoch": epoch + 1,
+        "val_f1": round(judgement["f1"], 4),
+        "minutes": round(minutes, 1),
+    }
     provenance = {**module.spec.provenance, **result}
-    spec = replace(module.spec, score_threshold=round(judgement["threshold"], 4), provenance=provenance)
+    spec = replace(
+        module.spec, score_threshold=round(judgement["threshold"], 4), provenance=provenance
+    )
     net = module.averaged.module.cpu()
     if module.trainer.is_global_zero:
         save_run(run, config, spec, net)
@@ -291,7 +340,14 @@ class _Module(pl.LightningModule):
     """Network, its running average, loss and validation."""
 
     def __init__(
-        self, net: nn.Module, spec: ModelSpec, config: Config, val: Dataset, judge: Judge, frozen: Sequence[nn.Module], steps: int
+        self,
+        net: nn.Module,
+        spec: ModelSpec,
+        config: Config,
+        val: Dataset,
+        judge: Judge,
+        frozen: Sequence[nn.Module],
+        steps: int,
     ) -> None:
         super().__init__()
         self.steps = steps
@@ -300,14 +356,18 @@ class _Module(pl.LightningModule):
             part.requires_grad_(False)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.net = net.to(memory_format=layout)  # type: ignore[call-overload]
-        self.averaged = AveragedModel(self.net, multi_avg_fn=ramped_average(config.train.ema), use_buffers=True)
+        self.averaged = AveragedModel(
+            self.net, multi_avg_fn=ramped_average(config.train.ema), use_buffers=True
+        )
         self.averaged.requires_grad_(False)
         self.spec, self.config, self.val, self.judge = spec, config, val, judge
         self.loss = chosen_loss(config.train)
         # Of what training sees; validation sees whole photos, and the detector has anchors of its own.
         window = config.augment.window
         height, width = (window, window) if window else (spec.height, spec.width)
-        pixels = anchors.layout(spec.levels, height, width) * np.array([height, width] * 2, np.float32)
+        pixels = anchors.layout(spec.levels, height, width) * np.array(
+            [height, width] * 2, np.float32
+        )
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
         self.judgement = Judgement(0.0, spec.score_threshold)
         self.latest: dict[str, float] = {}
@@ -327,7 +387,9 @@ class _Module(pl.LightningModule):
         truths = [Truth(s["boxes"], s["classes"], s["ignore"]) for s in labels]
         parts = self.loss(location, logits, truths, self.anchors)
         total = torch.stack(list(parts.values())).sum()
-        figures = {f"{name}_loss": value.detach() for name, value in parts.items()} | {"loss": total.detach()}
+        figures = {f"{name}_loss": value.detach() for name, value in parts.items()} | {
+            "loss": total.detach()
+        }
         self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return total
 
@@ -340,26 +402,41 @@ class _Module(pl.LightningModule):
 
     def validation_step(self, *_: Any) -> None:
         if not self.val_pixels:
-            self.val_pixels = [stretch(read_photo(p.path), self.spec.height, self.spec.width) for p in self.val.photos]
+            self.val_pixels = [
+                stretch(read_photo(p.path), self.spec.height, self.spec.width)
+                for p in self.val.photos
+            ]
         detector = TorchDetector(self.averaged.module, self.spec, LOW_SCORE)
         found = []
         for photo, pixels in zip(self.val.photos, self.val_pixels, strict=True):
             boxes = detector.detect(pixels)
-            scale = np.array([photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32)
+            scale = np.array(
+                [photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32
+            )
             found.append(boxes.replace(boxes=boxes.boxes * scale))
         self.judgement = self.judge(self.val, found)
         judged = self.judgement
         fitness = judged.f1 if judged.fitness is None else judged.fitness
-        self.log_dict({"val_f1": judged.f1, "val_threshold": judged.threshold, "val_fitness": fitness}, sync_dist=True)
+        self.log_dict(
+            {"val_f1": judged.f1, "val_threshold": judged.threshold, "val_fitness": fitness},
+            sync_dist=True,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["judgement"] = {"f1": float(self.judgement.f1), "threshold": float(self.judgement.threshold)}
+        checkpoint["judgement"] = {
+            "f1": float(self.judgement.f1),
+            "threshold": float(self.judgement.threshold),
+        }
 
     def configure_optimizers(self) -> Any:
         options = self.config.train
         groups = []
         for trunk in (True, False):
-            named = [(n, p) for n, p in self.net.named_parameters() if n.startswith("trunk.") == trunk and p.requires_grad]
+            named = [
+                (n, p)
+                for n, p in self.net.named_parameters()
+                if n.startswith("trunk.") == trunk and p.requires_grad
+            ]
             rate = options.lr * (options.trunk_lr if trunk else 1.0)
             if rate == 0:
                 for _, p in named:
@@ -370,9 +447,13 @@ class _Module(pl.LightningModule):
         # Not Lightning's `estimated_stepping_batches`: it starts the workers, before a checkpoint has said which epoch comes.
         schedule: torch.optim.lr_scheduler.LRScheduler
         if options.schedule == "one_cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [g["lr"] for g in groups], total_steps=self.steps)  # type: ignore[misc]
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, [g["lr"] for g in groups], total_steps=self.steps
+            )  # type: ignore[misc]
         else:
-            schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(self.steps, options.warmup))
+            schedule = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, cosine(self.steps, options.warmup)
+            )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -383,7 +464,9 @@ def chosen_loss(options: TrainConfig) -> Callable[..., dict[str, torch.Tensor]]:
     return LOSSES[options.loss]
 
 
-def decayed(parameters: Sequence[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
+def decayed(
+    parameters: Sequence[nn.Parameter], rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
     """Groups for AdamW. Norms and biases are not decayed: shrinking them has no regularising meaning."""
     return [
         {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": weight_decay},
@@ -407,7 +490,9 @@ def ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Exponential moving average that forgets the start: its decay rises from 0.1 to `decay` over the first steps."""
 
     @torch.no_grad()
-    def update(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], n: torch.Tensor | int) -> None:
+    def update(
+        averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], n: torch.Tensor | int
+    ) -> None:
         now = min(decay, (1 + int(n)) / (10 + int(n)))
         for mean, value in zip(averaged, current, strict=True):
             if mean.is_floating_point():
@@ -440,16 +525,27 @@ class _Reporter(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.on_step and trainer.is_global_zero:
-            self.on_step(trainer.global_step, int(trainer.estimated_stepping_batches), _plain(trainer.callback_metrics))
+            self.on_step(
+                trainer.global_step,
+                int(trainer.estimated_stepping_batches),
+                _plain(trainer.callback_metrics),
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = _plain(trainer.callback_metrics)
-        if trainer.current_epoch % trainer.check_val_every_n_epoch != trainer.check_val_every_n_epoch - 1:  # type: ignore[operator]
+        if (
+            trainer.current_epoch % trainer.check_val_every_n_epoch
+            != trainer.check_val_every_n_epoch - 1
+        ):  # type: ignore[operator]
             figures = {k: v for k, v in figures.items() if not k.startswith("val_")}
-        self.rows.append({"epoch": trainer.current_epoch + 1, **{k: round(v, 6) for k, v in figures.items()}})
+        self.rows.append(
+            {"epoch": trainer.current_epoch + 1, **{k: round(v, 6) for k, v in figures.items()}}
+        )
         if trainer.is_global_zero:
             text = io.StringIO()
-            writer = csv.DictWriter(text, sorted({k for row in self.rows for k in row}, key=lambda k: (k != "epoch", k)))
+            writer = csv.DictWriter(
+                text, sorted({k for row in self.rows for k in row}, key=lambda k: (k != "epoch", k))
+            )
             writer.writeheader()
             writer.writerows(self.rows)
             write_whole(self.path, text.getvalue())

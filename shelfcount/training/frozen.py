@@ -21,7 +21,14 @@ from shelfcount.config import AugmentConfig, Config
 from shelfcount.data.augment import Sample, TrainingPhotos, collate
 from shelfcount.records import Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.training.detector import BASELINE, build
-from shelfcount.training.fit import chosen_loss, cosine, decayed, make_spec, precision, ramped_average
+from shelfcount.training.fit import (
+    chosen_loss,
+    cosine,
+    decayed,
+    make_spec,
+    precision,
+    ramped_average,
+)
 from shelfcount.training.losses import Truth
 from shelfcount.training.runs import normalise
 from shelfcount.vision import anchors
@@ -63,17 +70,30 @@ class Views:
 
     def features(self, photos: Sequence[int], views: Sequence[int]) -> list[torch.Tensor]:
         """(B, C, h, w) float32 in channels-last layout, a level each, for so many photos and the view of each."""
-        return [torch.from_numpy(np.asarray(level[photos, views])).permute(0, 3, 1, 2).float() for level in self.levels]
+        return [
+            torch.from_numpy(np.asarray(level[photos, views])).permute(0, 3, 1, 2).float()
+            for level in self.levels
+        ]
 
     def truth(self, photo: int, view: int) -> Truth:
         """The products of one view, for training."""
         place = photo * self.views + view
         part = slice(self.ends[place], self.ends[place + 1])
-        return Truth(*(torch.from_numpy(np.array(column[part])) for column in (self.boxes, self.classes, self.ignore)))
+        return Truth(
+            *(
+                torch.from_numpy(np.array(column[part]))
+                for column in (self.boxes, self.classes, self.ignore)
+            )
+        )
 
 
 def cache(
-    data: Dataset, config: Config, views: int, folder: Path, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    data: Dataset,
+    config: Config,
+    views: int,
+    folder: Path,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Compute the features of all photos and leave them in a folder, where they serve every process of the machine.
 
@@ -94,7 +114,9 @@ def cache(
     trunk = _trunk(data, config)
     model, size = config.model, len(data)
     plain = TrainingPhotos(data, model.height, model.width, None)
-    alone = AugmentConfig(**{**config.augment.model_dump(), "mosaic": 0.0, "paste": 0.0, "window": 0})
+    alone = AugmentConfig(
+        **{**config.augment.model_dump(), "mosaic": 0.0, "paste": 0.0, "window": 0}
+    )
     changed = TrainingPhotos(data, model.height, model.width, alone, views, seed)
     levels: list[np.ndarray] = []
     samples: dict[tuple[int, int], Sample] = {}
@@ -123,13 +145,20 @@ def load(folder: Path, mapped: bool = True) -> Views:
     try:
         with np.load(folder / LABELS) as labels:
             columns = [labels[name] for name in ("boxes", "classes", "ignore", "ends")]
-            levels = [np.load(folder / f"level{i}.npy", mmap_mode="r" if mapped else None) for i in range(int(labels["levels"]))]
+            levels = [
+                np.load(folder / f"level{i}.npy", mmap_mode="r" if mapped else None)
+                for i in range(int(labels["levels"]))
+            ]
     except (OSError, ValueError, KeyError) as error:
-        raise ShelfcountError(f"the cached features in '{folder}' cannot be read: {error}. Delete it; they are computed again.") from error
+        raise ShelfcountError(
+            f"the cached features in '{folder}' cannot be read: {error}. Delete it; they are computed again."
+        ) from error
     return Views(tuple(levels), *columns)
 
 
-def train_heads(views: Views, photos: Sequence[int], spec: ModelSpec, config: Config, epochs: int, seed: int) -> nn.Module:
+def train_heads(
+    views: Views, photos: Sequence[int], spec: ModelSpec, config: Config, epochs: int, seed: int
+) -> nn.Module:
     """Pyramid and heads from a start of their own on some of the cached photos.
 
     Args:
@@ -151,7 +180,11 @@ def train_heads(views: Views, photos: Sequence[int], spec: ModelSpec, config: Co
     net = net.to(memory_format=torch.channels_last).train()
     batches = _batches(len(photos), HEAD_BATCH, epochs, seed)
     # An average over more than the last steps of so short a training would still hold its start.
-    averaged = AveragedModel(net, multi_avg_fn=ramped_average(min(options.ema, 1 - 1 / (AVERAGED * len(batches)))), use_buffers=True)
+    averaged = AveragedModel(
+        net,
+        multi_avg_fn=ramped_average(min(options.ema, 1 - 1 / (AVERAGED * len(batches)))),
+        use_buffers=True,
+    )
     averaged.requires_grad_(False)
     optimizer = torch.optim.AdamW(decayed(list(net.parameters()), HEAD_RATE, options.weight_decay))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine(len(batches), options.warmup))
@@ -161,7 +194,9 @@ def train_heads(views: Views, photos: Sequence[int], spec: ModelSpec, config: Co
         chosen, seen = np.asarray(photos)[batch], rng.integers(views.views, size=len(batch))
         with _precision(config):
             location, logits = net.from_features(views.features(chosen, seen))  # type: ignore[arg-type]
-        parts = loss(location, logits, [views.truth(p, v) for p, v in zip(chosen, seen, strict=True)], places)
+        parts = loss(
+            location, logits, [views.truth(p, v) for p, v in zip(chosen, seen, strict=True)], places
+        )
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(net.parameters(), options.clip)
@@ -197,7 +232,9 @@ def detect(net: nn.Module, views: Views, photo: int, of: Photo, spec: ModelSpec)
 
 def _trunk(data: Dataset, config: Config) -> nn.Module:
     if config.model.architecture == BASELINE:
-        raise ShelfcountError(f"cached features of '{BASELINE}' would take gigabytes; give a phone model, or the full depth")
+        raise ShelfcountError(
+            f"cached features of '{BASELINE}' would take gigabytes; give a phone model, or the full depth"
+        )
     spec = make_spec(data, config)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
     net.load_start(spec.architecture, config.model.weights)
@@ -220,12 +257,17 @@ def _precision(config: Config) -> torch.autocast:
 
 
 def _open(folder: Path, level: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.lib.format.open_memmap(folder / f"level{level}.npy", mode="w+", dtype=np.float16, shape=shape)
+    return np.lib.format.open_memmap(
+        folder / f"level{level}.npy", mode="w+", dtype=np.float16, shape=shape
+    )
 
 
 def _write_labels(folder: Path, samples: Sequence[Sample]) -> None:
     ends = np.cumsum([0, *(len(sample["boxes"]) for sample in samples)])
-    columns = {name: torch.cat([sample[name] for sample in samples]).numpy() for name in ("boxes", "classes", "ignore")}
+    columns = {
+        name: torch.cat([sample[name] for sample in samples]).numpy()
+        for name in ("boxes", "classes", "ignore")
+    }
     data = io.BytesIO()
     np.savez(data, ends=ends, levels=len(list(folder.glob("level*.npy"))), **columns)  # type: ignore[arg-type]
     # Last: where the labels are, the features are whole.

@@ -104,18 +104,26 @@ def task_aligned(
             if not len(wanted):
                 continue
             classes = truth.classes[~truth.ignore]
-            anchor, product, quality = _align(boxes[i], logits[i], wanted, classes, anchors, top, alpha, beta)
+            anchor, product, quality = _align(
+                boxes[i], logits[i], wanted, classes, anchors, top, alpha, beta
+            )
             if smoothing:
                 targets[i, anchor] = quality[:, None] * smoothing / logits.shape[-1]
             targets[i, anchor, classes[product]] += quality * (1 - smoothing)
             weights[i, anchor] = 1
             matched.append((i, anchor, wanted[product]))
     normalizer = targets.sum().clamp(min=1.0)
-    class_loss = F.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="sum") / normalizer
+    class_loss = (
+        F.binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="sum")
+        / normalizer
+    )
     box_loss = location.sum() * 0.0
     for i, anchor, wanted in matched:
         quality = targets[i, anchor].max(dim=1).values
-        box_loss = box_loss + (generalized_box_iou_loss(boxes[i, anchor], wanted) * quality).sum() / normalizer
+        box_loss = (
+            box_loss
+            + (generalized_box_iou_loss(boxes[i, anchor], wanted) * quality).sum() / normalizer
+        )
     return {"class": class_loss, "box": box_weight * box_loss}
 
 
@@ -149,7 +157,9 @@ def _align(
     scale = (overlap * own).max(dim=1).values / strength.max(dim=1).values.clamp(min=1e-9)
     quality = (strength[product, positive] * scale[product]).clamp(0.0, 1.0)
     # The alignment of a lonely product's anchor is 0, as it lies outside; its overlap has to serve.
-    quality = torch.where(lonely[product], overlap[product, positive].clamp(min=LEAST_QUALITY), quality)
+    quality = torch.where(
+        lonely[product], overlap[product, positive].clamp(min=LEAST_QUALITY), quality
+    )
     return positive, product, quality
 
 
@@ -160,7 +170,9 @@ def _distance(boxes: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
     return near + (size[:, None] - anchors[None, :, 2:]).abs().sum(dim=2)
 
 
-def focal(location: torch.Tensor, logits: torch.Tensor, truths: Sequence[Truth], anchors: torch.Tensor) -> dict[str, torch.Tensor]:
+def focal(
+    location: torch.Tensor, logits: torch.Tensor, truths: Sequence[Truth], anchors: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """RetinaNet's loss: anchors matched by overlap (0.5 for, 0.4 against), focal and GIoU loss.
 
     The thresholds, and the best anchor of a product matched whatever its overlap, are those of
@@ -180,7 +192,12 @@ def focal(location: torch.Tensor, logits: torch.Tensor, truths: Sequence[Truth],
 
 
 def multibox(
-    location: torch.Tensor, logits: torch.Tensor, truths: Sequence[Truth], anchors: torch.Tensor, *, negatives: int = 3
+    location: torch.Tensor,
+    logits: torch.Tensor,
+    truths: Sequence[Truth],
+    anchors: torch.Tensor,
+    *,
+    negatives: int = 3,
 ) -> dict[str, torch.Tensor]:
     """SSD's loss (arXiv:1512.02325): softmax over the classes and background, with the hardest background places.
 
@@ -207,7 +224,9 @@ def multibox(
     return {"class": class_loss / max(count, 1), "box": box_loss / max(count, 1)}
 
 
-def _matched(truth: Truth, anchors: torch.Tensor, corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _matched(
+    truth: Truth, anchors: torch.Tensor, corners: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Matched anchors (m,), their boxes (m, 4) and classes (m,), and which anchors (A,) are to be judged at all."""
     wanted, classes = truth.boxes[~truth.ignore], truth.classes[~truth.ignore]
     judged = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
@@ -227,4 +246,8 @@ def _matched(truth: Truth, anchors: torch.Tensor, corners: torch.Tensor) -> tupl
     return anchor, wanted[product[anchor]], classes[product[anchor]], judged
 
 
-LOSSES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {"task_aligned": task_aligned, "focal": focal, "multibox": multibox}
+LOSSES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
+    "task_aligned": task_aligned,
+    "focal": focal,
+    "multibox": multibox,
+}

@@ -44,15 +44,21 @@ class TorchDetector:
         score_threshold: Other than the spec's; a low one for precision-recall curves.
     """
 
-    def __init__(self, net: nn.Module, spec: ModelSpec, score_threshold: float | None = None) -> None:
+    def __init__(
+        self, net: nn.Module, spec: ModelSpec, score_threshold: float | None = None
+    ) -> None:
         self.net = net.eval()
-        self.spec = spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
+        self.spec = (
+            spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
+        )
         self.anchors = anchors.layout(spec.levels, spec.height, spec.width)
 
     @torch.inference_mode()
     def heads(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(h, w, 3) uint8 RGB to location (A, 4) and scores (A, C), sigmoid applied."""
-        pixels = torch.from_numpy(stretch(image, self.spec.height, self.spec.width)).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(stretch(image, self.spec.height, self.spec.width)).permute(
+            2, 0, 1
+        )[None]
         device = next(self.net.parameters()).device
         location, logits = self.net(normalise(pixels.to(device)))
         return location[0].float().cpu().numpy(), logits[0].float().sigmoid().cpu().numpy()
@@ -97,7 +103,9 @@ def load_run(run: Path, score_threshold: float | None = None) -> TorchDetector:
     try:
         net.load_state_dict(read_safetensors(run / "model.safetensors"))
     except RuntimeError as error:
-        raise ShelfcountError(f"the weights in '{run}' do not fit its spec.json: {error}") from error
+        raise ShelfcountError(
+            f"the weights in '{run}' do not fit its spec.json: {error}"
+        ) from error
     return TorchDetector(net, spec, score_threshold)
 
 
@@ -121,7 +129,9 @@ def read_spec(run: Path) -> ModelSpec:
     except (OSError, ValueError) as error:
         raise ShelfcountError(f"cannot read '{run / 'spec.json'}': {error}") from error
     if not isinstance(data, Mapping):
-        raise ShelfcountError(f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}")
+        raise ShelfcountError(
+            f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}"
+        )
     try:
         return ModelSpec.from_json(data)
     except ShelfcountError as error:
@@ -180,6 +190,13 @@ def read_sources(run: Path) -> Sources:
     try:
         data = json.loads((run / SOURCES).read_text())
         names = data["class_names"]
-        return Sources(data["train"], data["val"], names and Path(names), tuple(map(Path, data.get("corrections", []))))
+        return Sources(
+            data["train"],
+            data["val"],
+            names and Path(names),
+            tuple(map(Path, data.get("corrections", []))),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ShelfcountError(f"'{run}' does not say where its photos lie ({error}). Give --data and --val.") from error
+        raise ShelfcountError(
+            f"'{run}' does not say where its photos lie ({error}). Give --data and --val."
+        ) from error

@@ -62,11 +62,15 @@ def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """The inverse of `decode`: (A, 4) yxyx ratios, one box for each anchor, to (A, 4) deltas."""
     center = (boxes[..., :2] + boxes[..., 2:]) / 2
     size = boxes[..., 2:] - boxes[..., :2]
-    delta = np.concatenate([(center - anchors[:, :2]) / anchors[:, 2:], np.log(size / anchors[:, 2:])], axis=-1)
+    delta = np.concatenate(
+        [(center - anchors[:, :2]) / anchors[:, 2:], np.log(size / anchors[:, 2:])], axis=-1
+    )
     return delta * np.asarray(CODER_SCALES, np.float32)
 
 
-def fit(sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int = 0) -> tuple[AnchorLevel, ...]:
+def fit(
+    sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int = 0
+) -> tuple[AnchorLevel, ...]:
     """Anchors for the products of one data set: k-means on their sizes, nearest by shape overlap.
 
     Dense shelves hold products of few sizes, so few anchors serve, and a level that no product
@@ -88,11 +92,15 @@ def fit(sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int
     """
     sizes = np.asarray(sizes, np.float64)
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not len(sizes):
-        raise ValueError(f"anchors need box sizes of shape (n, 2) with n above 0, got {sizes.shape}")
+        raise ValueError(
+            f"anchors need box sizes of shape (n, 2) with n above 0, got {sizes.shape}"
+        )
     sized = (np.isfinite(sizes) & (sizes > 0)).all(axis=1)
     if not sized.all():
         first = int(np.argmin(sized))
-        raise ValueError(f"anchors need box sizes above 0, got {sizes[first].tolist()} in row {first} of {len(sizes)}")
+        raise ValueError(
+            f"anchors need box sizes above 0, got {sizes[first].tolist()} in row {first} of {len(sizes)}"
+        )
     # An anchor of a level stands 4 to 8 strides across in the middle of its range: below, few places
     # fall inside a product; above, one place cannot see the whole of it.
     reach = np.sqrt(sizes.prod(axis=1))
@@ -106,8 +114,14 @@ def fit(sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int
             continue
         if len(own) < per_level:
             own = sizes[np.argsort(np.abs(reach - 4 * stride))[: max(per_level, 8)]]
-        centers = _k_means(own, min(per_level, len(np.unique(own, axis=0))), np.random.default_rng(seed))
-        levels.append(AnchorLevel(stride, tuple((float(h), float(w)) for h, w in _fill_up(centers, per_level))))
+        centers = _k_means(
+            own, min(per_level, len(np.unique(own, axis=0))), np.random.default_rng(seed)
+        )
+        levels.append(
+            AnchorLevel(
+                stride, tuple((float(h), float(w)) for h, w in _fill_up(centers, per_level))
+            )
+        )
     return tuple(levels)
 
 
@@ -136,7 +150,12 @@ def _k_means(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     for _ in range(100):
         nearest = _shape_iou(sizes, centers).argmax(axis=1)
         # An empty cluster keeps its centre.
-        moved = np.array([np.median(sizes[nearest == i], axis=0) if (nearest == i).any() else centers[i] for i in range(k)])
+        moved = np.array(
+            [
+                np.median(sizes[nearest == i], axis=0) if (nearest == i).any() else centers[i]
+                for i in range(k)
+            ]
+        )
         if np.allclose(moved, centers):
             break
         centers = moved

@@ -45,10 +45,14 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def overlap_of_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over the smaller box of every pair, (n, m): 1 where one box lies inside the other."""
     smaller = np.minimum(area(a)[:, None], area(b)[None, :])
-    return np.where(smaller > 0, intersection(a, b) / np.maximum(smaller, np.finfo(np.float32).tiny), 0.0)
+    return np.where(
+        smaller > 0, intersection(a, b) / np.maximum(smaller, np.finfo(np.float32).tiny), 0.0
+    )
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int | None = None) -> np.ndarray:
+def suppress(
+    boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int | None = None
+) -> np.ndarray:
     """Greedy non-maximum suppression, whatever the class.
 
     Args:

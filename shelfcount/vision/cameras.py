@@ -103,15 +103,24 @@ class Camera:
         scale = max(height, width) / REFERENCE_SIDE
         light = cv2.GaussianBlur(light, (0, 0), self.softness * scale)
         reach = np.hypot(height, width) / 2
-        y, x = np.arange(height, dtype=np.float32)[:, None] - height / 2, np.arange(width, dtype=np.float32)[None] - width / 2
-        light = light * np.exp2(-self.vignetting * (x**2 + y**2) / reach**2)[:, :, None].astype(np.float32)
+        y, x = (
+            np.arange(height, dtype=np.float32)[:, None] - height / 2,
+            np.arange(width, dtype=np.float32)[None] - width / 2,
+        )
+        light = light * np.exp2(-self.vignetting * (x**2 + y**2) / reach**2)[:, :, None].astype(
+            np.float32
+        )
         for channel, sign in ((0, 1), (2, -1)):
             zoom = 1 + sign * self.fringe * scale / reach
             warp = np.array([[zoom, 0, (1 - zoom) * width / 2], [0, zoom, (1 - zoom) * height / 2]])
-            light[:, :, channel] = cv2.warpAffine(light[:, :, channel], warp, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+            light[:, :, channel] = cv2.warpAffine(
+                light[:, :, channel], warp, (width, height), borderMode=cv2.BORDER_REFLECT_101
+            )
         return light
 
-    def _read_out(self, light: np.ndarray, brightness: float, exposure: float, noise: np.ndarray) -> tuple[np.ndarray, float]:
+    def _read_out(
+        self, light: np.ndarray, brightness: float, exposure: float, noise: np.ndarray
+    ) -> tuple[np.ndarray, float]:
         """Linear light with noise, whose grains have (h, w, 3) `noise`; and its standard deviation at mid-grey, sRGB levels."""
         side = self.sensor / REFERENCE_SIDE
         # Light that one electron stands for, and the electrons that reading the many pixels under a reference pixel adds.
@@ -125,7 +134,9 @@ class Camera:
         picture = from_light(light * kelvin_gains(self.kelvin).astype(np.float32))
         scale = pixel(picture)
         if self.smoothing * levels > 0.5:
-            picture = cv2.bilateralFilter(picture, 2 * round(1.5 * scale) + 1, self.smoothing * levels, scale)
+            picture = cv2.bilateralFilter(
+                picture, 2 * round(1.5 * scale) + 1, self.smoothing * levels, scale
+            )
         values = picture.astype(np.float32)
         grey = values.mean(axis=2, keepdims=True)
         values = grey + self.saturation * (values - grey)
@@ -135,7 +146,13 @@ class Camera:
 
 # 1/1.3, 1/2.55 and 1/4 inch: the main cameras of dear, of mid-range and of cheap or old phones.
 CAMERAS = {
-    "large_sensor": Camera(1.8, 9800, 1.2, 1.5, 1 / 15, 0.3, 64, 0.25, 0.3, 0.1, 1.0, 0.15, 1.05, 6200, 92),
-    "medium_sensor": Camera(1.8, 5600, 1.4, 2.0, 1 / 15, 0.6, 48, 0.45, 0.7, 0.3, 2.0, 0.5, 1.15, 5600, 80),
-    "small_sensor": Camera(2.4, 3600, 1.12, 2.5, 1 / 12, 1.0, 32, 0.8, 1.2, 0.8, 3.0, 1.0, 1.25, 5000, 60),
+    "large_sensor": Camera(
+        1.8, 9800, 1.2, 1.5, 1 / 15, 0.3, 64, 0.25, 0.3, 0.1, 1.0, 0.15, 1.05, 6200, 92
+    ),
+    "medium_sensor": Camera(
+        1.8, 5600, 1.4, 2.0, 1 / 15, 0.6, 48, 0.45, 0.7, 0.3, 2.0, 0.5, 1.15, 5600, 80
+    ),
+    "small_sensor": Camera(
+        2.4, 3600, 1.12, 2.5, 1 / 12, 1.0, 32, 0.8, 1.2, 0.8, 3.0, 1.0, 1.25, 5000, 60
+    ),
 }

@@ -84,7 +84,9 @@ class Condition:
         return self.effect(image, self.values[strength - 1], rng)
 
 
-def moved(detections: Detections, homography: np.ndarray, width: int, height: int) -> tuple[Detections, np.ndarray]:
+def moved(
+    detections: Detections, homography: np.ndarray, width: int, height: int
+) -> tuple[Detections, np.ndarray]:
     """Boxes where a homography takes them, cut at the new frame.
 
     A product moves as the ellipse that fills its box, and its new box is the one around that ellipse's image. The
@@ -100,10 +102,16 @@ def moved(detections: Detections, homography: np.ndarray, width: int, height: in
         (m,) int64, the index of each in `detections`.
     """
     stays = np.array_equal(homography, np.eye(3))
-    whole = detections.boxes.astype(np.float64) if stays else _around_ellipses(detections.boxes, homography)
+    whole = (
+        detections.boxes.astype(np.float64)
+        if stays
+        else _around_ellipses(detections.boxes, homography)
+    )
     inside = box_math.clip(whole, width, height)
     with np.errstate(invalid="ignore"):
-        visible = np.where(box_math.area(whole) > 0, box_math.area(inside) / box_math.area(whole), 0.0)
+        visible = np.where(
+            box_math.area(whole) > 0, box_math.area(inside) / box_math.area(whole), 0.0
+        )
         kept = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
     left = detections[kept].replace(boxes=inside[kept])
     return left.replace(ignore=left.ignore | (visible[kept] < LEAST_VISIBLE)), kept
@@ -114,14 +122,22 @@ def _around_ellipses(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
     left, top, right, bottom = np.asarray(boxes, np.float64).T
     # A conic's tangents map linearly: the dual conic C becomes H C H^T, and x = c touches it where (1, 0, -c) is a tangent.
     dual = np.zeros((len(boxes), 3, 3))
-    dual[:, 0, 0], dual[:, 1, 1], dual[:, 2, 2] = ((right - left) / 2) ** 2, ((bottom - top) / 2) ** 2, -1
+    dual[:, 0, 0], dual[:, 1, 1], dual[:, 2, 2] = (
+        ((right - left) / 2) ** 2,
+        ((bottom - top) / 2) ** 2,
+        -1,
+    )
     shift = np.tile(np.eye(3), (len(boxes), 1, 1))
     shift[:, 0, 2], shift[:, 1, 2] = (left + right) / 2, (top + bottom) / 2
     image = homography @ shift @ dual @ shift.transpose(0, 2, 1) @ homography.T
     depth = (homography @ shift)[:, 2, 2]
-    w = np.where((image[:, 2, 2] < 0) & (depth * np.sign(homography[2, 2]) > 0), image[:, 2, 2], np.nan)
+    w = np.where(
+        (image[:, 2, 2] < 0) & (depth * np.sign(homography[2, 2]) > 0), image[:, 2, 2], np.nan
+    )
     center = np.stack([image[:, 0, 2], image[:, 1, 2]], axis=1) / w[:, None]
-    spread = np.sqrt(np.maximum(center**2 - np.stack([image[:, 0, 0], image[:, 1, 1]], axis=1) / w[:, None], 0))
+    spread = np.sqrt(
+        np.maximum(center**2 - np.stack([image[:, 0, 0], image[:, 1, 1]], axis=1) / w[:, None], 0)
+    )
     return np.concatenate([center - spread, center + spread], axis=1)
 
 
@@ -145,7 +161,10 @@ def _fewer_pixels(image: np.ndarray, side: float, rng: np.random.Generator) -> C
     small = (max(1, round(width * share)), max(1, round(height * share)))
     if small == (width, height):
         return Changed(image, np.eye(3))
-    return Changed(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.diag([small[0] / width, small[1] / height, 1.0]))
+    return Changed(
+        cv2.resize(image, small, interpolation=cv2.INTER_AREA),
+        np.diag([small[0] / width, small[1] / height, 1.0]),
+    )
 
 
 def turn(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
@@ -158,7 +177,11 @@ def turn(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
     """
     angle, focal = np.radians(degrees), FOCAL_SHARE * max(width, height)
     cos, sin = np.cos(angle), np.sin(angle)
-    columns = {"x": [(1, 0), (0, cos), (0, sin)], "y": [(cos, 0), (0, 1), (-sin, 0)], "z": [(cos, -sin), (sin, cos), (0, 0)]}[axis]
+    columns = {
+        "x": [(1, 0), (0, cos), (0, sin)],
+        "y": [(cos, 0), (0, 1), (-sin, 0)],
+        "z": [(cos, -sin), (sin, cos), (0, 0)],
+    }[axis]
     # The shelf is the plane z = 0 as far away as the focal length, where a pixel on it is a pixel on the photo.
     pose = np.column_stack([np.array(columns, np.float64), [0, 0, focal]])
     lens = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
@@ -173,7 +196,14 @@ def _turned(axis: str) -> Effect:
         # OpenCV has pixel i centred at i, boxes have it cover [i, i + 1).
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         warp = np.linalg.inv(half) @ homography @ half
-        seen = cv2.warpPerspective(image, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=GREY)
+        seen = cv2.warpPerspective(
+            image,
+            warp,
+            (width, height),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=GREY,
+        )
         return Changed(seen, homography)
 
     return effect
@@ -181,25 +211,149 @@ def _turned(axis: str) -> Effect:
 
 _KELVIN = "kelvin, camera set to daylight"
 _LISTED = (
-    Condition("dark", "Too dark", "light", "EV below right exposure", (1, 2, 3, 4, 5), 0, _pixels(lambda i, v: effects.exposed(i, -v))),
-    Condition("bright", "Too bright", "light", "EV above right exposure", (0.5, 1, 1.5, 2, 2.5), 0, _pixels(effects.exposed)),
-    Condition("uneven", "Light from one side", "light", "EV from side to side", (1, 2, 3, 4, 5), 0, _drawn(effects.lit_from_one_side)),
-    Condition("shadow", "Shadow on half the shelf", "light", "EV darker", (1, 2, 3, 4, 5), 0, _drawn(effects.shadowed)),
-    Condition("glare", "Lamps mirrored in glass", "light", "share washed out", (0.01, 0.02, 0.04, 0.08, 0.16), 0, _drawn(effects.glared)),
-    Condition("fog", "Fogged glass", "light", "share of scattered light", (0.1, 0.2, 0.35, 0.5, 0.65), 0, _pixels(effects.fogged)),
-    Condition("warm", "Warm cast", "light", _KELVIN, (5200, 4300, 3600, 3000, 2600), WHITE_KELVIN, _pixels(effects.lamp_colour)),
-    Condition("cold", "Cold cast", "light", _KELVIN, (7500, 9000, 11000, 15000, 24000), WHITE_KELVIN, _pixels(effects.lamp_colour)),
-    Condition("green", "Green cast", "light", "EV of green over red and blue", (0.15, 0.3, 0.5, 0.75, 1), 0, _pixels(effects.green_cast)),
-    Condition("defocus", "Out of focus", "lens", "px across the blur at 416", (1.5, 2.5, 4, 6, 9), 0, _pixels(effects.defocused)),
-    Condition("motion", "Motion blur", "lens", "px of movement at 416", (2, 4, 7, 11, 16), 0, _drawn(effects.moved_by_hand)),
-    Condition("noise", "Noise", "file", "sRGB levels at 416", (5, 10, 17, 26, 38), 0, _drawn(effects.noisy)),
-    Condition("jpeg", "JPEG compression", "file", "quality", (50, 30, 18, 10, 5), 95, _pixels(effects.compressed)),
-    Condition("resolution", "Few pixels", "file", "px along the longer side", (320, 240, 180, 135, 100), 416, _fewer_pixels),
+    Condition(
+        "dark",
+        "Too dark",
+        "light",
+        "EV below right exposure",
+        (1, 2, 3, 4, 5),
+        0,
+        _pixels(lambda i, v: effects.exposed(i, -v)),
+    ),
+    Condition(
+        "bright",
+        "Too bright",
+        "light",
+        "EV above right exposure",
+        (0.5, 1, 1.5, 2, 2.5),
+        0,
+        _pixels(effects.exposed),
+    ),
+    Condition(
+        "uneven",
+        "Light from one side",
+        "light",
+        "EV from side to side",
+        (1, 2, 3, 4, 5),
+        0,
+        _drawn(effects.lit_from_one_side),
+    ),
+    Condition(
+        "shadow",
+        "Shadow on half the shelf",
+        "light",
+        "EV darker",
+        (1, 2, 3, 4, 5),
+        0,
+        _drawn(effects.shadowed),
+    ),
+    Condition(
+        "glare",
+        "Lamps mirrored in glass",
+        "light",
+        "share washed out",
+        (0.01, 0.02, 0.04, 0.08, 0.16),
+        0,
+        _drawn(effects.glared),
+    ),
+    Condition(
+        "fog",
+        "Fogged glass",
+        "light",
+        "share of scattered light",
+        (0.1, 0.2, 0.35, 0.5, 0.65),
+        0,
+        _pixels(effects.fogged),
+    ),
+    Condition(
+        "warm",
+        "Warm cast",
+        "light",
+        _KELVIN,
+        (5200, 4300, 3600, 3000, 2600),
+        WHITE_KELVIN,
+        _pixels(effects.lamp_colour),
+    ),
+    Condition(
+        "cold",
+        "Cold cast",
+        "light",
+        _KELVIN,
+        (7500, 9000, 11000, 15000, 24000),
+        WHITE_KELVIN,
+        _pixels(effects.lamp_colour),
+    ),
+    Condition(
+        "green",
+        "Green cast",
+        "light",
+        "EV of green over red and blue",
+        (0.15, 0.3, 0.5, 0.75, 1),
+        0,
+        _pixels(effects.green_cast),
+    ),
+    Condition(
+        "defocus",
+        "Out of focus",
+        "lens",
+        "px across the blur at 416",
+        (1.5, 2.5, 4, 6, 9),
+        0,
+        _pixels(effects.defocused),
+    ),
+    Condition(
+        "motion",
+        "Motion blur",
+        "lens",
+        "px of movement at 416",
+        (2, 4, 7, 11, 16),
+        0,
+        _drawn(effects.moved_by_hand),
+    ),
+    Condition(
+        "noise",
+        "Noise",
+        "file",
+        "sRGB levels at 416",
+        (5, 10, 17, 26, 38),
+        0,
+        _drawn(effects.noisy),
+    ),
+    Condition(
+        "jpeg",
+        "JPEG compression",
+        "file",
+        "quality",
+        (50, 30, 18, 10, 5),
+        95,
+        _pixels(effects.compressed),
+    ),
+    Condition(
+        "resolution",
+        "Few pixels",
+        "file",
+        "px along the longer side",
+        (320, 240, 180, 135, 100),
+        416,
+        _fewer_pixels,
+    ),
     Condition("tilt", "Phone held askew", "view", "degrees", (3, 6, 10, 15, 22), 0, _turned("z")),
-    Condition("yaw", "Seen from the side", "view", "degrees", (10, 20, 30, 40, 50), 0, _turned("y")),
-    Condition("pitch", "Seen from above or below", "view", "degrees", (8, 15, 22, 30, 38), 0, _turned("x")),
+    Condition(
+        "yaw", "Seen from the side", "view", "degrees", (10, 20, 30, 40, 50), 0, _turned("y")
+    ),
+    Condition(
+        "pitch", "Seen from above or below", "view", "degrees", (8, 15, 22, 30, 38), 0, _turned("x")
+    ),
     *(
-        Condition(name, f"Phone, {name.replace('_', ' ')}", "phone", "lux on the shelf", (300, 100, 30, 10, 3), None, _drawn(camera.take))
+        Condition(
+            name,
+            f"Phone, {name.replace('_', ' ')}",
+            "phone",
+            "lux on the shelf",
+            (300, 100, 30, 10, 3),
+            None,
+            _drawn(camera.take),
+        )
         for name, camera in CAMERAS.items()
     ),
 )

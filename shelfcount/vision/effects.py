@@ -17,7 +17,9 @@ REFERENCE_SIDE = 416
 # Kelvin of the light that sRGB shows as white (IEC 61966-2-1, D65).
 WHITE_KELVIN = 6504.0
 # XYZ to linear sRGB (IEC 61966-2-1), and the luminance of its primaries.
-XYZ_TO_RGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
+XYZ_TO_RGB = np.array(
+    [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 # Lamps behind the photographer that glass reflects: long tubes, brighter than white in their middle.
 LAMPS, LAMP_PEAK, LAMP_ASPECT, WASHED_OUT = 3, 1.5, 4.0, 0.5
@@ -28,7 +30,9 @@ FOG_LIGHT = 0.7
 
 _VALUES = np.arange(256) / 255
 # sRGB to linear light and back (IEC 61966-2-1), the way back by steps far finer than a grey level in the shadows.
-_TO_LIGHT = np.where(_VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_TO_LIGHT = np.where(
+    _VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4
+).astype(np.float32)
 _STEPS = np.arange(65536) / 65535
 _FROM_LIGHT = np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS ** (1 / 2.4) - 0.055)
 _FROM_LIGHT = (255 * _FROM_LIGHT + 0.5).astype(np.uint8)
@@ -99,7 +103,10 @@ def _as_bright(gains: np.ndarray) -> np.ndarray:
 def across(image: np.ndarray, angle: float) -> np.ndarray:
     """(h, w) float32 from -0.5 to 0.5 along a direction in radians, corners of the photo at the ends."""
     height, width = image.shape[:2]
-    x, y = np.arange(width, dtype=np.float32) - (width - 1) / 2, np.arange(height, dtype=np.float32) - (height - 1) / 2
+    x, y = (
+        np.arange(width, dtype=np.float32) - (width - 1) / 2,
+        np.arange(height, dtype=np.float32) - (height - 1) / 2,
+    )
     along = np.float32(np.cos(angle)) * x[None] + np.float32(np.sin(angle)) * y[:, None]
     return np.asarray(along / (2 * np.abs(along).max()))
 
@@ -121,11 +128,17 @@ def glared(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
     """Lamps mirrored in glass; they add half of white or more on `share` of a photo that holds them whole and apart."""
     height, width = image.shape[:2]
     # A Gaussian lamp exceeds WASHED_OUT on an ellipse of area 2 pi ln(peak / washed out) times both sigmas.
-    sigma = np.sqrt(share * height * width / (LAMPS * 2 * np.pi * np.log(LAMP_PEAK / WASHED_OUT) * LAMP_ASPECT))
+    sigma = np.sqrt(
+        share * height * width / (LAMPS * 2 * np.pi * np.log(LAMP_PEAK / WASHED_OUT) * LAMP_ASPECT)
+    )
     x, y = np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
     light = np.zeros((height, width), np.float32)
     for _ in range(LAMPS):
-        center_x, center_y, angle = rng.uniform(0, width), rng.uniform(0, height), rng.normal(0, 0.3)
+        center_x, center_y, angle = (
+            rng.uniform(0, width),
+            rng.uniform(0, height),
+            rng.normal(0, 0.3),
+        )
         u = np.cos(angle) * (x - center_x) + np.sin(angle) * (y - center_y)
         v = np.cos(angle) * (y - center_y) - np.sin(angle) * (x - center_x)
         light += LAMP_PEAK * np.exp(-((u / (LAMP_ASPECT * sigma)) ** 2 + (v / sigma) ** 2) / 2)
@@ -158,7 +171,11 @@ def streak(length: float, angle: float) -> np.ndarray:
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     for dx in (0, 1):
         for dy in (0, 1):
-            np.add.at(kernel, (top + dy, left + dx), np.abs(1 - dx - (x - left)) * np.abs(1 - dy - (y - top)))
+            np.add.at(
+                kernel,
+                (top + dy, left + dx),
+                np.abs(1 - dx - (x - left)) * np.abs(1 - dy - (y - top)),
+            )
     return np.asarray(kernel / kernel.sum())
 
 
@@ -182,7 +199,11 @@ def grain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = image.shape[:2]
     small = (max(1, round(height / pixel(image))), max(1, round(width / pixel(image))))
     noise = rng.standard_normal((*small, 3), dtype=np.float32)
-    return noise if small == (height, width) else cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)
+    return (
+        noise
+        if small == (height, width)
+        else cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)
+    )
 
 
 def noisy(image: np.ndarray, levels: float, rng: np.random.Generator) -> np.ndarray:

@@ -47,15 +47,21 @@ def read_photo(path: Path | str) -> np.ndarray:
 def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
     """`read_photo` for bytes already read; `path` is for messages."""
     if data[:2] == b"\xff\xd8" and not jpeg_is_whole(data):
-        raise ShelfcountError(f"photo '{path}' is cut short: its JPEG data has no end ({len(data)} bytes). Copy it again from the phone.")
+        raise ShelfcountError(
+            f"photo '{path}' is cut short: its JPEG data has no end ({len(data)} bytes). Copy it again from the phone."
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:
         raise ShelfcountError(f"photo '{path}' cannot be decoded: {error.err}") from error
     if image is None:
-        raise ShelfcountError(f"'{path}' is not a photo that can be decoded ({len(data)} bytes). JPEG, PNG, WebP, BMP and TIFF are.")
+        raise ShelfcountError(
+            f"'{path}' is not a photo that can be decoded ({len(data)} bytes). JPEG, PNG, WebP, BMP and TIFF are."
+        )
     if image.shape[0] * image.shape[1] > MOST_PIXELS:
-        raise ShelfcountError(f"photo '{path}' has {image.shape[1]} x {image.shape[0]} pixels; at most {MOST_PIXELS:,} are read")
+        raise ShelfcountError(
+            f"photo '{path}' has {image.shape[1]} x {image.shape[0]} pixels; at most {MOST_PIXELS:,} are read"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -134,10 +140,14 @@ def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     shrinks = image.shape[0] > height or image.shape[1] > width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
 
 
-def tiles(width: int, height: int, per_side: int, overlap: float = 0.25) -> Iterator[tuple[int, int, int, int]]:
+def tiles(
+    width: int, height: int, per_side: int, overlap: float = 0.25
+) -> Iterator[tuple[int, int, int, int]]:
     """Overlapping windows that cover a photo, n by n so that a tile keeps the photo's aspect.
 
     The same aspect means the same stretch, so products look in a tile as they did in training.

@@ -43,9 +43,15 @@ def detections_from_heads(
     ratios = anchor_math.decode(location[candidate], anchors[candidate])
     kept = box_math.suppress(ratios, best[candidate], nms_iou, max_detections)
     chosen = candidate[kept]
-    return Detections(ratios_to_pixels(ratios[kept], width, height), scores[chosen].argmax(axis=1), best[chosen])
+    return Detections(
+        ratios_to_pixels(ratios[kept], width, height), scores[chosen].argmax(axis=1), best[chosen]
+    )
 
 
 def ratios_to_pixels(ratios: np.ndarray, width: float, height: float) -> np.ndarray:
     """(n, 4) (ymin, xmin, ymax, xmax) ratios to (n, 4) xyxy pixels, cut at the photo's border."""
-    return box_math.clip(ratios[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32), width, height)
+    return box_math.clip(
+        ratios[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32),
+        width,
+        height,
+    )

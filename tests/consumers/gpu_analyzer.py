@@ -25,12 +25,18 @@ def complaints(model: Path) -> list[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         tf.lite.experimental.Analyzer.analyze(model_path=str(model), gpu_compatibility=True)
-    return [line.removeprefix(COMPLAINT) for line in said.getvalue().splitlines() if line.startswith(COMPLAINT)]
+    return [
+        line.removeprefix(COMPLAINT)
+        for line in said.getvalue().splitlines()
+        if line.startswith(COMPLAINT)
+    ]
 
 
 def main() -> None:
     """Print the complaints about both files."""
-    found = {file: complaints(Path(sys.argv[1]) / file) for file in ("model.tflite", "model-raw.tflite")}
+    found = {
+        file: complaints(Path(sys.argv[1]) / file) for file in ("model.tflite", "model-raw.tflite")
+    }
     print(json.dumps({"version": tf.__version__, "complaints": found}))
 
 

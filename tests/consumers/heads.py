@@ -29,7 +29,11 @@ def main() -> None:
             collected.append(interpreter.get_tensor(target["index"])[0])
     np.savez(out, *(np.stack(collected) for collected in outputs))
     # LiteRT announces XNNPACK before it has taken anything, so the graph is asked instead.
-    print(json.dumps({"delegates": sum(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())}))
+    print(
+        json.dumps(
+            {"delegates": sum(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())}
+        )
+    )
 
 
 if __name__ == "__main__":

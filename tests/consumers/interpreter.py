@@ -29,19 +29,25 @@ def pixels(consumer: str, photo: Path, height: int, width: int) -> np.ndarray:
     if consumer == "tensorflow":
         tf = importlib.import_module("tensorflow")
         # Without antialiasing, as Android's Bitmap.createScaledBitmap filters.
-        resized = tf.image.resize(tf.io.decode_jpeg(tf.io.read_file(str(photo)), channels=3), (height, width))
+        resized = tf.image.resize(
+            tf.io.decode_jpeg(tf.io.read_file(str(photo)), channels=3), (height, width)
+        )
         return tf.cast(tf.round(resized), tf.uint8).numpy()[None]
     from PIL import Image
 
     with Image.open(photo) as image:
-        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))[None]
+        return np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))[
+            None
+        ]
 
 
 def detect(interpreter: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (n, 4) (ymin, xmin, ymax, xmax) in [0, 1], classes (n,) and scores (n,)."""
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
-    boxes, classes, scores, count = (interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details())
+    boxes, classes, scores, count = (
+        interpreter.get_tensor(o["index"]) for o in interpreter.get_output_details()
+    )
     n = int(count[0])
     return boxes[0, :n].clip(0, 1), classes[0, :n].astype(int), scores[0, :n]
 
@@ -57,15 +63,27 @@ def main() -> None:
     _, height, width, _ = interpreter.get_input_details()[0]["shape"].tolist()
     photos = []
     for photo in golden["photos"]:
-        boxes, classes, scores = detect(interpreter, pixels(consumer, bundle / "golden" / photo["file"], height, width))
+        boxes, classes, scores = detect(
+            interpreter, pixels(consumer, bundle / "golden" / photo["file"], height, width)
+        )
         photos.append(
             [
                 {"class": labels[k], "score": float(score), "box": box}
-                for k, score, box in zip(classes, scores, in_photo(boxes, photo["width"], photo["height"]), strict=True)
+                for k, score, box in zip(
+                    classes, scores, in_photo(boxes, photo["width"], photo["height"]), strict=True
+                )
                 if score >= lowest
             ]
         )
-    print(json.dumps({"consumer": consumer, "version": importlib.import_module(consumer).__version__, "photos": photos}))
+    print(
+        json.dumps(
+            {
+                "consumer": consumer,
+                "version": importlib.import_module(consumer).__version__,
+                "photos": photos,
+            }
+        )
+    )
 
 
 def in_photo(boxes: np.ndarray, width: int, height: int) -> list[list[float]]:

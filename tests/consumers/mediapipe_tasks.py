@@ -20,7 +20,11 @@ from mediapipe.tasks.python import BaseOptions, vision
 def to_json(detection: Any) -> dict[str, Any]:
     """Class, score and box [x, y, w, h] in pixels of the photo, which MediaPipe gives as whole numbers."""
     (best,), box = detection.categories, detection.bounding_box
-    return {"class": best.category_name, "score": best.score, "box": [box.origin_x, box.origin_y, box.width, box.height]}
+    return {
+        "class": best.category_name,
+        "score": best.score,
+        "box": [box.origin_x, box.origin_y, box.width, box.height],
+    }
 
 
 def main() -> None:
@@ -34,7 +38,10 @@ def main() -> None:
         max_results=spec["max_detections"],
     )
     with vision.ObjectDetector.create_from_options(options) as detector:
-        found = [detector.detect(mp.Image.create_from_file(str(bundle / "golden" / photo["file"]))) for photo in golden["photos"]]
+        found = [
+            detector.detect(mp.Image.create_from_file(str(bundle / "golden" / photo["file"])))
+            for photo in golden["photos"]
+        ]
     photos = [[to_json(detection) for detection in result.detections] for result in found]
     print(json.dumps({"consumer": "mediapipe", "version": mp.__version__, "photos": photos}))
 

@@ -34,7 +34,11 @@ MAIN, RAW = "model.tflite", RAW_MODEL
 # Name of a consumer, as the table has it, and its environment; none for the one that is the project's own.
 LITERT, ARM = "LiteRT", "LiteRT on Arm (Cortex-A76, qemu)"
 TENSORFLOW, TFLITE_RUNTIME = "TensorFlow Lite in TensorFlow", "tflite_runtime"
-PYTHON, WEB, ANALYZER = "MediaPipe Tasks, Python", "MediaPipe Tasks, web", "TensorFlow's GPU analyzer"
+PYTHON, WEB, ANALYZER = (
+    "MediaPipe Tasks, Python",
+    "MediaPipe Tasks, web",
+    "TensorFlow's GPU analyzer",
+)
 ENVIRONMENT = {
     ARM: "arm",
     TENSORFLOW: "tensorflow",
@@ -43,7 +47,11 @@ ENVIRONMENT = {
     WEB: "web",
     ANALYZER: "gpu_analyzer",
 }
-CASES = [*((name, MAIN) for name in (LITERT, ARM, TENSORFLOW, TFLITE_RUNTIME, PYTHON, WEB)), (PYTHON, RAW), (WEB, RAW)]
+CASES = [
+    *((name, MAIN) for name in (LITERT, ARM, TENSORFLOW, TFLITE_RUNTIME, PYTHON, WEB)),
+    (PYTHON, RAW),
+    (WEB, RAW),
+]
 # MediaPipe suppresses by itself where the file does not, whatever the class, and no option of its ObjectDetector changes the IoU.
 MEDIAPIPE_NMS_IOU = 0.3
 
@@ -59,17 +67,29 @@ def reference(shipped: Bundle) -> dict[str, dict[str, Any]]:
     """golden.json by file; for the raw one with the detections that its heads and MediaPipe's suppression give."""
     main = golden.read(shipped)
     lowest = main["score_threshold"] - main["tolerance"]["score"]
-    photos = [{**photo, "detections": to_json(decoded(shipped, photo, lowest), shipped)} for photo in main["photos"]]
+    photos = [
+        {**photo, "detections": to_json(decoded(shipped, photo, lowest), shipped)}
+        for photo in main["photos"]
+    ]
     return {MAIN: main, RAW: {**main, "photos": photos}}
 
 
 @pytest.fixture(scope="module")
-def keep(tmp_path_factory: pytest.TempPathFactory, shipped: Bundle, reference: dict[str, dict[str, Any]]) -> Callable[..., None]:
+def keep(
+    tmp_path_factory: pytest.TempPathFactory, shipped: Bundle, reference: dict[str, dict[str, Any]]
+) -> Callable[..., None]:
     """Leaves a result for the table."""
-    folder = Path(os.environ.get("SHELFCOUNT_CONSUMERS_OUT") or tmp_path_factory.mktemp("consumers"))
+    folder = Path(
+        os.environ.get("SHELFCOUNT_CONSUMERS_OUT") or tmp_path_factory.mktemp("consumers")
+    )
     photos = reference[MAIN]["photos"]
     own = golden.compare(reference[MAIN], [photo["detections"] for photo in photos], shipped.spec)
-    about = {"name": shipped.name, "sha256": shipped.sha256, "photos": len(photos), "products": sum(len(p["truth"]) for p in photos)}
+    about = {
+        "name": shipped.name,
+        "sha256": shipped.sha256,
+        "photos": len(photos),
+        "products": sum(len(p["truth"]) for p in photos),
+    }
     write_whole(folder / "bundle.json", json.dumps({**about, "f1": own.f1}))
 
     def write(consumer: str, file: str, **facts: Any) -> None:
@@ -82,12 +102,20 @@ def keep(tmp_path_factory: pytest.TempPathFactory, shipped: Bundle, reference: d
 @pytest.mark.slow
 @pytest.mark.parametrize(("consumer", "file"), CASES)
 def test_golden_photos_are_met(
-    consumer: str, file: str, shipped: Bundle, reference: dict[str, dict[str, Any]], keep: Callable[..., None]
+    consumer: str,
+    file: str,
+    shipped: Bundle,
+    reference: dict[str, dict[str, Any]],
+    keep: Callable[..., None],
 ) -> None:
     ready(consumer, file, keep)
     found = answer(consumer, file, shipped.path)
     report = golden.compare(reference[file], found["photos"], shipped.spec)
-    facts = {"f1": report.f1, "largest_box_px": report.largest_box_px, "largest_score": report.largest_score}
+    facts = {
+        "f1": report.f1,
+        "largest_box_px": report.largest_box_px,
+        "largest_score": report.largest_score,
+    }
     keep(consumer, file, version=found["version"], **facts)
     assert report.failures == ()
 
@@ -100,18 +128,34 @@ def test_arm_kernels_give_the_bits_of_x86(
     photos = [shipped.path / "golden" / photo["file"] for photo in reference[MAIN]["photos"]]
     network, pixels = tmp_path / "network.tflite", tmp_path / "pixels.npy"
     network.write_bytes(int8_network((shipped.path / MAIN).read_bytes()))
-    np.save(pixels, np.stack([stretch(read_photo(path), shipped.spec.height, shipped.spec.width) for path in photos]))
-    here, there = (heads(python_of(consumer), network, pixels, tmp_path / "heads.npz") for consumer in (LITERT, ARM))
+    np.save(
+        pixels,
+        np.stack(
+            [stretch(read_photo(path), shipped.spec.height, shipped.spec.width) for path in photos]
+        ),
+    )
+    here, there = (
+        heads(python_of(consumer), network, pixels, tmp_path / "heads.npz")
+        for consumer in (LITERT, ARM)
+    )
     assert [(h.dtype, h.shape) for h in here] == [(np.int8, t.shape) for t in there]
     # int16, as the difference of two int8 does not fit into int8.
     steps = [np.abs(h.astype(np.int16) - t) for h, t in zip(here, there, strict=True)]
-    keep(ARM, "bits", photos=len(photos), values=sum(s.size for s in steps), different=int(sum((s > 0).sum() for s in steps)))
+    keep(
+        ARM,
+        "bits",
+        photos=len(photos),
+        values=sum(s.size for s in steps),
+        different=int(sum((s > 0).sum() for s in steps)),
+    )
     assert [int(s.max()) for s in steps] == [0, 0]
     assert answer(ARM, MAIN, shipped.path)["photos"] == answer(LITERT, MAIN, shipped.path)["photos"]
 
 
 @pytest.mark.slow
-def test_gpu_delegates_take_every_operator_of_the_raw_artifact(shipped: Bundle, keep: Callable[..., None]) -> None:
+def test_gpu_delegates_take_every_operator_of_the_raw_artifact(
+    shipped: Bundle, keep: Callable[..., None]
+) -> None:
     ready(ANALYZER, RAW, keep)
     found = run(python_of(ANALYZER), SCRIPTS / "gpu_analyzer.py", shipped.path)
     complaints = found["complaints"]
@@ -141,8 +185,14 @@ def ready(consumer: str, file: str, keep: Callable[..., None]) -> None:
 @cache
 def missing(environment: str) -> str:
     """Why an environment cannot be made; empty if it stands."""
-    done = subprocess.run([ROOT / ".ci" / "consumers", environment], capture_output=True, text=True, timeout=900)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    done = subprocess.run(
+        [ROOT / ".ci" / "consumers", environment], capture_output=True, text=True, timeout=900
+    )
+    return (
+        ""
+        if done.returncode == 0
+        else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    )
 
 
 @cache
@@ -152,18 +202,30 @@ def answer(consumer: str, file: str, bundle: Path) -> dict[str, Any]:
         return run("node", SCRIPTS / "web.mjs", ENVIRONMENTS / "web", bundle, file)
     if consumer == PYTHON:
         return run(python_of(consumer), SCRIPTS / "mediapipe_tasks.py", bundle, file)
-    module = {TENSORFLOW: "tensorflow", TFLITE_RUNTIME: "tflite_runtime"}.get(consumer, "ai_edge_litert")
+    module = {TENSORFLOW: "tensorflow", TFLITE_RUNTIME: "tflite_runtime"}.get(
+        consumer, "ai_edge_litert"
+    )
     return run(python_of(consumer), SCRIPTS / "interpreter.py", module, bundle)
 
 
 def python_of(consumer: str) -> str:
-    return str(ENVIRONMENTS / ENVIRONMENT[consumer] / "bin" / "python") if consumer in ENVIRONMENT else sys.executable
+    return (
+        str(ENVIRONMENTS / ENVIRONMENT[consumer] / "bin" / "python")
+        if consumer in ENVIRONMENT
+        else sys.executable
+    )
 
 
 def run(*command: object) -> dict[str, Any]:
     """The JSON that a script prints on its last line; it must end well."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr[-4000:]}"
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -183,7 +245,9 @@ def int8_network(data: bytes) -> bytes:
     last = made_by[graph.outputs[0]]
     dequantized = [made_by[index] for index in list(last.inputs)[:2]]
     graph.outputs = [operator.inputs[0] for operator in dequantized]
-    graph.operators = [operator for operator in graph.operators if operator not in (last, *dequantized)]
+    graph.operators = [
+        operator for operator in graph.operators if operator not in (last, *dequantized)
+    ]
     return flatbuffer.write(model)
 
 
@@ -196,9 +260,13 @@ def decoded(bundle: Bundle, photo: dict[str, Any], lowest: float) -> Detections:
     interpreter.allocate_tensors()
     pixels = stretch(read_photo(bundle.path / "golden" / photo["file"]), spec.height, spec.width)
     (source,) = interpreter.get_input_details()
-    interpreter.set_tensor(source["index"], (pixels[None].astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE)
+    interpreter.set_tensor(
+        source["index"], (pixels[None].astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE
+    )
     interpreter.invoke()
-    location, scores = (interpreter.get_tensor(output["index"])[0] for output in interpreter.get_output_details())
+    location, scores = (
+        interpreter.get_tensor(output["index"])[0] for output in interpreter.get_output_details()
+    )
     return detections_from_heads(
         location,
         scores,
@@ -213,5 +281,7 @@ def decoded(bundle: Bundle, photo: dict[str, Any], lowest: float) -> Detections:
 
 def to_json(found: Detections, bundle: Bundle) -> list[dict[str, Any]]:
     """As golden.json has them."""
-    rows = zip(found.classes, found.scores.tolist(), xyxy_to_xywh(found.boxes).tolist(), strict=True)
+    rows = zip(
+        found.classes, found.scores.tolist(), xyxy_to_xywh(found.boxes).tolist(), strict=True
+    )
     return [{"class": bundle.spec.classes[k], "score": score, "box": box} for k, score, box in rows]

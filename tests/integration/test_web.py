@@ -51,7 +51,9 @@ LAST_DIGIT = np.array([0.0001, 0.01, 0.01, 0.01, 0.01])
 
 def node(*arguments: object) -> Any:
     """The JSON that a script prints on its last line; it must end well."""
-    done = subprocess.run(["node", *map(str, arguments)], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        ["node", *map(str, arguments)], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -62,14 +64,20 @@ def node(*arguments: object) -> Any:
 @pytest.fixture(scope="module")
 def browser() -> Path:
     """The environment with the browser's driver; where it cannot be made tests are skipped, and in CI they fail."""
-    done = subprocess.run([ROOT / ".ci" / "consumers", "web"], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [ROOT / ".ci" / "consumers", "web"], capture_output=True, text=True, timeout=900
+    )
     if done.returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f".ci/consumers web: {done.stderr.strip()[-400:]}")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            f".ci/consumers web: {done.stderr.strip()[-400:]}"
+        )
     return ENVIRONMENT
 
 
 @pytest.fixture(scope="module")
-def photos(request: pytest.FixtureRequest, released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(
+    request: pytest.FixtureRequest, released: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder of photos that the bundle knows products on: plain, turned by EXIF, PNG, an empty one, an unfit and a large one."""
     golden = sorted((released / "golden").glob("*.jpg"))
     known = golden or [photo.path for photo in request.getfixturevalue("overfit").photos.photos]
@@ -85,7 +93,10 @@ def photos(request: pytest.FixtureRequest, released: Path, tmp_path_factory: pyt
     write_photo(folder / "=empty, grey.png", np.full((300, 500, 3), 128, np.uint8))
     height, width = images[3].shape[:2]
     askew = cv2.warpAffine(
-        images[3], cv2.getRotationMatrix2D((width / 2, height / 2), 17, 1), (width, height), borderMode=cv2.BORDER_REFLECT
+        images[3],
+        cv2.getRotationMatrix2D((width / 2, height / 2), 17, 1),
+        (width, height),
+        borderMode=cv2.BORDER_REFLECT,
     )
     write_photo(folder / "askew, blurred.jpg", cv2.GaussianBlur(askew, (0, 0), 3))
     cells = [cv2.resize(image, (800, 900), interpolation=cv2.INTER_CUBIC) for image in images]
@@ -103,8 +114,17 @@ def running(server: http.server.HTTPServer) -> Iterator[http.server.HTTPServer]:
         thread.join()
 
 
-def test_page_counts_what_the_command_line_counts_also_offline(browser: Path, released: Path, photos: Path, tmp_path: Path) -> None:
-    names = ["plain.jpg", "turned.jpg", "lossless.png", "=empty, grey.png", "large.jpg", "askew, blurred.jpg"]
+def test_page_counts_what_the_command_line_counts_also_offline(
+    browser: Path, released: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = [
+        "plain.jpg",
+        "turned.jpg",
+        "lossless.png",
+        "=empty, grey.png",
+        "large.jpg",
+        "askew, blurred.jpg",
+    ]
     spec = read_bundle(released).spec
     assert tiles_per_side(spec, 2400, 1800) > 1, "the large photo must be tiled"
     wanted = command_line(released, photos, names, tmp_path)
@@ -142,15 +162,36 @@ def test_damaged_and_missing_models_are_said(browser: Path, released: Path, tmp_
         model.unlink()
         missing = node(SCRIPTS / "page.mjs", browser, tmp_path / "two", *arguments)["notices"]
     wanted = read_bundle(released).files["model.tflite"][:12]
-    assert re.match(rf"model\.tflite does not belong to model\.json: its sha256 must be {wanted}, got [0-9a-f]{{12}}\.", damaged[0])
-    assert missing[0] == "The bundle must lie beside the page, but /bundle/model.tflite is not there (404)."
+    assert re.match(
+        rf"model\.tflite does not belong to model\.json: its sha256 must be {wanted}, got [0-9a-f]{{12}}\.",
+        damaged[0],
+    )
+    assert (
+        missing[0]
+        == "The bundle must lie beside the page, but /bundle/model.tflite is not there (404)."
+    )
 
 
-def command_line(bundle: Path, photos: Path, names: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
+def command_line(
+    bundle: Path, photos: Path, names: list[str], folder: Path
+) -> tuple[str, dict[str, Any]]:
     """What `shelfcount count` writes as CSV and as JSON."""
     out = [folder / f"{bundle.name}.csv", folder / f"{bundle.name}.json"]
-    command = [Path(sys.executable).with_name("shelfcount"), "count", bundle, *names, "--csv", out[0], "--json", out[1], "--threads", 1]
-    done = subprocess.run([str(word) for word in command], cwd=photos, capture_output=True, text=True, timeout=600)
+    command = [
+        Path(sys.executable).with_name("shelfcount"),
+        "count",
+        bundle,
+        *names,
+        "--csv",
+        out[0],
+        "--json",
+        out[1],
+        "--threads",
+        1,
+    ]
+    done = subprocess.run(
+        [str(word) for word in command], cwd=photos, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     return out[0].read_bytes().decode(), json.loads(out[1].read_text())
 
@@ -165,25 +206,39 @@ def check(seen: dict[str, Any], wanted: tuple[str, dict[str, Any]], address: str
     counted = report["photos"]
     products = [item for photo in counted for item in photo["detections"]]
     assert seen["total"] == seen["boxes"] == len(products) > 10, "too few products to tell anything"
-    assert dict(seen["classes"]) == {name: sum(p["counts"].get(name, 0) for p in counted) for name, _ in seen["classes"]}
+    assert dict(seen["classes"]) == {
+        name: sum(p["counts"].get(name, 0) for p in counted) for name, _ in seen["classes"]
+    }
     assert sum(n for _, n in seen["classes"]) == len(products)
     assert seen["highlighted"] == seen["classes"][0][1]
     of_rows = [[item["row"] for item in photo["detections"]] for photo in counted]
-    assert [int(text.split()[0]) if text[0].isdigit() else 0 for text in seen["headlines"]] == [len(numbers) for numbers in of_rows]
-    assert seen["rows"] == [f"Row {row + 1}{numbers.count(row)}" for numbers in of_rows for row in range(max(numbers, default=-1) + 1)]
-    assert seen["advice"] == [sentence for photo in counted for sentence in photo["quality"]["advice"]]
+    assert [int(text.split()[0]) if text[0].isdigit() else 0 for text in seen["headlines"]] == [
+        len(numbers) for numbers in of_rows
+    ]
+    assert seen["rows"] == [
+        f"Row {row + 1}{numbers.count(row)}"
+        for numbers in of_rows
+        for row in range(max(numbers, default=-1) + 1)
+    ]
+    assert seen["advice"] == [
+        sentence for photo in counted for sentence in photo["quality"]["advice"]
+    ]
     assert seen["gaps"][0] == seen["gaps"][1]
     assert seen["addedUp"], "that photos are added up, and merged elsewhere"
     assert (seen["notices"], seen["errors"], seen["overflow"]) == ([], [], 0)
     # Nothing leaves the phone: not asked for, and refused where it is tried.
-    assert {url for url in seen["asked"] if not url.removeprefix("blob:").startswith(address)} == set()
+    assert {
+        url for url in seen["asked"] if not url.removeprefix("blob:").startswith(address)
+    } == set()
     assert seen["leaks"] == ["refused", "refused"]
 
 
 def split(table: str) -> tuple[list[list[str]], np.ndarray]:
     """A CSV file's texts, rows and positions, which must be equal, and its scores and boxes."""
     head, *lines = csv.reader(table.splitlines())
-    return [head, *(line[:2] + line[7:] for line in lines)], np.array([line[2:7] for line in lines], float)
+    return [head, *(line[:2] + line[7:] for line in lines)], np.array(
+        [line[2:7] for line in lines], float
+    )
 
 
 def elsewhere(reached: list[str]) -> http.server.HTTPServer:
@@ -223,8 +278,23 @@ def encoded(data: bytes) -> str:
 
 
 # Height and width, from and to: whole blocks, odd shares, one side shrunk and the other enlarged, both enlarged, single pixels.
-SIZES = [(8, 8, 4, 4), (12, 9, 4, 3), (9, 8, 3, 4), (60, 80, 41, 42), (42, 90, 41, 42), (41, 90, 41, 42)]
-SIZES += [(30, 80, 41, 42), (80, 30, 41, 42), (10, 13, 41, 42), (41, 42, 41, 42), (1, 1, 5, 6), (1, 20, 5, 6), (200, 1, 5, 6)]
+SIZES = [
+    (8, 8, 4, 4),
+    (12, 9, 4, 3),
+    (9, 8, 3, 4),
+    (60, 80, 41, 42),
+    (42, 90, 41, 42),
+    (41, 90, 41, 42),
+]
+SIZES += [
+    (30, 80, 41, 42),
+    (80, 30, 41, 42),
+    (10, 13, 41, 42),
+    (41, 42, 41, 42),
+    (1, 1, 5, 6),
+    (1, 20, 5, 6),
+    (200, 1, 5, 6),
+]
 
 
 def test_stretch_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -245,13 +315,19 @@ def test_stretch_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_tiles_are_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    cases = [[*rng.integers(1, 5000, 2).tolist(), int(rng.integers(1, 9)), 0.25] for _ in range(100)]
-    assert answers(tmp_path, tiles=cases)["tiles"] == [[list(tile) for tile in tiles(*case)] for case in cases]
+    cases = [
+        [*rng.integers(1, 5000, 2).tolist(), int(rng.integers(1, 9)), 0.25] for _ in range(100)
+    ]
+    assert answers(tmp_path, tiles=cases)["tiles"] == [
+        [list(tile) for tile in tiles(*case)] for case in cases
+    ]
 
 
 def test_cut_short_jpegs_are_seen(photos: Path, tmp_path: Path) -> None:
     whole = [(photos / name).read_bytes() for name in ("plain.jpg", "turned.jpg")]
-    cases = [data[:end] for data in whole for end in (len(data), len(data) - 2, len(data) // 2, 300, 2)]
+    cases = [
+        data[:end] for data in whole for end in (len(data), len(data) - 2, len(data) // 2, 300, 2)
+    ]
     cases.append(whole[0] + b"a second picture behind the end")
     got = answers(tmp_path, whole=[encoded(data) for data in cases])["whole"]
     assert got == [jpeg_is_whole(data) for data in cases]
@@ -267,17 +343,29 @@ def shelves(rng: np.random.Generator) -> np.ndarray:
         for x in 60 * np.arange(rng.integers(1, 18)):
             size = 1 + fan * (x - 600) / 600
             bottom = 300 + (130 * row - 170) * size + tilt * (x - 600)
-            boxes += [[x, bottom - height * size * (k + 1), x + 50 * size, bottom - height * size * k] for k in range(rng.integers(1, 3))]
+            boxes += [
+                [x, bottom - height * size * (k + 1), x + 50 * size, bottom - height * size * k]
+                for k in range(rng.integers(1, 3))
+            ]
     found = np.array(boxes) + rng.normal(0, 2, (len(boxes), 4))
     return np.sort(found.reshape(-1, 2, 2), axis=1).reshape(-1, 4).astype(np.float32)
 
 
 def test_rows_are_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    scattered = [np.sort(rng.uniform(0, 900, (int(n), 2, 2)), axis=1).reshape(-1, 4) for n in rng.integers(0, 60, 20)]
+    scattered = [
+        np.sort(rng.uniform(0, 900, (int(n), 2, 2)), axis=1).reshape(-1, 4)
+        for n in rng.integers(0, 60, 20)
+    ]
     cases = [boxes.astype(np.float32) for boxes in (*scattered, *(shelves(rng) for _ in range(40)))]
     placed = [rows(boxes) for boxes in cases]
-    wanted = [[{"row": r, "position": p} for r, p in zip(q.row.tolist(), q.position.tolist(), strict=True)] for q in placed]
+    wanted = [
+        [
+            {"row": r, "position": p}
+            for r, p in zip(q.row.tolist(), q.position.tolist(), strict=True)
+        ]
+        for q in placed
+    ]
     assert answers(tmp_path, rows=[boxes.tolist() for boxes in cases])["rows"] == wanted
 
 
@@ -289,15 +377,22 @@ def test_gaps_are_the_same(tmp_path: Path) -> None:
         names = [f"class {number}" for number in rng.integers(0, 4, len(left))]
         placed = rows(left)
         found = arrange(left, names, placed, (1200, 900))
-        products = [{"class": n, "box": xywh(b), "row": int(r)} for n, b, r in zip(names, left, placed.row, strict=True)]
+        products = [
+            {"class": n, "box": xywh(b), "row": int(r)}
+            for n, b, r in zip(names, left, placed.row, strict=True)
+        ]
         cases.append({"products": products, "size": {"width": 1200, "height": 900}})
         wanted.append([(gap.row, gap.facings, np.array(xywh(gap.box))) for gap in found.gaps])
     got = answers(tmp_path, gaps=cases)["gaps"]
     assert sum(len(photo) for photo in wanted) > 50, "too few gaps to tell anything"
-    assert [[(gap["row"], gap["facings"]) for gap in photo] for photo in got] == [[gap[:2] for gap in photo] for photo in wanted]
+    assert [[(gap["row"], gap["facings"]) for gap in photo] for photo in got] == [
+        [gap[:2] for gap in photo] for photo in wanted
+    ]
     # The page's boxes are rounded to a hundredth, and what they are fitted to moves by about as much.
     off = [
-        np.abs(np.array(here["box"]) - there[2]).max() for a, b in zip(got, wanted, strict=True) for here, there in zip(a, b, strict=True)
+        np.abs(np.array(here["box"]) - there[2]).max()
+        for a, b in zip(got, wanted, strict=True)
+        for here, there in zip(a, b, strict=True)
     ]
     assert max(off) < 0.5
 
@@ -308,15 +403,34 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
     made = [read_photo(path) for path in sorted((released / "golden").glob("*.jpg"))[:3]]
     plain = made[0]
     middle = (plain.shape[1] / 2, plain.shape[0] / 2)
-    made += [cv2.warpAffine(plain, cv2.getRotationMatrix2D(middle, angle, 1), plain.shape[1::-1]) for angle in (-17, 9)]
-    made += [cv2.blur(plain, (1, 15)), cv2.GaussianBlur(plain, (0, 0), 4), plain // 8, cv2.convertScaleAbs(plain, alpha=3)]
+    made += [
+        cv2.warpAffine(plain, cv2.getRotationMatrix2D(middle, angle, 1), plain.shape[1::-1])
+        for angle in (-17, 9)
+    ]
+    made += [
+        cv2.blur(plain, (1, 15)),
+        cv2.GaussianBlur(plain, (0, 0), 4),
+        plain // 8,
+        cv2.convertScaleAbs(plain, alpha=3),
+    ]
     # Tiled and shrunk by other factors; without detail; smaller than a cell.
-    made += [cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC) for size in ((1500, 1100), (700, 2200), (130, 97))]
-    made += [np.full((300, 500, 3), 128, np.uint8), rng.integers(0, 256, (20, 900, 3), dtype=np.uint8), np.zeros((1, 1, 3), np.uint8)]
+    made += [
+        cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC)
+        for size in ((1500, 1100), (700, 2200), (130, 97))
+    ]
+    made += [
+        np.full((300, 500, 3), 128, np.uint8),
+        rng.integers(0, 256, (20, 900, 3), dtype=np.uint8),
+        np.zeros((1, 1, 3), np.uint8),
+    ]
     cases, wanted = [], []
     for image in made:
         height, width = image.shape[:2]
-        boxes = np.sort(rng.uniform(0, min(width, height), (int(rng.integers(0, 8)), 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
+        boxes = (
+            np.sort(rng.uniform(0, min(width, height), (int(rng.integers(0, 8)), 2, 2)), axis=1)
+            .reshape(-1, 4)
+            .astype(np.float32)
+        )
         photo = {"width": width, "height": height, "data": encoded(image.tobytes())}
         facts = {"width": spec.width, "height": spec.height, "product_px": spec.product_px}
         cases.append({"photo": photo, "spec": facts, "boxes": boxes.tolist()})
@@ -324,12 +438,18 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
     got = answers(tmp_path, gate=cases, limits=[0])
     assert got["limits"] == [LIMITS]
     assert [photo["advice"] for photo in got["gate"]] == [photo["advice"] for photo in wanted]
-    assert len({sentence.split(":")[0] for photo in wanted for sentence in photo["advice"]}) >= 6, "too few are unfit to tell anything"
+    assert len({sentence.split(":")[0] for photo in wanted for sentence in photo["advice"]}) >= 6, (
+        "too few are unfit to tell anything"
+    )
     for here, there in zip(got["gate"], wanted, strict=True):
         for name, check in there["checks"].items():
             # Python's are rounded to four digits.
             value = here["checks"][name]["value"]
-            assert value == check["value"] or abs(value - check["value"]) < 0.00006, (name, value, check)
+            assert value == check["value"] or abs(value - check["value"]) < 0.00006, (
+                name,
+                value,
+                check,
+            )
 
 
 class Noisy:
@@ -340,7 +460,11 @@ class Noisy:
         size = rng.uniform(40, 600, (int(rng.integers(5, 120)), 1)) * [1, 1.5]
         corner = rng.uniform(0, 1, (len(size), 2)) * [width, height]
         self.truth = np.concatenate([corner, corner + size], axis=1)
-        self.windows = [tile for n in self.levels(tiles_per_side(spec, width, height)) for tile in tiles(width, height, n)]
+        self.windows = [
+            tile
+            for n in self.levels(tiles_per_side(spec, width, height))
+            for tile in tiles(width, height, n)
+        ]
         self.looks: list[list[dict[str, Any]]] = []
 
     @staticmethod
@@ -353,8 +477,17 @@ class Noisy:
         left, top, right, bottom = self.windows[len(self.looks)]
         assert image.shape[:2] == (bottom - top, right - left)
         size = np.tile(self.truth[:, 2:] - self.truth[:, :2], 2)
-        seen = np.clip(self.truth + self.rng.normal(0, 0.03, size.shape) * size, [left, top] * 2, [right, bottom] * 2) - [left, top] * 2
-        seen = seen[((seen[:, 2:] - seen[:, :2]) > 8).all(axis=1) & (self.rng.random(len(seen)) < 0.9)]
+        seen = (
+            np.clip(
+                self.truth + self.rng.normal(0, 0.03, size.shape) * size,
+                [left, top] * 2,
+                [right, bottom] * 2,
+            )
+            - [left, top] * 2
+        )
+        seen = seen[
+            ((seen[:, 2:] - seen[:, :2]) > 8).all(axis=1) & (self.rng.random(len(seen)) < 0.9)
+        ]
         # Coarse scores, so that ties are met too.
         scores = -np.sort(-self.rng.uniform(0.3, 1, len(seen)).round(2))
         found = Detections(seen, self.rng.integers(0, 2, len(seen)), scores)
@@ -370,18 +503,39 @@ def as_json(found: Detections) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("nms_iou", [0.5, 0.45])
 def test_merging_is_the_same(tmp_path: Path, nms_iou: float) -> None:
     rng = np.random.default_rng(3)
-    spec = ModelSpec("m", "a", ("x", "y"), 416, 320, (AnchorLevel(8, ((20.0, 20.0),)),), nms_iou=nms_iou, product_px=(30, 42, 58))
+    spec = ModelSpec(
+        "m",
+        "a",
+        ("x", "y"),
+        416,
+        320,
+        (AnchorLevel(8, ((20.0, 20.0),)),),
+        nms_iou=nms_iou,
+        product_px=(30, 42, 58),
+    )
     cases, wanted = [], []
     for width, height in rng.integers(300, 4200, (25, 2)).tolist():
         detector = Noisy(spec, width, height, rng)
         wanted.append(as_json(detect_tiled(detector, np.zeros((height, width, 3), np.uint8))))
-        facts = {"width": spec.width, "height": spec.height, "nms_iou": nms_iou, "product_px": spec.product_px}
-        cases.append({"spec": facts, "photo": {"width": width, "height": height}, "looks": detector.looks})
+        facts = {
+            "width": spec.width,
+            "height": spec.height,
+            "nms_iou": nms_iou,
+            "product_px": spec.product_px,
+        }
+        cases.append(
+            {"spec": facts, "photo": {"width": width, "height": height}, "looks": detector.looks}
+        )
     assert answers(tmp_path, tiling=cases)["tiling"] == wanted
 
 
 def test_photos_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    cases = [("image.jpg", []), ("image.jpg", ["image.jpg"]), ("image.jpg", ["image.jpg", "image (2).jpg"]), ("a.b.png", ["a.b.png"])]
+    cases = [
+        ("image.jpg", []),
+        ("image.jpg", ["image.jpg"]),
+        ("image.jpg", ["image.jpg", "image (2).jpg"]),
+        ("a.b.png", ["a.b.png"]),
+    ]
     cases += [("photo", ["photo"]), (".jpg", [".jpg"])]
     wanted = ["image.jpg", "image (2).jpg", "image (3).jpg", "a.b (2).png", "photo (2)", " (2).jpg"]
     assert answers(tmp_path, name=cases)["name"] == wanted
@@ -392,8 +546,12 @@ def test_csv_is_the_same(tmp_path: Path) -> None:
     classes = ("cola", '=cmd|"x"', "Käse, jung", "\tTee")
     counted = []
     for path in ("shelf, left.jpg", "-2.png", "leer.jpg"):
-        boxes = np.sort(rng.integers(0, 40000, (30 if path != "leer.jpg" else 0, 2, 2)) / 16, axis=1).reshape(-1, 4)
-        found = Detections(boxes, rng.integers(0, 4, len(boxes)), rng.integers(0, 64, len(boxes)) / 64)
+        boxes = np.sort(
+            rng.integers(0, 40000, (30 if path != "leer.jpg" else 0, 2, 2)) / 16, axis=1
+        ).reshape(-1, 4)
+        found = Detections(
+            boxes, rng.integers(0, 4, len(boxes)), rng.integers(0, 64, len(boxes)) / 64
+        )
         counted.append(CountedPhoto(path, 2500, 2500, found, rows(found.boxes), classes, Quality()))
     write_csv(tmp_path / "counts.csv", counted)
     cases = [{"name": photo.path, "products": photo.products()} for photo in counted]

@@ -34,10 +34,29 @@ def settings(changes: Sequence[str]) -> list[str]:
 
 def test_synthetic_shelves_to_counts(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     shelfcount(
-        "synth", "--out", tmp_path / "shelves", "--photos", 10, "--classes", 3, "--size", "256x192", "--facings", "4-5", "--workers", 1
+        "synth",
+        "--out",
+        tmp_path / "shelves",
+        "--photos",
+        10,
+        "--classes",
+        3,
+        "--size",
+        "256x192",
+        "--facings",
+        "4-5",
+        "--workers",
+        1,
     )
     labels = tmp_path / "shelves" / "labels.json"
-    shelfcount("train", "--data", labels, "--out", tmp_path / "run", *settings((*tiny, "train.epochs=8", "train.validate_every=4")))
+    shelfcount(
+        "train",
+        "--data",
+        labels,
+        "--out",
+        tmp_path / "run",
+        *settings((*tiny, "train.epochs=8", "train.validate_every=4")),
+    )
     told = shelfcount("export", tmp_path / "run", "--out", tmp_path / "phone", "--recipe", "int8")
     assert "drop" in told
     assert "good: " in shelfcount("verify", tmp_path / "phone")
@@ -45,7 +64,14 @@ def test_synthetic_shelves_to_counts(tmp_path: Path, tiny: tuple[str, ...]) -> N
     shelfcount("evaluate", tmp_path / "phone", "--data", labels, "--json", tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())
     photos = sorted((tmp_path / "shelves" / "images").glob("*.jpg"))[:3]
-    outputs = ("--json", tmp_path / "counts.json", "--csv", tmp_path / "counts.csv", "--picture", tmp_path / "pictures")
+    outputs = (
+        "--json",
+        tmp_path / "counts.json",
+        "--csv",
+        tmp_path / "counts.csv",
+        "--picture",
+        tmp_path / "pictures",
+    )
     told = shelfcount("count", tmp_path / "phone", *photos, *outputs)
     counts = json.loads((tmp_path / "counts.json").read_text())
     # One bundle from the first to the last file.
@@ -65,9 +91,16 @@ def test_synthetic_shelves_to_counts(tmp_path: Path, tiny: tuple[str, ...]) -> N
 # raw.json has two more, of the junk classes that were dropped from the others.
 @pytest.mark.parametrize(
     ("name", "photos", "boxes", "classes"),
-    [("train.json", 180, 5285, 33), ("val.json", 24, 670, 33), ("test.json", 40, 1432, 33), ("raw.json", 244, 7389, 37)],
+    [
+        ("train.json", 180, 5285, 33),
+        ("val.json", 24, 670, 33),
+        ("test.json", 40, 1432, 33),
+        ("raw.json", 244, 7389, 37),
+    ],
 )
-def test_real_photos_are_read_and_nothing_dropped(drinks: Path, name: str, photos: int, boxes: int, classes: int) -> None:
+def test_real_photos_are_read_and_nothing_dropped(
+    drinks: Path, name: str, photos: int, boxes: int, classes: int
+) -> None:
     data = read(drinks / name)
     assert (len(data), data.boxes, len(data.classes), data.dropped) == (photos, boxes, classes, ())
 
