@@ -1,4 +1,4 @@
-"""What `benchmarks/compare.py` calls better, worse and noise: on stored results, and copies of them with a known change."""
+"""What `benchmarks/quality/compare.py` calls better, worse and noise: on stored results, and copies of them with a known change."""
 
 from __future__ import annotations
 

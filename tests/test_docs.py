@@ -150,7 +150,7 @@ def test_figures_are_current() -> None:
     for (file, name), make in readme_tables.TABLES.items():
         readme = (ROOT / file).read_text()
         assert readme_tables.replaced(readme, name, make(readme_tables.RESULTS)) == readme, (
-            "run benchmarks/readme_tables.py"
+            "run benchmarks/tables/readme_tables.py"
         )
 
 

@@ -352,7 +352,10 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
     # Ray lets anything else go first by default, and then a busy machine never gets to the test.
     monkeypatch.setenv("RAY_worker_niceness", "0")
     # Workers import this file, and what it imports.
-    folders = [Path(__file__).parents[1] / name for name in ("tests", "benchmarks")]
+    folders = [
+        Path(__file__).parents[1] / name
+        for name in ("tests", "benchmarks/quality", "benchmarks/tables")
+    ]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}

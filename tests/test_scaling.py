@@ -1,4 +1,4 @@
-"""The parts that `benchmarks/scaling.py` is made of; the whole of it, in its short form, in the slow tier."""
+"""The parts that `benchmarks/speed/scaling.py` is made of; the whole of it, in its short form, in the slow tier."""
 
 from __future__ import annotations
 

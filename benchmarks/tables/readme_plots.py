@@ -1,7 +1,7 @@
 """Draw the README's plots from the results beside this file: F1 against latency and size, F1 of each class, and how the
 baseline learnt.
 
-``python benchmarks/readme_plots.py`` writes them; `readme_tables.py` then shows those that are there. Where no two
+``python benchmarks/tables/readme_plots.py`` writes them; `readme_tables.py` then shows those that are there. Where no two
 models of the comparison have an F1 there is nothing to draw, and what was drawn before is removed.
 """
 
@@ -21,7 +21,7 @@ from shelfcount.report import figures
 from shelfcount.report.bench_page import label
 from shelfcount.vision.images import write_whole
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 # As `shelfcount bench` writes it, of the released bundle and the trained baseline.
 COMPARED = "drinks_bench_trained.json"
 PLOTS = ("drinks_f1_latency.png", "drinks_f1_size.png", "drinks_f1_classes.png")

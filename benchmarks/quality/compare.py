@@ -9,7 +9,7 @@ A difference counts where it is beyond noise, and each line says what that is:
   bundle is held against the baseline that ran beside it: the ratios of their paired runs lie apart;
 * what is stored without a spread (mAP, macro F1, count error, size, memory): a margin, stated.
 
-    python benchmarks/compare.py OLD NEW [--json OUT.json]
+    python benchmarks/quality/compare.py OLD NEW [--json OUT.json]
 
 Exits with 1 where something got worse, 2 where nothing can be compared.
 """

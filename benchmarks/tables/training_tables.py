@@ -81,7 +81,7 @@ def _epochs(result: dict[str, Any]) -> str:
 
 
 def members(results: Path) -> str:
-    """Size, work and speed of the family, as `benchmarks/family.py` measured them."""
+    """Size, work and speed of the family, as `benchmarks/speed/family.py` measured them."""
     result = read_result(results / "family.json")
     if result is None:
         return f"Family: {NOT_MEASURED}."
@@ -140,7 +140,7 @@ def _operators(profiles: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def training_speed(results: Path) -> str:
-    """Photos a second against torchvision's way, as `benchmarks/training_speed.py` measured them."""
+    """Photos a second against torchvision's way, as `benchmarks/speed/training_speed.py` measured them."""
     result = read_result(results / "training_speed.json")
     if result is None:
         return f"Training speed: {NOT_MEASURED}."
@@ -217,7 +217,7 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 
 def quantization(results: Path) -> str:
-    """What int8 costs by calibration, mixed precision and quantization-aware training, as `benchmarks/quantization.py` measured it."""
+    """What int8 costs by calibration, mixed precision and quantization-aware training, as `benchmarks/quality/quantization.py` measured it."""
     result = read_result(results / "quantization.json")
     if result is None:
         return f"Quantization: {NOT_MEASURED}."

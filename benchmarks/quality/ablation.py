@@ -1,6 +1,6 @@
 """One change at a time: what each part of the recipe is worth on validation photos.
 
-    python benchmarks/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors]
+    python benchmarks/quality/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors]
         [--imagenet MOBILENET_V2.safetensors] [--jobs 2]
 
 Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs (rows on length say theirs) with one
@@ -36,16 +36,16 @@ from typing import Any
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
-HERE = Path(__file__).parent
-RESULT = HERE / "results" / "ablation.json"
-RUNS = HERE.parent / "runs" / "ablation"
+BENCHMARKS = Path(__file__).parents[1]
+RESULT = BENCHMARKS / "results" / "ablation.json"
+RUNS = BENCHMARKS.parent / "runs" / "ablation"
 SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
 # Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
 COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
-CONFIG = HERE / "configs" / "drinks_fused.toml"
+CONFIG = BENCHMARKS / "configs" / "drinks_fused.toml"
 # Starts that an option of the same name gives, and whose they are.
 TAUGHT = {"distilled": "mobilenet_v4_s", "synthetic": "mobilenet_v4_s", "imagenet": "mobilenet_v2"}
-ROBUST = HERE / "configs" / "drinks_robust.toml"
+ROBUST = BENCHMARKS / "configs" / "drinks_robust.toml"
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[
     run = RUNS / f"{step.name.replace(' ', '-').replace(',', '')}-{seed}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     fixes = [
-        f"--corrections={HERE / 'data' / f'drinks_{part}_corrections.json'}"
+        f"--corrections={BENCHMARKS / 'data' / f'drinks_{part}_corrections.json'}"
         for part in ("train", "val")
     ]
     changes = (

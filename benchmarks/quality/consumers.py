@@ -1,8 +1,8 @@
 """Run the released bundle in every runtime that apps use, and put what was seen into export/README.md.
 
-    python export/consumers.py
+    python benchmarks/quality/consumers.py
 
-The result is benchmarks/results/consumers.json; benchmarks/readme_tables.py makes the table of it.
+The result is benchmarks/results/consumers.json; benchmarks/tables/readme_tables.py makes the table of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def measure() -> dict[str, Any]:
@@ -59,7 +59,9 @@ def main() -> int:
     write_whole(
         ROOT / "benchmarks" / "results" / "consumers.json", json.dumps(result, indent=2) + "\n"
     )
-    subprocess.run([sys.executable, ROOT / "benchmarks" / "readme_tables.py"], check=True)
+    subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "tables" / "readme_tables.py"], check=True
+    )
     return 0
 
 

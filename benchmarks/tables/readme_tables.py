@@ -1,6 +1,6 @@
 """Fill the tables of README.md and export/README.md from the stamped results beside this file; no figure there is typed.
 
-``python benchmarks/readme_tables.py`` writes them, ``--check`` only tells whether they are current.
+``python benchmarks/tables/readme_tables.py`` writes them, ``--check`` only tells whether they are current.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from table_parts import origin, read_result, rows_under
 from shelfcount.report.page import NOT_MEASURED, show
 from shelfcount.vision.images import write_whole
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[1] / "results"
 # As `shelfcount evaluate --json` writes them: NAME.json on the labels as published, NAME_corrected.json on the corrected ones.
 EVALUATED = {
     "baseline: RetinaNet with ResNet-50 in float32, PyTorch": "drinks_baseline",
@@ -35,7 +35,7 @@ EVALUATED = {
 }
 # As `shelfcount bench` writes it: all forms of the released network beside the trained baseline.
 TRAINED = "drinks_bench_trained.json"
-# As `export/consumers.py` writes it.
+# As `benchmarks/quality/consumers.py` writes it.
 CONSUMERS = "consumers.json"
 CONSUMER_HEADS = (
     "consumer",
@@ -89,7 +89,7 @@ def figures(results: Path) -> str:
 
 
 def consumers(results: Path) -> str:
-    """The released bundle in every runtime that apps use, as `export/consumers.py` found it."""
+    """The released bundle in every runtime that apps use, as `benchmarks/quality/consumers.py` found it."""
     result = read_result(results / CONSUMERS)
     if result is None:
         return f"Consumers: {NOT_MEASURED}."
@@ -210,7 +210,7 @@ def main() -> int:
             write_whole(ROOT / file, new)
         elif new != old:
             print(
-                f"{file} does not show the results in benchmarks/results. Run: python benchmarks/readme_tables.py",
+                f"{file} does not show the results in benchmarks/results. Run: python benchmarks/tables/readme_tables.py",
                 file=sys.stderr,
             )
             stale = True

@@ -1,6 +1,6 @@
 """Photos a second of `shelfcount train` against a loop in the manner of torchvision's reference, on one network.
 
-    python benchmarks/training_speed.py TRAIN.json [--rounds 3]
+    python benchmarks/speed/training_speed.py TRAIN.json [--rounds 3]
 
 The reference (pytorch/vision, references/detection, its ssdlite recipe) decodes every photo anew, crops by
 overlap, mirrors, trains all layers in float32 with SGD, and spreads one process over all cores. Here it
@@ -39,8 +39,8 @@ from shelfcount.training.losses import Truth, task_aligned
 from shelfcount.vision import anchors
 from shelfcount.vision.images import write_whole
 
-RESULT = Path(__file__).parent / "results" / "training_speed.json"
-CONFIG = Path(__file__).parent / "configs" / "drinks.toml"
+RESULT = Path(__file__).parents[1] / "results" / "training_speed.json"
+CONFIG = Path(__file__).parents[1] / "configs" / "drinks.toml"
 EPOCHS = 4
 WAYS = {
     "torchvision's loop": "one process, float32, every layer, photos decoded each time",

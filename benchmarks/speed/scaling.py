@@ -5,7 +5,7 @@ have the bundle's architecture and anchors, and are exported to int8 as every bu
 operator gets is crafted, so that it finds as many products as are asked for. Photos are mosaics of the bundle's
 golden photos, with products as large as tiling assumes.
 
-    python benchmarks/scaling.py [--bundle BUNDLE] [--short] [--out FOLDER]
+    python benchmarks/speed/scaling.py [--bundle BUNDLE] [--short] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from shelfcount.stamp import stamp
 from shelfcount.training.detector import build
 from shelfcount.vision.images import encode_photo, read_photo, stretch, write_photo, write_whole
 
-HERE = Path(__file__).parent
-RELEASED = HERE.parent / "export" / "release" / "drinks-int8"
+BENCHMARKS = Path(__file__).parents[1]
+RELEASED = BENCHMARKS.parent / "export" / "release" / "drinks-int8"
 SEED = 0
 # Anchors that the released bundle gives a score above the file's own threshold, for each product it finds on its golden photos.
 CANDIDATES = 11
@@ -686,7 +686,7 @@ def main() -> int:
         "stamp": stamp(seed=SEED, threads=1),
     }
     image = picture({**head, **result})
-    if folder := given.out or (None if given.short else HERE / "results"):
+    if folder := given.out or (None if given.short else BENCHMARKS / "results"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "scaling.json", json.dumps({**head, **result}, indent=1) + "\n")
         write_whole(folder / "scaling.png", image)

@@ -55,7 +55,7 @@ def baseline(model: dict[str, Any], history: Path) -> str:
         ]
         how, curve = f" in {len(runs)} trainings,", f" F1 on validation: {', '.join(ends)}."
     return (
-        f"The baseline was trained by [baseline.sh](benchmarks/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
+        f"The baseline was trained by [baseline.sh](benchmarks/quality/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
         f"seed {model['seed']},{how} the last in {model['minutes']:.1f} minutes from "
         f"{model['start']}, at commit {made['commit']} on {made['device']}.{curve}"
     )

@@ -1,6 +1,6 @@
 """The released bundle beside public detectors: size, work, memory and latency, run in turn on one machine.
 
-``python benchmarks/peers.py`` fetches each peer, converts it where it has to be, measures, and writes results/peers.json.
+``python benchmarks/speed/peers.py`` fetches each peer, converts it where it has to be, measures, and writes results/peers.json.
 It needs the network once: for npm, which fetches `@mediapipe/objectron`. torchvision's detector is built from its code, with random
 weights, as latency does not depend on them. The peers know other classes than shelves hold, so F1 is not compared.
 
@@ -33,9 +33,9 @@ from shelfcount.runtime.bundle import read_bundle
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
-RESULT = Path(__file__).parent / "results" / "peers.json"
+RESULT = Path(__file__).parents[1] / "results" / "peers.json"
 CACHE = ROOT / "runs" / "peers"
 OBJECTRON = "@mediapipe/objectron@0.4.1675468480"
 # In its package, behind each other in one file; the loader says where each begins and ends.

@@ -1,6 +1,6 @@
 """Every member of the family: size, work and speed as int8 files, without training, and what the operators of two of them take.
 
-    python benchmarks/family.py [--sizes 320 416] [--runs 100]
+    python benchmarks/speed/family.py [--sizes 320 416] [--runs 100]
 
 Speed and size follow from the operators, not from what they learned. The networks have random weights, so
 the suppression at the end finds nothing; what it takes is in the latency of trained bundles. Writes
@@ -33,7 +33,7 @@ from shelfcount.training.backbones import FAMILY
 from shelfcount.training.detector import build
 from shelfcount.vision.images import write_photo, write_whole
 
-RESULT = Path(__file__).parent / "results" / "family.json"
+RESULT = Path(__file__).parents[1] / "results" / "family.json"
 CLASSES = 33
 NECK = 96
 # The anchors that drinks fitted at 416 pixels (export/release/drinks-int8/model.json).

@@ -8,7 +8,7 @@ which is what `before` counts: the findings on the photos as they are.
 Missing boxes are also held against corrections, for which every photo was looked at: ``--corrections``, one file for
 each of the labels, says how many of those found on the photos as they are were missing indeed.
 
-    python benchmarks/check_faults.py [--data LABELS.json ...] [--corrections LABELS_corrections.json ...]
+    python benchmarks/quality/check_faults.py [--data LABELS.json ...] [--corrections LABELS_corrections.json ...]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import encode_photo, read_photo, write_photo, write_whole
 
-RESULT = Path(__file__).parent / "results" / "check_faults.json"
+RESULT = Path(__file__).parents[1] / "results" / "check_faults.json"
 # A finding need not draw a box as a person does, only around the same product.
 FOUND_IOU = 0.4
 

@@ -2,7 +2,7 @@
 # The figures of the README: trains on the drinks photos, exports, evaluates on the test
 # photos, and leaves stamped results. A run or bundle that is there already is used as it is.
 #
-#   benchmarks/drinks.sh DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
+#   benchmarks/quality/drinks.sh DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
 #
 # A MobileNetV2 on the labels as published gives, by export/distill.py, the start of the smaller and faster
 # network that is released. That one is trained three times: on the labels as published and as corrected, side by side,
@@ -10,7 +10,7 @@
 # under the conditions that the second is weakest under (stress.sh fix chose them on the validation photos). What is released
 # goes on from the shipped start under these conditions, with pasted products, and is fine-tuned with the rounding of int8 inside.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 drinks=${1:?folder with train.json, val.json and test.json}
 weights=${2:?MobileNetV2 ImageNet weights, .safetensors with the key names of torchvision}
 results=benchmarks/results
@@ -44,12 +44,12 @@ OMP_NUM_THREADS=1 train drinks-qat drinks_qat --set model.weights=runs/released/
 [ -e runs/drinks-float32 ] || shelfcount export runs/released --out runs/drinks-float32 --recipe float32 --test "$drinks/test.json"
 judge drinks-int8 drinks_int8
 judge drinks-float32 drinks_float32
-# An untrained one at RetinaNet's own size has size and latency, and no F1; benchmarks/baseline.sh compares all forms with a
+# An untrained one at RetinaNet's own size has size and latency, and no F1; benchmarks/quality/baseline.sh compares all forms with a
 # trained one.
 shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" "$(corrections test)" \
   --out runs/drinks-report --force --photo "$drinks/images/test_image_189.jpg"
 cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/released/history.csv "$results/drinks_history.csv"
-python benchmarks/readme_plots.py
-python benchmarks/readme_tables.py
+python benchmarks/tables/readme_plots.py
+python benchmarks/tables/readme_tables.py

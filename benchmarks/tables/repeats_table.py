@@ -28,7 +28,7 @@ HEADS = (
 
 
 def repeats(results: Path) -> str:
-    """Spread of the drinks figures over shuffles, and how the depths agree, as `benchmarks/repeats.py` measured them."""
+    """Spread of the drinks figures over shuffles, and how the depths agree, as `benchmarks/quality/repeats.py` measured them."""
     result = read_result(results / "repeats.json")
     if result is None:
         return f"Repeated shuffles: {NOT_MEASURED}."

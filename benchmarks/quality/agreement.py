@@ -5,7 +5,7 @@ boxes loosely, at random. Once the first is exact and all is the second's error;
 independently. `shelfcount.data.agreement` must give back what was put in. With ``--data`` and ``--corrections``
 the labels as published are compared with the corrected ones, each pair alone and all together.
 
-    python benchmarks/agreement.py [--data LABELS.json --corrections LABELS_corrections.json]...
+    python benchmarks/quality/agreement.py [--data LABELS.json --corrections LABELS_corrections.json]...
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision.boxes import clip
 from shelfcount.vision.images import write_whole
 
-RESULT = Path(__file__).parent / "results" / "agreement.json"
+RESULT = Path(__file__).parents[1] / "results" / "agreement.json"
 FAULTS = ("missed", "misnamed", "edge")
 # A careful labeller, a usual one and a hasty one; of edges, shares of the box's side.
 LEVELS = (

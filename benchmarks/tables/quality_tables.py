@@ -12,12 +12,12 @@ from shelfcount.report.page import NOT_MEASURED, show
 from shelfcount.report.stress_page import holds, means, points
 
 # As `shelfcount stress --fix` writes it.
-ROBUST = Path(__file__).parent / "configs" / "drinks_robust.toml"
+ROBUST = Path(__file__).parents[1] / "configs" / "drinks_robust.toml"
 SHOWN_CONDITIONS = 8
 
 
 def planted_faults(results: Path) -> str:
-    """What `shelfcount check` finds of planted faults, as `benchmarks/check_faults.py` counted it."""
+    """What `shelfcount check` finds of planted faults, as `benchmarks/quality/check_faults.py` counted it."""
     result = read_result(results / "check_faults.json")
     if result is None:
         return f"Planted faults: {NOT_MEASURED}."
@@ -52,7 +52,7 @@ def planted_faults(results: Path) -> str:
 
 
 def agreement(results: Path) -> str:
-    """Simulated labellers recognised, and the drinks as published against corrected, as `benchmarks/agreement.py` measured them."""
+    """Simulated labellers recognised, and the drinks as published against corrected, as `benchmarks/quality/agreement.py` measured them."""
     result = read_result(results / "agreement.json")
     if result is None:
         return f"Agreement: {NOT_MEASURED}."
@@ -94,7 +94,7 @@ def _with_interval(of: dict[str, Any], figure: str) -> str:
 
 
 def label_errors(results: Path, name: str = "label_errors.json") -> str:
-    """How many proposed label errors are errors, as `benchmarks/label_errors.py` counted them."""
+    """How many proposed label errors are errors, as `benchmarks/quality/label_errors.py` counted them."""
     result = read_result(results / name)
     if result is None:
         return f"Label errors: {NOT_MEASURED}."
@@ -128,7 +128,7 @@ def label_errors_of_folds(results: Path) -> str:
 
 
 def robustness(results: Path) -> str:
-    """What conditions cost each detector, and what training on the weakest of them mends, as `benchmarks/stress.sh` measured it."""
+    """What conditions cost each detector, and what training on the weakest of them mends, as `benchmarks/quality/stress.sh` measured it."""
     study = read_result(results / "stress.json")
     if study is None:
         return f"Robustness: {NOT_MEASURED}."

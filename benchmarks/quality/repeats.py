@@ -1,6 +1,6 @@
 """How much the drinks figures owe to which photos are tested on, and whether the fast depth may stand in for the full one.
 
-    python benchmarks/repeats.py DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors [--fast 100] [--full 5] [--processes 2]
+    python benchmarks/quality/repeats.py DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors [--fast 100] [--full 5] [--processes 2]
 
 All 244 photos, with corrected labels, are shuffled anew for each repeat. Both depths start from the same
 ImageNet weights, which have seen none of them: a start that learnt from drinks would know the photos it is tested on. Finished
@@ -27,9 +27,9 @@ from shelfcount.report import repeats_page
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
-HERE = Path(__file__).parent
-RESULT = HERE / "results" / "repeats.json"
-RUNS = HERE.parent / "runs" / "repeats"
+BENCHMARKS = Path(__file__).parents[1]
+RESULT = BENCHMARKS / "results" / "repeats.json"
+RUNS = BENCHMARKS.parent / "runs" / "repeats"
 # Of the whole network: as with the heads alone, small steps at a high rate, as there are so few epochs from random heads.
 FULL_EPOCHS = 20
 FULL = ("train.batch=4", "train.lr=8e-3", "train.channels_last=true")
@@ -39,7 +39,9 @@ def photos(drinks: Path) -> list[Dataset]:
     """The three parts as published, with corrected labels."""
     parts = []
     for name in ("train", "val", "test"):
-        given = corrections.read_corrections(HERE / "data" / f"drinks_{name}_corrections.json")
+        given = corrections.read_corrections(
+            BENCHMARKS / "data" / f"drinks_{name}_corrections.json"
+        )
         parts.append(corrections.apply(formats.read(drinks / f"{name}.json"), given))
     return parts
 
@@ -137,7 +139,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     if not options.report:
-        start, config = f"model.weights={options.start}", HERE / "configs" / "drinks.toml"
+        start, config = f"model.weights={options.start}", BENCHMARKS / "configs" / "drinks.toml"
         fast = repeats.make_plan(config_module.load(config, [start]), "fast", None, options.shares)
         full = repeats.make_plan(
             config_module.load(config, [start, *FULL]), "full", options.full_epochs

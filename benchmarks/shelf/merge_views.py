@@ -3,7 +3,7 @@
 Synthetic photos are real pixels to registration; what a detector would report is the truth of each photo with noise.
 merge_detected.py has real detectors.
 
-    python benchmarks/merge_views.py [--shelves 24]
+    python benchmarks/shelf/merge_views.py [--shelves 24]
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import write_whole
 
-RESULT = Path(__file__).parent / "results" / "merge_views.json"
+RESULT = Path(__file__).parents[1] / "results" / "merge_views.json"
 SEED = 7
 CATALOGUE = products(24)
 CLASSES = tuple(product.name for product in CATALOGUE)

@@ -1,6 +1,6 @@
 """What F1 on the drinks test photos is held back by: classes, pairs of classes, photos and labels, in figures and pictures.
 
-    python benchmarks/held_back.py BUNDLE DRINKS_FOLDER
+    python benchmarks/quality/held_back.py BUNDLE DRINKS_FOLDER
 
 Counts against the corrected labels, and says how many of the products that are wrong carried another name, or none, in the
 labels as published. What more examples of a class would give comes from the learning curves of benchmarks/results/repeats.json,
@@ -34,7 +34,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision.boxes import iou
 from shelfcount.vision.images import write_photo, write_whole
 
-HERE = Path(__file__).parent
+BENCHMARKS = Path(__file__).parents[1]
 # Of the test photos: pairs and photos shown, and crops of each pair and of the class that was reported.
 PAIRS, PHOTOS, CLASSES, CROPS, EXAMPLES = 6, 2, 10, 3, 2
 SURROUNDINGS = 2.2
@@ -146,12 +146,12 @@ def main() -> None:
     )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("drinks", type=Path)
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=BENCHMARKS / "results")
     options = parser.parse_args()
     detector, threshold, facts = open_low(options.bundle, 1)
     parts = {name: read(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
     fixed = {
-        name: apply(of, read_corrections(HERE / "data" / f"drinks_{name}_corrections.json"))
+        name: apply(of, read_corrections(BENCHMARKS / "data" / f"drinks_{name}_corrections.json"))
         for name, of in parts.items()
     }
     published, corrected = aligned(parts["test"], fixed["test"])
@@ -162,7 +162,7 @@ def main() -> None:
     pairs = confusions(corrected, found, threshold)
     trained = Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
     photos = photo_rows(evaluation)
-    repeated = HERE / "results" / "repeats.json"
+    repeated = BENCHMARKS / "results" / "repeats.json"
     curves = json.loads(repeated.read_text()).get("learning_curves") if repeated.exists() else None
     result = {
         "model": facts,

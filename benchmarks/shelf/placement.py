@@ -6,7 +6,7 @@ of the code that is measured: sorted by their bottoms, boxes fall into groups th
 shelf board between the heads of one group and the feet of the one above. Photos where this does not hold are left out, and counted.
 The regular ones are looked at as they are, and their boxes through the same cameras as the synthetic shelves.
 
-    python benchmarks/placement.py [--shelves 40] [--drinks FOLDER]
+    python benchmarks/shelf/placement.py [--shelves 40] [--drinks FOLDER]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shelfcount.shelf.rows import rows
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
-RESULT = Path(__file__).parent / "results" / "placement.json"
+RESULT = Path(__file__).parents[1] / "results" / "placement.json"
 SEED = 11
 TILTS = (-15.0, -7.0, 0.0, 7.0, 15.0)
 YAWS = (-30.0, -15.0, 0.0, 15.0, 30.0)

@@ -3,13 +3,13 @@
 # corrected labels, with the same augmentation, and judged on the test photos. It is too large for the repository:
 # what is kept is this script, configs/baseline.toml, its seed, and the stamped results.
 #
-#   benchmarks/baseline.sh DRINKS_FOLDER
+#   benchmarks/quality/baseline.sh DRINKS_FOLDER
 #
 # 180 photos cannot teach random weights to see: its trunk learns the features of the MobileNetV2 that comes with the
 # package first (export/distill.py), which ImageNet taught. A run that is there already is used as it is, and one that
 # was killed goes on where it stopped.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 drinks=${1:?folder with train.json, val.json and test.json}
 results=benchmarks/results
 export PATH="$PWD/.venv/bin:$PATH"
@@ -50,5 +50,5 @@ shelfcount bench export/release/drinks-int8 --run runs/released --baseline runs/
   --out runs/baseline-report --force --photo "$drinks/images/test_image_189.jpg" \
   --phone benchmarks/phones/pixel4.toml --phone benchmarks/phones/raspberry_pi4.toml --phone benchmarks/phones/pixel2_one_core.toml || true
 cp runs/baseline-report/result.json "$results/drinks_bench_trained.json"
-python benchmarks/readme_plots.py
-python benchmarks/readme_tables.py
+python benchmarks/tables/readme_plots.py
+python benchmarks/tables/readme_tables.py

@@ -1,6 +1,6 @@
 """torchvision's ssdlite320_mobilenet_v3_large as a row of the ablation: its network, anchors, loss and decoding, on the same photos.
 
-    python benchmarks/ssdlite.py DRINKS_FOLDER [--epochs 16]
+    python benchmarks/quality/ssdlite.py DRINKS_FOLDER [--epochs 16]
 
 From random weights, as torchvision's lie on the network; the ablation's row "from nothing" is its counterpart. Photos,
 augmentation, optimizer, corrected labels and the choice of the threshold are those of the ablation.
@@ -31,9 +31,9 @@ from shelfcount.records import Dataset, Detections, ModelSpec
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
-HERE = Path(__file__).parent
-RESULT = HERE / "results" / "ssdlite.json"
-CONFIG = HERE / "configs" / "drinks_fused.toml"
+BENCHMARKS = Path(__file__).parents[1]
+RESULT = BENCHMARKS / "results" / "ssdlite.json"
+CONFIG = BENCHMARKS / "configs" / "drinks_fused.toml"
 # Of the network; torchvision's model resizes to it itself.
 SIDE = 320
 BATCH = 8
@@ -57,7 +57,7 @@ def corrected(drinks: Path, part: str) -> Dataset:
     """Photos of 'train' or 'val' with labels put right."""
     return apply(
         read(str(drinks / f"{part}.json")),
-        read_corrections(HERE / "data" / f"drinks_{part}_corrections.json"),
+        read_corrections(BENCHMARKS / "data" / f"drinks_{part}_corrections.json"),
     )
 
 

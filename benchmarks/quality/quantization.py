@@ -3,7 +3,7 @@
 F1 is that of the .tflite files on the run's validation photos, with its corrected labels, at the run's own score
 threshold; the test photos choose nothing.
 
-    python benchmarks/quantization.py RUN [--qat QAT_RUN] [--float FILE.tflite]
+    python benchmarks/quality/quantization.py RUN [--qat QAT_RUN] [--float FILE.tflite]
 
 QAT_RUN is RUN fine-tuned with the settings of configs/drinks_qat.toml.
 """
@@ -35,7 +35,7 @@ from shelfcount.training.fake_quant import FakeQuantized
 from shelfcount.training.runs import Sources, load_run, normalise, read_sources
 from shelfcount.vision.images import write_whole
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
 PHOTOS = (8, 32, 64, 128, 180)
 # Of what a tensor holds on one photo, both sides; 100 is the least and greatest value.

@@ -2,9 +2,9 @@
 
 Three parts, each with a stamp of its own; those that are not asked for stay as they were measured:
 
-    python benchmarks/merge_detected.py --demo demo/bundle             # what `make demo` leaves, on shelves of its products
-    python benchmarks/merge_detected.py --bundle BUNDLE                # how long a photo takes
-    python benchmarks/merge_detected.py --bundle BUNDLE --data LABELS.json [--corrections CORRECTIONS.json]
+    python benchmarks/shelf/merge_detected.py --demo demo/bundle             # what `make demo` leaves, on shelves of its products
+    python benchmarks/shelf/merge_detected.py --bundle BUNDLE                # how long a photo takes
+    python benchmarks/shelf/merge_detected.py --bundle BUNDLE --data LABELS.json [--corrections CORRECTIONS.json]
 
 The first has exact truth. In the last each photo is cut in four that overlap and have its shape, turned and dimmed, so that
 its labels are the truth of the merged shelf.
@@ -40,7 +40,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import read_photo, write_photo, write_whole
 
-RESULT = Path(__file__).parent / "results" / "merge_detected.json"
+RESULT = Path(__file__).parents[1] / "results" / "merge_detected.json"
 # The products of `make demo`.
 DEMO_CATALOGUE = products(12, 1)
 # Drinks photos have 416 pixels a side.

@@ -5,7 +5,7 @@ the products are counted. Photos in the order of the measure, as many at a time 
 the same photos unchanged; the limit is where that, made monotone, passes `F1_LOST`. But no limit is so strict that
 it refuses more than `FALSE_ALARMS` of the photos as they were taken. Test photos choose nothing.
 
-    python benchmarks/photo_gate.py --bundle BUNDLE --data VAL.json --corrections CORRECTIONS.json \
+    python benchmarks/shelf/photo_gate.py --bundle BUNDLE --data VAL.json --corrections CORRECTIONS.json \
         --unchanged TRAIN.json --held-out TEST.json
 
 The limits it finds are those in shelfcount/shelf/photogate.py; a test holds the two equal.
@@ -40,7 +40,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, moved
 from shelfcount.vision.images import read_photo, write_whole
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
 F1_LOST = 0.05
 FALSE_ALARMS = 0.01

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # How robust the detectors of the README are, and how much the fix that `shelfcount stress` proposes helps.
 #
-#   benchmarks/stress.sh DRINKS_FOLDER study        what is released, in int8 and float, on the test photos
-#   benchmarks/stress.sh DRINKS_FOLDER baseline     the same beside the trained baseline, on fewer of them
-#   benchmarks/stress.sh DRINKS_FOLDER fix          weakest conditions on the validation photos, into a config; a run with it
-#   benchmarks/stress.sh DRINKS_FOLDER short        all of it on few photos and with one epoch: shows that it works; stores nothing
+#   benchmarks/quality/stress.sh DRINKS_FOLDER study        what is released, in int8 and float, on the test photos
+#   benchmarks/quality/stress.sh DRINKS_FOLDER baseline     the same beside the trained baseline, on fewer of them
+#   benchmarks/quality/stress.sh DRINKS_FOLDER fix          weakest conditions on the validation photos, into a config; a run with it
+#   benchmarks/quality/stress.sh DRINKS_FOLDER short        all of it on few photos and with one epoch: shows that it works; stores nothing
 #
-# benchmarks/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, RELEASED, BASELINE, FIXED, SETTINGS and WEIGHTS name
+# benchmarks/quality/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, RELEASED, BASELINE, FIXED, SETTINGS and WEIGHTS name
 # others. The test photos choose nothing.
 # A config that was chosen (configs/drinks_robust.toml) and a run that was trained stay; remove them to choose and train anew.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 drinks=${1:?folder with train.json, val.json and test.json}
 what=${2:?study, baseline, fix or short}
 run=${RUN:-runs/drinks} fixed=${FIXED:-runs/robust} released=${RELEASED:-runs/released} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline}

@@ -1,4 +1,4 @@
-"""The pictures of the README's gallery: ``make demo && python benchmarks/gallery.py``.
+"""The pictures of the README's gallery: ``make demo && python benchmarks/tables/gallery.py``.
 
     results/gallery_merged.jpg  five photos of a synthetic shelf, and the shelf that they are merged to, by the demo's bundle
     results/gallery_plan.jpg    a cooler against its plan, after one product was exchanged and one sold out, by the released bundle
@@ -23,8 +23,8 @@ from shelfcount.report.pictures import annotate, shrunk
 from shelfcount.report.results import ShelfCount
 from shelfcount.vision.images import encode_photo, write_whole
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[1] / "results"
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
 COOLER = BUNDLE / "golden" / "1.jpg"
 SEED = 5

@@ -6,7 +6,7 @@ by corrections that a person had made before, to whom another model's detections
 the first ones, by a look at their crops, written down in a corrections file as `accepted` or `refused` with
 what is seen.
 
-    python benchmarks/label_errors.py --fold DATA.json=MODEL --corrections DATA_corrections.json [--looked LOOKED.json]...
+    python benchmarks/quality/label_errors.py --fold DATA.json=MODEL --corrections DATA_corrections.json [--looked LOOKED.json]...
 
 A model is a bundle or a run. Of photos to learn from, ``shelfcount correct --folds 4 --json PROPOSED.json`` judges each by
 a model that did not see it: then PROPOSED.json stands in the model's place. ``--draft FOLDER`` writes what is to be looked at: a page and
@@ -44,7 +44,7 @@ from shelfcount.stamp import stamp
 from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
 from shelfcount.vision.images import write_photo, write_whole
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 # Of a crop in the picture, pixels.
 CELL = 320
 # A product of the corrected labels at a proposed place.
