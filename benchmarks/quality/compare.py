@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from thin import read_whole
 
 from shelfcount.evaluation import benchmark
 from shelfcount.records import ShelfcountError
@@ -358,13 +359,13 @@ def pairs(old: Path, new: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def load(path: Path) -> Any:
-    """A JSON file.
+    """Read a result and the rows for single photos beside it.
 
     Raises:
-        ShelfcountError: If it is none.
+        ShelfcountError: If the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_whole(path)
     except (OSError, ValueError) as error:
         raise ShelfcountError(f"cannot read result '{path}': {error}") from error
 

@@ -51,5 +51,6 @@ shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json"
 cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/released/history.csv "$results/drinks_history.csv"
+python benchmarks/quality/thin.py
 python benchmarks/tables/readme_plots.py
 python benchmarks/tables/readme_tables.py

@@ -46,10 +46,12 @@ fix() {
   on test "$run" "$fixed" --json "$results/stress_fixed.json" --force
 }
 
+thin() { python benchmarks/quality/thin.py "$results"/stress*.json; }
+
 case "$what" in
-  study) study ;;
-  baseline) against_baseline ;;
-  fix) fix ;;
+  study) study && thin ;;
+  baseline) against_baseline && thin ;;
+  fix) fix && thin ;;
   short)
     results=$(mktemp -d) few=(--photos 3 --strengths 3) brief=(--set train.epochs=1)
     trap 'rm -r "$results"' EXIT
