@@ -1,7 +1,7 @@
-"""What int8 costs and what mends it: calibration by several methods, mixed precision by sensitivity, quantization-aware training.
+"""Measure the F1 that int8 costs, by calibration method and with quantization-aware training.
 
-F1 is that of the .tflite files on the run's validation photos, with its corrected labels, at the run's own score
-threshold; the test photos choose nothing.
+F1 is that of the .tflite files on the run's validation photos, with its corrected labels, at the
+run's own score threshold. The test photos are not used.
 
     python benchmarks/quality/quantization.py RUN [--qat QAT_RUN] [--float FILE.tflite]
 
@@ -17,16 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from shelfcount.console import bar
 from shelfcount.data.corrections import apply, read_corrections
 from shelfcount.data.formats import aligned, fingerprint, read
-from shelfcount.deploy import bundle, convert, flatbuffer, ranges, sensitivity
-from shelfcount.deploy.sensitivity import Sensitivity
+from shelfcount.deploy import bundle, convert, flatbuffer, ranges
 from shelfcount.evaluation.metrics import Evaluation, evaluate
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.runtime.bundle import LOWEST_SCORE, LiteRTDetector
@@ -38,21 +35,18 @@ from shelfcount.vision.images import write_whole
 RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
 PHOTOS = (8, 32, 64, 128, 180)
-# Of what a tensor holds on one photo, both sides; 100 is the least and greatest value.
+# Percentiles of a tensor's values on one photo, cut off on both sides; 100 keeps all values.
 PERCENTILES = (99.9, 99.99, 100.0)
-SPARED = (2, 4, 8, 16)
-SENSITIVITY_PHOTOS = 4
 DRAWS = 2000
-SHOWN = 10
 
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) uint8 to what a network sees, (1, 3, H, W)."""
+    """Return (H, W, 3) uint8 pixels as a (1, 3, H, W) network input."""
     return normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None])
 
 
 def labelled(sources: Sources) -> tuple[Dataset, Dataset]:
-    """Training and validation photos of a run, with the corrections it was trained on."""
+    """Read the training and validation photos of a run, with the corrections it was trained on."""
     datasets = []
     for source in (
         sources.train,
@@ -71,7 +65,7 @@ def labelled(sources: Sources) -> tuple[Dataset, Dataset]:
 
 @torch.no_grad()
 def statistics(net: FakeQuantized, photos: Sequence[np.ndarray]) -> dict[float, np.ndarray]:
-    """By percentile, (photos, tensors, 2) the lower and upper bound of each tensor on each photo, of the float network."""
+    """Return (photos, tensors, 2) lower and upper bounds of the float tensors, by percentile."""
     found: dict[float, list[Any]] = {percentile: [] for percentile in PERCENTILES}
     wanted = [side for percentile in PERCENTILES for side in (100 - percentile, percentile)]
     with bar("calibrating") as advance, net.rounding(()):
@@ -90,7 +84,7 @@ def statistics(net: FakeQuantized, photos: Sequence[np.ndarray]) -> dict[float, 
 
 
 def calibrations(seen: dict[float, np.ndarray]) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Method, photos and (tensors, 2) ranges."""
+    """Yield each method, its number of photos and the (tensors, 2) ranges it chooses."""
     for photos in PHOTOS:
         extremes = seen[100.0][:photos]
         yield (
@@ -106,15 +100,15 @@ def calibrations(seen: dict[float, np.ndarray]) -> Iterator[tuple[str, int, np.n
 # ---------------------------------------------------------------- measuring
 
 
-class Judge:
-    """Files against one set of labelled photos, and against the float file."""
+class FileScorer:
+    """Evaluate .tflite files on one set of labelled photos and compare them with the float file."""
 
     def __init__(self, spec: ModelSpec, val: Dataset) -> None:
         self.spec, self.val = spec, val
         self.reference: Evaluation | None = None
 
     def row(self, method: str, model: bytes, **facts: Any) -> dict[str, Any]:
-        """Figures of a quantized file with raw heads; the first is the one that others are compared with."""
+        """Evaluate a file with raw heads. The first one is the reference of all others."""
         finished = flatbuffer.finish(model, self.spec, LOWEST_SCORE)
         detector = LiteRTDetector(finished, self.spec, score_threshold=LOWEST_SCORE)
         result = evaluate(detector, self.val, threshold=self.spec.score_threshold)
@@ -132,7 +126,7 @@ class Judge:
 
 
 def f1_drop(before: Evaluation, after: Evaluation) -> tuple[float, float]:
-    """F1 lost and its standard error, by drawing photos anew, the same ones for both."""
+    """Return the F1 lost and its standard error, from paired bootstrap samples of the photos."""
     counts = np.array(
         [
             [(p.score.tp, p.score.truth + p.score.found) for p in side.photos]
@@ -147,25 +141,23 @@ def f1_drop(before: Evaluation, after: Evaluation) -> tuple[float, float]:
 
 
 def with_ranges(model: bytes, net: FakeQuantized, bounds: np.ndarray) -> bytes:
-    """A converted file with other ranges; the pixels keep theirs."""
+    """Return a converted file with other ranges for all tensors but the input."""
     net.ranges[1:] = torch.from_numpy(bounds[1:]).float()
     return ranges.put(model, ranges.of_network(model, net))
 
 
-def measure(
-    run: Path, qat: Path | None, converted: Path | None
-) -> tuple[dict[str, Any], list[Sensitivity]]:
-    """All rows of the result, and the sensitivity of each step."""
+def measure(run: Path, qat: Path | None, converted: Path | None) -> dict[str, Any]:
+    """Measure all quantization methods and return the result that is stored."""
     reference = load_run(run)
     spec = reference.spec
     train, val = labelled(read_sources(run))
     photos = bundle.calibration_photos(train, spec, max(PHOTOS), SEED)
-    judge = Judge(spec, val)
+    scorer = FileScorer(spec, val)
     net = FakeQuantized(reference.net).eval()
     model, _ = ranges.take(converted.read_bytes() if converted else convert.to_litert(net, spec))
     rows = [
-        judge.row("float32", model),
-        judge.row(
+        scorer.row("float32", model),
+        scorer.row(
             "moving average, as export",
             convert.quantize(model, "int8", photos[:64]),
             photos=len(photos[:64]),
@@ -174,39 +166,24 @@ def measure(
     seen = statistics(net, photos)
     for method, count, bounds in calibrations(seen):
         rows.append(
-            judge.row(
+            scorer.row(
                 method,
                 convert.quantize(with_ranges(model, net, bounds), "int8", []),
                 photos=min(count, len(photos)),
-            )
-        )
-    plain = with_ranges(model, net, seen[100.0][:64].mean(axis=0))
-    with bar("rounding one step at a time") as advance:
-        everything, alone = sensitivity.by_step(
-            net, [tensor(photo) for photo in photos[:SENSITIVITY_PHOTOS]], advance
-        )
-    for most in SPARED:
-        kept = sensitivity.kept_float(model, net, alone, most)
-        rows.append(
-            judge.row(
-                "mixed precision",
-                convert.quantize(plain, "int8", [], kept),
-                spared=most,
-                float_tensors=len(kept),
             )
         )
     trained: dict[str, Any] = {}
     if qat:
         tuned = load_run(qat)
         model = convert.to_litert(tuned.net, tuned.spec)
-        judge.spec = tuned.spec
+        scorer.spec = tuned.spec
         rows.append(
-            judge.row(
+            scorer.row(
                 "quantization-aware training, before rounding",
                 convert.quantize(model, "float32", []),
             )
         )
-        rows.append(judge.row("quantization-aware training", convert.quantize(model, "int8", [])))
+        rows.append(scorer.row("quantization-aware training", convert.quantize(model, "int8", [])))
         trained = dict(tuned.spec.provenance)
     data = {
         "name": Path(val.name).name,
@@ -214,83 +191,35 @@ def measure(
         "photos": len(val),
         "products": val.boxes,
     }
-    result = {
+    return {
         "model": {"name": spec.name, "score_threshold": spec.score_threshold, **spec.provenance},
         "quantization_aware": trained,
         "data": data,
         "rows": rows,
-        "sensitivity": {
-            "photos": SENSITIVITY_PHOTOS,
-            "all_db": {"location": everything.location, "scores": everything.scores},
-            "alone": [
-                {
-                    "step": one.step,
-                    "kind": one.kind,
-                    "location_db": one.location,
-                    "scores_db": one.scores,
-                }
-                for one in alone
-            ],
-        },
         "stamp": stamp(seed=SEED, threads=torch.get_num_threads()),
     }
-    return result, alone
-
-
-# ---------------------------------------------------------------- showing
-
-
-def picture(result: dict[str, Any]) -> Figure:
-    """The most sensitive steps: signal to noise of the outputs when one alone is rounded."""
-    worst = result["sensitivity"]["alone"][:SHOWN]
-    together = result["sensitivity"]["all_db"]
-    figure = Figure(figsize=(8, 0.36 * len(worst) + 1.5), layout="constrained")
-    axes = figure.add_subplot()
-    places = np.arange(len(worst))
-    for offset, key, colour in ((-0.19, "location", "#0072B2"), (0.19, "scores", "#E69F00")):
-        axes.barh(
-            places + offset, [one[f"{key}_db"] for one in worst], 0.36, color=colour, label=key
-        )
-        axes.axvline(together[key], color=colour, linestyle="--", linewidth=1)
-    axes.set_yticks(places, [one["step"] for one in worst], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("signal to quantization noise, dB; dashed: all operators rounded")
-    axes.set_title(
-        "The operators whose rounding costs most, each rounded alone", loc="left", fontsize=10
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *axes.get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=2
-    )
-    return figure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--qat", type=Path)
+    parser.add_argument("run", type=Path, help="Run to quantize.")
+    parser.add_argument("--qat", type=Path, help="RUN fine-tuned with quantization-aware training.")
     parser.add_argument(
         "--float",
         type=Path,
         dest="converted",
-        help="float32 file of RUN with raw heads; converted anew without it",
+        help="Float32 file of RUN with raw heads. Default: RUN is converted.",
     )
     arguments = parser.parse_args()
-    result, alone = measure(arguments.run, arguments.qat, arguments.converted)
+    result = measure(arguments.run, arguments.qat, arguments.converted)
     write_whole(RESULTS / "quantization.json", json.dumps(result, indent=1))
-    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-        picture(result).savefig(RESULTS / "quantization.png", dpi=150, metadata={"Software": None})
     for row in result["rows"]:
-        facts = ", ".join(f"{key} {row[key]}" for key in ("photos", "spared") if key in row)
+        photos = f"{row['photos']} photos" if "photos" in row else ""
         drop = f"drop {row['drop_points']:+.2f} points (standard error {row['drop_standard_error']:.2f})"
         print(
-            f"{row['method']:46} {facts:12} F1 {row['f1']:.4f}, {drop}, {row['megabytes']:.2f} MB"
-        )
-    for one in alone[:SHOWN]:
-        print(
-            f"{one.step:40} {one.kind:7} location {one.location:5.1f} dB, scores {one.scores:5.1f} dB"
+            f"{row['method']:46} {photos:12} F1 {row['f1']:.4f}, {drop}, {row['megabytes']:.2f} MB"
         )
 
 

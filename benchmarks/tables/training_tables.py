@@ -217,21 +217,25 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 
 def quantization(results: Path) -> str:
-    """What int8 costs by calibration, mixed precision and quantization-aware training, as `benchmarks/quality/quantization.py` measured it."""
+    """What int8 costs by calibration and quantization-aware training, as `benchmarks/quality/quantization.py` measured it."""
     result = read_result(results / "quantization.json")
     if result is None:
         return f"Quantization: {NOT_MEASURED}."
     rows = []
     for row in result["rows"]:
-        what = row["method"] + (f", {row['spared']} operators in float" if "spared" in row else "")
         drop = f"{row['drop_points']:.2f} ± {row['drop_standard_error']:.2f}"
         rows.append(
-            [what, str(row.get("photos", "")), f"{row['megabytes']:.2f}", show(row["f1"]), drop]
+            [
+                row["method"],
+                str(row.get("photos", "")),
+                f"{row['megabytes']:.2f}",
+                show(row["f1"]),
+                drop,
+            ]
         )
-    worst = ", ".join(f"`{one['step']}`" for one in result["sensitivity"]["alone"][:3])
     legend = (
         f"{result['data']['photos']} validation photos, corrected labels; behind ± the standard error over photos. "
-        f"The operators whose rounding costs most: {worst}. {origin(result)}"
+        f"{origin(result)}"
     )
     heads = ("method", "calibration photos", "MB", "F1", "F1 points lost")
     return "\n\n".join(["\n".join(rows_under(heads, rows)), legend])
