@@ -51,5 +51,5 @@ shelfcount bench export/release/drinks-int8 --run runs/released --baseline runs/
   --phone benchmarks/phones/pixel4.toml --phone benchmarks/phones/raspberry_pi4.toml --phone benchmarks/phones/pixel2_one_core.toml || true
 cp runs/baseline-report/result.json "$results/drinks_bench_trained.json"
 python benchmarks/quality/thin.py
-python benchmarks/tables/readme_plots.py
-python benchmarks/tables/readme_tables.py
+python benchmarks/tables/baseline_plots.py
+python benchmarks/tables/build_pages.py

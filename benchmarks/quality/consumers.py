@@ -2,7 +2,7 @@
 
     python benchmarks/quality/consumers.py
 
-The result is benchmarks/results/consumers.json; benchmarks/tables/readme_tables.py makes the table of it.
+The result is benchmarks/results/consumers.json; benchmarks/tables/build_pages.py makes the table of it.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def main() -> int:
     write_whole(
         ROOT / "benchmarks" / "results" / "consumers.json", json.dumps(result, indent=2) + "\n"
     )
-    subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "tables" / "readme_tables.py"], check=True
-    )
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "tables" / "build_pages.py"], check=True)
     return 0
 
 

@@ -52,5 +52,5 @@ cp runs/drinks-report/result.json "$results/drinks_bench.json"
 cp runs/drinks-report/counted.jpg "$results/counted.jpg"
 cp runs/released/history.csv "$results/drinks_history.csv"
 python benchmarks/quality/thin.py
-python benchmarks/tables/readme_plots.py
-python benchmarks/tables/readme_tables.py
+python benchmarks/tables/baseline_plots.py
+python benchmarks/tables/build_pages.py

@@ -1,176 +1,249 @@
-"""What the READMEs say of the baseline, of peers and of growth, from the stamped results; `readme_tables.py` writes it."""
+"""Tables of the page on speed: devices, input sizes, architectures, phones, scaling and peers."""
 
 from __future__ import annotations
 
-import csv
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from table_parts import origin, read_result, rows_under
+from baseline_tables import comparison
+from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.evaluation.benchmark import Latency, Ratio, Row, times_words
-from shelfcount.report.bench import markdown
-from shelfcount.report.page import NOT_MEASURED, show
+from shelfcount.evaluation.benchmark import Ratio, times_words
+from shelfcount.report.page import show
 
-# As `readme_plots.py` draws them.
-PLOTS = {
-    "drinks_f1_latency.png": "F1 of each form of the released network and of the baseline, over the time of one photo",
-    "drinks_f1_size.png": "F1 of the same, over the size of the file",
-    "drinks_f1_classes.png": "F1 of each class, of the released bundle and of the baseline",
-    "drinks_baseline_curve.png": "Loss and validation F1 of the baseline over the epochs of its trainings",
-}
 PEER_HEADS = (
     "detector",
-    "form",
+    "format",
     "input",
     "MB",
     "GMAC",
     "memory, MB",
-    "p50 ms",
-    "p90 ms",
-    "times the bundle's time",
-    "outside XNNPACK",
-    "only move data",
+    "p50, ms",
+    "p90, ms",
+    "latency relative to the bundle",
+    "not delegated to XNNPACK",
+    "operators that only move data",
+)
+# Axes of `scaling.py`: heading, key of the result, and columns (key, heading, digits).
+AXES = (
+    (
+        "Input size",
+        "input_size",
+        (
+            ("at", "input side, px", 0),
+            ("ms", "p50, ms", 1),
+            ("p90_ms", "p90, ms", 1),
+            ("gmac", "GMAC", 2),
+            ("gmac_per_s", "GMAC per second", 1),
+            ("largest_tensor_mb", "largest tensor, MB", 2),
+        ),
+    ),
+    (
+        "Number of classes",
+        "classes",
+        (
+            ("at", "classes", 0),
+            ("ms", "p50, ms", 1),
+            ("p90_ms", "p90, ms", 1),
+            ("gmac", "GMAC", 2),
+            ("largest_tensor_mb", "largest tensor, MB", 2),
+        ),
+    ),
+    (
+        "Products on the photo, without the network",
+        "products",
+        (
+            ("at", "products", 0),
+            ("found", "detections", 0),
+            ("suppression_ms", "suppression, ms", 1),
+            ("rows_ms", "rows and positions, ms", 1),
+            ("ms", "both, ms", 1),
+        ),
+    ),
+    (
+        "Photo size",
+        "photo_size",
+        (
+            ("at", "megapixels", 0),
+            ("tiles", "tiles", 0),
+            ("looks", "network passes", 0),
+            ("read_ms", "reading, ms", 0),
+            ("network_ms", "network, ms", 0),
+            ("rest_ms", "other, ms", 0),
+            ("ms", "total, ms", 0),
+        ),
+    ),
+    (
+        "Photos in one `shelfcount count` command",
+        "batch",
+        (
+            ("at", "photos", 0),
+            ("s", "total, s", 2),
+            ("ms_a_photo", "per photo, ms", 0),
+            ("peak_mb", "peak memory, MB", 1),
+        ),
+    ),
 )
 
 
-def baseline(model: dict[str, Any], history: Path) -> str:
-    """How the baseline came about, and how far its learning curve had come.
-
-    Args:
-        model: As `shelfcount evaluate` writes it.
-        history: CSV of all its trainings, with their names in a column `run`.
-    """
-    made, how, curve = model["trained"], "", ""
-    if history.exists():
-        with history.open(newline="") as file:
-            runs = {
-                run: list(epochs)
-                for run, epochs in groupby(csv.DictReader(file), key=lambda row: row["run"])
-            }
-        ends = [
-            f"{float(epochs[-1]['val_f1']):.3f} after {len(epochs)} epochs of {run}"
-            for run, epochs in runs.items()
-        ]
-        how, curve = f" in {len(runs)} trainings,", f" F1 on validation: {', '.join(ends)}."
-    return (
-        f"The baseline was trained by [baseline.sh](benchmarks/quality/baseline.sh) with [baseline.toml](benchmarks/configs/baseline.toml), "
-        f"seed {model['seed']},{how} the last in {model['minutes']:.1f} minutes from "
-        f"{model['start']}, at commit {made['commit']} on {made['device']}.{curve}"
-    )
-
-
-def plots(results: Path) -> list[str]:
-    """The README's pictures of the comparison that were drawn, as one paragraph; none, where none was."""
-    # Two fit side by side on GitHub.
-    drawn = [
-        f'<img src="benchmarks/results/{name}" alt="{alt}" width="49%">'
-        for name, alt in PLOTS.items()
-        if (results / name).exists()
-    ]
-    return ["\n".join(drawn)] if drawn else []
-
-
-def compared(result: dict[str, Any]) -> list[str]:
-    """A result of `shelfcount bench` as a table and a paragraph: its forms, its verdict, and what it was counted against."""
-    rows = tuple(Row(**{**row, "latency": Latency(**row["latency"])}) for row in result["rows"])
-    against = f"F1, mAP and count error of this table are against {result['evaluation']['boxes']:,} products"
-    return [markdown(rows).strip(), f"{'; '.join(result['verdict'])}. {against}. {origin(result)}"]
-
-
 def at_320(results: Path) -> str:
-    """The network at 320 pixels against the baseline at 640, as `shelfcount bench` compared them."""
-    return _benched(results, "drinks_bench_320.json", "At 320 pixels")
+    """Return a network of 320 pixels beside the untrained baseline of 640."""
+    return _benched(results, "drinks_bench_320.json", "Input of 320 pixels")
 
 
 def at_640(results: Path) -> str:
-    """The released bundle against an untrained baseline at the size that RetinaNet is published with, as `bench` compared them."""
-    return _benched(results, "drinks_bench.json", "Beside a baseline at 640 pixels")
+    """Return the released bundle beside the untrained baseline of 640 pixels."""
+    return _benched(results, "drinks_bench.json", "Baseline of 640 pixels")
 
 
 def with_vnni(results: Path) -> str:
-    """The same on a processor with instructions for sums of int8 products, by all forms of the network as it was released before."""
-    return _benched(results, "drinks_bench_vnni.json", "With AVX-512 and VNNI")
+    """Return the previous bundle on a processor with AVX-512 and VNNI."""
+    return _benched(results, "drinks_bench_vnni.json", "AVX-512 with VNNI")
 
 
 def _benched(results: Path, name: str, what: str) -> str:
     result = read_result(results / name)
-    return f"{what}: {NOT_MEASURED}." if result is None else "\n\n".join(compared(result))
+    return not_measured(what) if result is None else "\n\n".join(comparison(result))
 
 
 def phones(results: Path) -> str:
-    """The released bundle against the budgets of the phones in this folder, as `bench` judged them."""
+    """Return the released bundle's results against the budgets of phones."""
     result = read_result(results / "drinks_bench_trained.json")
     if result is None:
-        return f"Phones: {NOT_MEASURED}."
+        return not_measured("Phones")
     keys = ("name", "budget", "got", "state", "basis")
     rows = [
         [verdict["phone"], *(line[key] for key in keys)]
         for verdict in result["phones"]
         for line in verdict["lines"]
     ]
-    return "\n\n".join(
-        [
-            "\n".join(rows_under(("phone", "what", "budget", "got", "verdict", "basis"), rows)),
-            origin(result),
-        ]
-    )
+    heads = ("phone", "requirement", "budget", "value", "verdict", "source of the value")
+    return "\n\n".join([table(heads, rows), origin(result)])
 
 
 def peers(results: Path) -> str:
-    """The released bundle beside public detectors, as `peers.py` measured them."""
+    """Return public detectors beside the bundle, as `peers.py` measured them."""
     result = read_result(results / "peers.json")
     if result is None:
-        return f"Peers: {NOT_MEASURED}."
-    left = "".join(
-        f" Not measured: {missing['peer']}, as {missing['reason']}"
+        return not_measured("Peers")
+    left_out = "".join(
+        f" Not measured: {missing['peer']}, because {missing['reason']}"
         for missing in result["left_out"]
     )
     sources = "; ".join(dict.fromkeys(f"{row['name']}: {row['source']}" for row in result["rows"]))
+    runs = result["rows"][0]["latency"]["runs"]
     legend = (
-        f"One photo up to the heads, without suppression, {result['rows'][0]['latency']['runs']} runs each, in turn; the ratio is that of "
-        "paired runs, in brackets its 10th and 90th percentile. The peers know other classes, so F1 is not compared. "
-        f"{sources}.{left} {origin(result)}"
+        f"Latency is that of one photo up to the heads, without suppression, over {runs} runs that "
+        f"alternate between the detectors. The ratio is the median over paired runs, with its 10th "
+        f"and 90th percentile. The other detectors have other classes, so F1 is not compared. "
+        f"Sources: {sources}.{left_out} {origin(result)}"
     )
-    return "\n\n".join(
-        ["\n".join(rows_under(PEER_HEADS, [_peer(row) for row in result["rows"]])), legend]
-    )
+    return "\n\n".join([table(PEER_HEADS, [_peer(row) for row in result["rows"]]), legend])
 
 
 def _peer(row: dict[str, Any]) -> list[str]:
-    memory, times, latency = (
-        row["memory"] and row["memory"] / 1e6,
-        row["times_bundle"],
-        row["latency"],
-    )
+    latency, times = row["latency"], row["times_bundle"]
     costs = (
         (row["size"] / 1e6, 2),
         (row["macs"] / 1e9, 2),
-        (memory, 1),
+        (row["memory"] and row["memory"] / 1e6, 1),
         (latency["p50"], 1),
         (latency["p90"], 1),
     )
-    head = [row["name"], row["form"], f"{row['width']} x {row['height']}"]
-    against = times_words(Ratio(**times)) if times else "the bundle"
     return [
-        *head,
+        row["name"],
+        row["form"],
+        f"{row['width']} x {row['height']}",
         *(show(value, digits) for value, digits in costs),
-        against,
+        times_words(Ratio(**times)) if times else "1",
         ", ".join(row["outside"]) or "none",
         ", ".join(row.get("moving", ())) or "none",
     ]
 
 
 def growth(results: Path) -> str:
-    """What a count costs as things grow, in the words of `scaling.py`, and its picture."""
+    """Return the cost of a count along each axis that `scaling.py` measured."""
     result = read_result(results / "scaling.json")
     if result is None:
-        return f"Growth: {NOT_MEASURED}."
-    said = [
-        f"- **{part['axis']}**: {' '.join(part['says'])}"
-        for part in result.values()
-        if isinstance(part, dict) and "says" in part
+        return not_measured("Scaling")
+    parts = []
+    for heading, axis, columns in AXES:
+        if axis in result:
+            heads = [head for _, head, _ in columns]
+            rows = [
+                [show(row[key], digits) for key, _, digits in columns]
+                for row in result[axis]["rows"]
+            ]
+            parts += [f"### {heading}", table(heads, rows)]
+    return "\n\n".join([*parts, origin(result)])
+
+
+def members(results: Path) -> str:
+    """Return size, work and latency of each architecture, as `family.py` measured them."""
+    result = read_result(results / "family.json")
+    if result is None:
+        return not_measured("Architectures")
+    heads = (
+        "architecture",
+        "input",
+        "GMAC",
+        "int8, MB",
+        "int8, ms",
+        "float32, ms",
+        "float32 relative to int8",
+        "not delegated to XNNPACK",
+        "operators that only move data",
+    )
+    found = {(row["model"], row["size"], row["recipe"]): row for row in result["rows"]}
+    rows = []
+    for (model, size, recipe), row in found.items():
+        if recipe == "int8":
+            float_ms = found[model, size, "float32"]["ms"]["p50"]
+            rows.append(
+                [
+                    model,
+                    f"{size} x {size}",
+                    show(row["gmac"]),
+                    f"{row['bytes'] / 1e6:.2f}",
+                    f"{row['ms']['p50']:.1f}",
+                    f"{float_ms:.1f}",
+                    f"{float_ms / row['ms']['p50']:.1f}",
+                    *(", ".join(row[key]) for key in ("outside_xnnpack", "moving")),
+                ]
+            )
+    legend = (
+        f"Latencies are medians of {result['rows'][0]['runs']} runs that alternate between the "
+        f"files. The operators are those of the int8 file. {origin(result)}"
+    )
+    return "\n\n".join([table(heads, rows), *_operators(result["operators"]), legend])
+
+
+def _operators(profiles: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the time of each kind of operator, with a column for each network."""
+    if not profiles:
+        return []
+    heads = ("operator", *(f"{profile['model']} {profile['size']}" for profile in profiles))
+    columns = [
+        {(kind["name"], kind["inside"]): kind for kind in profile["kinds"]} for profile in profiles
     ]
-    picture = "![Time over the input's side, classes, products, megapixels and photos of a batch](results/scaling.png)"
-    return "\n\n".join([picture, "\n".join(said), origin(result)])
+    kinds = sorted(
+        {kind for column in columns for kind in column},
+        key=lambda kind: (-sum(column[kind]["ms"] for column in columns if kind in column), kind),
+    )
+    rows = []
+    for name, delegated in kinds:
+        cells = [column.get((name, delegated)) for column in columns]
+        rows.append(
+            [
+                name if delegated else f"{name}, not delegated",
+                *(f"{cell['ms']:.2f} ms ({cell['count']})" if cell else "-" for cell in cells),
+            ]
+        )
+    totals = (sum(kind["ms"] for kind in column.values()) for column in columns)
+    rows.append(["all", *(f"{total:.2f} ms" for total in totals)])
+    return [
+        "Time of the int8 operators in LiteRT's profiler, which slows them a little. The number "
+        "of operators is in parentheses.",
+        table(heads, rows),
+    ]

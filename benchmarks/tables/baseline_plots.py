@@ -1,8 +1,9 @@
-"""Draw the README's plots from the results beside this file: F1 against latency and size, F1 of each class, and how the
-baseline learnt.
+"""Draw the pictures of the page on the baseline: F1 over latency and size, and learning curves.
 
-``python benchmarks/tables/readme_plots.py`` writes them; `readme_tables.py` then shows those that are there. Where no two
-models of the comparison have an F1 there is nothing to draw, and what was drawn before is removed.
+    python benchmarks/tables/baseline_plots.py
+
+If fewer than two models of the comparison have an F1, its pictures are not drawn, and older ones
+are removed.
 """
 
 from __future__ import annotations
@@ -22,25 +23,27 @@ from shelfcount.report.bench_page import label
 from shelfcount.vision.images import write_whole
 
 RESULTS = Path(__file__).parents[1] / "results"
-# As `shelfcount bench` writes it, of the released bundle and the trained baseline.
+# Result of `shelfcount bench` for the released bundle and the trained baseline.
 COMPARED = "drinks_bench_trained.json"
 PLOTS = ("drinks_f1_latency.png", "drinks_f1_size.png", "drinks_f1_classes.png")
-# Of the baseline's trainings, one after the other, with their names in a column `run`; and what is drawn of it.
+# History of the baseline's trainings, with their names in the column `run`, and its picture.
 HISTORY, CURVE = "drinks_baseline_history.csv", "drinks_baseline_curve.png"
 
 
 def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
-    """The plots of a comparison as PNG bytes, by name; those that lack a second model with an F1 are left out.
+    """Return the plots of a comparison as PNG bytes, by name.
+
+    Plots that need a second model with an F1 are left out if there is none.
 
     Args:
-        compared: As `shelfcount bench` writes it.
+        compared: JSON of `shelfcount bench`.
     """
     rows = [Row(**{**row, "latency": Latency(**row["latency"])}) for row in compared["rows"]]
     plots = {}
     if sum(row.f1 is not None for row in rows) > 1:
         costs = (
-            ("median time of one photo in ms", [r.latency.p50 for r in rows]),
-            ("file in MB", [r.size and r.size / 1e6 for r in rows]),
+            ("median latency of one photo in ms", [r.latency.p50 for r in rows]),
+            ("file size in MB", [r.size and r.size / 1e6 for r in rows]),
         )
         for name, (what, cost) in zip(PLOTS, costs, strict=False):
             points = [(label(row), value, row.f1) for row, value in zip(rows, cost, strict=True)]
@@ -54,10 +57,10 @@ def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def learning_curve(history: Path) -> bytes:
-    """Loss and validation F1 over the epochs of all trainings as PNG bytes.
+    """Return a plot of loss and validation F1 over the epochs of all trainings, as PNG bytes.
 
     Args:
-        history: As `baseline.sh` puts it together.
+        history: CSV that `baseline.sh` writes.
     """
     with history.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -83,7 +86,7 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[ClassScore]:
 
 
 def main() -> None:
-    """Write the plots, and say which could not be drawn."""
+    """Write the plots and report those that could not be drawn."""
     if (RESULTS / HISTORY).exists():
         write_whole(RESULTS / CURVE, learning_curve(RESULTS / HISTORY))
     path = RESULTS / COMPARED
