@@ -1,9 +1,9 @@
-"""Pictures for a person who checks the labels of a data set: what is labelled, enlarged, and where to look.
+"""Draw pictures for a person who checks the labels of a data set.
 
-A sheet holds one strip of a photo twice: above with every label numbered and named, below bare, since
-what a correction rests on is what the product shows. With a run, boxes on which its model and the labels
-disagree are drawn too, lettered; they say where to look and nothing else. ``--classes`` first draws
-products of every class side by side, to learn what each looks like.
+A sheet shows one strip of a photo twice: above with the number and class of every label, below
+without any drawing, since a correction is based on what the product shows. With ``--run``, boxes
+that contradict the labels are drawn too, marked with "m". They only say where to look.
+``--classes`` draws products of every class side by side, to learn what each class looks like.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from shelfcount.training.runs import load_run
 from shelfcount.vision.boxes import iou
 from shelfcount.vision.images import read_photo, write_photo
 
-# A sheet is about 1,600 pixels wide: more is scaled down by most viewers.
+# Width of a sheet in pixels. Most viewers scale wider pictures down.
 SHEET_WIDTH = 1600
-# Lower than any threshold a product is counted at: a hint too many costs a glance.
+# Score from which detections are drawn, lower than any score threshold.
 HINT_SCORE = 0.2
-# A hint that overlaps a label of its class by more has nothing to say; by less, the label may be shifted.
+# A detection that overlaps a label of its class with a higher IoU is not drawn. With a lower IoU,
+# the label may be shifted.
 AGREES = 0.7
 LABELLED, IGNORED, HINT, INK, PAPER = (
     (0, 220, 90),
@@ -37,7 +38,7 @@ LABELLED, IGNORED, HINT, INK, PAPER = (
     (20, 20, 20),
     (255, 255, 255),
 )
-# Upper limit for the height of a product on the sheet of classes.
+# Maximum height of a product on the sheet of classes, in pixels.
 CROP_HEIGHT = 150
 
 Colour = tuple[int, int, int]
@@ -46,16 +47,16 @@ Colour = tuple[int, int, int]
 def sheets(
     photo: Photo, classes: Sequence[str], hints: Detections, strips: int
 ) -> list[np.ndarray]:
-    """One photo as sheets, top strip first.
+    """Draw one photo as sheets, from the top strip to the bottom one.
 
     Args:
-        photo: With the labels to check.
-        classes: Names of its and the hints' class indices.
-        hints: What a model found on it.
-        strips: Into how many the photo is cut.
+        photo: Photo with the labels to check.
+        classes: Names of the class indices of labels and detections.
+        hints: Detections of a model on the photo.
+        strips: Number of strips that the photo is cut into.
 
     Returns:
-        (H, W, 3) uint8 RGB each; neighbours share a quarter of a strip.
+        One (H, W, 3) uint8 RGB array per strip. Neighbours share a quarter of a strip.
     """
     scale = SHEET_WIDTH / photo.width
     plain = Image.fromarray(read_photo(photo.path))
@@ -74,12 +75,12 @@ def sheets(
 
 
 def class_sheet(dataset: Dataset, per_class: int, rng: np.random.Generator) -> np.ndarray:
-    """Products of every class, a row each, from photos as far apart as the data allows.
+    """Draw products of every class, one row per class, from different photos.
 
     Args:
         dataset: Labelled photos.
-        per_class: At most so many of a class.
-        rng: Chooses them.
+        per_class: Maximum number of products per class.
+        rng: Random generator that chooses them.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -117,7 +118,7 @@ def _class_row(name: str, crops: Sequence[Image.Image]) -> np.ndarray:
 def _draw_labels(
     picture: Image.Image, truth: Detections, classes: Sequence[str], scale: float
 ) -> None:
-    # An area that is ignored for every class is one box a class; drawn once, it is still to be read.
+    # An area that is ignored for all classes has one box per class, which is drawn only once.
     drawn: set[tuple[float, ...]] = set()
     for number, (box, class_, ignore) in enumerate(
         zip(truth.boxes, truth.classes, truth.ignore, strict=True)
@@ -146,7 +147,7 @@ def _draw_hints(
 def _draw(
     picture: Image.Image, box: np.ndarray, text: str, colour: Colour, *, below: bool = False
 ) -> None:
-    """A box with its text in the top left corner, or at its foot."""
+    """Draw a box with its text in the top or bottom left corner."""
     draw, font = ImageDraw.Draw(picture, "RGBA"), _font(13)
     draw.rectangle(box.tolist(), outline=colour, width=2)
     corner = (box[0] + 2, box[3] - 17 if below else box[1] + 2)
@@ -162,18 +163,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="labelled photos to check")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--data", type=Path, required=True, help="Labelled photos to check.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder for the pictures.")
     parser.add_argument(
-        "--corrections", type=Path, help="show the labels as this file corrects them"
+        "--corrections", type=Path, help="Draw the labels as corrected by this file."
     )
-    parser.add_argument("--run", type=Path, help="a trained run whose detections say where to look")
-    parser.add_argument("--strips", type=int, default=2, help="sheets a photo")
+    parser.add_argument("--run", type=Path, help="Trained run whose detections are drawn.")
+    parser.add_argument("--strips", type=int, default=2, help="Sheets per photo. Default: 2.")
     parser.add_argument(
         "--classes",
         type=int,
         metavar="N",
-        help="draw N products of each class instead of the photos",
+        help="Draw N products of each class instead of the photos.",
     )
     arguments = parser.parse_args()
     dataset = read(arguments.data)

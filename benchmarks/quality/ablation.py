@@ -1,21 +1,25 @@
-"""One change at a time: what each part of the recipe is worth on validation photos.
+"""Measure the effect of one change each to the training recipe, on the validation photos.
 
-    python benchmarks/quality/ablation.py DRINKS_FOLDER FUSED.safetensors [--distilled V4.safetensors] [--synthetic V4.safetensors]
+    python benchmarks/quality/ablation.py DRINKS_FOLDER FUSED.safetensors
+        [--distilled V4.safetensors] [--synthetic V4.safetensors]
         [--imagenet MOBILENET_V2.safetensors] [--jobs 2]
 
-Every row is the recipe of configs/drinks_fused.toml in a fifth of its epochs (rows on length say theirs) with one
-thing changed: through `shelfcount train`, then scored by `shelfcount evaluate` on the validation photos with corrected
-labels; the test photos are not touched. FUSED, and V4 as `--distilled`, are starts from export/distill.py; with
-'shipped' as FUSED, rows go on from the weights in the package, where all epochs are behind them. V4 as `--synthetic`
-has learnt synthetic shelves with products as large as on the photos:
+Every row is the recipe of configs/drinks_fused.toml with one change and a fifth of its epochs,
+unless the change is the number of epochs. `shelfcount train` trains it, and `shelfcount evaluate`
+evaluates it on the validation photos with corrected labels. The test photos are not used. FUSED,
+and V4 of `--distilled`, are starting weights that export/distill.py makes. With 'shipped' as FUSED,
+rows start from the weights in the package, which were trained for all epochs. V4 of `--synthetic`
+was trained on synthetic shelves with products as large as those on the photos:
 
-    shelfcount synth --out runs/shelves/train --photos 1200 --classes 60 --size 512x512 --facings 6-12 --seed 0
-    shelfcount synth --out runs/shelves/val --photos 40 --classes 60 --size 512x512 --facings 6-12 --seed 1
+    shelfcount synth --out runs/shelves/train --photos 1200 --classes 60 --size 512x512 \\
+        --facings 6-12 --seed 0
+    shelfcount synth --out runs/shelves/val --photos 40 --classes 60 --size 512x512 \\
+        --facings 6-12 --seed 1
     shelfcount train --model mobilenet_v4_s --data runs/shelves/train/labels.json \\
         --val runs/shelves/val/labels.json --config benchmarks/configs/drinks_fused.toml \\
         --set model.weights=none --set train.epochs=4 --set augment.mosaic=0 --out runs/v4-shelves
 
-Rows that stand in the result already are not trained again.
+Rows that are in the result already are not trained again.
 """
 
 from __future__ import annotations
@@ -40,27 +44,27 @@ BENCHMARKS = Path(__file__).parents[1]
 RESULT = BENCHMARKS / "results" / "ablation.json"
 RUNS = BENCHMARKS.parent / "runs" / "ablation"
 SHELFCOUNT = Path(sys.executable).with_name("shelfcount")
-# Of every row, unless it says otherwise. One process of one thread, so that two rows fill two cores.
+# Settings of every row. One process with one thread, so that two rows use two cores.
 COMMON = ("train.devices=1", "train.workers=0", "train.validate_every=4")
 CONFIG = BENCHMARKS / "configs" / "drinks_fused.toml"
-# Starts that an option of the same name gives, and whose they are.
-TAUGHT = {"distilled": "mobilenet_v4_s", "synthetic": "mobilenet_v4_s", "imagenet": "mobilenet_v2"}
+# Starting weights that an option of the same name gives, and their architecture.
+STARTS = {"distilled": "mobilenet_v4_s", "synthetic": "mobilenet_v4_s", "imagenet": "mobilenet_v2"}
 ROBUST = BENCHMARKS / "configs" / "drinks_robust.toml"
 
 
 @dataclass(frozen=True)
-class Step:
-    """One row.
+class AblationRow:
+    """One row of the ablation.
 
     Attributes:
-        name: Of the row and its run.
+        name: Name of the row and of its run.
         what: The change, in words.
-        changes: `--set`s on top of benchmarks/configs/drinks_fused.toml.
-        model: Of the family, where it is another.
-        start: Its weights, where they are others than the fused ones: as `model.weights`, or the option that names their file.
-        corrected: Whether training labels are the corrected ones.
-        seeds: Three where the difference may be small.
-        epochs: Other than the study's.
+        changes: Values of `--set`, added to benchmarks/configs/drinks_fused.toml.
+        model: Architecture.
+        start: Starting weights, as a value of `model.weights` or a key of `STARTS`. None: FUSED.
+        corrected: Whether the training labels are the corrected ones.
+        seeds: Three seeds if the difference may be small.
+        epochs: Number of epochs. None: that of the study.
     """
 
     name: str
@@ -74,14 +78,13 @@ class Step:
 
 
 def conditions() -> tuple[str, ...]:
-    """Those that the released network is trained under."""
-    return (
-        f"augment.conditions={json.dumps(tomllib.loads(ROBUST.read_text())['augment']['conditions'])}",
-    )
+    """Return the conditions of the released network's training, as values of `--set`."""
+    names = tomllib.loads(ROBUST.read_text())["augment"]["conditions"]
+    return (f"augment.conditions={json.dumps(names)}",)
 
 
 def strong() -> tuple[str, ...]:
-    """The package's default augmentation, as changes of the drinks recipe's milder one."""
+    """Return the package's default augmentation, which is stronger than the recipe's."""
     from shelfcount.config import AugmentConfig
 
     return tuple(
@@ -92,82 +95,100 @@ def strong() -> tuple[str, ...]:
 
 SMALL_STEPS = ("train.batch=4", "train.lr=8e-3")
 STEPS = (
-    Step("base", "the recipe of drinks_fused.toml", seeds=(0, 1, 2)),
-    Step("conditions", "light, colour casts, fog, blur and phones, as released", conditions()),
-    Step("labels as published", "training labels not corrected", corrected=False, seeds=(0, 1, 2)),
-    Step("paste", "products of other photos pasted in", ("augment.paste=0.5",), seeds=(0, 1, 2)),
-    Step(
+    AblationRow("base", "the recipe of drinks_fused.toml", seeds=(0, 1, 2)),
+    AblationRow(
+        "conditions",
+        "trained under light, colour cast, fog, blur and phone cameras, as released",
+        conditions(),
+    ),
+    AblationRow(
+        "labels as published", "published training labels", corrected=False, seeds=(0, 1, 2)
+    ),
+    AblationRow(
+        "paste", "copy-paste of products from other photos", ("augment.paste=0.5",), seeds=(0, 1, 2)
+    ),
+    AblationRow(
         "smoothing",
-        "a tenth of a target spread over all classes",
+        "label smoothing of 0.1",
         ("train.smoothing=0.1",),
         seeds=(0, 1, 2),
     ),
-    Step("512 pixels", "a larger input", ("model.height=512", "model.width=512"), seeds=(0, 1, 2)),
-    Step(
+    AblationRow(
+        "512 pixels", "a larger input", ("model.height=512", "model.width=512"), seeds=(0, 1, 2)
+    ),
+    AblationRow(
         "512 pixels and paste",
         "both",
         ("model.height=512", "model.width=512", "augment.paste=0.5"),
         seeds=(0, 1, 2),
     ),
-    Step("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
-    Step("forgiving", "unlabelled places forgiven", ("train.forgive=0.5",)),
-    Step(
+    AblationRow("320 pixels", "a smaller input", ("model.height=320", "model.width=320")),
+    AblationRow("forgiving", "unlabelled products left out of the loss", ("train.forgive=0.5",)),
+    AblationRow(
         "as published, forgiving",
-        "labels not corrected, unlabelled places forgiven",
+        "published labels, unlabelled products left out of the loss",
         ("train.forgive=0.5",),
         corrected=False,
     ),
-    Step("focal", "focal loss, anchors matched by overlap", ('train.loss="focal"',)),
-    Step("multibox", "SSD's softmax with hard negatives", ('train.loss="multibox"',)),
-    Step("no mosaic", "whole photos alone", ("augment.mosaic=0",)),
-    Step("strong augmentation", "the package's default augmentation", strong(), seeds=(0, 1, 2)),
-    Step(
+    AblationRow("focal", "focal loss, anchors assigned by IoU", ('train.loss="focal"',)),
+    AblationRow(
+        "multibox", "SSD's softmax loss with hard negative mining", ('train.loss="multibox"',)
+    ),
+    AblationRow("no mosaic", "whole photos only", ("augment.mosaic=0",)),
+    AblationRow(
+        "strong augmentation", "the package's default augmentation", strong(), seeds=(0, 1, 2)
+    ),
+    AblationRow(
         "no averaging",
-        "the last weights instead of their running mean",
+        "last weights instead of their exponential moving average",
         ("train.ema=0",),
         seeds=(0, 1, 2),
     ),
-    Step("half as long", "8 epochs", epochs=8),
-    Step("twice as long", "32 epochs", epochs=32),
-    Step("three anchors", "three anchors a place instead of one", ("model.anchors_per_place=3",)),
-    Step("from nothing", "random weights", start="none"),
-    Step(
+    AblationRow("half as long", "8 epochs", epochs=8),
+    AblationRow("twice as long", "32 epochs", epochs=32),
+    AblationRow(
+        "three anchors", "three anchors per location instead of one", ("model.anchors_per_place=3",)
+    ),
+    AblationRow("from nothing", "random weights", start="none"),
+    AblationRow(
         "mobilenet_v2",
-        "the trunk that the fused one is made of",
+        "the backbone that the fused one was made from",
         model="mobilenet_v2",
         start="shipped",
     ),
-    Step("small steps", "four photos a step at four times the rate", SMALL_STEPS),
-    Step(
+    AblationRow(
+        "small steps", "batches of four photos with four times the learning rate", SMALL_STEPS
+    ),
+    AblationRow(
         "mobilenet_v2, small steps",
-        "from ImageNet's trunk alone, its first stages frozen",
+        "from an ImageNet backbone, with its first stages frozen",
         (*SMALL_STEPS, "train.trunk_lr=0.25", "train.freeze=2"),
         model="mobilenet_v2",
         start="imagenet",
     ),
-    Step(
+    AblationRow(
         "mobilenet_v4_s",
-        "from nothing, as there are no weights offline",
+        "from random weights, as no pretrained ones were available",
         model="mobilenet_v4_s",
         start="none",
     ),
-    Step(
+    AblationRow(
         "mobilenet_v4_s, synthetic",
-        "from 1,200 synthetic shelves",
+        "trained on 1,200 synthetic shelves first",
         model="mobilenet_v4_s",
         start="synthetic",
     ),
-    Step(
+    AblationRow(
         "mobilenet_v4_s, distilled",
-        "from the features of a mobilenet_v2",
+        "distilled from the features of a mobilenet_v2 first",
         model="mobilenet_v4_s",
         start="distilled",
     ),
 )
 
 
-def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[str, Any]:
-    """Train and score one row."""
+def train(step: AblationRow, seed: int, epochs: int, drinks: Path, start: str) -> dict[str, Any]:
+    """Train and evaluate one row, and return its entry of the result."""
     run = RUNS / f"{step.name.replace(' ', '-').replace(',', '')}-{seed}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     fixes = [
@@ -238,34 +259,34 @@ def train(step: Step, seed: int, epochs: int, drinks: Path, start: str) -> dict[
 
 
 def main() -> None:
-    """Train what is missing, so many at a time as asked for; each row is written when it is done."""
+    """Train the rows that are missing, several at a time, and write each when it is finished."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("drinks", type=Path)
-    parser.add_argument("fused", help="start of mobilenet_v2_fused, or 'shipped'")
-    for taught, member in TAUGHT.items():
+    parser.add_argument("drinks", type=Path, help="Folder of the drinks photos.")
+    parser.add_argument("fused", help="Starting weights of mobilenet_v2_fused, or 'shipped'.")
+    for taught, member in STARTS.items():
         parser.add_argument(
-            f"--{taught}", help=f"start of {member}; without it, its row is left out"
+            f"--{taught}", help=f"Starting weights of {member}. Default: its row is left out."
         )
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="*", help="names of rows")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--epochs", type=int, default=16, help="Epochs of a row. Default: 16.")
+    parser.add_argument("--jobs", type=int, default=2, help="Trainings at a time. Default: 2.")
+    parser.add_argument("--only", nargs="*", help="Names of the rows to train.")
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write or extend.")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = (
         json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     )
-    words = {step.name: step.what for step in STEPS}
+    descriptions = {step.name: step.what for step in STEPS}
     for row in rows:
-        row["what"] = words[row["name"]]
-    stands = {(row["name"], row["seed"], row["epochs"]) for row in rows}
+        row["what"] = descriptions[row["name"]]
+    trained = {(row["name"], row["seed"], row["epochs"]) for row in rows}
     jobs = [
         (step, seed)
         for step in STEPS
         for seed in step.seeds
-        if (step.name, seed, step.epochs or options.epochs) not in stands
-        and (step.start not in TAUGHT or vars(options)[step.start])
+        if (step.name, seed, step.epochs or options.epochs) not in trained
+        and (step.start not in STARTS or vars(options)[step.start])
     ]
     # First seeds first, so that an interrupted study has every row once.
     jobs = sorted(
@@ -274,8 +295,8 @@ def main() -> None:
     )
     lock = Lock()
 
-    def work(job: tuple[Step, int]) -> None:
-        starts = {None: options.fused, **{taught: vars(options)[taught] for taught in TAUGHT}}
+    def work(job: tuple[AblationRow, int]) -> None:
+        starts = {None: options.fused, **{taught: vars(options)[taught] for taught in STARTS}}
         start = starts.get(job[0].start, job[0].start)
         row = train(*job, job[0].epochs or options.epochs, options.drinks, start)
         with lock:
@@ -287,7 +308,8 @@ def main() -> None:
                 json.dumps({"photos": "validation, corrected labels", "rows": rows}, indent=1),
             )
             print(
-                f"{row['name']}, seed {row['seed']}: F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min",
+                f"{row['name']}, seed {row['seed']}: F1 {row['f1']:.3f}, mAP {row['map']:.3f}, "
+                f"{row['minutes']} min",
                 flush=True,
             )
 

@@ -1,11 +1,13 @@
-"""Whether the agreement of two labellings tells how good the labellers are, and how good the drinks' labels are.
+"""Measure whether annotator agreement recovers known error rates, and the quality of drinks labels.
 
-Labellers with known faults label what is known: each misses products, takes some for another class and draws its
-boxes loosely, at random. Once the first is exact and all is the second's error; once both err alike and
-independently. `shelfcount.data.agreement` must give back what was put in. With ``--data`` and ``--corrections``
-the labels as published are compared with the corrected ones, each pair alone and all together.
+Simulated annotators with known error rates annotate synthetic photos: each misses products, gives
+some another class and draws inexact boxes, at random. In one half of the rows the first annotator
+is exact, in the other both make independent errors at the same rate. `shelfcount.data.agreement`
+must recover these rates. With ``--data`` and ``--corrections``, the published labels are compared
+with the corrected ones, for each pair of files and for all photos together.
 
-    python benchmarks/quality/agreement.py [--data LABELS.json --corrections LABELS_corrections.json]...
+    python benchmarks/quality/agreement.py
+        [--data LABELS.json --corrections LABELS_corrections.json]...
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from shelfcount.vision.images import write_whole
 
 RESULT = Path(__file__).parents[1] / "results" / "agreement.json"
 FAULTS = ("missed", "misnamed", "edge")
-# A careful labeller, a usual one and a hasty one; of edges, shares of the box's side.
+# A careful, an average and a hasty annotator. Edge errors are shares of the box's side.
 LEVELS = (
     {"missed": 0.01, "misnamed": 0.01, "edge": 0.01},
     {"missed": 0.05, "misnamed": 0.03, "edge": 0.03},
@@ -43,14 +45,14 @@ LEVELS += ({"missed": 0.15, "misnamed": 0.10, "edge": 0.05},)
 def labeller(
     dataset: Dataset, rng: np.random.Generator, missed: float, misnamed: float, edge: float
 ) -> Dataset:
-    """The data as someone labels it who errs at random.
+    """Return the labels of an annotator who makes random errors.
 
     Args:
-        dataset: What is there.
-        rng: Decides where the errors are.
-        missed: Share of the products left out.
-        misnamed: Share of the others that get another class, each as likely.
-        edge: Standard deviation of where an edge is drawn, in shares of the box's width or height.
+        dataset: Photos with their true labels.
+        rng: Random generator of the errors.
+        missed: Share of the products that are left out.
+        misnamed: Share of the others that get another class, all with the same probability.
+        edge: Standard deviation of the edges, as a share of the box's width or height.
     """
     return dataclasses.replace(
         dataset,
@@ -81,7 +83,7 @@ def _labelled(
 
 
 def recovered(dataset: Dataset, repeats: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each level and for one or both labellers erring: what was put in, what was found, and its spread."""
+    """Return planted and estimated error rates, for each level and for one or both annotators."""
     rng = np.random.default_rng(seed)
     rows = []
     for planted in LEVELS:
@@ -90,21 +92,21 @@ def recovered(dataset: Dataset, repeats: int, seed: int) -> list[dict[str, Any]]
             for _ in range(repeats):
                 first = labeller(dataset, rng, **planted) if who == "each" else dataset
                 found.append(compare(first, labeller(dataset, rng, **planted)).errors()[who])
-            values = {name: [float(errors[name]) for errors in found] for name in FAULTS}  # type: ignore[arg-type]
-            means = {name: float(np.mean(of)) for name, of in values.items()}
+            values = {name: [float(errors[name]) for errors in found] for name in FAULTS}
+            means = {name: float(np.mean(rates)) for name, rates in values.items()}
             rows.append(
                 {
                     "errs": who,
                     "planted": planted,
                     "found": means,
-                    "sd": {n: float(np.std(of, ddof=1)) for n, of in values.items()},
+                    "sd": {name: float(np.std(rates, ddof=1)) for name, rates in values.items()},
                 }
             )
     return rows
 
 
 def real(labels: Sequence[Path], corrections: Sequence[Path], seed: int) -> dict[str, Any]:
-    """As published against corrected, for each file and for all photos together."""
+    """Compare published and corrected labels, for each file and for all photos together."""
     rng = np.random.default_rng(seed)
     agreements: dict[str, Agreement] = {}
     versions = {}
@@ -117,7 +119,7 @@ def real(labels: Sequence[Path], corrections: Sequence[Path], seed: int) -> dict
             "corrected": fingerprint(corrected),
         }
     if len({a.classes for a in agreements.values()}) > 1:
-        raise SystemExit("the data must have the same classes to be joined")
+        raise SystemExit("the data sets have different classes, so they cannot be joined")
     parts = list(agreements.values())
     if len(parts) > 1:
         photos = tuple(photo for part in parts for photo in part.photos)
@@ -125,10 +127,10 @@ def real(labels: Sequence[Path], corrections: Sequence[Path], seed: int) -> dict
             ("published", "corrected"), parts[0].classes, photos, interval=interval(photos, rng)
         )
     rows = {
-        name: {"fingerprints": versions.get(name), **of.to_json()}
-        for name, of in agreements.items()
+        name: {"fingerprints": versions.get(name), **agreement.to_json()}
+        for name, agreement in agreements.items()
     }
-    # Its photos stand in the parts already.
+    # Its photos are in the other rows already.
     rows.get("all", {}).pop("per_photo", None)
     return rows
 
@@ -143,27 +145,28 @@ def main() -> None:
         type=Path,
         action="append",
         default=[],
-        help="labels as published; may be repeated",
+        help="Published labels. May be repeated.",
     )
     parser.add_argument(
         "--corrections",
         type=Path,
         action="append",
         default=[],
-        help="of each --data, in the same order",
+        help="Corrections of each --data, in the same order.",
     )
     parser.add_argument(
         "--repeats",
         type=int,
         default=20,
-        help="pairs of simulated labellers at each level (default: 20)",
+        help="Pairs of simulated annotators at each level. Default: 20.",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--seed", type=int, default=0, help="Random seed. Default: 0.")
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     given = parser.parse_args()
     if len(given.data) != len(given.corrections):
         parser.error(
-            f"every --data needs its --corrections, got {len(given.data)} and {len(given.corrections)}"
+            f"{len(given.data)} --data and {len(given.corrections)} --corrections were given. "
+            "Each --data needs its --corrections."
         )
     with tempfile.TemporaryDirectory() as folder:
         known = generate(Path(folder) / "shelves", photos=24, classes=12, seed=given.seed)
@@ -183,7 +186,7 @@ def main() -> None:
         shown = ", ".join(
             f"{name} {row['planted'][name]:.3f} as {row['found'][name]:.4f}" for name in FAULTS
         )
-        print(f"{row['errs']} errs: {shown}", file=sys.stderr)
+        print(f"errors of {row['errs']}: {shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

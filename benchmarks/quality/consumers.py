@@ -1,8 +1,8 @@
-"""Run the released bundle in every runtime that apps use, and put what was seen into export/README.md.
+"""Run the released bundle in every runtime that apps use, and write the table of runtimes.
 
     python benchmarks/quality/consumers.py
 
-The result is benchmarks/results/consumers.json; benchmarks/tables/build_pages.py makes the table of it.
+Writes benchmarks/results/consumers.json and runs benchmarks/tables/build_pages.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def measure() -> dict[str, Any]:
-    """Run the tests and gather what they left.
+    """Run the tests of the runtimes and return their results.
 
     Raises:
-        subprocess.CalledProcessError: If one of them failed; pytest has said which.
+        subprocess.CalledProcessError: If a test failed. pytest has printed which one.
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SHELFCOUNT_CONSUMERS_OUT": folder}
@@ -51,7 +51,7 @@ def measure() -> dict[str, Any]:
 
 
 def main() -> int:
-    """0 where the table was written; 1 where a consumer fails."""
+    """Write the table. Returns 1 if a runtime failed."""
     try:
         result = measure()
     except subprocess.CalledProcessError:

@@ -1,10 +1,11 @@
-"""What F1 on the drinks test photos is held back by: classes, pairs of classes, photos and labels, in figures and pictures.
+"""Analyse the errors on the drinks test photos by class, confused pair, photo and label.
 
     python benchmarks/quality/held_back.py BUNDLE DRINKS_FOLDER
 
-Counts against the corrected labels, and says how many of the products that are wrong carried another name, or none, in the
-labels as published. What more examples of a class would give comes from the learning curves of benchmarks/results/repeats.json,
-where they were measured. Writes benchmarks/results/held_back.json, held_back_names.jpg and held_back_photos.jpg.
+Errors are counted against the corrected labels. The result also contains how many of the wrong
+products have the same class in the published labels. The gain of more training examples comes from
+the learning curves in benchmarks/results/repeats.json, if they were measured. Writes
+benchmarks/results/held_back.json, held_back_names.jpg and held_back_photos.jpg.
 """
 
 from __future__ import annotations
@@ -35,17 +36,18 @@ from shelfcount.vision.boxes import iou
 from shelfcount.vision.images import write_photo, write_whole
 
 BENCHMARKS = Path(__file__).parents[1]
-# Of the test photos: pairs and photos shown, and crops of each pair and of the class that was reported.
-PAIRS, PHOTOS, CLASSES, CROPS, EXAMPLES = 6, 2, 10, 3, 2
+# Numbers of confused pairs and photos in the pictures, of crops of each pair, and of examples of
+# the predicted class.
+PAIRS, PHOTOS, CROPS, EXAMPLES = 6, 2, 3, 2
 SURROUNDINGS = 2.2
-# A product of the labels as published at the place of a corrected one.
+# IoU from which a published label and a corrected one are the same product.
 SAME_PRODUCT_IOU = 0.5
 
 
 def unsure_labels(
     corrected: Dataset, published: Dataset, found: Sequence[Detections], threshold: float
 ) -> dict[str, int]:
-    """Products missed or misnamed, and how many of them carried the same name in the labels as published."""
+    """Count missed or confused products, and those with the same class in the published labels."""
     wrong = agreed = products = 0
     for photo, old, low in zip(corrected.photos, published.photos, found, strict=True):
         truth = photo.truth
@@ -59,7 +61,7 @@ def unsure_labels(
 
 
 def photo_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Each photo's F1 and what it loses, those that lose most first."""
+    """Return F1 and numbers of errors of each photo, sorted by errors in descending order."""
     rows = [
         {
             "photo": row.path.name,
@@ -75,7 +77,7 @@ def photo_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def names_picture(pairs: Sequence[Confusion], dataset: Dataset) -> bytes:
-    """A row for each pair: products under their wrong names, then products of the class that was reported, as JPEG."""
+    """Draw a row for each pair: confused products, and examples of the predicted class, as JPEG."""
     figure, places = plt.subplots(
         len(pairs), CROPS + EXAMPLES, figsize=(10, 2.15 * len(pairs)), squeeze=False
     )
@@ -95,13 +97,13 @@ def names_picture(pairs: Sequence[Confusion], dataset: Dataset) -> bytes:
             if picture is not None:
                 place.imshow(picture)
         row[0].set_title(
-            f"{true}, reported as {reported}: {len(pair.mistakes)} of {pair.products}",
+            f"{true}, predicted as {reported}: {len(pair.mistakes)} of {pair.products}",
             loc="left",
             fontsize=10,
         )
         row[CROPS].set_title(f"labelled {reported}", loc="left", fontsize=10)
     for place in places.ravel():
-        # Titles of a row at one height, whatever its pictures' shapes.
+        # Titles of a row are at the same height for pictures of any shape.
         place.set_adjustable("datalim")
         place.set_axis_off()
     figure.tight_layout()
@@ -116,7 +118,7 @@ def names_picture(pairs: Sequence[Confusion], dataset: Dataset) -> bytes:
 def photos_picture(
     rows: Sequence[dict[str, Any]], dataset: Dataset, found: Sequence[Detections], threshold: float
 ) -> np.ndarray:
-    """The photos that lose most, side by side, with what is missed and what is false; (H, W, 3) uint8 RGB."""
+    """Draw the photos with most errors side by side, as (H, W, 3) uint8 RGB."""
     pictures = []
     for row in rows:
         i = next(i for i, photo in enumerate(dataset.photos) if photo.path.name == row["photo"])
@@ -140,19 +142,21 @@ def photos_picture(
 
 
 def main() -> None:
-    """Evaluate, and write the result and its pictures."""
+    """Evaluate the bundle, and write the result and its pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("drinks", type=Path)
-    parser.add_argument("--out", type=Path, default=BENCHMARKS / "results")
+    parser.add_argument("bundle", type=Path, help="Bundle or run to analyse.")
+    parser.add_argument("drinks", type=Path, help="Folder of the drinks photos.")
+    parser.add_argument(
+        "--out", type=Path, default=BENCHMARKS / "results", help="Folder to write to."
+    )
     options = parser.parse_args()
     detector, threshold, facts = open_low(options.bundle, 1)
     parts = {name: read(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
     fixed = {
-        name: apply(of, read_corrections(BENCHMARKS / "data" / f"drinks_{name}_corrections.json"))
-        for name, of in parts.items()
+        name: apply(part, read_corrections(BENCHMARKS / "data" / f"drinks_{name}_corrections.json"))
+        for name, part in parts.items()
     }
     published, corrected = aligned(parts["test"], fixed["test"])
     learnt = aligned(fixed["train"], corrected)[0]
@@ -203,9 +207,7 @@ def main() -> None:
         quality=80,
     )
     for pair in result["pairs"][:PAIRS]:
-        print(
-            f"{pair['true']} reported as {pair['reported']}: {pair['mistakes']} of {pair['products']}"
-        )
+        print(f"{pair['true']} as {pair['reported']}: {pair['mistakes']} of {pair['products']}")
     print(json.dumps(result["labels"]))
 
 

@@ -1,16 +1,18 @@
-"""How many of the label errors that a model proposes are errors.
+"""Measure how many of the label errors that a model proposes are errors.
 
-Each fold is labelled data and a model that did not learn from it; `shelfcount.evaluation.label_errors` proposes
-where the model surely disagrees with the labels. The proposals of all folds are put in one order, and judged twice:
-by corrections that a person had made before, to whom another model's detections had shown where to look; and, for
-the first ones, by a look at their crops, written down in a corrections file as `accepted` or `refused` with
-what is seen.
+Each fold is a labelled data set with a model that was not trained on it.
+`shelfcount.evaluation.label_errors` proposes corrections where the model contradicts a label with
+high confidence. The proposals of all folds are sorted together and checked twice: against
+corrections that a person had made before, with the detections of another model as a hint; and, for
+the most confident proposals, by a person who looked at their crops and wrote down `accepted` or
+`refused` in a corrections file.
 
-    python benchmarks/quality/label_errors.py --fold DATA.json=MODEL --corrections DATA_corrections.json [--looked LOOKED.json]...
+    python benchmarks/quality/label_errors.py --fold DATA.json=MODEL
+        --corrections DATA_corrections.json [--looked LOOKED.json]...
 
-A model is a bundle or a run. Of photos to learn from, ``shelfcount correct --folds 4 --json PROPOSED.json`` judges each by
-a model that did not see it: then PROPOSED.json stands in the model's place. ``--draft FOLDER`` writes what is to be looked at: a page and
-corrections files to decide on.
+MODEL is a bundle or a run. For training photos, ``shelfcount correct --folds 4 --json
+PROPOSED.json`` checks each photo with a model that was not trained on it, and MODEL is
+PROPOSED.json. ``--draft FOLDER`` writes a page and corrections files for the person who decides.
 """
 
 from __future__ import annotations
@@ -45,18 +47,19 @@ from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
 from shelfcount.vision.images import write_photo, write_whole
 
 RESULTS = Path(__file__).parents[1] / "results"
-# Of a crop in the picture, pixels.
+# Side of a crop in the picture, in pixels.
 CELL = 320
-# A product of the corrected labels at a proposed place.
+# IoU from which a proposal and a corrected label are the same product.
 SAME_PRODUCT_IOU = 0.5
 
 
-def verdict(proposal: Proposal, corrected: Dataset) -> str:
-    """What the corrected labels say of a proposal.
+def judged_by_corrections(proposal: Proposal, corrected: Dataset) -> str:
+    """Compare a proposal with the corrected labels.
 
     Returns:
-        ``confirmed``: they have what it proposes. ``other``: the label was wrong, or a product unlabelled, but
-        they name it differently, or say that it cannot be told. ``refused``: they leave it as it was.
+        ``confirmed`` if the corrected labels contain the proposal. ``other`` if the label was wrong
+        or missing, but the corrected labels have another class or ignore the product. ``refused``
+        if they kept the label.
     """
     correction = proposal.correction
     (photo,) = (p for p in corrected.photos if p.path.name == correction.photo)
@@ -80,7 +83,7 @@ def verdict(proposal: Proposal, corrected: Dataset) -> str:
 def measured(
     proposals: Sequence[Proposal], verdicts: Sequence[str], corrections: Sequence[Corrections]
 ) -> dict[str, Any]:
-    """Shares confirmed among the surest, by kind, and how many of all corrections were proposed."""
+    """Count confirmed proposals by confidence and kind, and the corrections that were proposed."""
     whole = {"confirmed", "other"}
 
     def counted(which: Sequence[int]) -> dict[str, Any]:
@@ -115,14 +118,16 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[dict[str, Any]]]:
-    """What ``shelfcount correct --json`` wrote of these labels, and the models behind it.
+    """Read proposals that ``shelfcount correct --json`` wrote, and the facts of their models.
 
     Raises:
-        SystemExit: If it is of other labels.
+        SystemExit: If the proposals were made for other labels.
     """
     content = json.loads(path.read_text())
     if content["fingerprint"] != fingerprint(dataset):
-        raise SystemExit(f"'{path}' must be of the labels of '{dataset.name}'; propose again")
+        raise SystemExit(
+            f"'{path}' was made for other labels than those of '{dataset.name}'. Propose again."
+        )
     photos = {photo.path.name: photo for photo in dataset.photos}
     proposals = []
     for entry in content["proposals"]:
@@ -142,39 +147,46 @@ def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[d
 
 
 def main() -> None:
-    """Propose, judge, and write the result and its picture."""
+    """Propose corrections, check them, and write the result and its picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--fold", action="append", required=True, metavar="DATA=MODEL", help="may be repeated"
+        "--fold",
+        action="append",
+        required=True,
+        metavar="DATA=MODEL",
+        help="Data set and model. May be repeated.",
     )
     parser.add_argument(
         "--corrections",
         type=Path,
         action="append",
         required=True,
-        help="of each fold, in the same order",
+        help="Corrections of each fold, in the same order.",
     )
     parser.add_argument(
         "--looked",
         type=Path,
         action="append",
         default=[],
-        help="decisions on proposals; may be repeated",
+        help="Decisions on proposals. May be repeated.",
     )
-    parser.add_argument("--draft", type=Path, help="folder for the page and the files to decide on")
-    parser.add_argument("--most", type=int, default=20, help="proposals to look at (default: 20)")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--draft", type=Path, help="Folder for pages and corrections files to decide on."
+    )
+    parser.add_argument("--most", type=int, default=20, help="Proposals to look at. Default: 20.")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Folder to write to.")
     parser.add_argument(
         "--name",
         default="label_errors",
-        help="of the result and its picture (default: label_errors)",
+        help="Name of the result and its picture. Default: label_errors.",
     )
     given = parser.parse_args()
     if len(given.fold) != len(given.corrections):
         parser.error(
-            f"every --fold needs its --corrections, got {len(given.fold)} and {len(given.corrections)}"
+            f"{len(given.fold)} --fold and {len(given.corrections)} --corrections were given. "
+            "Each --fold needs its --corrections."
         )
     made = [read_corrections(path) for path in given.corrections]
     folds: list[dict[str, Any]] = []
@@ -189,14 +201,15 @@ def main() -> None:
             detector, threshold, facts = open_low(Path(model), 1)
             if facts.get("data_fingerprint") == fingerprint(dataset):
                 parser.error(
-                    f"'{model}' learnt from '{data}': it would repeat the errors of the labels"
+                    f"'{model}' was trained on '{data}' and would repeat errors of its labels"
                 )
             proposals, models = (
                 propose(dataset, run(detector, dataset), threshold, Path(model).name),
                 [facts],
             )
         rows += [
-            (proposal, verdict(proposal, corrected), Path(data).name) for proposal in proposals
+            (proposal, judged_by_corrections(proposal, corrected), Path(data).name)
+            for proposal in proposals
         ]
         folds.append(
             {

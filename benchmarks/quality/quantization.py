@@ -88,11 +88,11 @@ def calibrations(seen: dict[float, np.ndarray]) -> Iterator[tuple[str, int, np.n
     for photos in PHOTOS:
         extremes = seen[100.0][:photos]
         yield (
-            "widest of all photos",
+            "minimum and maximum over all photos",
             photos,
             np.stack([extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)], axis=1),
         )
-        yield "mean of least and greatest", photos, extremes.mean(axis=0)
+        yield "mean of minimum and maximum", photos, extremes.mean(axis=0)
         for percentile in PERCENTILES[:-1]:
             yield f"mean of percentile {percentile}", photos, seen[percentile][:photos].mean(axis=0)
 
@@ -158,7 +158,7 @@ def measure(run: Path, qat: Path | None, converted: Path | None) -> dict[str, An
     rows = [
         scorer.row("float32", model),
         scorer.row(
-            "moving average, as export",
+            "moving average, as in export",
             convert.quantize(model, "int8", photos[:64]),
             photos=len(photos[:64]),
         ),
@@ -217,7 +217,10 @@ def main() -> None:
     write_whole(RESULTS / "quantization.json", json.dumps(result, indent=1))
     for row in result["rows"]:
         photos = f"{row['photos']} photos" if "photos" in row else ""
-        drop = f"drop {row['drop_points']:+.2f} points (standard error {row['drop_standard_error']:.2f})"
+        drop = (
+            f"drop {row['drop_points']:+.2f} points "
+            f"(standard error {row['drop_standard_error']:.2f})"
+        )
         print(
             f"{row['method']:46} {photos:12} F1 {row['f1']:.4f}, {drop}, {row['megabytes']:.2f} MB"
         )

@@ -1,11 +1,13 @@
-"""How much the drinks figures owe to which photos are tested on, and whether the fast depth may stand in for the full one.
+"""Measure the variance of the drinks metrics over random splits, with a fast and a full depth.
 
-    python benchmarks/quality/repeats.py DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors [--fast 100] [--full 5] [--processes 2]
+    python benchmarks/quality/repeats.py DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
+        [--fast 100] [--full 5] [--processes 2]
 
-All 244 photos, with corrected labels, are shuffled anew for each repeat. Both depths start from the same
-ImageNet weights, which have seen none of them: a start that learnt from drinks would know the photos it is tested on. Finished
-repeats lie in runs/repeats and are not run again; a killed study goes on where it was. `--report` writes the
-result from what is finished. A depth of which nothing lies there keeps what the result says of it.
+Each repeat splits all drinks photos, with corrected labels, at random. Both depths start from the
+same ImageNet weights, since weights that were trained on drinks would know the test photos.
+Finished repeats are in runs/repeats and are not run again, so an interrupted study continues.
+`--report` writes the result of the finished repeats. A depth without finished repeats keeps its
+part of the result.
 """
 
 from __future__ import annotations
@@ -30,13 +32,14 @@ from shelfcount.vision.images import write_whole
 BENCHMARKS = Path(__file__).parents[1]
 RESULT = BENCHMARKS / "results" / "repeats.json"
 RUNS = BENCHMARKS.parent / "runs" / "repeats"
-# Of the whole network: as with the heads alone, small steps at a high rate, as there are so few epochs from random heads.
+# Settings of the full depth: small batches and a high learning rate, as for the heads alone, since
+# there are few epochs and the heads start from random weights.
 FULL_EPOCHS = 20
 FULL = ("train.batch=4", "train.lr=8e-3", "train.channels_last=true")
 
 
 def photos(drinks: Path) -> list[Dataset]:
-    """The three parts as published, with corrected labels."""
+    """Read training, validation and test photos with corrected labels."""
     parts = []
     for name in ("train", "val", "test"):
         given = corrections.read_corrections(
@@ -49,7 +52,7 @@ def photos(drinks: Path) -> list[Dataset]:
 def study(
     parts: list[Dataset], plan: repeats.Plan, folder: Path, number: int, processes: int
 ) -> list[Repeat]:
-    """Run what is missing."""
+    """Run the repeats that are missing and return all repeats."""
     with bar(f"{plan.depth}: features") as advance:
         opened = studies.open_study(studies.pool(parts), plan, folder, advance)
     with bar(f"{plan.depth}: repeats") as advance:
@@ -59,7 +62,7 @@ def study(
 
 
 def finished(folder: Path) -> list[Repeat]:
-    """In the order of their seeds, up to the first that is missing."""
+    """Return finished repeats sorted by seed, up to the first seed that is missing."""
     found = (
         sorted(studies.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
     )
@@ -72,7 +75,7 @@ def finished(folder: Path) -> list[Repeat]:
 
 
 def report(out: Path) -> dict[str, Any]:
-    """What the finished repeats say, each depth by itself and both on their common splits."""
+    """Write and return the result of the finished repeats, for each depth and for common splits."""
     depths: dict[str, Any] = {}
     f1: dict[str, dict[int, float]] = {"fast": {}, "full": {}}
     count: dict[str, dict[int, float]] = {"fast": {}, "full": {}}
@@ -128,15 +131,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("drinks", type=Path)
-    parser.add_argument("start", type=Path, help="MobileNetV2 trained on ImageNet, .safetensors")
-    parser.add_argument("--fast", type=int, default=100, help="repeats")
-    parser.add_argument("--full", type=int, default=5, help="repeats")
-    parser.add_argument("--full-epochs", type=int, default=FULL_EPOCHS)
-    parser.add_argument("--shares", default="1", help="of the training photos, for the fast depth")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("drinks", type=Path, help="Folder of the drinks photos.")
+    parser.add_argument("start", type=Path, help="ImageNet weights of a MobileNetV2, .safetensors.")
+    parser.add_argument("--fast", type=int, default=100, help="Repeats of the heads. Default: 100.")
+    parser.add_argument(
+        "--full", type=int, default=5, help="Repeats of the whole network. Default: 5."
+    )
+    parser.add_argument(
+        "--full-epochs", type=int, default=FULL_EPOCHS, help="Epochs of the whole network."
+    )
+    parser.add_argument(
+        "--shares", default="1", help="Shares of the training photos, for the fast depth."
+    )
+    parser.add_argument("--processes", type=int, default=2, help="Worker processes. Default: 2.")
+    parser.add_argument(
+        "--report", action="store_true", help="Write the result without running repeats."
+    )
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     options = parser.parse_args()
     if not options.report:
         start, config = f"model.weights={options.start}", BENCHMARKS / "configs" / "drinks.toml"
@@ -151,14 +162,16 @@ def main() -> None:
                 report(options.out)
     result = report(options.out)
     for depth in ("fast", "full"):
-        if of := result.get(depth):
-            spread = of["f1"]
+        if measured := result.get(depth):
+            spread = measured["f1"]
             low, high = spread["interval"]
             print(
-                f"{depth}: median F1 {spread['median']:.3f} ({low:.3f} to {high:.3f}), SD {spread['sd'] or 0:.3f}, {of['repeats']} repeats"
+                f"{depth}: median F1 {spread['median']:.3f} ({low:.3f} to {high:.3f}), "
+                f"SD {spread['sd'] or 0:.3f}, {measured['repeats']} repeats"
             )
             print(
-                f"  {repeats_page.said(of['enough'])}; {of['seconds_per_repeat']:g} s of one processor each"
+                f"  {repeats_page.said(measured['enough'])}; "
+                f"{measured['seconds_per_repeat']:g} s of CPU time each"
             )
     print(f"common splits: {result['agreement']['f1']['splits']}; {options.out}")
 

@@ -1,8 +1,9 @@
-"""torchvision's ssdlite320_mobilenet_v3_large as a row of the ablation: its network, anchors, loss and decoding, on the same photos.
+"""Train torchvision's ssdlite320_mobilenet_v3_large on the drinks photos, as a row of the ablation.
 
     python benchmarks/quality/ssdlite.py DRINKS_FOLDER [--epochs 16]
 
-From random weights, as torchvision's lie on the network; the ablation's row "from nothing" is its counterpart. Photos,
+Network, anchors, loss and decoding are torchvision's. It starts from random weights, since
+torchvision's are not part of its package. The ablation's row "from nothing" does the same. Photos,
 augmentation, optimizer, corrected labels and the choice of the threshold are those of the ablation.
 Writes benchmarks/results/ssdlite.json.
 """
@@ -34,13 +35,13 @@ from shelfcount.vision.images import write_whole
 BENCHMARKS = Path(__file__).parents[1]
 RESULT = BENCHMARKS / "results" / "ssdlite.json"
 CONFIG = BENCHMARKS / "configs" / "drinks_fused.toml"
-# Of the network; torchvision's model resizes to it itself.
+# Input side of the network in pixels. torchvision's model resizes photos to it.
 SIDE = 320
 BATCH = 8
 
 
 class TorchvisionDetector:
-    """A torchvision detection model as a `Detector`. Its class 0 is the background."""
+    """A torchvision detection model as a `Detector`. Class 0 of the model is the background."""
 
     def __init__(self, net: nn.Module, classes: tuple[str, ...]) -> None:
         self.net = net.eval()
@@ -54,7 +55,7 @@ class TorchvisionDetector:
 
 
 def corrected(drinks: Path, part: str) -> Dataset:
-    """Photos of 'train' or 'val' with labels put right."""
+    """Read the photos of 'train' or 'val' with corrected labels."""
     return apply(
         read(str(drinks / f"{part}.json")),
         read_corrections(BENCHMARKS / "data" / f"drinks_{part}_corrections.json"),
@@ -62,10 +63,10 @@ def corrected(drinks: Path, part: str) -> Dataset:
 
 
 def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
-    """The network after so many epochs of the ablation's photos and optimizer."""
+    """Train the network with the photos, augmentation and optimizer of the ablation."""
     torch.manual_seed(seed)
     config = config_module.load(CONFIG)
-    # 300 as everywhere here, where torchvision gives 300 of 300 candidates; below AP_FLOOR nothing counts.
+    # At most 300 detections, as for all detectors here. Lower scores than AP_FLOOR never count.
     net = ssdlite320_mobilenet_v3_large(
         weights=None,
         weights_backbone=None,
@@ -92,7 +93,7 @@ def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
     with bar("training ssdlite320_mobilenet_v3_large") as advance:
         for epoch in range(epochs):
             for step, (images, samples) in enumerate(loader):
-                # It knows no boxes to ignore.
+                # The model has no ignored boxes.
                 targets = [
                     {"boxes": s["boxes"][~s["ignore"]], "labels": s["classes"][~s["ignore"]] + 1}
                     for s in samples
@@ -110,14 +111,14 @@ def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
 
 
 def main() -> None:
-    """Train, judge and write the row."""
+    """Train and evaluate the network, and write the row."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("drinks", type=Path)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("drinks", type=Path, help="Folder of the drinks photos.")
+    parser.add_argument("--epochs", type=int, default=16, help="Number of epochs. Default: 16.")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed. Default: 0.")
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     options = parser.parse_args()
     training, validation = aligned(
         corrected(options.drinks, "train"), corrected(options.drinks, "val")
@@ -129,7 +130,7 @@ def main() -> None:
     result = score(validation, found, best_threshold(validation, found, floor=AP_FLOOR)[0])
     row = {
         "name": "ssdlite320_mobilenet_v3_large",
-        "what": "torchvision's, from nothing, at 320 pixels",
+        "what": "torchvision's network, from random weights, with an input of 320 pixels",
         "seed": options.seed,
         "epochs": options.epochs,
         "start": "random",

@@ -1,4 +1,4 @@
-"""Make stored results small: one row per line, and the rows for single photos in a file of their own.
+"""Make stored results small: one row per line, and rows for single photos in another file.
 
     python benchmarks/quality/thin.py [RESULT.json]...
 

@@ -1,10 +1,10 @@
-"""Every member of the family: size, work and speed as int8 files, without training, and what the operators of two of them take.
+"""Measure size, work and latency of every architecture, and the operators of two of them.
 
     python benchmarks/speed/family.py [--sizes 320 416] [--runs 100]
 
-Speed and size follow from the operators, not from what they learned. The networks have random weights, so
-the suppression at the end finds nothing; what it takes is in the latency of trained bundles. Writes
-benchmarks/results/family.json.
+Size and latency follow from the operators and not from the weights, so the networks have random
+weights. The suppression at the end therefore finds no detections. Its time is part of the latency
+of trained bundles. Writes benchmarks/results/family.json.
 """
 
 from __future__ import annotations
@@ -36,27 +36,30 @@ from shelfcount.vision.images import write_photo, write_whole
 RESULT = Path(__file__).parents[1] / "results" / "family.json"
 CLASSES = 33
 NECK = 96
-# The anchors that drinks fitted at 416 pixels (export/release/drinks-int8/model.json).
+# Anchors for 416 pixels, fitted to the drinks photos: export/release/drinks-int8/model.json.
 LEVELS_416 = ((8, 56.0, 30.5), (16, 93.5, 53.8))
 WARMUP = 10
-# Operator by operator: the usual trunk, and the one that was made of it.
+# Architectures whose operators are profiled: MobileNetV2, and the one that was made from it.
 PROFILED = ("mobilenet_v2", "mobilenet_v2_fused")
 
 
 def network(architecture: str, spec: ModelSpec, neck: int) -> nn.Module:
-    """Random weights, and statistics as a trained network has them: those of its own activations, so that no range is empty."""
+    """Return a network with random weights and the batch statistics of its own activations.
+
+    As in a trained network, no range of an activation is empty then.
+    """
     torch.manual_seed(0)
     net = build(architecture, len(spec.classes), spec.levels, neck)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # of one batch
+            module.momentum = 1.0  # statistics of one batch
     with torch.no_grad():
         net.train()(torch.rand(2, 3, spec.height, spec.width) * 2 - 1)
     return net.eval()
 
 
 def files(architecture: str, size: int, neck: int) -> tuple[ModelSpec, dict[str, bytes]]:
-    """The main artifact in float32 and int8."""
+    """Export the main artifact in float32 and int8."""
     levels = tuple(
         AnchorLevel(stride, ((h * size / 416, w * size / 416),)) for stride, h, w in LEVELS_416
     )
@@ -77,7 +80,7 @@ def files(architecture: str, size: int, neck: int) -> tuple[ModelSpec, dict[str,
 
 
 def timed(detector: LiteRTDetector, pixels: np.ndarray) -> Callable[[], float]:
-    """A call that runs the file once and returns milliseconds."""
+    """Return a function that runs the file once and returns milliseconds."""
 
     def call() -> float:
         begin = time.perf_counter()
@@ -88,7 +91,7 @@ def timed(detector: LiteRTDetector, pixels: np.ndarray) -> Callable[[], float]:
 
 
 def profiled(data: bytes, size: int, runs: int) -> list[dict[str, Any]]:
-    """Milliseconds by kind of operator, as `op_profile.by_kind` adds them up."""
+    """Return milliseconds by kind of operator, as `op_profile.by_kind` adds them up."""
     with tempfile.TemporaryDirectory() as folder:
         model, photo = Path(folder) / "model.tflite", Path(folder) / "noise.png"
         model.write_bytes(data)
@@ -101,14 +104,18 @@ def profiled(data: bytes, size: int, runs: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Export all, then time all in turn, so that a slow minute of the machine hits all alike."""
+    """Export all files, then time them alternately, so that a slow minute affects all of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[320, 416])
-    parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--only", nargs="*", help="members; all without it")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[320, 416], help="Input sides in pixels."
+    )
+    parser.add_argument(
+        "--runs", type=int, default=100, help="Timed runs of each file. Default: 100."
+    )
+    parser.add_argument("--only", nargs="*", help="Architectures. Default: all.")
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     options = parser.parse_args()
     rows, calls, operators = {}, {}, []
     for size in options.sizes:

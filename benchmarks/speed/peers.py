@@ -1,11 +1,15 @@
-"""The released bundle beside public detectors: size, work, memory and latency, run in turn on one machine.
+"""Compare the released bundle with public detectors: size, work, memory and latency.
 
-``python benchmarks/speed/peers.py`` fetches each peer, converts it where it has to be, measures, and writes results/peers.json.
-It needs the network once: for npm, which fetches `@mediapipe/objectron`. torchvision's detector is built from its code, with random
-weights, as latency does not depend on them. The peers know other classes than shelves hold, so F1 is not compared.
+    python benchmarks/speed/peers.py
 
-All are measured up to their heads, without suppression: the public files end there, and so is the bundle's cut here. torch is
-imported where it is used, as each process that times a model imports this file.
+Fetches and converts the public detectors and writes results/peers.json. npm needs the network once,
+to fetch `@mediapipe/objectron`. torchvision's detector is built from its code with random weights,
+since latency does not depend on them. The detectors have other classes than shelves, so F1 is not
+compared.
+
+All detectors are measured up to their heads, without suppression: the public files end there, and
+the bundle's file is cut there. torch is imported in functions, since each process that times a
+model imports this file.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ BUNDLE = ROOT / "export" / "release" / "drinks-int8"
 RESULT = Path(__file__).parents[1] / "results" / "peers.json"
 CACHE = ROOT / "runs" / "peers"
 OBJECTRON = "@mediapipe/objectron@0.4.1675468480"
-# In its package, behind each other in one file; the loader says where each begins and ends.
+# All files of the package are joined in one file. The loader says where each starts and ends.
 ASSETS, LOADER = (
     "package/objectron_solution_packed_assets.data",
     "package/objectron_solution_packed_assets_loader.js",
@@ -53,11 +57,11 @@ class Peer:
     """A file to measure.
 
     Attributes:
-        name: For the table.
+        name: Name in the table.
         form: Number format.
         path: The .tflite file, up to its heads.
-        source: Package and version that it comes from.
-        licence: Of that package.
+        source: Package and version that the file comes from.
+        licence: Licence of that package.
     """
 
     name: str
@@ -68,7 +72,7 @@ class Peer:
 
 
 def bundle_heads(cache: Path) -> Peer:
-    """The released bundle's file without its last operator, the post-processing."""
+    """Write the released bundle's file without its last operator, the post-processing."""
     bundle = read_bundle(BUNDLE)
     model = flatbuffer.read((BUNDLE / "model.tflite").read_bytes())
     graph = model.subgraphs[0]
@@ -88,7 +92,7 @@ def bundle_heads(cache: Path) -> Peer:
 
 
 def ssdlite(recipe: str, cache: Path) -> Peer:
-    """torchvision's SSDLite on MobileNetV3-Large, in one of `convert.RECIPES`."""
+    """Convert torchvision's SSDLite on MobileNetV3-Large with one of `convert.RECIPES`."""
     import torchvision
 
     path, plain = (cache / f"ssdlite320-{form}.tflite" for form in (recipe, "float32"))
@@ -113,7 +117,7 @@ def _converted_ssdlite() -> bytes:
     from shelfcount.deploy import convert
 
     class Heads(torch.nn.Module):
-        """The detector up to its heads, as `convert.to_litert` wants a network."""
+        """The detector up to its heads, with the outputs that `convert.to_litert` needs."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -139,7 +143,7 @@ def _quantized(plain: Path, recipe: str) -> bytes:
 
 
 def objectron(cache: Path) -> Peer:
-    """The SSD-MobileNetV2 for Open Images that MediaPipe's Objectron finds its objects with."""
+    """Fetch the SSD-MobileNetV2 for Open Images of MediaPipe's Objectron."""
     path = cache / DETECTOR
     if not path.exists():
         command = ["npm", "pack", OBJECTRON, "--silent", "--pack-destination", str(cache)]
@@ -149,13 +153,14 @@ def objectron(cache: Path) -> Peer:
             ).stdout.split()[-1]
         except (OSError, subprocess.CalledProcessError) as error:
             raise ShelfcountError(
-                f"npm must fetch {OBJECTRON}, got {error}. It needs npm and the network once."
+                f"npm could not fetch {OBJECTRON}: {error}. "
+                "Install npm, and connect to the network once."
             ) from error
         with tarfile.open(cache / packed) as archive:
             loader, assets = (archive.extractfile(name).read() for name in (LOADER, ASSETS))  # type: ignore[union-attr]
         place = re.search(rf'{re.escape(DETECTOR)}", "start": (\d+), "end": (\d+)'.encode(), loader)
         if place is None:
-            raise ShelfcountError(f"{OBJECTRON} must hold {DETECTOR}, its loader does not name it")
+            raise ShelfcountError(f"the loader of {OBJECTRON} does not name {DETECTOR}")
         write_whole(path, assets[int(place[1]) : int(place[2])])
     return Peer(
         "MediaPipe SSD-MobileNetV2, Open Images", "float16", path, f"npm {OBJECTRON}", "Apache-2.0"
@@ -163,7 +168,7 @@ def objectron(cache: Path) -> Peer:
 
 
 def objectron_int8(cache: Path) -> Peer:
-    """The same in int8, which is not published: quantized here, as the bundle is."""
+    """Quantize Objectron's detector to int8, with the recipe of the bundle."""
     peer = objectron(cache)
     path, plain = cache / "objectron-int8.tflite", cache / "objectron-float32.tflite"
     if not path.exists():
@@ -173,7 +178,11 @@ def objectron_int8(cache: Path) -> Peer:
 
 
 def as_float32(data: bytes) -> bytes:
-    """A file whose weights are float16, each behind a DEQUANTIZE, as the quantizer wants it: float32, with a signature."""
+    """Return a float32 file with a signature, which the quantizer needs, from a float16 file.
+
+    Args:
+        data: .tflite file with float16 weights, each followed by a DEQUANTIZE.
+    """
     model, names = flatbuffer.read(data), flatbuffer.operator_names(data)
     graph, types = model.subgraphs[0], schema.TensorType
     widened: dict[int, int] = {}
@@ -187,7 +196,7 @@ def as_float32(data: bytes) -> bytes:
             weights.type = types.FLOAT32
             widened[op.outputs[0]] = op.inputs[0]
             graph.operators.remove(op)
-            # The quantizer reads every tensor, those that nothing needs any more too.
+            # The quantizer also reads tensors that no operator uses any more.
             left = graph.tensors[op.outputs[0]]
             left.shape, left.buffer = [1], len(model.buffers)
             model.buffers.append(schema.BufferT())
@@ -202,20 +211,20 @@ def as_float32(data: bytes) -> bytes:
 
 
 def noise(side: int) -> list[np.ndarray]:
-    """Pictures to calibrate on: the ranges they give are no good for counting, and latency does not depend on them."""
+    """Return noise to calibrate on. Latency does not depend on the ranges that noise gives."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(NOISE_PHOTOS)]
 
 
 def input_size(path: Path) -> tuple[int, int]:
-    """Height and width of a file's input."""
+    """Return height and width of a file's input."""
     graph = flatbuffer.read(path.read_bytes()).subgraphs[0]
     shape = [int(side) for side in graph.tensors[graph.inputs[0]].shape]
     return (shape[1], shape[2]) if shape[3] == 3 else (shape[2], shape[3])
 
 
 def gather(cache: Path) -> tuple[list[Peer], list[dict[str, str]]]:
-    """The bundle, then the peers, and those that could not be had with the reason."""
+    """Return the bundle and its peers, and the peers that are missing with the reason."""
     makers: dict[str, Callable[[], Peer]] = {
         "ssdlite float32": lambda: ssdlite("float32", cache),
         "ssdlite int8": lambda: ssdlite("int8", cache),
@@ -234,7 +243,7 @@ def gather(cache: Path) -> tuple[list[Peer], list[dict[str, str]]]:
 
 
 def measure(peers: list[Peer], runs: int, threads: int) -> list[dict[str, Any]]:
-    """A row for each, compared with the first in paired runs."""
+    """Measure all detectors in paired runs with the first one."""
     photo = next(iter(sorted((BUNDLE / "golden").glob("*.jpg"))))
     names = [f"{peer.name} {peer.form}" for peer in peers]
     subjects = {
@@ -279,14 +288,16 @@ def _row(
 
 
 def main() -> int:
-    """0, or 2 where the bundle or the machine cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=RESULT, help="JSON file to write")
-    parser.add_argument(
-        "--cache", type=Path, default=CACHE, help="folder for what is fetched and converted"
+    """Measure and write the result. Returns 2 if the bundle cannot be measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, help="Folder for fetched and converted files."
+    )
+    parser.add_argument("--runs", type=int, default=100, help="Timed runs. Default: 100.")
+    parser.add_argument("--threads", type=int, default=1, help="Threads of LiteRT. Default: 1.")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
     try:
@@ -309,7 +320,8 @@ def main() -> int:
             else ""
         )
         print(
-            f"{row['name']} {row['form']}: {row['size'] / 1e6:.2f} MB, {row['latency']['p50']:.1f} ms{against}"
+            f"{row['name']} {row['form']}: {row['size'] / 1e6:.2f} MB, "
+            f"{row['latency']['p50']:.1f} ms{against}"
         )
     for missing in left_out:
         print(f"not measured: {missing['peer']}: {missing['reason'][:200]}")

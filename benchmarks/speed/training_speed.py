@@ -1,11 +1,12 @@
-"""Photos a second of `shelfcount train` against a loop in the manner of torchvision's reference, on one network.
+"""Compare the speed of `shelfcount train` with a loop like torchvision's reference, on one network.
 
     python benchmarks/speed/training_speed.py TRAIN.json [--rounds 3]
 
-The reference (pytorch/vision, references/detection, its ssdlite recipe) decodes every photo anew, crops by
-overlap, mirrors, trains all layers in float32 with SGD, and spreads one process over all cores. Here it
-trains this package's network with this package's loss, so that only the loop differs. Each way runs in a
-process of its own, in turn. Writes benchmarks/results/training_speed.json.
+The reference is the ssdlite recipe of torchvision (references/detection). It decodes every photo in
+each epoch, crops by IoU, mirrors, and trains all layers in float32 with SGD, in one process on all
+cores. Here it trains the network of this package with the loss of this package, so that only the
+loop differs. The loops run alternately, each in a process of its own. Writes
+benchmarks/results/training_speed.json.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ RESULT = Path(__file__).parents[1] / "results" / "training_speed.json"
 CONFIG = Path(__file__).parents[1] / "configs" / "drinks.toml"
 EPOCHS = 4
 WAYS = {
-    "torchvision's loop": "one process, float32, every layer, photos decoded each time",
-    "shelfcount, every layer": "as benchmarks/configs/drinks.toml, but nothing frozen",
-    "shelfcount": "as benchmarks/configs/drinks.toml: two processes, bfloat16 where the processor has it, photos kept decoded, "
-    "stem and first stages frozen",
+    "torchvision's loop": "one process, float32, all layers, photos decoded in each epoch",
+    "shelfcount, every layer": "settings of benchmarks/configs/drinks.toml, without frozen layers",
+    "shelfcount": "settings of benchmarks/configs/drinks.toml: two processes, bfloat16 if the "
+    "processor supports it, decoded photos kept in memory, stem and first stages frozen",
 }
 
 
 class ReferencePhotos(TorchDataset[tuple[torch.Tensor, dict[str, Any]]]):
-    """Photos from the disk with the transforms of torchvision's ssdlite recipe, at the network's size."""
+    """Photos from disk with the transforms of torchvision's ssdlite recipe, at the input size."""
 
     def __init__(self, dataset: Dataset, height: int, width: int) -> None:
         self.dataset = dataset
@@ -84,7 +85,7 @@ class ReferencePhotos(TorchDataset[tuple[torch.Tensor, dict[str, Any]]]):
 
 
 def reference(dataset: Dataset) -> float:
-    """Photos a second of the loop in torchvision's manner, after the first epoch."""
+    """Return photos per second of the reference loop, after the first epoch."""
     config = config_module.load(CONFIG)
     spec = make_spec(dataset, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck).train()
@@ -117,7 +118,7 @@ def reference(dataset: Dataset) -> float:
             ]
             loss = torch.stack(list(task_aligned(location, logits, truths, places).values())).sum()
             if not torch.isfinite(loss):
-                raise RuntimeError(f"the loss must be finite, got {loss.item()}")
+                raise RuntimeError(f"the loss is {loss.item()}, which is not finite")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -126,8 +127,12 @@ def reference(dataset: Dataset) -> float:
 
 
 def ours(dataset: Dataset, freeze: int) -> float | None:
-    """Photos a second of `training.fit` after the first epoch; None in all processes but the first."""
-    # Random weights are never frozen; the package's own stand for any start.
+    """Return photos per second of `training.fit` after the first epoch.
+
+    Returns:
+        None in all processes but the first.
+    """
+    # Random weights are never frozen, so the training starts from those of the package.
     config = config_module.load(
         CONFIG,
         (
@@ -155,7 +160,10 @@ def ours(dataset: Dataset, freeze: int) -> float | None:
 
 
 def rows(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Photos a second of each way, and how many times the reference's they are: median, least and most over the rounds."""
+    """Return photos per second of each loop, and their ratio to the reference's.
+
+    The ratio has median, minimum and maximum over the rounds.
+    """
     slow = np.array(speeds["torchvision's loop"])
     return [
         {
@@ -171,15 +179,15 @@ def rows(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Each way in turn, as often as asked for."""
+    """Run the loops alternately and write the result after each round."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--photos", type=int, default=96)
+    parser.add_argument("data", help="Labelled training photos.")
+    parser.add_argument("--rounds", type=int, default=3, help="Runs of each loop. Default: 3.")
+    parser.add_argument("--photos", type=int, default=96, help="Photos to train on. Default: 96.")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     options = parser.parse_args()
     if options.way:
         dataset = read(options.data)
@@ -204,10 +212,10 @@ def main() -> None:
                 "--photos",
                 str(options.photos),
             ]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            speeds[way].append(round(float(said.strip().splitlines()[-1]), 2))
-            print(f"round {turn + 1}, {way}: {speeds[way][-1]:.2f} photos a second", flush=True)
-        # Each round is written: what was measured is not lost with a run that is stopped.
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            speeds[way].append(round(float(output.strip().splitlines()[-1]), 2))
+            print(f"round {turn + 1}, {way}: {speeds[way][-1]:.2f} photos per second", flush=True)
+        # The result is written after each round, so that a stopped run keeps its measurements.
         result = {
             "stamp": stamp(threads=os.cpu_count()),
             "photos": options.photos,

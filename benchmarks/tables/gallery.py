@@ -1,7 +1,11 @@
-"""The pictures of the README's gallery: ``make demo && python benchmarks/tables/gallery.py``.
+"""Draw the pictures of the documentation that need a bundle: ``make demo``, then this script.
 
-    results/gallery_merged.jpg  five photos of a synthetic shelf, and the shelf that they are merged to, by the demo's bundle
-    results/gallery_plan.jpg    a cooler against its plan, after one product was exchanged and one sold out, by the released bundle
+    python benchmarks/tables/gallery.py [--demo demo/bundle]
+
+    results/gallery_merged.jpg  five photos of a synthetic shelf and the shelf that they are merged
+                                to, with the bundle of the demo
+    results/gallery_plan.jpg    a cooler compared with its planogram, after one product was replaced
+                                and one sold out, with the released bundle
 
 They show what `shelfcount merge` and `shelfcount planogram` write with ``--picture``.
 """
@@ -28,7 +32,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
 COOLER = BUNDLE / "golden" / "1.jpg"
 SEED = 5
-# The products of `make demo`.
+# Products of `make demo`.
 CATALOGUE = products(12, 1)
 LONG_SHELF = ShelfParams(
     width=960,
@@ -41,13 +45,13 @@ LONG_SHELF = ShelfParams(
     tilt=3,
     background="cooler",
 )
-# Row and position of the product that is put in another's place, of that place, and of the product that is sold out.
+# Row and position of a product, of the one that it replaces, and of the sold-out one.
 PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 2)
 WIDTH, MOST_BYTES = 1400, 200_000
 
 
 def rearranged(cooler: ShelfCount) -> np.ndarray:
-    """The photo with one product in another's place, and one sold out."""
+    """Return the photo with one product replaced by another and one sold out."""
     photo = cooler.image
     place = {
         (p["row"], p["position"]): np.round(p["box"]).astype(int).tolist()
@@ -65,11 +69,11 @@ def rearranged(cooler: ShelfCount) -> np.ndarray:
 
 
 def long_shelf(bundle: Path) -> np.ndarray:
-    """Five photos of a shelf in a row, and the merged shelf below."""
+    """Draw five photos of a shelf side by side, and the merged shelf below."""
     scenes = views(CATALOGUE, LONG_SHELF, np.random.default_rng(SEED), 5, 0.3)
     shelf = shelfcount.count([scene.image for scene in scenes], bundle).merge()
     if shelf.notes:
-        raise RuntimeError(f"all five photos must fit, got {shelf.notes}")
+        raise RuntimeError(f"not all five photos could be merged: {shelf.notes}")
     whole, factor = shrunk(shelf.image, WIDTH), WIDTH / max(shelf.image.shape[:2])
     found = shelf.detections.replace(boxes=shelf.detections.boxes * factor)
     places = list(zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True))
@@ -84,7 +88,7 @@ def long_shelf(bundle: Path) -> np.ndarray:
 
 
 def write(name: str, picture: np.ndarray) -> None:
-    """As a JPEG as good as `MOST_BYTES` allow."""
+    """Write a JPEG with the highest quality that `MOST_BYTES` allow."""
     picture = shrunk(picture, WIDTH)
     files = (encode_photo(picture, quality=quality) for quality in range(90, 40, -5))
     data = next(data for data in files if len(data) < MOST_BYTES)
@@ -93,12 +97,15 @@ def write(name: str, picture: np.ndarray) -> None:
 
 
 def main() -> int:
-    """Make and write both."""
+    """Draw and write both pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--demo", type=Path, default=ROOT / "demo" / "bundle", help="bundle that `make demo` made"
+        "--demo",
+        type=Path,
+        default=ROOT / "demo" / "bundle",
+        help="Bundle that `make demo` made. Default: demo/bundle.",
     )
     given = parser.parse_args()
     (cooler,) = shelfcount.count(COOLER, BUNDLE)

@@ -59,7 +59,8 @@ def _placement(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     made = result["synthetic"]
     yield (
         "synthetic products in the right row and column, tilt up to 15 and yaw up to 30 degrees",
-        f"{percent(made['products_in_right_row_and_column_or_stack'])} on {made['photos']:,} photos",
+        f"{percent(made['products_in_right_row_and_column_or_stack'])} on "
+        f"{made['photos']:,} photos",
     )
     yield (
         "recall and precision of gaps as sold-out facings, on the same photos",
@@ -77,7 +78,7 @@ def _placement(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
             regular * len(cells) / len(real)
         )
         yield (
-            "regular drinks coolers with every row right: as photographed, and seen by simulated cameras",
+            "regular drinks coolers with every row right, as photographed and by simulated cameras",
             f"{right} of {regular} ({given} photos in all), and {percent(seen)}",
         )
 
@@ -86,10 +87,14 @@ def _views(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     made, copied = result["synthetic"], result["repetitive"]
     for level, counts in made["counts"].items():
         yield (
-            f"count error of {made['photos']} photos of {made['shelves']} synthetic shelves, merged; {level}",
+            f"count error of {made['photos']} photos of {made['shelves']} synthetic shelves, "
+            f"merged; {level}",
             _against_single(counts),
         )
-    right = f"{copied['right_with_products']} of {copied['pairs']}, with key points only {copied['right_by_points_alone']}"
+    right = (
+        f"{copied['right_with_products']} of {copied['pairs']}, with key points only "
+        f"{copied['right_by_points_alone']}"
+    )
     yield "pairs of photos placed right, on shelves of identical products", right
     yield (
         "time of such a pair, median and maximum",
@@ -98,7 +103,8 @@ def _views(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _against_single(counts: dict[str, Any]) -> str:
-    return f"{percent(counts['count_error'])}, of single photos {percent(counts['single_photo_count_error'])}"
+    single = percent(counts["single_photo_count_error"])
+    return f"{percent(counts['count_error'])}, of single photos {single}"
 
 
 def _demo(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -111,9 +117,10 @@ def _demo(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
-        f"count error of {part['photos']} drinks photos cut in four and merged, with {part['bundle']['name']}",
-        f"{percent(part['count_error'])}, of single parts {percent(part['part_alone_count_error'])}, "
-        f"of the whole photo {percent(part['photo_as_it_is_count_error'])}",
+        f"count error of {part['photos']} drinks photos cut in four and merged, with "
+        f"{part['bundle']['name']}",
+        f"{percent(part['count_error'])}, of single parts "
+        f"{percent(part['part_alone_count_error'])}, of the whole photo {percent(part['photo_as_it_is_count_error'])}",
     )
 
 
