@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from baseline_tables import comparison
 from table_parts import not_measured, origin, read_result, table
 
@@ -25,6 +26,8 @@ PEER_HEADS = (
     "not delegated to XNNPACK",
     "operators that only move data",
 )
+# Change of the power with which the time grows, from which it is reported.
+BEND = 0.3
 # Axes of `scaling.py`: heading, key of the result, and columns (key, heading, digits).
 AXES = (
     (
@@ -170,13 +173,79 @@ def growth(results: Path) -> str:
     parts = []
     for heading, axis, columns in AXES:
         if axis in result:
+            x, ms = zip(
+                *((row["at"], _milliseconds(row)) for row in result[axis]["rows"]), strict=True
+            )
             heads = [head for _, head, _ in columns]
             rows = [
                 [show(row[key], digits) for key, _, digits in columns]
                 for row in result[axis]["rows"]
             ]
-            parts += [f"### {heading}", table(heads, rows)]
+            parts += [f"### {heading}", table(heads, rows), GROWTH[axis](x, ms)]
     return "\n\n".join([*parts, origin(result)])
+
+
+def _milliseconds(row: dict[str, Any]) -> float:
+    return 1e3 * row["s"] if "s" in row else row["ms"]
+
+
+def powers(x: Sequence[float], y: Sequence[float]) -> np.ndarray:
+    """Return the power of x with which y grows between neighbours, as an (n - 1,) array."""
+    return np.diff(np.log(np.maximum(y, 1e-6))) / np.diff(np.log(x))
+
+
+def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Return fixed part and slope of y = fixed + slope * x, fitted by relative errors."""
+    columns = np.stack([np.ones(len(x)), np.asarray(x, float)], axis=1)
+    columns /= np.asarray(y, float)[:, None]
+    fixed, slope = np.linalg.lstsq(columns, np.ones(len(x)), rcond=None)[0]
+    return float(fixed), float(slope)
+
+
+def power_sentence(
+    x: Sequence[float], y: Sequence[float], unit: str, base: str = "", power: float = 1
+) -> str:
+    """Return how the time grows, and where its power changes most.
+
+    Args:
+        x: Values of the axis.
+        y: Milliseconds.
+        unit: Unit of x.
+        base: Name of x to the `power`, such as the area of a side. Default: the unit.
+        power: Power of x that the time is compared with.
+    """
+    steps, factor = powers(x, y) / power, y[-1] / max(y[0], 1e-6)
+    text = f"From {x[0]:,g} to {x[-1]:,g} {unit}, the time grows by a factor of {factor:.1f}."
+    changes = np.abs(np.diff(steps))
+    if not len(changes) or changes.max() < BEND:
+        whole = float(powers([x[0], x[-1]], [y[0], y[-1]])[0]) / power
+        text += f" It is proportional to the power {whole:.2f} of the {base or unit} throughout."
+        return text
+    at = int(changes.argmax())
+    return (
+        f"{text} The power is {steps[at]:.2f} up to {x[at + 1]:,g} and {steps[at + 1]:.2f} above."
+    )
+
+
+def line_sentence(x: Sequence[float], y: Sequence[float], one: str, many: str) -> str:
+    """Return the fixed and the growing part of the time, and where both are equal."""
+    fixed, each = line(x, y)
+    if fixed <= 0 or each <= 0:
+        return f"The time has no fixed part beside the one that grows with the {many}."
+    return (
+        f"The time fits {fixed:,.3g} ms plus {each:.3g} ms per {one}. Up to {fixed / each:,.0f} "
+        f"{many}, the fixed part is larger."
+    )
+
+
+# Sentence on the growth along each axis, by the key of the result.
+GROWTH: dict[str, Callable[[Sequence[float], Sequence[float]], str]] = {
+    "input_size": lambda x, y: power_sentence(x, y, "pixels per side", "area", 2),
+    "classes": lambda x, y: line_sentence(x, y, "class", "classes"),
+    "products": lambda x, y: power_sentence(x, y, "products"),
+    "photo_size": lambda x, y: power_sentence(x, y, "megapixels"),
+    "batch": lambda x, y: line_sentence(x, y, "photo", "photos"),
+}
 
 
 def members(results: Path) -> str:
