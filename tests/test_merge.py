@@ -11,7 +11,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from merge_views import CATALOGUE, CLASSES, THRESHOLD, Noise, counted, detected, errors, true_counts
+from simulated_detector import (
+    CATALOGUE,
+    CLASSES,
+    THRESHOLD,
+    Noise,
+    counted,
+    detected,
+    errors,
+    true_counts,
+)
 
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import Scene, views

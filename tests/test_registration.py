@@ -8,7 +8,7 @@ import cv2
 import merge_views
 import numpy as np
 import pytest
-from merge_views import CATALOGUE
+from simulated_detector import CATALOGUE
 
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import Scene, views

@@ -11,6 +11,7 @@ import numpy as np
 import painted_products
 import pytest
 import scaling
+import scaling_photos
 import speed_tables
 import torch
 
@@ -71,6 +72,8 @@ def test_growth_is_given_with_its_bend() -> None:
     assert speed_tables.line_sentence([1, 10, 100], [920, 1100, 2900], "photo", "photos") == (
         "The time fits 900 ms plus 20 ms per photo. Up to 45 photos, the fixed part is larger."
     )
+    few = speed_tables.line_sentence([1, 10], [920, 1100], "photo", "photos")
+    assert few.endswith("The fixed part is larger for all measured numbers of photos.")
     assert "no fixed part" in speed_tables.line_sentence([1, 10], [19, 199], "photo", "photos")
 
 
@@ -89,7 +92,7 @@ def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes
 
     photo = np.zeros((60, 60, 3), np.uint8)
     photo[:25, :16] = 255
-    made = scaling.mosaic(Finder(), [photo], 1)
+    made = scaling_photos.mosaic(Finder(), [photo], 1)
     assert made.shape == (866, 1155, 3)
     # Ten times enlarged, to 200 a side: two photos of 600 stand side by side.
     assert made[100, 100, 0] == made[100, 700, 0] == made[700, 100, 0] == 255
@@ -98,13 +101,13 @@ def test_a_mosaic_has_the_size_asked_for_and_products_as_large_as_tiling_assumes
 
 @pytest.mark.slow
 def test_a_count_in_a_process_of_its_own(released: Path, tmp_path: Path) -> None:
-    seconds, megabytes = scaling.command(released, [released / "golden" / "1.jpg"], tmp_path)
+    seconds, megabytes = scaling_photos.command(released, [released / "golden" / "1.jpg"], tmp_path)
     assert seconds > 0
     # numpy, OpenCV and LiteRT alone take more than 50 MB.
     assert 50 < megabytes < 2000
     assert len(json.loads((tmp_path / "counts.json").read_text())["photos"]) == 1
     with pytest.raises(subprocess.CalledProcessError):
-        scaling.command(tmp_path, [released / "golden" / "1.jpg"], tmp_path)
+        scaling_photos.command(tmp_path, [released / "golden" / "1.jpg"], tmp_path)
 
 
 @pytest.mark.slow

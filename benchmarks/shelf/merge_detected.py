@@ -1,13 +1,15 @@
-"""How well photos are merged that a detector counted, and how long a photo of 12 megapixels takes.
+"""Measure how exactly photos are merged that a detector counted, and the time of a photo.
 
-Three parts, each with a stamp of its own; those that are not asked for stay as they were measured:
+The result has three parts with a stamp each. Parts that are not measured again are kept.
 
-    python benchmarks/shelf/merge_detected.py --demo demo/bundle             # what `make demo` leaves, on shelves of its products
-    python benchmarks/shelf/merge_detected.py --bundle BUNDLE                # how long a photo takes
-    python benchmarks/shelf/merge_detected.py --bundle BUNDLE --data LABELS.json [--corrections CORRECTIONS.json]
-
-The first has exact truth. In the last each photo is cut in four that overlap and have its shape, turned and dimmed, so that
-its labels are the truth of the merged shelf.
+    python benchmarks/shelf/merge_detected.py --demo demo/bundle
+        Synthetic shelves with the products of `make demo` and its bundle. The truth is exact.
+    python benchmarks/shelf/merge_detected.py --bundle BUNDLE
+        Time of a photo of 12 megapixels.
+    python benchmarks/shelf/merge_detected.py --bundle BUNDLE --data LABELS.json
+        [--corrections CORRECTIONS.json]
+        Photos that are cut into four overlapping parts, which are rotated and dimmed. The labels of
+        the photo are the truth of the merged shelf.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from merge_views import CATALOGUE, SEED, Tally, dimmed, errors, moved, shelf
+from merge_views import SEED, dimmed, moved, shelf
+from simulated_detector import CATALOGUE, Tally, errors
 
 from shelfcount.console import bar
 from shelfcount.data.corrections import apply, read_corrections
@@ -41,9 +44,9 @@ from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import read_photo, write_photo, write_whole
 
 RESULT = Path(__file__).parents[1] / "results" / "merge_detected.json"
-# The products of `make demo`.
+# Products of `make demo`.
 DEMO_CATALOGUE = products(12, 1)
-# Drinks photos have 416 pixels a side.
+# Factor by which drinks photos, which have a side of 416 pixels, are enlarged.
 ENLARGED = 3
 RUNS = 2
 
@@ -56,15 +59,16 @@ def _named(bundle: Bundle) -> dict[str, str]:
 
 
 def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
-    """Shelves of 3 to 10 photos, counted by a detector that learnt their products on other photos.
+    """Measure count errors on synthetic shelves of 3 to 10 photos.
 
     Raises:
-        ShelfcountError: If it knows other products.
+        ShelfcountError: If the bundle has other classes than the demo.
     """
     names = tuple(product.name for product in DEMO_CATALOGUE)
     if bundle.spec.classes != names:
         raise ShelfcountError(
-            f"'{bundle.name}' must know the products of `make demo`, {names}; got {bundle.spec.classes}"
+            f"'{bundle.name}' has the classes {bundle.spec.classes}. It must have those of "
+            f"`make demo`: {names}."
         )
     detector, tally, overlaps = LiteRTDetector.open(bundle), Tally(), Counter[str]()
     with bar("synthetic shelves") as advance:
@@ -95,15 +99,15 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
 def cut_views(
     image: np.ndarray, rng: np.random.Generator, share: float = 0.65
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Photos of the four quarters of one photo and of some of what is around them, each a little turned and dimmed, in any order.
+    """Cut a photo into four overlapping parts, slightly rotated and dimmed, in random order.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        rng: Same state, same photos.
-        share: Of the photo's width and height that each shows.
+        rng: Random generator of rotation, light and order.
+        share: Share of the photo's width and height that each part shows.
 
     Returns:
-        The photos, and for each the (3, 3) homography from pixels of `image` to its own.
+        For each part its pixels and the (3, 3) homography from `image` to the part.
     """
     size = np.array(image.shape[1::-1])
     width, height = np.round(size * share).astype(int).tolist()
@@ -136,19 +140,19 @@ def cut_views(
 
 
 def shown(truth: Detections, homography: np.ndarray, image: np.ndarray) -> Detections:
-    """What of the truth of a photo a part of it shows by a third and more, as for the truth of synthetic photos."""
+    """Return the labels of products of which a part shows at least as much as synthetic labels."""
     boxes = map_boxes(truth.boxes, homography)
     within = box_math.clip(boxes, image.shape[1], image.shape[0])
     return truth.replace(boxes=within)[box_math.area(within) > LEAST_VISIBLE * box_math.area(boxes)]
 
 
 def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
-    """Count error of photos merged from four parts, of the parts alone, and of the photos as they are."""
+    """Measure the count error of merged parts, of single parts and of whole photos."""
     detector = LiteRTDetector.open(bundle)
     wrong, there = Counter[str](), Counter[str]()
     with bar("photos cut in four") as advance:
         for number, photo in enumerate(dataset.photos):
-            # Enlarged, as points need it; the network sees its own input size either way.
+            # Key points need larger photos. The network's input stays the same.
             image = cv2.resize(
                 read_photo(photo.path),
                 None,
@@ -190,7 +194,7 @@ def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
 
 
 def duration(bundle: Bundle) -> dict[str, Any]:
-    """Seconds for photos of 12 megapixels, from the files to the merged list, by how many are merged at once."""
+    """Measure the seconds per photo of 12 megapixels, from file to merged list."""
     params = ShelfParams(width=4000, height=3000, facings=(12, 16))
     detector = LiteRTDetector.open(bundle, threads=cv2.getNumThreads())
     taken = []
@@ -208,7 +212,7 @@ def duration(bundle: Bundle) -> dict[str, Any]:
 
 
 def _least_seconds(detector: LiteRTDetector, paths: list[Path]) -> dict[str, float]:
-    """For a photo, of the run that was disturbed least."""
+    """Return wall and CPU seconds per photo, each as the minimum over the runs."""
     wall, cpu = [], []
     for _ in range(RUNS):
         wall.append(-time.perf_counter())
@@ -223,17 +227,17 @@ def _least_seconds(detector: LiteRTDetector, paths: list[Path]) -> dict[str, flo
 
 
 def main() -> int:
-    """Measure and write."""
+    """Measure the requested parts and write the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--demo", type=Path, help="bundle that `make demo` made")
+    parser.add_argument("--demo", type=Path, help="Bundle that `make demo` made.")
     parser.add_argument(
-        "--shelves", type=int, default=24, help="synthetic shelves for it (default: 24)"
+        "--shelves", type=int, default=24, help="Synthetic shelves for --demo. Default: 24."
     )
-    parser.add_argument("--bundle", type=Path, help="any bundle")
-    parser.add_argument("--data", help="labelled photos of its classes")
-    parser.add_argument("--corrections", type=Path, help="of their labels")
+    parser.add_argument("--bundle", type=Path, help="Bundle to measure.")
+    parser.add_argument("--data", help="Labelled photos of its classes.")
+    parser.add_argument("--corrections", type=Path, help="Corrections of the labels of --data.")
     given = parser.parse_args()
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     made: dict[str, Any] = {}

@@ -1,9 +1,9 @@
-"""How well several photos of one shelf are merged, against exact truth on synthetic shelves.
-
-Synthetic photos are real pixels to registration; what a detector would report is the truth of each photo with noise.
-merge_detected.py has real detectors.
+"""Measure how exactly several photos of one shelf are merged, on synthetic shelves.
 
     python benchmarks/shelf/merge_views.py [--shelves 24]
+
+The photos are rendered, and the detections are their true boxes with the errors of a simulated
+detector. merge_detected.py measures real detectors.
 """
 
 from __future__ import annotations
@@ -14,37 +14,31 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from simulated_detector import CATALOGUE, LEVELS, THRESHOLD, Tally, counted, detected
 
-from shelfcount.data.products import Product, products, sprite
+from shelfcount.data.products import Product, sprite
 from shelfcount.data.shelf_plane import ShelfParams
 from shelfcount.data.synthetic import Scene, views
-from shelfcount.evaluation.metrics import match
 from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
-from shelfcount.shelf.count import CountedPhoto
-from shelfcount.shelf.merge import Merged, merge
+from shelfcount.shelf.merge import merge
 from shelfcount.shelf.photo_pairs import View, look, map_boxes, map_points
-from shelfcount.shelf.photogate import Quality
 from shelfcount.shelf.registration import Registration, register
-from shelfcount.shelf.rows import rows
 from shelfcount.stamp import stamp
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import write_whole
 
 RESULT = Path(__file__).parents[1] / "results" / "merge_views.json"
 SEED = 7
-CATALOGUE = products(24)
-CLASSES = tuple(product.name for product in CATALOGUE)
-THRESHOLD = 0.4
-# Wide and low, so that the photos' width limits them and neighbours share no more than they are asked to; long runs of
-# one product without gaps; an upright phone; a bad photographer; an oblique one; small pictures.
+# Wide and low shelves, so that neighbouring photos share no more than the overlap; long runs of one
+# product without gaps; portrait photos; bad photos; oblique photos; small photos.
 SHELVES = (
     ShelfParams(width=1200, height=900, rows=(2, 3), facings=(16, 22)),
     ShelfParams(
@@ -66,136 +60,11 @@ SHELVES = (
 )
 
 
-# ---------------------------------------------------------------------------- what a detector would report
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What a detector does to the truth: edges off by a share of the box, and chances a product is lost, misnamed or invented."""
-
-    jitter: float = 0.0
-    lost: float = 0.0
-    misnamed: float = 0.0
-    invented: float = 0.0
-
-
-# The last is about what the drinks detector does: recall 0.78, precision 0.83 (drinks_int8.json).
-LEVELS = {
-    "true boxes": Noise(),
-    "boxes off by 3 %, 2 % lost": Noise(jitter=0.03, lost=0.02),
-    "boxes off by 4 %, 15 % lost, 5 % misnamed, 8 % invented": Noise(
-        jitter=0.04, lost=0.15, misnamed=0.05, invented=0.08
-    ),
-}
-
-
-def detected(scene: Scene, noise: Noise, rng: np.random.Generator) -> tuple[Detections, np.ndarray]:
-    """What a detector reports of a scene, and the physical product of each, -1 for one that is not there."""
-    truth, items = scene.truth[~scene.truth.ignore], scene.items[~scene.truth.ignore]
-    kept = rng.random(len(truth)) >= noise.lost
-    truth, items = truth[kept], items[kept]
-    size = np.tile(truth.boxes[:, 2:] - truth.boxes[:, :2], 2)
-    boxes = truth.boxes + rng.normal(0, 1, size.shape) * noise.jitter * size
-    classes = np.where(
-        rng.random(len(truth)) < noise.misnamed,
-        rng.integers(0, len(CLASSES), len(truth)),
-        truth.classes,
-    )
-    false = rng.integers(0, max(len(truth), 1), rng.binomial(len(truth), noise.invented))
-    elsewhere = truth.boxes[false] + np.tile(
-        rng.uniform(-1, 1, (len(false), 2)) * size[false, :2], 2
-    )
-    height, width = scene.image.shape[:2]
-    found = Detections(
-        box_math.clip(np.concatenate([boxes, elsewhere]).astype(np.float32), width, height),
-        np.concatenate([classes, rng.integers(0, len(CLASSES), len(false))]),
-        # Uniform, true ones from 0.5 and false ones up to 0.7: where they overlap, a threshold is a choice.
-        np.concatenate([rng.uniform(0.5, 1, len(truth)), rng.uniform(THRESHOLD, 0.7, len(false))]),
-    )
-    return found, np.concatenate([items, np.full(len(false), -1)])
-
-
-def counted(
-    path: str, image: np.ndarray, found: Detections, classes: tuple[str, ...] = CLASSES
-) -> CountedPhoto:
-    """As `shelf.count` would have it."""
-    height, width = image.shape[:2]
-    return CountedPhoto(path, width, height, found, rows(found.boxes), classes, Quality())
-
-
-def true_counts(scenes: Sequence[Scene], classes: Sequence[str] = CLASSES) -> Counter[str]:
-    """Physical products of each class that a photo labels."""
-    seen = {
-        int(item): classes[label]
-        for scene in scenes
-        for item, label, ignored in zip(
-            scene.items, scene.truth.classes, scene.truth.ignore, strict=True
-        )
-        if not ignored
-    }
-    return Counter(seen.values())
-
-
-def errors(found: Mapping[str, int], true: Mapping[str, int]) -> int:
-    """Products missed, added or misnamed, as counts of classes tell."""
-    return sum(abs(found.get(name, 0) - true.get(name, 0)) for name in {*found, *true})
-
-
-class Tally:
-    """Counts against the truth, of merged shelves and of their photos alone; what lies on ignored truth counts neither way."""
-
-    def __init__(self) -> None:
-        self.shelves: list[tuple[int, int, int]] = []
-        self.photos: list[tuple[int, int]] = []
-        self.placed = 0
-
-    def add(
-        self, merged: Merged, scenes: Sequence[Scene], classes: Sequence[str] = CLASSES
-    ) -> None:
-        """A shelf, and its photos in the same order. What was not placed on it counts as missed."""
-        whole, true = merged.shelves[0], true_counts(scenes, classes)
-        absorbed = {
-            p.path: match(s.truth, p.detections).absorbed
-            for p, s in zip(merged.photos, scenes, strict=True)
-        }
-        counted = np.array(
-            [not absorbed[whole.photos[photo].path][found] for photo, found in whole.best], bool
-        )
-        found = whole.products[counted].counts(classes)
-        self.shelves.append(
-            (errors(found, true), abs(int(counted.sum()) - true.total()), true.total())
-        )
-        self.placed += len(whole.photos)
-        for photo, scene in zip(merged.photos, scenes, strict=True):
-            alone = true_counts([scene], classes)
-            self.photos.append(
-                (
-                    errors(photo.detections[~absorbed[photo.path]].counts(classes), alone),
-                    alone.total(),
-                )
-            )
-
-    def to_json(self) -> dict[str, Any]:
-        """Shares of the products that stand there: missed, added or misnamed ones, and how far the number of all is off."""
-        (wrong, off, there), (alone, on_photos) = (
-            np.sum(self.shelves, axis=0),
-            np.sum(self.photos, axis=0),
-        )
-        return {
-            "count_error": round(wrong / there, 4),
-            "worst_shelf": round(max(own / products_ for own, _, products_ in self.shelves), 4),
-            "number_of_products_off": round(off / there, 4),
-            "single_photo_count_error": round(alone / on_photos, 4),
-            "products": int(there),
-            "photos_placed": self.placed,
-        }
-
-
 # ---------------------------------------------------------------------------- synthetic shelves
 
 
 def shelf(number: int, catalogue: Sequence[Product] = CATALOGUE) -> tuple[list[Scene], float]:
-    """Photos of a shelf in any order, and the overlap asked for."""
+    """Return photos of a shelf in random order, and their overlap."""
     rng = np.random.default_rng([SEED, number])
     n, overlap = int(rng.integers(3, 11)), float(rng.choice((0.2, 0.25, 0.3, 0.4)))
     scenes = views(catalogue, SHELVES[number % len(SHELVES)], rng, n, overlap)
@@ -203,14 +72,17 @@ def shelf(number: int, catalogue: Sequence[Product] = CATALOGUE) -> tuple[list[S
 
 
 def with_products(view: View, found: Detections) -> View:
-    """The points of a photo that is looked at already, with other detections."""
+    """Return the features of a photo with other detections."""
     return dataclasses.replace(
         view, boxes=map_boxes(found.boxes, view.to_units), classes=found.classes
     )
 
 
 def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.ndarray:
-    """Units between where two homographies take places of photo a, for those that b shows by the true one."""
+    """Return distances between the places that two homographies map a grid of photo a to.
+
+    Only places that photo b shows, by the true homography, are compared.
+    """
     places = photo_pairs.GRID * a.half
     there = map_points(places, true)
     shown = (np.abs(there) <= b.half).all(axis=1)
@@ -218,7 +90,7 @@ def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.nd
 
 
 def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int, int], np.ndarray]:
-    """For each pair of photos (a, b) the true homography from units of a to units of b."""
+    """Return the true homography from units of a to units of b, by pair of photos (a, b)."""
     onto = [view.to_units @ scene.homography for view, scene in zip(looks, scenes, strict=True)]
     return {
         (a, b): onto[b] @ np.linalg.inv(onto[a])
@@ -229,7 +101,7 @@ def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int
 
 
 def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[float]:
-    """Largest displacement of each pair of photos that were found to show a place both."""
+    """Return the largest displacement of each registered pair of photos."""
     true = true_steps(scenes, looks)
     off = [
         displacement(step, true[pair], looks[pair[0]], looks[pair[1]])
@@ -241,7 +113,7 @@ def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registratio
 def judged_pairs(
     scenes: Sequence[Scene], looks: Sequence[View], found: Registration
 ) -> list[tuple[bool, float, float]]:
-    """Of each pair's best fit: whether it is right (to 8 units), the share of photo a that b shows, the score."""
+    """Return for each best fit whether it is right (8 units), the common share and the score."""
     true, pairs = true_steps(scenes, looks), []
     for link in found.links:
         off = displacement(link.homography, true[link.a, link.b], looks[link.a], looks[link.b])
@@ -256,7 +128,7 @@ def judged_pairs(
 
 
 def synthetic(shelves: int) -> dict[str, Any]:
-    """Counts against the truth, registration against the true homographies, and the scores that right and wrong fits reach."""
+    """Measure count errors, registration errors, and the scores of right and wrong fits."""
     tallies = {level: Tally() for level in LEVELS}
     off: list[float] = []
     pairs: list[tuple[bool, float, float]] = []
@@ -308,34 +180,34 @@ def _round(value: Any) -> float:
     return round(float(value), 3)
 
 
-# ---------------------------------------------------------------------------- shelves that repeat themselves
+# ---------------------------------------------------------------------------- repetitive shelves
 
 
 @dataclass(frozen=True, eq=False)
 class Twin:
-    """Two photos of a shelf on which all products of a class are one and the same picture, and nothing else is."""
+    """Two photos of a shelf on which all products of a class are identical pictures."""
 
     a: View
     b: View
     a_to_b: np.ndarray
 
     def off(self, homography: np.ndarray) -> float:
-        """Median distance in units, over what both photos show, to where the true homography goes."""
+        """Return the median distance in units to the true homography, over the common area."""
         return float(np.median(displacement(homography, self.a_to_b, self.a, self.b)))
 
     def plain_fit(self) -> np.ndarray:
-        """What distinct points and a robust fit alone make of it."""
+        """Fit a homography to distinct key points alone."""
         near = photo_pairs.nearest(self.a, self.b)
         p, q = self.a.points[near.distinct], self.b.points[near.index[0, near.distinct]]
         return cv2.findHomography(p, q, cv2.USAC_MAGSAC, photo_pairs.INLIER_UNITS)[0]
 
     def best(self) -> photo_pairs.Link:
-        """What points and products together make of it."""
+        """Fit a homography to key points and products."""
         return photo_pairs.fits((0, 1), self.a, self.b, photo_pairs.nearest(self.a, self.b))[0]
 
 
 def twin(seed: int, overlap: float = 0.25) -> Twin:
-    """By seed."""
+    """Render two photos of a shelf with identical products."""
     rng = np.random.default_rng(seed)
     plane, truth = copied_shelf(rng)
     width = 1200
@@ -346,7 +218,7 @@ def twin(seed: int, overlap: float = 0.25) -> Twin:
 
 
 def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
-    """Three rows of runs of 5 to 9 products, each a copy of one sprite, on plain boards."""
+    """Draw three rows with runs of 5 to 9 identical products, on plain boards."""
     kinds = rng.permutation(len(CATALOGUE))
     plane = np.full((1200, 3000, 3), (176, 176, 172), np.uint8)
     boxes: list[list[int]] = []
@@ -374,7 +246,11 @@ def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
 def photograph(
     plane: np.ndarray, truth: Detections, left: float, width: int, rng: np.random.Generator
 ) -> tuple[View, np.ndarray]:
-    """A photo of the plane from `left` on, a little turned, and the homography from the plane to its units."""
+    """Render a slightly rotated photo of the plane from `left` on.
+
+    Returns:
+        Features of the photo, and the homography from the plane to its units.
+    """
     size = width, len(plane)
     turn = rng.uniform(-0.03, 0.03)
     camera = np.array(
@@ -396,21 +272,22 @@ def photograph(
 
 
 def dimmed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another exposure, with noise of its own."""
+    """Return the photo with another exposure and noise."""
     return np.clip(image * rng.uniform(0.85, 1.15) + rng.normal(0, 4, image.shape), 0, 255).astype(
         np.uint8
     )
 
 
 def moved(x: float, y: float) -> np.ndarray:
-    """(3, 3) that moves by so many pixels."""
+    """Return the (3, 3) translation by x and y pixels."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
 
 
 def repetitive(pairs: int) -> dict[str, Any]:
-    """How many pairs of photos of copied shelves are placed to 3 units, by points alone and with products; and the time that takes.
+    """Count the pairs of photos of repetitive shelves that are placed within 3 units.
 
-    No pair takes longer than these, for which all proposals are tried.
+    Pairs are placed by key points alone and with products. Their time is an upper limit, since all
+    proposals are tried for these pairs.
     """
     twins = [twin(seed) for seed in range(pairs)]
     alone = sum(pair.off(pair.plain_fit()) < 3 for pair in twins)
@@ -430,12 +307,12 @@ def repetitive(pairs: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--shelves", type=int, default=24, help="synthetic shelves of 3 to 10 photos (default: 24)"
+        "--shelves", type=int, default=24, help="Synthetic shelves of 3 to 10 photos. Default: 24."
     )
     given = parser.parse_args()
     result = {"synthetic": synthetic(given.shelves), "repetitive": repetitive(24)}

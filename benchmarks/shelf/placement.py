@@ -1,10 +1,11 @@
-"""How many rows, facings, stacks and gaps are found right, by tilt and yaw of the camera.
+"""Measure how many rows, facings, stacks and gaps are found, by tilt and yaw of the camera.
 
-Synthetic shelves are known to the centimetre; their boxes are seen through a camera and scattered as a detector scatters them.
-Real coolers have labelled boxes and no labelled rows. Where a cooler is regular, its rows can be read off the boxes without any
-of the code that is measured: sorted by their bottoms, boxes fall into groups that are narrow, far apart, and with the room of a
-shelf board between the heads of one group and the feet of the one above. Photos where this does not hold are left out, and counted.
-The regular ones are looked at as they are, and their boxes through the same cameras as the synthetic shelves.
+Synthetic shelves are known exactly. Their boxes are projected by a camera, with the errors of a
+detector. Real coolers have labelled boxes and no labelled rows. On a regular cooler, the rows
+follow from the boxes without the measured code: sorted by their lower edges, boxes form groups that
+are narrow and far apart, with room for a shelf board between the upper edges of one group and the
+lower edges of the group above. Other photos are left out and counted. Regular coolers are measured
+as they are, and with their boxes projected by the same cameras.
 
     python benchmarks/shelf/placement.py [--shelves 40] [--drinks FOLDER]
 """
@@ -38,14 +39,14 @@ TILTS = (-15.0, -7.0, 0.0, 7.0, 15.0)
 YAWS = (-30.0, -15.0, 0.0, 15.0, 30.0)
 CATALOGUE = products(24, 0)
 NEAT = ShelfParams(rows=(3, 5), gap=0, back_row=0, occlusion=0)
-LONGER_SIDE = 1500  # pixels of a photo
-# How much a box's edge scatters, as a share of the box: what `shelf.facings` promises its figures for.
+LONGER_SIDE = 1500  # of a photo, in pixels
+# Standard deviation of an edge as a share of the box, as `shelf.facings` assumes it.
 SCATTER = 0.03
 SOLD = 0.15
-# Bottoms of a regular row lie within the first share of the median product's height, those of two rows more than the second
-# apart, and a board of at least the third is between a row's heads and the feet above.
+# Limits of a regular cooler as shares of the median product height: maximum spread of the lower
+# edges in a row, minimum distance between two rows, and minimum height of a board.
 NARROW, APART, BOARD = 0.3, 0.6, 0.12
-# Of a cell, averaged over all.
+# Values of a cell that are averaged over all cells.
 MEANS = (
     "products_in_right_row",
     "products_in_right_row_and_column_or_stack",
@@ -60,8 +61,17 @@ MEANS = (
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Products of one shelf in cm: (n, 4) boxes, names, (n,) row and whether it is stacked, and what was sold out."""
+class KnownShelf:
+    """Products of one shelf, in cm.
+
+    Attributes:
+        boxes: (n, 4) xyxy.
+        names: (n,) class names.
+        row: (n,) rows.
+        stacked: (n,) whether a product is on another one.
+        width, height: Size of the shelf.
+        sold: (k, 4) xyxy of products that are sold out.
+    """
 
     boxes: np.ndarray
     names: np.ndarray
@@ -73,14 +83,17 @@ class Shelf:
 
     @property
     def column(self) -> np.ndarray:
-        """(n,) from the left among the products on the board of a row, -1 for stacked ones."""
+        """(n,) position in the row from the left, without stacked products, which have -1."""
         middle = self.boxes[:, 0] + self.boxes[:, 2]
         beside = (self.row[:, None] == self.row) & ~self.stacked & (middle < middle[:, None])
         return np.where(self.stacked, -1, beside.sum(axis=1))
 
 
-def shelf(rng: np.random.Generator, sell: float = 0.0) -> Shelf:
-    """A shelf from which single facings were sold, none at a row's end, under a stack, or narrower than the hole's neighbours."""
+def shelf(rng: np.random.Generator, sell: float = 0.0) -> KnownShelf:
+    """Return a shelf with sold-out facings.
+
+    No sold-out facing is at the end of a row, under a stack, or narrower than its neighbours.
+    """
     layout = lay_out(CATALOGUE, NEAT, CM_PER_FACING * rng.integers(10, 17), rng)
     items = [item for item in layout.items if item.layer == 0]
     sizes = np.array([(CATALOGUE[i.product].width, CATALOGUE[i.product].height) for i in items])
@@ -107,7 +120,7 @@ def shelf(rng: np.random.Generator, sell: float = 0.0) -> Shelf:
                 sold[this], last = True, place
     names = np.array([CATALOGUE[i.product].name for i in items], object)
     left = ~sold
-    return Shelf(
+    return KnownShelf(
         boxes[left], names[left], row[left], stacked[left], layout.width, layout.height, boxes[sold]
     )
 
@@ -120,14 +133,17 @@ def through_camera(
     rng: np.random.Generator,
     scatter: float = SCATTER,
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """(n, 4) boxes and the size of a photo: angles in degrees, pitch to 8 degrees, a lens of 56 to 73 degrees.
+    """Project boxes by a camera with a lens of 56 to 73 degrees and a pitch of up to 8 degrees.
 
     Args:
         boxes: (n, 4) xyxy on the shelf.
         extent: Width and height of the shelf, in units of the boxes.
-        tilt, yaw: Of the camera.
-        rng: Chooses lens, pitch and scatter.
+        tilt, yaw: Angles of the camera, in degrees.
+        rng: Random generator of lens, pitch and errors.
         scatter: Standard deviation of each edge, as a share of the box.
+
+    Returns:
+        (n, 4) xyxy in pixels, and width and height of the photo.
     """
     scale = LONGER_SIDE / max(extent)
     size = (round(extent[0] * scale), round(extent[1] * scale))
@@ -148,16 +164,16 @@ def through_camera(
     return seen + rng.normal(0, scatter, seen.shape) * np.tile(seen[:, 2:] - seen[:, :2], 2), size
 
 
-def arranged(known: Shelf, tilt: float, yaw: float, rng: np.random.Generator) -> Arrangement:
-    """What is made of a photo of the shelf."""
+def arranged(known: KnownShelf, tilt: float, yaw: float, rng: np.random.Generator) -> Arrangement:
+    """Return the arrangement that is found on a photo of the shelf."""
     boxes, size = through_camera(known.boxes, (known.width, known.height), tilt, yaw, rng)
     return arrange(boxes, known.names.tolist(), rows(boxes), size)
 
 
 def edge_errors(found: np.ndarray, true: np.ndarray) -> list[float]:
-    """How far 9 of 10 edges are off at most, sideways in widths and upright in heights of the median product.
+    """Return the 90th percentile of the edge errors, in widths and heights of the median product.
 
-    The scale and the place of the whole shelf are fitted first: a photo does not know them.
+    Scale and offset of the whole shelf are fitted first, since a photo does not determine them.
     """
     errors = []
     for axis in (0, 1):
@@ -167,8 +183,8 @@ def edge_errors(found: np.ndarray, true: np.ndarray) -> list[float]:
     return errors
 
 
-def share_errors(known: Shelf, arrangement: Arrangement) -> np.ndarray:
-    """(2,) how far a class's share of the shelf is off at most, by count and by width of its facings."""
+def share_errors(known: KnownShelf, arrangement: Arrangement) -> np.ndarray:
+    """Return the largest error of a class's share of shelf, (2,) by count and by width."""
     found = {
         share.name: (share.by_count, share.by_width)
         for share in shares(arrangement)
@@ -183,8 +199,8 @@ def share_errors(known: Shelf, arrangement: Arrangement) -> np.ndarray:
     return np.max(off, axis=0)
 
 
-def gaps_hit(known: Shelf, arrangement: Arrangement) -> int:
-    """How many of the gaps found lie where a facing was sold out."""
+def gaps_hit(known: KnownShelf, arrangement: Arrangement) -> int:
+    """Count the gaps that are found at a sold-out facing."""
     middles, hits = (known.sold[:, 0] + known.sold[:, 2]) / 2, 0
     for gap in arrangement.gaps:
         left, right = known.boxes[arrangement.facings(gap.row)[gap.after : gap.after + 2]]
@@ -200,7 +216,7 @@ def gaps_hit(known: Shelf, arrangement: Arrangement) -> int:
 
 
 def synthetic(tilt: float, yaw: float, shelves: int) -> dict[str, Any]:
-    """One cell of the table: what is right of so many shelves at one tilt and yaw, in degrees."""
+    """Measure synthetic shelves at one tilt and yaw, in degrees."""
     in_row, in_place, errors, of_shares, whole = [], [], [], [], 0
     hits = sold = found = 0
     for number in range(shelves):
@@ -244,7 +260,7 @@ def synthetic(tilt: float, yaw: float, shelves: int) -> dict[str, Any]:
 
 
 def regular_rows(boxes: np.ndarray) -> np.ndarray | None:
-    """(n,) rows that a regular cooler's boxes, (n, 4) xyxy, show by themselves; None where it is not regular."""
+    """Return the (n,) rows of (n, 4) xyxy boxes, or None if the cooler is not regular."""
     height = float(np.median(boxes[:, 3] - boxes[:, 1]))
     order = np.argsort(boxes[:, 3])
     steps = np.diff(boxes[order, 3])
@@ -260,7 +276,7 @@ def regular_rows(boxes: np.ndarray) -> np.ndarray | None:
 
 
 def coolers(labels: Path) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
-    """Boxes, rows and photo size of each regular cooler; of the others boxes, no rows and size."""
+    """Yield boxes, rows and photo size of each cooler, without rows if it is not regular."""
     for photo in read(str(labels)).photos:
         boxes = photo.truth.boxes[~photo.truth.ignore].astype(float)
         if len(boxes):
@@ -269,7 +285,7 @@ def coolers(labels: Path) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, i
 
 
 def drinks(labels: Path) -> dict[str, Any]:
-    """Rows of the regular coolers of a file of labels, as photographed and seen through cameras."""
+    """Measure the rows of regular coolers, as photographed and projected by cameras."""
     given = list(coolers(labels))
     regular = [photo for photo in given if len(photo[1])]
     seen: dict[tuple[float, float], list[np.ndarray]] = {}
@@ -306,7 +322,7 @@ def _share(right: Sequence[np.ndarray]) -> float:
 
 
 def summary(cells: Sequence[Mapping[str, Any]], shelves: int) -> dict[str, Any]:
-    """All cells together, and the worst one."""
+    """Return the means over all cells, and the worst cell."""
     total = {
         key: sum(cell[key] for cell in cells)
         for key in ("sold_out_facings", "gaps", "gaps_at_sold_out_facings")
@@ -324,7 +340,7 @@ def summary(cells: Sequence[Mapping[str, Any]], shelves: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure and write."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -332,14 +348,14 @@ def main() -> int:
         "--shelves",
         type=int,
         default=40,
-        help="synthetic shelves at each tilt and yaw (default: 40)",
+        help="Synthetic shelves at each tilt and yaw. Default: 40.",
     )
     parser.add_argument(
         "--drinks",
         type=Path,
-        help="folder with train.json, val.json and test.json of the drinks photos",
+        help="Folder with train.json, val.json and test.json of the drinks photos.",
     )
-    parser.add_argument("--out", type=Path, default=RESULT, help="JSON to write")
+    parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     given = parser.parse_args()
     places = [(tilt, yaw) for tilt in TILTS for yaw in YAWS]
     cells = []
@@ -362,7 +378,8 @@ def main() -> int:
     print(json.dumps(result["synthetic"] | {"by_tilt_and_yaw": f"in {given.out.name}"}, indent=1))
     for part in result.get("drinks", []):
         print(
-            f"{part['labels']}: {part['regular']} of {part['photos']} photos are regular, {part['as_photographed']}"
+            f"{part['labels']}: {part['regular']} of {part['photos']} photos are regular, "
+            f"{part['as_photographed']}"
         )
     return 0
 

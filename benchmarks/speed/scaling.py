@@ -14,20 +14,17 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from painted_products import CANDIDATES, crafted, painted
+from scaling_photos import batches, photo_sizes, rounded
 from scaling_plot import scaling_plot
 
 from shelfcount.config import ModelConfig
@@ -35,20 +32,16 @@ from shelfcount.console import steps
 from shelfcount.deploy import convert, flatbuffer
 from shelfcount.deploy.bundle import artifact
 from shelfcount.evaluation.benchmark import Latency, latency, take_turns
-from shelfcount.records import Detections, ModelSpec
+from shelfcount.records import ModelSpec
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
-from shelfcount.runtime.tiling import SMALLEST_PRODUCT_PX, tiles_per_side
-from shelfcount.shelf.count import count_photo
 from shelfcount.shelf.rows import rows
 from shelfcount.stamp import stamp
 from shelfcount.training.detector import build
-from shelfcount.vision.images import encode_photo, read_photo, stretch, write_photo, write_whole
+from shelfcount.vision.images import read_photo, stretch, write_whole
 
 BENCHMARKS = Path(__file__).parents[1]
 RELEASED = BENCHMARKS.parent / "export" / "release" / "drinks-int8"
 SEED = 0
-# Seconds between two readings of a process's memory.
-POLL_S = 0.01
 WARMUP = 3
 Exporter = Callable[[int, int], tuple[bytes, ModelSpec]]
 
@@ -118,9 +111,9 @@ def exporter(like: ModelSpec, photos: Sequence[np.ndarray]) -> Exporter:
 def network_row(model: bytes) -> dict[str, Any]:
     """Return size, work and largest tensor of a file."""
     return {
-        "mb": _round(len(model) / 1e6),
-        "gmac": _round(flatbuffer.count_macs(model) / 1e9),
-        "largest_tensor_mb": _round(largest_tensor(model) / 1e6),
+        "mb": rounded(len(model) / 1e6),
+        "gmac": rounded(flatbuffer.count_macs(model) / 1e9),
+        "largest_tensor_mb": rounded(largest_tensor(model) / 1e6),
     }
 
 
@@ -152,7 +145,7 @@ def networks(
                 **row,
                 "ms": latency.p50,
                 "p90_ms": latency.p90,
-                "gmac_per_s": _round(row["gmac"] / latency.p50 * 1e3),
+                "gmac_per_s": rounded(row["gmac"] / latency.p50 * 1e3),
             }
         )
     return found
@@ -213,10 +206,10 @@ def product_counts(bundle: Bundle, axes: Axes) -> dict[str, Any]:
             "at": n,
             "found": len(seen[n]),
             "file_ms": file,
-            "suppression_ms": _round(file - least),
+            "suppression_ms": rounded(file - least),
             "rows_ms": placing,
         }
-        found.append({**row, "ms": _round(file - least + placing)})
+        found.append({**row, "ms": rounded(file - least + placing)})
     most = detector.spec.max_detections
     return {
         "axis": "products on one photo",
@@ -225,158 +218,6 @@ def product_counts(bundle: Bundle, axes: Axes) -> dict[str, Any]:
         "most": most,
         "rows": found,
     }
-
-
-# ---------------------------------------------------------------------------- photos and batches
-
-
-class Counting:
-    """A detector that counts its calls and the seconds they take."""
-
-    def __init__(self, detector: LiteRTDetector) -> None:
-        self.detector, self.spec, self.looks, self.seconds = detector, detector.spec, 0, 0.0
-
-    def detect(self, image: np.ndarray) -> Detections:
-        begin = time.perf_counter()
-        found = self.detector.detect(image)
-        self.looks, self.seconds = self.looks + 1, self.seconds + time.perf_counter() - begin
-        return found
-
-
-def mosaic(detector: LiteRTDetector, photos: Sequence[np.ndarray], megapixels: float) -> np.ndarray:
-    """Return a 4:3 mosaic of photos with products of the size that tiling assumes."""
-    height = round(math.sqrt(megapixels * 1e6 * 3 / 4))
-    width = round(height * 4 / 3)
-    tiles = []
-    for photo in photos:
-        boxes = detector.detect(photo).boxes
-        side = float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))))
-        tiles.append(
-            cv2.resize(photo, None, fx=SMALLEST_PRODUCT_PX / side, fy=SMALLEST_PRODUCT_PX / side)
-        )
-    edge = min(min(tile.shape[:2]) for tile in tiles)
-    across, down = math.ceil(width / edge), math.ceil(height / edge)
-    lines = [
-        np.concatenate([tiles[(x + y) % len(tiles)][:edge, :edge] for x in range(across)], axis=1)
-        for y in range(down)
-    ]
-    return np.ascontiguousarray(np.concatenate(lines)[:height, :width])
-
-
-def photo_sizes(bundle: Bundle, axes: Axes, photos: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Measure the cost of one photo, from the file to the counts, by its megapixels."""
-    detector = LiteRTDetector.open(bundle)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {megapixels: Path(folder) / f"{megapixels}.jpg" for megapixels in axes.megapixels}
-        for megapixels, path in paths.items():
-            write_whole(path, encode_photo(mosaic(detector, photos, megapixels)))
-        found = [
-            photo_row(detector, megapixels, path, axes.few) for megapixels, path in paths.items()
-        ]
-    return {"axis": "megapixels", "threads": 1, "rows": found}
-
-
-def photo_row(detector: LiteRTDetector, megapixels: float, path: Path, runs: int) -> dict[str, Any]:
-    """Return medians over the runs of the time for reading, network and the rest of one photo."""
-    times = []
-    for _ in range(runs):
-        counting, begin = Counting(detector), time.perf_counter()
-        image = read_photo(path)
-        read = time.perf_counter()
-        counted = count_photo(counting, image)
-        end = time.perf_counter()
-        times.append((read - begin, counting.seconds, end - read - counting.seconds))
-    reading, network, rest = (float(v) for v in np.median(times, axis=0) * 1e3)
-    tiles = tiles_per_side(detector.spec, image.shape[1], image.shape[0])
-    return {
-        "at": megapixels,
-        "tiles": f"{tiles} x {tiles}",
-        "looks": counting.looks,
-        "products": len(counted.detections),
-        "read_ms": _round(reading),
-        "network_ms": _round(network),
-        "rest_ms": _round(rest),
-        "ms": _round(reading + network + rest),
-        "photo_mb": _round(image.nbytes / 1e6),
-    }
-
-
-def batches(bundle: Bundle, axes: Axes, photos: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Measure time and memory of one `shelfcount count` by its number of photos."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for i in range(max(axes.batches)):
-            paths.append(Path(folder) / f"{i}.jpg")
-            write_photo(paths[-1], photos[i % len(photos)])
-        for n in axes.batches:
-            times, peaks = zip(
-                *(command(bundle.path, paths[:n], Path(folder)) for _ in range(axes.few)),
-                strict=True,
-            )
-            seconds = float(np.median(times))
-            peak = None if None in peaks else _round(max(peaks))
-            found.append(
-                {
-                    "at": n,
-                    "s": _round(seconds),
-                    "ms_a_photo": _round(1e3 * seconds / n),
-                    "peak_mb": peak,
-                }
-            )
-    return {
-        "axis": "photos per command",
-        "photo": "x".join(map(str, photos[0].shape[1::-1])),
-        "threads": 1,
-        "rows": found,
-    }
-
-
-def command(bundle: Path, photos: Sequence[Path], folder: Path) -> tuple[float, float | None]:
-    """Run `shelfcount count` in a process of its own.
-
-    Returns:
-        Seconds, and peak memory in megabytes or None if the system does not report it.
-
-    Raises:
-        subprocess.CalledProcessError: If the command fails.
-    """
-    arguments = [sys.executable, "-m", "shelfcount.cli", "count", str(bundle), *map(str, photos)]
-    begin = time.perf_counter()
-    process = subprocess.Popen(
-        [*arguments, "--json", str(folder / "counts.json"), "--force", "--threads", "1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    peak = None
-    while process.poll() is None:
-        # wait4 reports at least the peak of the process that started this one, so it is not used.
-        peak = resident_peak(process.pid) or peak
-        time.sleep(POLL_S)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, arguments[:4])
-    return time.perf_counter() - begin, peak
-
-
-def resident_peak(process: int) -> float | None:
-    """Return the peak memory of a process in megabytes, from proc(5) of Linux.
-
-    Returns:
-        None if the process has ended or the system has no proc(5).
-    """
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        # The unit is 1,024 bytes.
-        return (
-            next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
-        )
-    except (OSError, StopIteration):
-        return None
-
-
-def _round(value: float) -> float:
-    """Return a value rounded to four significant digits."""
-    return float(f"{value:.4g}")
 
 
 # ---------------------------------------------------------------------------- all of it
@@ -395,9 +236,9 @@ def measure(bundle: Bundle, axes: Axes) -> dict[str, Any]:
         step()
         result["products"] = product_counts(bundle, axes)
         step()
-        result["photo_size"] = photo_sizes(bundle, axes, photos)
+        result["photo_size"] = photo_sizes(bundle, axes.megapixels, axes.few, photos)
         step()
-        result["batch"] = batches(bundle, axes, photos)
+        result["batch"] = batches(bundle, axes.batches, axes.few, photos)
     return result
 
 

@@ -120,7 +120,8 @@ def _cut(part: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"count error of {part['photos']} drinks photos cut in four and merged, with "
         f"{part['bundle']['name']}",
         f"{percent(part['count_error'])}, of single parts "
-        f"{percent(part['part_alone_count_error'])}, of the whole photo {percent(part['photo_as_it_is_count_error'])}",
+        f"{percent(part['part_alone_count_error'])}, of the whole photo "
+        f"{percent(part['photo_as_it_is_count_error'])}",
     )
 
 

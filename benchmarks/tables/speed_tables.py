@@ -232,10 +232,10 @@ def line_sentence(x: Sequence[float], y: Sequence[float], one: str, many: str) -
     fixed, each = line(x, y)
     if fixed <= 0 or each <= 0:
         return f"The time has no fixed part beside the one that grows with the {many}."
-    return (
-        f"The time fits {fixed:,.3g} ms plus {each:.3g} ms per {one}. Up to {fixed / each:,.0f} "
-        f"{many}, the fixed part is larger."
-    )
+    text, equal = f"The time fits {fixed:,.3g} ms plus {each:.3g} ms per {one}.", fixed / each
+    if equal > x[-1]:
+        return f"{text} The fixed part is larger for all measured numbers of {many}."
+    return f"{text} Up to {equal:,.0f} {many}, the fixed part is larger."
 
 
 # Sentence on the growth along each axis, by the key of the result.
