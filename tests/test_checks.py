@@ -178,7 +178,7 @@ def test_photo_that_breaks_after_reading_is_an_error(shelves: Dataset, tmp_path:
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     (finding,) = found(changed(shelves, 3, path=tmp_path / "bad.jpg"))["broken-photo"]
     assert (finding.severity, finding.file) == ("error", tmp_path / "bad.jpg")
-    assert "is not a photo that can be decoded (8 bytes)" in finding.message
+    assert f"cannot decode '{tmp_path / 'bad.jpg'}' (8 bytes)" in finding.message
 
 
 def test_look_refuses_a_photo_of_another_size(shelves: Dataset) -> None:
