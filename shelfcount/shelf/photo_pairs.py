@@ -169,9 +169,10 @@ def look(image: np.ndarray, detections: Detections) -> View:
     size = max(round(width * shrink), 1), max(round(height * shrink), 1)
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    keypoints, descriptors = cv2.SIFT_create(
+    sift = cv2.SIFT_create(  # type: ignore[attr-defined]
         nfeatures=POINTS, contrastThreshold=LEAST_CONTRAST
-    ).detectAndCompute(grey, None)  # type: ignore[attr-defined]
+    )
+    keypoints, descriptors = sift.detectAndCompute(grey, None)
     # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.
     places = (
         (np.array([k.pt for k in keypoints], np.float64).reshape(-1, 2) + 0.5)
