@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shelfcount.report.results import count as count
 
+__version__ = "0.1.0"
 __all__ = ["count"]
 
 
