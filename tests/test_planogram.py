@@ -23,7 +23,7 @@ from shelfcount.shelf.rows import Placement, rows
 
 WIDTH, HEIGHT, PITCH = 40, 80, 130  # size of a product and distance of rows in pixels
 PHOTO = (1600, 1000)
-SCHEMA = Path(__file__).parents[1] / "export" / "plan.schema.json"
+SCHEMA = Path(__file__).parents[1] / "docs" / "reference" / "schemas" / "plan.schema.json"
 
 
 def shelf(*lines: str, on_top: tuple[tuple[int, int, str], ...] = ()) -> Arrangement:
