@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick slow consumers lint lock clean
+.PHONY: help setup demo test quick slow consumers lint docs lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,13 +35,16 @@ consumers: setup  ## Make the environments of the runtimes that must load a bund
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: setup  ## Build the documentation into site; a broken link is an error
+	@$(BIN)/mkdocs build --strict --quiet
+
 # Versions that are locked already are kept; `make lock UPGRADE=--upgrade` moves to the newest ones.
 lock: setup  ## Pin the versions and hashes of all requirements
 	@$(BIN)/uv pip compile pyproject.toml --extra train --extra export --extra ray --extra docs --extra dev \
 		--generate-hashes --no-header --no-annotate --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:  ## Remove the virtual environment, caches and the demo's folder
-	rm -rf $(VENV) .consumers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) .consumers build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
 	find shelfcount tests benchmarks export .ci -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED):
