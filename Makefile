@@ -36,7 +36,8 @@ lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: setup  ## Build the documentation into site; a broken link is an error
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo site/index.html
 
 # Versions that are locked already are kept; `make lock UPGRADE=--upgrade` moves to the newest ones.
 lock: setup  ## Pin the versions and hashes of all requirements

@@ -129,9 +129,27 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links to pictures of the results, which work in the repository, work in the site too."""
-    up = "../" * page.file.src_uri.count("/")
-    return re.sub(r"(?:\.\./)+benchmarks/results/(?=[\w-]+\.(?:png|jpg)\b)", f"{up}results/figures/", markdown)
+    """Let links that work in the repository work in the site too.
+
+    Pictures of the results are part of the site. A link to another file outside of ``docs/`` leads
+    to the repository if ``repo_url`` is set; otherwise only its text remains.
+    """
+    folder = (DOCS / page.file.src_uri).parent
+
+    def adapted(match: re.Match[str]) -> str:
+        text, target = match["text"], (folder / match["target"]).resolve()
+        if target.is_relative_to(DOCS) or not target.exists():
+            return match[0]
+        if target.parent == RESULTS and target.suffix in (".png", ".jpg"):
+            up = "../" * page.file.src_uri.count("/")
+            return f"[{text}]({up}results/figures/{target.name})"
+        place = target.relative_to(ROOT).as_posix()
+        if config.repo_url:
+            kind = "tree" if target.is_dir() else "blob"
+            return f"[{text}]({config.repo_url.rstrip('/')}/{kind}/main/{place})"
+        return f"{text} (`{place}`)" if place not in text else text
+
+    return re.sub(r"\[(?P<text>[^\]]*)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)", adapted, markdown)
 
 
 # ------------------------------------------------------------------------------ verbs
