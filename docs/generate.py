@@ -149,7 +149,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return f"[{text}]({config.repo_url.rstrip('/')}/{kind}/main/{place})"
         return f"{text} (`{place}`)" if place not in text else text
 
-    return re.sub(r"\[(?P<text>[^\]]*)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)", adapted, markdown)
+    return re.sub(
+        r"\[(?P<text>[^\]]*)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)", adapted, markdown
+    )
 
 
 # ------------------------------------------------------------------------------ verbs
@@ -169,8 +171,8 @@ def verbs_page() -> str:
     for group, names in groups.items():
         verbs = [commands[name] for name in names if name in commands]
         if verbs:
-            rows = [[f"[`{v.name}`](#{v.name})", _first_sentence(v.help or "")] for v in verbs]
-            parts.append(_table((group, ""), rows))
+            lines = [f"- [`{v.name}`](#{v.name}): {_first_sentence(v.help or '')}" for v in verbs]
+            parts.append("\n".join([f"**{group}**\n", *lines, ""]))
     for names in groups.values():
         parts += [_verb(name, commands[name]) for name in names if name in commands]
     return "\n".join(parts)
@@ -183,7 +185,9 @@ def _verb(name: str, command: Any) -> str:
     words += [f"{p.opts[0]} {_kind(p).upper()}" for p in options if p.required]
     # Paragraphs are kept; an indented worked example becomes a block of code.
     text = [f"## {name}\n", f"```\n{' '.join(words)} [OPTIONS]\n```\n"]
-    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(f"{command.help or ''}\n\n{command.epilog or ''}")):
+    for paragraph in re.split(
+        r"\n\s*\n", inspect.cleandoc(f"{command.help or ''}\n\n{command.epilog or ''}")
+    ):
         lines = [line for line in paragraph.replace("\b", "").splitlines() if line.strip()]
         code = bool(lines) and all(line.startswith((" ", "shelfcount ", "$ ")) for line in lines)
         body = inspect.cleandoc("\n" + "\n".join(lines))
@@ -194,7 +198,12 @@ def _verb(name: str, command: Any) -> str:
         text.append(_table(("Argument", ""), rows))
     if options:
         rows = [
-            [", ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts)), _kind(p), _sentence(p.help), _default(p)]
+            [
+                ", ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts)),
+                _kind(p),
+                _sentence(p.help),
+                _default(p),
+            ]
             for p in options
         ]
         text.append(_table(("Option", "Value", "", "Default"), rows))
@@ -223,7 +232,9 @@ def _default(parameter: Any) -> str:
         return "required"
     value = parameter.default
     empty = value is None or value == "" or value is False or callable(value) or value in ([], ())
-    limits = [f"at least {parameter.min}"] if parameter.min is not None and not parameter.is_flag else []
+    limits = (
+        [f"at least {parameter.min}"] if parameter.min is not None and not parameter.is_flag else []
+    )
     return " ".join([*([] if empty else [f"`{value}`"]), *([f"({limits[0]})"] if limits else [])])
 
 
@@ -247,7 +258,9 @@ def configuration_page() -> str:
             [f"`{section}.{name}`", _allowed(one), _toml(one.default), one.description or ""]
             for name, one in model.model_fields.items()
         ]
-        parts.append(f"## {section}\n\n{text}\n\n" + _table(("Setting", "Value", "Default", ""), rows))
+        parts.append(
+            f"## {section}\n\n{text}\n\n" + _table(("Setting", "Value", "Default", ""), rows)
+        )
     return "\n".join(parts)
 
 
@@ -257,14 +270,16 @@ def _allowed(field: Any) -> str:
         return ", ".join(f"`{json.dumps(v)}`" for v in get_args(kind))
     names = {int: "integer", float: "number", str: "text", bool: "true or false"}
     text = "list" if get_origin(kind) is tuple else names.get(kind, "text")
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    limits = [
-        f"{words[name]} {getattr(limit, name):g}"
+    limits = {
+        name: getattr(limit, name)
         for limit in field.metadata
-        for name in words
+        for name in ("ge", "gt", "le", "lt")
         if getattr(limit, name, None) is not None
-    ]
-    return ", ".join([text, *limits])
+    }
+    if "ge" in limits and "le" in limits:
+        return f"{text}, {limits['ge']:g} to {limits['le']:g}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join([text, *(f"{words[name]} {limit:g}" for name, limit in limits.items())])
 
 
 def _toml(value: Any) -> str:
@@ -289,7 +304,10 @@ def python_page() -> str:
         "NumPy, OpenCV and LiteRT, but not PyTorch. [Count products](../guides/count.md#in-python) "
         "has examples.\n"
     )
-    return "\n".join([head, *(f"::: {name}\n" for name in (*names, *classes))])
+    public = [f"::: {name}\n    options: {{heading: {name}}}\n" for name in names]
+    # Users never construct a result, so its signature is hidden (style.css).
+    results = [f"::: {name}\n" for name in classes]
+    return "\n".join([head, *public, '<div class="results" markdown>\n', *results, "</div>\n"])
 
 
 def schema_page(name: str) -> str:
@@ -297,7 +315,7 @@ def schema_page(name: str) -> str:
     title, text = SCHEMAS[name]
     file = f"{name}.schema.json"
     schema = json.loads((DOCS / "reference" / "schemas" / file).read_text(encoding="utf-8"))
-    rows = list(_fields(schema, schema, ""))
+    rows = list(_fields(schema, schema, "", set()))
     return (
         f"# {title}\n\n{text}\n\n[Download {file}]({file})\n\n"
         + _table(("Field", "Type", ""), rows)
@@ -305,21 +323,24 @@ def schema_page(name: str) -> str:
     )
 
 
-def _fields(part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> Iterator[list[str]]:
-    """Yield path, type and description of each field, depth first."""
+def _fields(
+    part: Mapping[str, Any], schema: Mapping[str, Any], prefix: str, shown: set[str]
+) -> Iterator[list[str]]:
+    """Yield path, type and description of each field, depth first; a definition only once."""
+    name = part.get("$ref", "")
+    if name in shown:
+        return
+    shown |= {name} - {""}
     part = _resolved(part, schema)
     for key, value in part.get("properties", {}).items():
-        value = _resolved(value, schema)
+        whole = _resolved(value, schema)
         optional = "" if key in part.get("required", ()) else "Optional. "
-        yield [f"`{prefix}{key}`", _schema_type(value), optional + value.get("description", "")]
-        yield from _fields(value, schema, f"{prefix}{key}.")
+        yield [f"`{prefix}{key}`", _schema_type(whole), optional + whole.get("description", "")]
+        yield from _fields(value, schema, f"{prefix}{key}.", shown)
     for choice in part.get("anyOf", ()):
-        yield from _fields(choice, schema, prefix)
-    if isinstance(part.get("items"), Mapping) and "properties" in _resolved(part["items"], schema):
-        yield from _fields(part["items"], schema, f"{prefix.removesuffix('.')}[].")
-    extra = part.get("additionalProperties")
-    if isinstance(extra, Mapping):
-        yield from _fields(extra, schema, f"{prefix}*.")
+        yield from _fields(choice, schema, prefix, shown)
+    if isinstance(part.get("items"), Mapping):
+        yield from _fields(part["items"], schema, f"{prefix.removesuffix('.')}[].", shown)
 
 
 def _resolved(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
