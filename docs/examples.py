@@ -6,7 +6,6 @@ A block is tested if the line before its fence is ``<!-- tested -->``. What it m
   line ``...`` stands for any number of lines.
 * ``python``: runs without an exception. Variables stay for the next block of the page.
 * ``toml``: a configuration that `shelfcount train` accepts.
-* ``json``: a file, whose name a comment ``<!-- tested: NAME -->`` states, is written with this text.
 
 The blocks of a page run in order, in one empty folder that `fill` fills with photos and labels.
 ``python docs/examples.py`` compares what README and docs show with what the commands print, and
@@ -39,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
 PLAN_SCHEMA = ROOT / "docs" / "reference" / "schemas" / "plan.schema.json"
 BLOCK = re.compile(
-    r"^<!-- tested(?:: (?P<file>\S+))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)^```$",
+    r"^<!-- tested -->\n```(?P<kind>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 # The commands print tables as wide as the terminal; this width fits a page.
@@ -54,13 +53,11 @@ class Example:
         kind: Language of the fence.
         text: What the block contains.
         span: Place of `text` in the page.
-        file: Name of the file that the text is written to, or empty.
     """
 
     kind: str
     text: str
     span: tuple[int, int]
-    file: str = ""
 
 
 def pages() -> list[Path]:
@@ -70,9 +67,7 @@ def pages() -> list[Path]:
 
 def examples(page: str) -> list[Example]:
     """Return the marked blocks of a page in their order."""
-    return [
-        Example(m["kind"], m["text"], m.span("text"), m["file"] or "") for m in BLOCK.finditer(page)
-    ]
+    return [Example(m["kind"], m["text"], m.span("text")) for m in BLOCK.finditer(page)]
 
 
 def fill(folder: Path) -> None:
@@ -126,9 +121,7 @@ def run_page(page: str, folder: Path) -> Iterator[tuple[Example, str]]:
     code: list[str] = []
     for example in examples(page):
         actual = example.text
-        if example.file:
-            (folder / example.file).write_text(example.text, encoding="utf-8")
-        elif example.kind == "console":
+        if example.kind == "console":
             actual = _run_console(example.text, folder)
         elif example.kind == "python":
             code.append(example.text)

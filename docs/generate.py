@@ -23,6 +23,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
+# The order of the results in the navigation; a page that is not listed comes last.
+QUESTIONS = ("accuracy", "baseline", "speed", "quantization", "robustness", "repeats", "shelf")
 # The order in which a user meets the verbs; a verb that is not listed comes last.
 GROUPS = {
     "Labelled photos": ("synth", "check", "propose", "correct"),
@@ -57,7 +59,7 @@ SCHEMAS = {
         "Planograms",
         "What must be on a shelf, rows from top to bottom and products from left to right. "
         "`shelfcount planogram --learn` writes such a file from photos of a correct shelf. Put "
-        'the path of the schema under the key `"$schema"`, and editors complete and check the file.',
+        'the path of the schema under the key `"$schema"`: editors then complete and check it.',
     ),
 }
 
@@ -106,10 +108,16 @@ def parameters_of(verb: str) -> dict[str, Any]:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages of the results in the navigation, the index first."""
-    pages = sorted(p.name for p in (DOCS / "results").glob("*.md") if p.name != "index.md")
-    listed = ["results/index.md", *(f"results/{name}" for name in pages)]
+    listed = ["results/index.md", *(f"results/{path.name}" for path in results_pages())]
     config.nav = [{"Results": listed} if "Results" in entry else entry for entry in config.nav]
     return config
+
+
+def results_pages() -> list[Path]:
+    """Return the pages of the results in the order of the navigation, without the index."""
+    order = {name: place for place, name in enumerate(QUESTIONS)}
+    pages = [path for path in (DOCS / "results").glob("*.md") if path.stem != "index"]
+    return sorted(pages, key=lambda path: (order.get(path.stem, len(order)), path.stem))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -135,6 +143,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     to the repository if ``repo_url`` is set; otherwise only its text remains.
     """
     folder = (DOCS / page.file.src_uri).parent
+    if page.file.src_uri == "results/index.md":
+        markdown += "\n" + "".join(f"- [{_title(path)}]({path.name})\n" for path in results_pages())
 
     def adapted(match: re.Match[str]) -> str:
         text, target = match["text"], (folder / match["target"]).resolve()
@@ -152,6 +162,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(
         r"\[(?P<text>[^\]]*)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)", adapted, markdown
     )
+
+
+def _title(path: Path) -> str:
+    found = re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else path.stem
 
 
 # ------------------------------------------------------------------------------ verbs
@@ -249,7 +264,7 @@ def configuration_page() -> str:
         "`shelfcount train --config FILE` reads these settings from a TOML file, and "
         "`--set train.epochs=30` changes one. Unknown keys and wrong values are refused, all of "
         "them in one message. Every run keeps its complete configuration in `config.toml`.\n\n"
-        "<!-- tested -->\n```toml\n[train]\nepochs = 30\nbatch = 8\n\n[augment]\nmosaic = 0.3\n```\n"
+        "```toml\n[train]\nepochs = 30\nbatch = 8\n\n[augment]\nmosaic = 0.3\n```\n"
     ]
     for section, field in config.model_fields.items():
         model = field.annotation
@@ -300,9 +315,9 @@ def python_page() -> str:
     ]
     head = (
         "# Python API\n\n"
-        "`import shelfcount` loads nothing else: each name is imported on first use. Counting needs "
-        "NumPy, OpenCV and LiteRT, but not PyTorch. [Count products](../guides/count.md#in-python) "
-        "has examples.\n"
+        "`import shelfcount` loads nothing else: each name is imported on first use. Counting "
+        "needs NumPy, OpenCV and LiteRT, but not PyTorch. "
+        "[Count products](../guides/count.md#in-python) has examples.\n"
     )
     public = [f"::: {name}\n    options: {{heading: {name}}}\n" for name in names]
     # Users never construct a result, so its signature is hidden (style.css).

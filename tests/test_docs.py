@@ -166,6 +166,9 @@ def test_schemas_describe_the_files() -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
         jsonschema.validate(json.loads(path.read_text()), schema)
     assert len(files) > 3
+    guide = (ROOT / "docs" / "guides" / "planogram.md").read_text()
+    (plan,) = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+    jsonschema.validate(json.loads(plan), json.loads((SCHEMAS / "plan.schema.json").read_text()))
 
 
 def test_schemas_describe_what_the_verbs_write(tmp_path: Path) -> None:
