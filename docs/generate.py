@@ -215,7 +215,7 @@ def _verb(name: str, command: Any) -> str:
         rows = [
             [
                 ", ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts)),
-                _kind(p),
+                _value(p),
                 _sentence(p.help),
                 _default(p),
             ]
@@ -242,15 +242,20 @@ def _kind(parameter: Any) -> str:
     return f"{name}, repeatable" if many else name
 
 
+def _value(parameter: Any) -> str:
+    """Return the kind of an option's value with its range."""
+    kind, low, high = _kind(parameter), parameter.min, parameter.max
+    if parameter.is_flag or low is None:
+        return kind
+    return f"{kind}, at least {low:g}" if high is None else f"{kind}, {low:g} to {high:g}"
+
+
 def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     value = parameter.default
     empty = value is None or value == "" or value is False or callable(value) or value in ([], ())
-    limits = (
-        [f"at least {parameter.min}"] if parameter.min is not None and not parameter.is_flag else []
-    )
-    return " ".join([*([] if empty else [f"`{value}`"]), *([f"({limits[0]})"] if limits else [])])
+    return "" if empty else f"`{value}`"
 
 
 # ------------------------------------------------------------------------------ configuration
