@@ -21,12 +21,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part may import those before it. A part is a folder of the package or a module beside them.
 ORDER = (
-    *("records", "machine", "stamp", "vision", "config", "data", "training"),
+    *("records", "words", "machine", "stamp", "vision", "config", "data", "training"),
     *("runtime", "deploy", "evaluation", "shelf", "report", "console", "cli"),
 )
 # What goes onto a phone or a small server reaches less than the order allows.
-ONLY = {"runtime": {"records", "machine", "stamp", "vision"}}
-WITHOUT_TORCH = ("records", "vision", "runtime", "shelf")
+ONLY = {"runtime": {"records", "words", "machine", "stamp", "vision"}}
+WITHOUT_TORCH = ("records", "words", "vision", "runtime", "shelf")
 LIGHT = {"numpy", "cv2", "ai_edge_litert"}
 EXITS = {"print", "exit", "quit", "sys.exit", "os._exit", "SystemExit"}
 # Extras of pyproject.toml that a part may count on beside the main dependencies.
