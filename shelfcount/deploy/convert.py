@@ -10,10 +10,9 @@ import contextlib
 import io
 import logging
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,7 @@ def to_litert(net: nn.Module, spec: ModelSpec) -> bytes:
         ranges kept with the tensors.
     """
     if isinstance(net, FakeQuantized):
-        with net.rounding(()):
+        with net.without_rounding():
             data = _converted(net, spec)
         return ranges.put(data, ranges.of_network(data, net))
     return _converted(net, spec)
@@ -70,9 +69,7 @@ def _converted(net: nn.Module, spec: ModelSpec) -> bytes:
         return path.read_bytes()
 
 
-def quantize(
-    model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_float: Collection[str] = ()
-) -> bytes:
+def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> bytes:
     """Quantize a float32 file; inputs and outputs stay float32.
 
     Args:
@@ -80,7 +77,6 @@ def quantize(
         recipe: One of `RECIPES`.
         calibration: (H, W, 3) uint8 training photos, stretched as at test time; read for int8 only, and
             there only where the file holds no ranges of its own.
-        keep_float: Names of the tensors whose operators int8 leaves in float32.
 
     Returns:
         A flatbuffer with the same inputs and outputs.
@@ -124,11 +120,6 @@ def quantize(
             job.update_quantization_recipe(
                 ".*GroupNorm.*", operation.ALL_SUPPORTED, algorithm_key="no_quantize"
             )
-            for name in keep_float:
-                # The quantizer looks for operators by the names of what they write, each ended by a semicolon.
-                job.update_quantization_recipe(
-                    f"^{re.escape(name)};$", operation.ALL_SUPPORTED, algorithm_key="no_quantize"
-                )
             calibrated = (
                 _as_calibrated(model, known)
                 if known

@@ -13,7 +13,7 @@ import copy
 import math
 import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class FakeQuantized(nn.Module):
         self.ranges[0] = torch.tensor(
             [(0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE]
         )
-        self._rounding: frozenset[str] | None = None
+        self._rounding = True
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 3, H, W) in [-1, 1] to location (B, A, 4) and logits (B, A, C)."""
@@ -99,9 +99,9 @@ class FakeQuantized(nn.Module):
         return values
 
     @contextlib.contextmanager
-    def rounding(self, names: Collection[str]) -> Iterator[None]:
-        """Within it, only the named steps round their weights and what they write; with none, the network is float."""
-        before, self._rounding = self._rounding, frozenset(names)
+    def without_rounding(self) -> Iterator[None]:
+        """Compute in float32, without fake quantization, inside the ``with`` block."""
+        before, self._rounding = self._rounding, False
         try:
             yield
         finally:
@@ -137,7 +137,7 @@ class FakeQuantized(nn.Module):
 
     @torch.no_grad()
     def _seen(self, batch: torch.Tensor) -> torch.Tensor:
-        with self.rounding(()):
+        with self.without_rounding():
             values = self.values(batch)
         return torch.stack([_extremes(values[name]) for name in self.rounded])
 
@@ -163,12 +163,11 @@ class FakeQuantized(nn.Module):
 
     def _convolve(self, step: Step, x: torch.Tensor) -> torch.Tensor:
         convolution: Any = self.get_submodule(step.name)
-        if not self._rounds(step.name):
+        if not self._rounding:
             return convolution(x)
         bias, scale = convolution.bias, weight_scale(convolution.weight)
         weight = fake_weights(convolution.weight, scale)
-        if not self._rounds(step.inputs[0]):
-            return functional_call(convolution, {"weight": weight}, x)
+
         # The file's bias is int32 and counts products of a weight's step and an input's.
         step_in = self.scale_of(step.inputs[0])
         unit = scale * step_in
@@ -185,7 +184,7 @@ class FakeQuantized(nn.Module):
         return (sums * (unit / step_out)[:, None, None]).round() * step_out
 
     def _add(self, step: Step, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        if self.training or not all(self._rounds(name) for name in (step.name, *step.inputs)):
+        if self.training or not self._rounding:
             return inputs[0] + inputs[1]
         # XNNPACK's addition in int32 (src/microparams-init.c, xnn_init_qs8_add_minmax_scalar_params): the greater factor
         # gets 21 bits, and halves are rounded up. float64 holds it whole.
@@ -202,7 +201,7 @@ class FakeQuantized(nn.Module):
         larger = nn.functional.interpolate(
             x, scale_factor=float(step.columns), mode="bilinear", align_corners=False
         )
-        if not self._rounds(step.name):
+        if not self._rounding:
             return larger
         scale = self.scale_of(step.name)
         # XNNPACK interpolates the integers and rounds halves up. Integers here too: of sixteenths, none is lost.
@@ -217,7 +216,7 @@ class FakeQuantized(nn.Module):
         return larger + (rounded - larger).detach()
 
     def _round(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        if name not in self.rounded or not self._rounds(name):
+        if name not in self.rounded or not self._rounding:
             return x
         bounds = self.ranges[self.rounded[name]]
         if self.training and name != self.input:
@@ -225,9 +224,6 @@ class FakeQuantized(nn.Module):
                 bounds.lerp_(_extremes(x), MOMENTUM)
         scale, zero = scale_and_zero(bounds[0], bounds[1])
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, LOWEST, HIGHEST)
-
-    def _rounds(self, name: str) -> bool:
-        return self._rounding is None or name in self._rounding
 
 
 def scale_and_zero(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
