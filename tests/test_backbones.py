@@ -52,8 +52,8 @@ def _imagenet(pixels: torch.Tensor) -> torch.Tensor:
 
 def _stride_8(trunk: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        # Cells in the middle, whose receptive field ends at least 20 pixels before the border: after
-        # folding, zero padding means another colour.
+        # Cells in the middle, with a receptive field that ends at least 20 pixels before the
+        # border: after folding, zero padding means another colour.
         return trunk(x)[0][..., 7:9, 7:9]
 
 

@@ -1,4 +1,4 @@
-"""Networks: the output rows are in the order of the anchors, and weights load where they fit."""
+"""Networks: output rows are in the order of the anchors, and weights load if they fit."""
 
 from __future__ import annotations
 
