@@ -286,7 +286,7 @@ def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
     # The second product is tea in one annotation and milk in the other. The last is only in the
     # first.
     assert "0.png: 2 disagreements. 1 tea, 2 milk." in page
-    assert "On 1 more photos the two agree." in page
+    assert "On 1 other photo the two annotations agree." in page
     assert page.count("<img") == 2
 
 

@@ -711,7 +711,7 @@ def test_page_shows_each_finding_with_its_picture_and_fetches_nothing(
         "Keep one.",
     ):
         assert text in page.text
-    assert "Training should not go on" in page.text
+    assert "Fix the errors before training." in page.text
     assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in page.sources)
     anchors = [source for source in page.sources if source.startswith("#")]
     assert anchors == ["#missing-photo", "#leak", "#doubled-box"]
@@ -744,8 +744,8 @@ def test_page_counts_what_it_does_not_show(tmp_path: Path) -> None:
     )
     check_page.write_page(Report(labelled(1), findings), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "and 7 more, which the JSON lists" in page
-    assert "Fit to train on; look at what follows first." in page
+    assert "7 more findings of this kind: see the JSON report (--json)." in page
+    assert "The data set can be used for training. Review the findings below first." in page
 
 
 # ---------------------------------------------------------------- real photos, and the benchmark

@@ -123,9 +123,9 @@ def test_page_names_pairs_photos_and_costs(
         dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3}
     )
     page = (tmp_path / "page.html").read_text()
-    assert "cola taken for tea: 3 of 4, 2 of them surely" in page
+    assert "cola confused with tea: 3 of 4, 2 of them with high confidence" in page
     assert "a.png, b.png" in page
-    assert "examples in training" in page
+    assert "training examples" in page
     # The mistakes, the examples of both classes, and the matrix.
     assert page.count("<img") == 4
 

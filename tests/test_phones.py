@@ -342,7 +342,7 @@ def test_section_of_a_page() -> None:
     )
     shown = page.render("t", [phone_section.section(verdicts)])
     assert shown.count("<table") == 2
-    assert "No line of the budget is missed." in shown
+    assert "No limit of the budget is missed." in shown
     assert "Missed: size." in shown
     # The latency of the first was measured, that of the second estimated.
     assert shown.count("ESTIMATE") == 1

@@ -427,7 +427,8 @@ def test_evaluate_repeats_continues_and_its_curves_are_on_the_page(
     assert str(tmp_path) not in out.read_text()
     assert "2 repeats" in capsys.readouterr().out
     assert evaluate(f"--repeats-dir={folder}", f"--html={tmp_path / 'confusions.html'}") == 0
-    assert "more to halve what is lost" in (tmp_path / "confusions.html").read_text()
+    page = (tmp_path / "confusions.html").read_text()
+    assert "more examples to halve the errors" in page
 
 
 @pytest.mark.slow
@@ -507,7 +508,10 @@ def test_the_page_names_the_sufficient_number_of_repeats(tmp_path: Path) -> None
     summary = settling.summary(several, 0.1)
     repeats_page.write_page(several, summary, {"depth": "fast"}, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert "10 repeats are enough for an interval of the median narrower than 0.1" in text
+    assert (
+        "10 repeats are enough for a 95 % confidence interval of the median narrower than 0.1"
+        in text
+    )
     assert [share["share"] for share in summary["by_share"]] == [0.5, 1.0]
     assert summary["repeats"] == 12
 

@@ -242,10 +242,13 @@ def test_the_page_contains_the_results(shelf: Dataset, tmp_path: Path) -> None:
         tmp_path / "p.html",
     )
     page = " ".join((tmp_path / "p.html").read_text().split())
-    assert "F1 falls most under too dark (−50.0 points on average)." in page
+    assert "Largest F1 losses: too dark (−50.0 points on average)." in page
     assert page.index("Too dark") < page.index("Phone tilted")
     assert page.count("<polyline") == 4  # F1 and consistency of two conditions
-    assert "Of 3 products found before, 0 keep box and label." in page
+    assert (
+        "Of the 3 products detected on the unchanged photo, "
+        "0 are still detected with box and class." in page
+    )
     assert "Google Pixel 4" in page
     assert not re.search(r"https?://", page)
 
