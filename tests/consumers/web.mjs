@@ -1,9 +1,9 @@
-// A bundle in MediaPipe Tasks for Web, in a real Chromium, used as a page uses it.
+// Detections of a bundle in MediaPipe Tasks for Web, used as in a web page, in Chromium.
 //
 //     node web.mjs .consumers/web BUNDLE model.tflite|model-raw.tflite
 //
-// Prints the detections on the golden photos as JSON. The page is served from this machine alone and loads the
-// library, its WebAssembly, the bundle and the photos; decoding and resizing are the browser's and MediaPipe's.
+// Prints the detections on the golden photos as JSON. The page is served locally and loads the library, its
+// WebAssembly, the bundle and the photos. Browser and MediaPipe decode and resize the photos.
 
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -17,7 +17,7 @@ const { chromium } = require("playwright-core");
 const library = path.resolve(environment, "node_modules/@mediapipe/tasks-vision");
 const { version } = JSON.parse(await readFile(path.join(library, "package.json"), "utf8"));
 
-// A browser compiles WebAssembly while it loads, and imports modules, only under these types; the rest it finds out by itself.
+// Browsers compile WebAssembly while loading, and import modules, only with these MIME types. They detect other types.
 const TYPES = { ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm" };
 
 function serve(folders) {
