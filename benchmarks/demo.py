@@ -1,6 +1,6 @@
-"""The whole way on synthetic shelves, for those who want to see it before they bring photos: ``make demo``.
+"""Run all steps from photos to a counted shelf on synthetic photos, for ``make demo``.
 
-Nothing here but the public commands, one after the other, each printed before it runs.
+The demo only runs public commands, one after the other, and prints each before it runs.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from shelfcount.stamp import stamp
 from shelfcount.vision.images import write_whole
 
 CONFIG = Path(__file__).parent / "configs" / "demo.toml"
-# Only a folder that holds it is removed.
+# Only a folder that contains this file is removed.
 MARKER = ".made-by-make-demo"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command or several of a kind.
+    """One step of the demo.
 
     Attributes:
-        title: What happens, for people.
-        minutes: About how long it takes on 2 cores.
-        commands: Arguments of ``shelfcount``.
+        title: Description for the user.
+        minutes: Approximate time on 2 cores.
+        commands: Arguments of one or several ``shelfcount`` commands.
     """
 
     title: str
@@ -39,14 +39,15 @@ class Stage:
 
 
 def stages(folder: Path, short: bool) -> list[Stage]:
-    """The way from nothing to a report.
+    """Return the stages of the demo.
 
     Args:
-        folder: Everything is written below it.
-        short: A few photos, one epoch and a small input: shows that every stage runs, and no more.
+        folder: Folder that all files are written to.
+        short: Use few photos, one epoch and a small input, only to test that every stage runs.
     """
     photos = {"train": 6, "val": 2, "test": 2} if short else {"train": 160, "val": 24, "test": 24}
-    # One catalogue, so that all sets hold the same products, and a seed for each, so that no shelf is in two.
+    # All sets share the catalogue, and so the products. Each has its own seed, so that no shelf is
+    # in two sets.
     synth = [
         (
             "synth",
@@ -107,27 +108,32 @@ def stages(folder: Path, short: bool) -> list[Stage]:
     )
     return [
         Stage("render shelf photos with exact labels", 0.3, tuple(synth)),
-        Stage("fine-tune the detector from the weights the package ships", 5, (train,)),
+        Stage("fine-tune the detector from the weights in the package", 5, (train,)),
         Stage(
-            "quantize to int8 and export for the phone",
+            "quantize to int8 and export a bundle for phones",
             0.7,
             (("export", f"{folder / 'run'}", "--out", bundle),),
         ),
-        Stage("count a photo that was never seen", 0.1, (count,)),
-        Stage("measure size, latency and F1 against ResNet-50, write the report", 0.8, (bench,)),
+        Stage("count the products on a new photo", 0.1, (count,)),
+        Stage(
+            "compare size and latency with a ResNet-50, measure F1 and write the report",
+            0.8,
+            (bench,),
+        ),
     ]
 
 
 def make_folder(folder: Path) -> None:
-    """Remove the last run's folder and make it anew.
+    """Make an empty folder, in place of the folder of an earlier run.
 
     Raises:
-        FileExistsError: If it holds something else.
+        FileExistsError: If the folder exists and was not made by the demo.
     """
     if folder.exists():
         if not (folder / MARKER).exists():
             raise FileExistsError(
-                f"'{folder}' exists and was not made by the demo. Move it away, or choose another folder with --out."
+                f"'{folder}' exists and was not made by the demo. "
+                "Move it away, or choose another folder with --out."
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -135,25 +141,29 @@ def make_folder(folder: Path) -> None:
 
 
 def announce(way: list[Stage], short: bool) -> None:
-    """Say what will happen and for how long."""
+    """Print the stages and the time they take."""
     print(
-        f"From nothing to a counted shelf in {len(way)} stages, about {sum(s.minutes for s in way):.0f} minutes on 2 cores:"
+        f"The demo has {len(way)} stages and takes about {sum(s.minutes for s in way):.0f} minutes "
+        "on 2 cores:"
     )
     for number, stage in enumerate(way, start=1):
-        print(
-            f"  {number}. {stage.title}, {f'about {stage.minutes:.0f} min' if stage.minutes >= 1 else 'under a minute'}"
-        )
+        time_needed = f"about {stage.minutes:.0f} min" if stage.minutes >= 1 else "under a minute"
+        print(f"  {number}. {stage.title}, {time_needed}")
     if short:
         print(
-            "This is the short form: a few photos and one epoch, a fraction of that time, and nothing learnt."
+            "This is the short form with few photos and one epoch. It takes a fraction of that "
+            "time, and the model is not usable."
         )
 
 
 def run(stage: Stage) -> float:
-    """Run the commands of a stage, each printed first; seconds they took.
+    """Print and run the commands of a stage.
+
+    Returns:
+        Seconds that the commands took.
 
     Raises:
-        subprocess.CalledProcessError: If one fails; it has said why itself.
+        subprocess.CalledProcessError: If a command fails. It has printed the reason itself.
     """
     begin = time.monotonic()
     for command in stage.commands:
@@ -163,15 +173,15 @@ def run(stage: Stage) -> float:
 
 
 def main() -> int:
-    """The exit code: 0, that of the command that failed, or 2 for misuse."""
+    """Run the demo. Returns the exit status of a command that failed, 2 for misuse, or 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder to make (default: demo)"
+        "--out", type=Path, default=Path("demo"), help="Folder to make. Default: demo."
     )
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a few photos and one epoch: shows that every stage runs, and no more",
+        help="Use few photos and one epoch, only to test that every stage runs.",
     )
     given = parser.parse_args()
     try:
@@ -188,7 +198,8 @@ def main() -> int:
             seconds[stage.title] = round(run(stage), 1)
         except subprocess.CalledProcessError as error:
             print(
-                f"\nThe demo ends here: `{shlex.join(map(str, error.cmd))}` failed with exit code {error.returncode}.",
+                f"\nThe demo stops: `{shlex.join(map(str, error.cmd))}` failed with exit status "
+                f"{error.returncode}.",
                 file=sys.stderr,
             )
             return error.returncode if error.returncode > 0 else 1
@@ -198,14 +209,15 @@ def main() -> int:
     write_whole(given.out / "durations.json", json.dumps(durations, indent=1))
     here = _shown(Path(sys.executable).parent / "shelfcount")
     print(
-        f"\nAll in {total / 60:.1f} minutes. The commands above work on your photos too: `shelfcount` is {here}"
+        f"\nThe demo took {total / 60:.1f} minutes. The commands above work on your photos too. "
+        f"`shelfcount` is {here}."
     )
     print(f"report: {(given.out / 'report' / 'report.html').resolve()}")
     return 0
 
 
 def _shown(path: Path) -> str:
-    """Relative to where the user stands, if it lies below."""
+    """Return a path, relative to the working folder if it is inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the released bundle of a run that was trained on the drinks photos, by benchmarks/drinks.sh for one.
+# Make the released bundle of a run that was trained on the drinks photos, by benchmarks/quality/drinks.sh for one.
 # The photos are CC BY 4.0: their attribution goes along in MODEL_CARD.md and in the labels' metadata.
 #
 #   export/release.sh RUN FLOAT_RUN DRINKS_FOLDER

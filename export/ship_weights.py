@@ -1,9 +1,10 @@
-"""Make the weights that the package ships out of a trained run.
+"""Make the weights in the package from a trained run.
 
     python export/ship_weights.py runs/drinks
 
-Writes shelfcount/weights/ARCHITECTURE.safetensors in float16: half the size, and as a start for
-training as good. Where they come from is written into the file and in shelfcount/weights/LICENSE.md.
+Writes shelfcount/weights/ARCHITECTURE.safetensors in float16, which halves the size and makes no
+difference as starting weights. The origin of the weights is stored in the file and in
+shelfcount/weights/LICENSE.md.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from shelfcount.vision.images import write_whole
 
 
 def main() -> None:
-    """Write the file and say where."""
+    """Write the file and print its path and size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="Trained run.")
     detector = load_run(parser.parse_args().run)
     half = {
         k: v.to(torch.float16) if v.is_floating_point() else v

@@ -12,12 +12,16 @@ import types
 from pathlib import Path
 from typing import Any
 
+import accuracy_tables
+import baseline_plots
+import baseline_tables
+import build_pages
 import cv2
 import jsonschema
 import numpy as np
 import pytest
-import readme_plots
-import readme_tables
+import quantization_tables
+import runtimes_tables
 import speed_tables
 import training_tables
 import typer
@@ -285,25 +289,34 @@ ROW: dict[str, Any] = {
 
 
 def test_figures_are_current() -> None:
-    for (file, name), make in readme_tables.TABLES.items():
-        readme = (ROOT / file).read_text()
-        assert readme_tables.replaced(readme, name, make(readme_tables.RESULTS)) == readme, (
-            "run benchmarks/readme_tables.py"
-        )
+    stale = build_pages.stale(build_pages.documents(build_pages.RESULTS))
+    assert stale == [], "run benchmarks/tables/build_pages.py"
+
+
+def test_every_table_is_on_a_page() -> None:
+    named = [
+        name
+        for page in build_pages.PAGES.glob("*.md")
+        for name in re.findall(r"\{\{ (.+?) \}\}", page.read_text())
+    ]
+    assert sorted(named) == sorted(build_pages.TABLES)
 
 
 def test_figures_come_from_the_results(tmp_path: Path) -> None:
-    assert (
-        readme_tables.figures(tmp_path).count("not measured")
-        == len(readme_tables.EVALUATED) * (len(readme_tables.HEADS) - 1) + 1
-    )
+    assert accuracy_tables.networks(tmp_path).count("not measured") == len(
+        accuracy_tables.EVALUATED
+    ) * (len(accuracy_tables.HEADS) - 1)
     tables_left = (
+        accuracy_tables.errors,
+        baseline_tables.short,
+        baseline_tables.formats,
+        baseline_tables.trainings,
         training_tables.steps,
         training_tables.steps_at_the_end,
-        training_tables.members,
         training_tables.training_speed,
-        training_tables.held_back,
-        training_tables.quantization,
+        quantization_tables.quantization,
+        runtimes_tables.consumers,
+        speed_tables.members,
         speed_tables.peers,
         speed_tables.growth,
         speed_tables.at_320,
@@ -335,18 +348,18 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     (tmp_path / "drinks_int8_corrected.json").write_text(
         json.dumps({**result, "f1": 0.9, "boxes": 1300})
     )
-    shown = readme_tables.figures(tmp_path)
-    row = "| the released bundle: int8, LiteRT | 0.831 | 0.950 | not measured | 0.125 | 0.900 | 0.950 | not measured | 0.125 |"
-    assert row in shown
-    assert (
-        "40 photos with 1,234 products as published and 1,300 as corrected. The last was trained for 12.3 minutes"
-        in shown
+    shown = accuracy_tables.networks(tmp_path)
+    row = (
+        "| Released bundle, LiteRT int8 | 0.831 | 0.950 | not measured | 0.125 "
+        "| 0.900 | 0.950 | not measured | 0.125 |"
     )
-    assert "at commit abc on a phone, threads: 2." in shown
-    assert "The baseline was trained" not in shown
+    assert row in shown
+    assert "40 test photos have 1,234 products in the published labels and 1,300 in" in shown
+    assert "The released bundle was trained for 12.3 minutes on 180 photos" in shown
+    assert "at commit abc on a phone, 2 threads." in shown
+    assert "not measured" in baseline_tables.trainings(tmp_path)
     baseline = {**result, "model": {**model, "start": "baseline-windows/model.safetensors"}}
     (tmp_path / "drinks_baseline.json").write_text(json.dumps(baseline))
-    (tmp_path / "drinks_f1_size.png").write_bytes(b"drawn")
     line = {
         "name": "size",
         "budget": "at most 5 MB",
@@ -355,38 +368,41 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
         "basis": "the bundle",
     }
     trained = {
-        "rows": [ROW],
-        "verdict": ["9 times faster"],
-        "evaluation": {"boxes": 1300},
+        "rows": [ROW, {**ROW, "name": "resnet50", "size": 9 * 10**6, "role": "baseline"}],
+        "reference": 1,
+        "times_faster": {"median": 21.4, "low": 19.1, "high": 22.2},
+        "evaluation": {"boxes": 1300, "photos": 40},
         "stamp": stamp,
     }
     trained["phones"] = [{"phone": "Pixel 4", "lines": [line]}]
     (tmp_path / "drinks_bench_trained.json").write_text(json.dumps(trained))
     learnt = "run,epoch,loss,val_f1\nwindows,1,0.3,\nwindows,2,0.2,0.85\nwhole,1,0.1,0.86\n"
-    (tmp_path / readme_plots.HISTORY).write_text(learnt)
-    assert readme_plots.learning_curve(tmp_path / readme_plots.HISTORY).startswith(b"\x89PNG")
-    shown = readme_tables.figures(tmp_path)
-    assert (
-        "in 2 trainings, the last in 12.3 minutes from baseline-windows/model.safetensors, at commit abc"
-        in shown
-    )
-    assert (
-        "F1 on validation: 0.850 after 2 epochs of windows, 0.860 after 1 epochs of whole." in shown
-    )
-    assert "The released bundle and other forms of its network beside this baseline:" in shown
+    (tmp_path / baseline_plots.HISTORY).write_text(learnt)
+    curve = baseline_plots.learning_curve(tmp_path / baseline_plots.HISTORY)
+    assert curve.startswith(b"\x89PNG")
+    shown = baseline_tables.trainings(tmp_path)
+    assert "trained in 2 trainings with seed 0. The last training took 12.3 minutes" in shown
+    assert "It started from baseline-windows/model.safetensors." in shown
+    assert "Validation F1: 0.850 after 2 epochs of windows, 0.860 after 1 epoch of whole." in shown
     assert "| Pixel 4 | size | at most 5 MB | 1.72 MB | kept | the bundle |" in speed_tables.phones(
         tmp_path
     )
+    shown = baseline_tables.formats(tmp_path)
     assert (
-        "9 times faster. F1, mAP and count error of this table are against 1,300 products." in shown
+        "| resnet50 | LiteRT int8 | 9.00 | 0.00 | 10.0 | 11.0 | 1 | 0.900 | 0.500 | 0.100 |"
+        in shown
     )
-    assert re.findall(r'src="benchmarks/results/(\w+\.png)"', shown) == ["drinks_f1_size.png"]
+    assert "9 times smaller and 21 times faster (19 to 22 over paired runs)" in shown
+    assert "F1, mAP and count error are for 1,300 labelled products." in shown
+    shown = baseline_tables.short(tmp_path)
+    assert "| Released bundle, int8 | 0.900 | 0.100 | 1.00 | 10.0 |" in shown
+    assert "40 test photos with 1,300 products, corrected labels." in shown
 
 
 def test_plots_need_a_trained_baseline() -> None:
     row = ROW
     untrained = {**row, "role": "baseline", "variant": "LiteRT float32", "size": 10**8, "f1": None}
-    assert readme_plots.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
+    assert baseline_plots.draw({"rows": [row, untrained], "baseline_evaluation": None}) == {}
     one = {"name": "cola", "truth": 4, "found": 4, "tp": 3, "count_mae": 0.0, "count_bias": 0.0}
     judged = {"per_class": [one, {**one, "name": "tea"}]}
     compared = {
@@ -394,8 +410,8 @@ def test_plots_need_a_trained_baseline() -> None:
         "evaluation": judged,
         "baseline_evaluation": judged,
     }
-    drawn = readme_plots.draw(compared)
-    assert tuple(drawn) == readme_plots.PLOTS
+    drawn = baseline_plots.draw(compared)
+    assert tuple(drawn) == baseline_plots.PLOTS
     assert all(data.startswith(b"\x89PNG") for data in drawn.values())
 
 
@@ -425,14 +441,15 @@ def test_consumers_leave_no_row_without_figures_or_reason(tmp_path: Path) -> Non
     }
     result = {**about, "arm_bits": {"reason": "not run: no network"}, "rows": [unmade, met]}
     (tmp_path / "consumers.json").write_text(json.dumps(result))
-    shown = readme_tables.consumers(tmp_path).splitlines()
+    shown = runtimes_tables.consumers(tmp_path).splitlines()
     assert (
         shown[2]
         == "| MediaPipe Tasks, web | 1.1.0 | `model.tflite` | yes | 0.831 | 1.500 | 0.031 |"
     )
     assert (
         shown[3]
-        == "| LiteRT on Arm | - | `model.tflite` | - | not run: These are missing: debootstrap | - | - |"
+        == "| LiteRT on Arm | - | `model.tflite` | - | not run: These are missing: debootstrap "
+        "| - | - |"
     )
     assert shown[-1].startswith(
         "Bundle drinks (sha256 0123456789ab...) on 4 golden photos with 130 products"
@@ -443,7 +460,7 @@ def test_figures_need_their_markers() -> None:
     with pytest.raises(
         ValueError, match="'<!-- figures -->' and then '<!-- /figures -->', once each"
     ):
-        readme_tables.replaced("no markers here", "figures", "text")
+        build_pages.replaced("no markers here", "figures", "text")
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,18 +1,19 @@
-"""The tables of robustness and data quality say what the results hold, and what was not measured."""
+"""Tests of the tables on robustness and labels: metrics, and results that were not measured."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import label_tables
 import pytest
-import quality_tables
+import robustness_tables
 
 STAMP = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a phone", "threads": 1}
 
 
 def study(*names: str, photos: int = 40) -> dict:
-    """Warm and dark in two strengths: the first detector falls to 0.5 and 0.7, each other is 0.1 better."""
+    """Warm and dark at two severities: F1 0.5 and 0.7 of the first detector, 0.1 more of others."""
 
     def steps(f1: float) -> list[dict]:
         of = [
@@ -50,10 +51,13 @@ def study(*names: str, photos: int = 40) -> dict:
 
 def test_what_is_not_there_was_not_measured(tmp_path: Path) -> None:
     for table in (
-        quality_tables.robustness,
-        quality_tables.planted_faults,
-        quality_tables.agreement,
-        quality_tables.label_errors,
+        robustness_tables.weakest,
+        robustness_tables.baseline,
+        robustness_tables.trained_on,
+        robustness_tables.choice,
+        label_tables.planted_faults,
+        label_tables.agreement,
+        label_tables.label_errors,
     ):
         assert table(tmp_path).endswith(": not measured.")
 
@@ -62,34 +66,35 @@ def test_robustness_holds_detectors_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stress.json").write_text(json.dumps(study("int8", "float")))
-    shown = quality_tables.robustness(tmp_path)
-    assert "| condition | F1 points, int8 | F1 points, float | int8 holds | unit |" in shown
+    shown = robustness_tables.weakest(tmp_path)
+    assert "| condition | F1 points, int8 | F1 points, float | int8 tolerates | unit |" in shown
     assert "| too warm | −40.0 | −40.0 | to 12 | EV |" in shown
     # Means of 0.5 and 0.7 for the first, a tenth more for the second.
     assert "| int8 | 0.900 | 0.600 | 0.200 | 0.750 |" in shown
     assert "| float | 0.900 | 0.700 | 0.200 | 0.750 |" in shown
-    assert "Against the baseline: not measured." in shown
-    assert "What training on the weakest conditions mends: not measured." in shown
+    assert robustness_tables.baseline(tmp_path) == "Comparison with the baseline: not measured."
+    shown = robustness_tables.trained_on(tmp_path)
+    assert shown == "Effect of training on the weakest conditions: not measured."
     (tmp_path / "robust.toml").write_text('[augment]\nconditions = ["warm"]\n')
-    monkeypatch.setattr(quality_tables, "ROBUST", tmp_path / "robust.toml")
+    monkeypatch.setattr(robustness_tables, "ROBUST", tmp_path / "robust.toml")
     (tmp_path / "stress_fixed.json").write_text(json.dumps(study("run", "robust")))
     (tmp_path / "stress_baseline.json").write_text(
         json.dumps(study("int8", "float", "resnet", photos=10))
     )
-    shown = quality_tables.robustness(tmp_path)
-    assert "| the photos as they are | 0.900 | 0.900 | 0.0 |" in shown
-    assert "| conditions trained on | 0.500 | 0.600 | +10.0 |" in shown
+    shown = robustness_tables.trained_on(tmp_path)
+    assert "| unchanged photos | 0.900 | 0.900 | 0.0 |" in shown
+    assert "| conditions of the training | 0.500 | 0.600 | +10.0 |" in shown
     assert "| all other conditions | 0.700 | 0.800 | +10.0 |" in shown
-    assert "robust is run trained with warm, which were weakest on the validation photos" in shown
-    assert "| resnet | 0.900 | 0.800 | 0.200 | 0.750 |" in shown
+    assert "robust is run trained with warm. These conditions cost most F1 on" in shown
+    assert "| resnet | 0.900 | 0.800 | 0.200 | 0.750 |" in robustness_tables.baseline(tmp_path)
 
 
 def test_results_that_are_stored_make_tables() -> None:
-    results = Path(quality_tables.__file__).parent / "results"
+    results = Path(label_tables.__file__).parents[1] / "results"
     faults = json.loads((results / "check_faults.json").read_text())["sets"]
-    shown = quality_tables.planted_faults(results).splitlines()
+    shown = label_tables.planted_faults(results).splitlines()
     assert len([line for line in shown if line.startswith("|")]) == 2 + len(
         faults["synthetic"]["kinds"]
     )
-    assert "| both alike | 0.15 |" in quality_tables.agreement(results)
-    assert "A look at the surest confirms" in quality_tables.label_errors(results)
+    assert "| both equally | 0.15 |" in label_tables.agreement(results)
+    assert "looked at the most confident ones confirmed" in label_tables.label_errors(results)

@@ -124,7 +124,7 @@ def test_family_measures_size_work_and_speed(tmp_path: Path) -> None:
         str(result),
     ]
     subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "family.py"), *options],
+        [sys.executable, str(ROOT / "benchmarks" / "speed" / "family.py"), *options],
         check=True,
         capture_output=True,
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import repeats as study_script
-import repeats_table
+import repeats_tables
 from conftest import Overfit, Shelves
 
 from shelfcount import cli, machine
@@ -352,7 +352,10 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
     # By default, Ray workers have a low priority, so the test would not finish on a busy machine.
     monkeypatch.setenv("RAY_worker_niceness", "0")
     # Workers import this file and its imports.
-    folders = [Path(__file__).parents[1] / name for name in ("tests", "benchmarks")]
+    folders = [
+        Path(__file__).parents[1] / name
+        for name in ("tests", "benchmarks/quality", "benchmarks/tables")
+    ]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
@@ -517,7 +520,7 @@ def test_the_page_names_the_sufficient_number_of_repeats(tmp_path: Path) -> None
 
 
 def test_the_table_contains_both_depths_and_their_agreement(tmp_path: Path) -> None:
-    assert repeats_table.repeats(tmp_path) == "Repeated shuffles: not measured."
+    assert repeats_tables.repeats(tmp_path) == "Repeats over random splits: not measured."
     fast = settling.summary([result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1)
     both = settling.agreement(
         {n: 0.5 + n / 100 for n in range(5)},
@@ -531,10 +534,13 @@ def test_the_table_contains_both_depths_and_their_agreement(tmp_path: Path) -> N
         "agreement": {"f1": both},
     }
     (tmp_path / "repeats.json").write_text(json.dumps(study))
-    shown = repeats_table.repeats(tmp_path)
-    assert "| heads on the frozen trunk | F1 | 12 | 24 | 0.555 |" in shown
-    assert "On the 5 splits that both were run on, F1 of the whole network is 0.200 higher" in shown
-    assert "Heads on the frozen trunk: Measured 2026-01-02 at commit abc on a phone" in shown
+    shown = repeats_tables.repeats(tmp_path)
+    assert "| heads on a frozen backbone | F1 | 12 | 24 | 0.555 |" in shown
+    assert (
+        "On the 5 splits of both depths, F1 of the whole network is 0.200 higher on average"
+        in shown
+    )
+    assert "Heads on a frozen backbone: Measured 2026-01-02 at commit abc on a phone" in shown
 
 
 def test_a_depth_that_was_not_run_again_keeps_its_results(

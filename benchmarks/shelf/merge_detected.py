@@ -1,0 +1,261 @@
+"""How well photos are merged that a detector counted, and how long a photo of 12 megapixels takes.
+
+Three parts, each with a stamp of its own; those that are not asked for stay as they were measured:
+
+    python benchmarks/shelf/merge_detected.py --demo demo/bundle             # what `make demo` leaves, on shelves of its products
+    python benchmarks/shelf/merge_detected.py --bundle BUNDLE                # how long a photo takes
+    python benchmarks/shelf/merge_detected.py --bundle BUNDLE --data LABELS.json [--corrections CORRECTIONS.json]
+
+The first has exact truth. In the last each photo is cut in four that overlap and have its shape, turned and dimmed, so that
+its labels are the truth of the merged shelf.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from merge_views import CATALOGUE, SEED, Tally, dimmed, errors, moved, shelf
+
+from shelfcount.console import bar
+from shelfcount.data.corrections import apply, read_corrections
+from shelfcount.data.formats import read
+from shelfcount.data.products import products
+from shelfcount.data.shelf_plane import ShelfParams
+from shelfcount.data.synthetic import LEAST_VISIBLE, views
+from shelfcount.records import Dataset, Detections, ShelfcountError
+from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
+from shelfcount.shelf.count import count_photo
+from shelfcount.shelf.merge import merge, merge_photos
+from shelfcount.shelf.photo_pairs import look, map_boxes
+from shelfcount.stamp import stamp
+from shelfcount.vision import boxes as box_math
+from shelfcount.vision.images import read_photo, write_photo, write_whole
+
+RESULT = Path(__file__).parents[1] / "results" / "merge_detected.json"
+# The products of `make demo`.
+DEMO_CATALOGUE = products(12, 1)
+# Drinks photos have 416 pixels a side.
+ENLARGED = 3
+RUNS = 2
+
+
+def _named(bundle: Bundle) -> dict[str, str]:
+    return {"name": bundle.name, "sha256": bundle.sha256}
+
+
+# ---------------------------------------------------------------------------- synthetic shelves
+
+
+def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
+    """Shelves of 3 to 10 photos, counted by a detector that learnt their products on other photos.
+
+    Raises:
+        ShelfcountError: If it knows other products.
+    """
+    names = tuple(product.name for product in DEMO_CATALOGUE)
+    if bundle.spec.classes != names:
+        raise ShelfcountError(
+            f"'{bundle.name}' must know the products of `make demo`, {names}; got {bundle.spec.classes}"
+        )
+    detector, tally, overlaps = LiteRTDetector.open(bundle), Tally(), Counter[str]()
+    with bar("synthetic shelves") as advance:
+        for number in range(shelves):
+            scenes, overlap = shelf(number, DEMO_CATALOGUE)
+            overlaps[f"{overlap:.2f}"] += 1
+            photos = [
+                count_photo(detector, scene.image, f"{i}.jpg") for i, scene in enumerate(scenes)
+            ]
+            looks = [
+                look(scene.image, photo.detections)
+                for scene, photo in zip(scenes, photos, strict=True)
+            ]
+            tally.add(merge(photos, looks, bundle.spec.score_threshold), scenes, names)
+            advance(number + 1, shelves)
+    return {
+        "bundle": _named(bundle),
+        "shelves": shelves,
+        "photos": len(tally.photos),
+        "overlap_asked_for": dict(sorted(overlaps.items())),
+        **tally.to_json(),
+    }
+
+
+# ---------------------------------------------------------------------------- photos cut in four
+
+
+def cut_views(
+    image: np.ndarray, rng: np.random.Generator, share: float = 0.65
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photos of the four quarters of one photo and of some of what is around them, each a little turned and dimmed, in any order.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        rng: Same state, same photos.
+        share: Of the photo's width and height that each shows.
+
+    Returns:
+        The photos, and for each the (3, 3) homography from pixels of `image` to its own.
+    """
+    size = np.array(image.shape[1::-1])
+    width, height = np.round(size * share).astype(int).tolist()
+    corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)]) * (size - (width, height))
+    cuts = []
+    for left, top in rng.permutation(corners).tolist():
+        turn = np.deg2rad(rng.uniform(-3, 3))
+        camera = np.array(
+            [
+                [np.cos(turn), -np.sin(turn), 0],
+                [np.sin(turn), np.cos(turn), 0],
+                [*rng.uniform(-6e-5, 6e-5, 2), 1],
+            ]
+        )
+        homography = (
+            moved(width / 2, height / 2) @ camera @ moved(-left - width / 2, -top - height / 2)
+        )
+        cuts.append(
+            (
+                dimmed(
+                    cv2.warpPerspective(
+                        image, homography, (width, height), borderMode=cv2.BORDER_REFLECT
+                    ),
+                    rng,
+                ),
+                homography,
+            )
+        )
+    return cuts
+
+
+def shown(truth: Detections, homography: np.ndarray, image: np.ndarray) -> Detections:
+    """What of the truth of a photo a part of it shows by a third and more, as for the truth of synthetic photos."""
+    boxes = map_boxes(truth.boxes, homography)
+    within = box_math.clip(boxes, image.shape[1], image.shape[0])
+    return truth.replace(boxes=within)[box_math.area(within) > LEAST_VISIBLE * box_math.area(boxes)]
+
+
+def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
+    """Count error of photos merged from four parts, of the parts alone, and of the photos as they are."""
+    detector = LiteRTDetector.open(bundle)
+    wrong, there = Counter[str](), Counter[str]()
+    with bar("photos cut in four") as advance:
+        for number, photo in enumerate(dataset.photos):
+            # Enlarged, as points need it; the network sees its own input size either way.
+            image = cv2.resize(
+                read_photo(photo.path),
+                None,
+                fx=ENLARGED,
+                fy=ENLARGED,
+                interpolation=cv2.INTER_CUBIC,
+            )
+            truth = photo.truth.replace(boxes=photo.truth.boxes * ENLARGED)
+            cuts = cut_views(image, np.random.default_rng([SEED, number]))
+            parts = [count_photo(detector, cut, f"{i}") for i, (cut, _) in enumerate(cuts)]
+            looks = [look(cut, part.detections) for (cut, _), part in zip(cuts, parts, strict=True)]
+            merged = merge(parts, looks, bundle.spec.score_threshold).shelves[0]
+            there["parts_placed"] += len(merged.photos)
+            pairs = [
+                ("merged", merged.counts, truth),
+                ("photo", count_photo(detector, image).counts, truth),
+            ]
+            pairs += [
+                ("part", part.counts, shown(truth, h, cut))
+                for part, (cut, h) in zip(parts, cuts, strict=True)
+            ]
+            for what, found, true in pairs:
+                wrong[what] += errors(found, true.counts(dataset.classes))
+                there[what] += int((~true.ignore).sum())
+            advance(number + 1, len(dataset))
+    return {
+        "bundle": _named(bundle),
+        "photos": len(dataset),
+        "parts": 4 * len(dataset),
+        "parts_placed": there["parts_placed"],
+        "products": there["merged"],
+        "count_error": round(wrong["merged"] / there["merged"], 4),
+        "part_alone_count_error": round(wrong["part"] / there["part"], 4),
+        "photo_as_it_is_count_error": round(wrong["photo"] / there["photo"], 4),
+    }
+
+
+# ---------------------------------------------------------------------------- time
+
+
+def duration(bundle: Bundle) -> dict[str, Any]:
+    """Seconds for photos of 12 megapixels, from the files to the merged list, by how many are merged at once."""
+    params = ShelfParams(width=4000, height=3000, facings=(12, 16))
+    detector = LiteRTDetector.open(bundle, threads=cv2.getNumThreads())
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.jpg" for i in range(10)]
+        for path, scene in zip(
+            paths,
+            views(CATALOGUE, params, np.random.default_rng(SEED), len(paths), 0.3),
+            strict=True,
+        ):
+            write_photo(path, scene.image)
+        for photos in (3, 5, 10):
+            taken.append({"photos": photos, **_least_seconds(detector, paths[:photos])})
+    return {"bundle": _named(bundle), "runs": RUNS, "a_photo": taken}
+
+
+def _least_seconds(detector: LiteRTDetector, paths: list[Path]) -> dict[str, float]:
+    """For a photo, of the run that was disturbed least."""
+    wall, cpu = [], []
+    for _ in range(RUNS):
+        wall.append(-time.perf_counter())
+        cpu.append(-time.process_time())
+        merge_photos(detector, paths)
+        wall[-1] += time.perf_counter()
+        cpu[-1] += time.process_time()
+    return {
+        "seconds": round(min(wall) / len(paths), 3),
+        "cpu_seconds": round(min(cpu) / len(paths), 3),
+    }
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--demo", type=Path, help="bundle that `make demo` made")
+    parser.add_argument(
+        "--shelves", type=int, default=24, help="synthetic shelves for it (default: 24)"
+    )
+    parser.add_argument("--bundle", type=Path, help="any bundle")
+    parser.add_argument("--data", help="labelled photos of its classes")
+    parser.add_argument("--corrections", type=Path, help="of their labels")
+    given = parser.parse_args()
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    made: dict[str, Any] = {}
+    if given.demo:
+        made["demo"] = demo(read_bundle(given.demo), given.shelves)
+    if given.bundle:
+        made["twelve_megapixels"] = duration(read_bundle(given.bundle))
+    if given.bundle and given.data:
+        dataset = read(given.data)
+        if given.corrections:
+            dataset = apply(dataset, read_corrections(given.corrections))
+        labels = {
+            "data": Path(given.data).name,
+            "corrections": given.corrections and given.corrections.name,
+        }
+        made["cut_in_four"] = labels | cut_in_four(read_bundle(given.bundle), dataset)
+    signed = stamp(seed=SEED, threads=cv2.getNumThreads())
+    result |= {part: {"stamp": signed, **content} for part, content in made.items()}
+    write_whole(RESULT, json.dumps(result, indent=1) + "\n")
+    print(json.dumps(made, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
