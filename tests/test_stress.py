@@ -224,7 +224,8 @@ def test_the_fix_is_a_config_that_training_reads(tmp_path: Path) -> None:
 
 def test_unknown_conditions_are_refused_by_the_config() -> None:
     with pytest.raises(
-        ShelfcountError, match=r"augment.conditions: unknown condition 'glair', allowed are dark, .*"
+        ShelfcountError,
+        match=r"augment.conditions: unknown condition 'glair', allowed are dark, .*",
     ):
         config.load(changes=['augment.conditions=["glair"]'])
 
