@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from shelfcount.data.formats import aligned
@@ -83,17 +84,17 @@ class PhotoAgreement:
     photo: Photo
     first: Detections
     second: Detections
-    pairs: np.ndarray
-    overlap: np.ndarray
+    pairs: NDArray[np.int64]
+    overlap: NDArray[np.float64]
     alone: tuple[np.ndarray, np.ndarray]
 
     @property
-    def same_class(self) -> np.ndarray:
+    def same_class(self) -> NDArray[np.bool_]:
         """(k,) bool, pairs that have the same class."""
         return self.first.classes[self.pairs[:, 0]] == self.second.classes[self.pairs[:, 1]]
 
     @property
-    def loose(self) -> np.ndarray:
+    def loose(self) -> NDArray[np.bool_]:
         """(k,) bool, pairs that have the same class and an IoU below `LOOSE_IOU`."""
         return self.same_class & (self.overlap < LOOSE_IOU)
 
@@ -359,7 +360,7 @@ def interval(
     return ends
 
 
-def kappa(table: np.ndarray) -> float | None:
+def kappa(table: NDArray[np.int64]) -> float | None:
     """Return Cohen's kappa as NLTK computes it.
 
     Args:
@@ -376,7 +377,7 @@ def kappa(table: np.ndarray) -> float | None:
     return float(_named(table).kappa()) if _several(table) else None
 
 
-def alpha(table: np.ndarray) -> float | None:
+def alpha(table: NDArray[np.int64]) -> float | None:
     """Return Krippendorff's alpha of two annotations as NLTK computes it.
 
     Args:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.box_checks import Gap
 from shelfcount.data.findings import Finding, Severity
@@ -64,9 +65,9 @@ class Sample:
         aspects: (4, n) float32, logarithm of width / height of the boxes in pixels.
     """
 
-    classes: np.ndarray
-    looks: np.ndarray
-    aspects: np.ndarray
+    classes: NDArray[np.int64]
+    looks: NDArray[np.float16]
+    aspects: NDArray[np.float32]
 
 
 class Missing(NamedTuple):
@@ -78,12 +79,12 @@ class Missing(NamedTuple):
         distance: Colour distance from that box: 0 if equal, 1 at the limit.
     """
 
-    box: np.ndarray
+    box: NDArray[np.float64]
     beside: int
     distance: float
 
 
-def thumbnails(lab: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def thumbnails(lab: np.ndarray, boxes: np.ndarray) -> NDArray[np.float32]:
     """Return the colour grids of boxes.
 
     Args:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 from torchvision import tv_tensors
@@ -87,11 +88,11 @@ class _Products:
         weights: (n,) float64, sampling weights; products of rare classes have larger ones.
     """
 
-    photos: np.ndarray
-    boxes: np.ndarray
-    log_sizes: np.ndarray
-    classes: np.ndarray
-    weights: np.ndarray
+    photos: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    log_sizes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    weights: NDArray[np.float64]
 
 
 def _products(dataset: Dataset, height: int, width: int) -> _Products:

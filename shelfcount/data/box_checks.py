@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.vision import boxes as box_math
 
@@ -52,7 +53,7 @@ class Gap(NamedTuple):
         beside: Index of the labelled box from which `box` was derived.
     """
 
-    box: np.ndarray
+    box: NDArray[np.float64]
     beside: int
 
 
@@ -69,7 +70,7 @@ def doubled(boxes: np.ndarray) -> list[tuple[int, int, float]]:
     return [(int(i), int(j), float(overlap[i, j])) for i, j in np.argwhere(overlap >= DOUBLED_IOU)]
 
 
-def oversized(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, float]]:
+def oversized(boxes: np.ndarray, classes: NDArray[np.int64]) -> list[tuple[int, float]]:
     """Return boxes that are much larger than their neighbours and cover one of them in part.
 
     Args:
@@ -101,7 +102,7 @@ def oversized(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, float]]
     return large
 
 
-def _same_row(boxes: np.ndarray, i: int) -> np.ndarray:
+def _same_row(boxes: np.ndarray, i: int) -> NDArray[np.bool_]:
     """Return (n,) bool: boxes in the row of box i, including box i itself."""
     height = boxes[:, 3] - boxes[:, 1]
     common = np.minimum(boxes[:, 3], boxes[i, 3]) - np.maximum(boxes[:, 1], boxes[i, 1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.findings import Corners, Finding, Severity, corners
 from shelfcount.records import Dataset
@@ -49,8 +50,8 @@ class _Census:
     """
 
     names: tuple[str, ...]
-    boxes: np.ndarray
-    photos: np.ndarray
+    boxes: NDArray[np.int64]
+    photos: NDArray[np.int64]
     examples: dict[int, tuple[Path, Corners]]
 
     def told(self, class_: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data import appearance, box_checks
 from shelfcount.data.appearance import Missing, Sample
@@ -76,7 +77,7 @@ class Look:
     blur: float
     brightness: float
     glare: float
-    picture: np.ndarray
+    picture: NDArray[np.float64]
     sample: Sample
     missing: list[Missing]
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import ShelfcountError
 
@@ -284,7 +285,7 @@ def _family(
                 )
 
 
-def sprite(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
+def sprite(product: Product, px_per_cm: int, variant: int) -> NDArray[np.uint8]:
     """Return the drawing of a product from the front, to be scaled down and pasted.
 
     Args:

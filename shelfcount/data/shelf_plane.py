@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.products import VARIANTS, Colour, Product, sprite, write
 from shelfcount.records import ShelfcountError
@@ -166,11 +167,11 @@ class Plane:
         from_cm: (3, 3) float64 homography from cm of the layout to plane pixels.
     """
 
-    image: np.ndarray
-    owner: np.ndarray
-    hulls: tuple[np.ndarray, ...]
-    areas: np.ndarray
-    from_cm: np.ndarray
+    image: NDArray[np.uint8]
+    owner: NDArray[np.int16]
+    hulls: tuple[NDArray[np.float64], ...]
+    areas: NDArray[np.int64]
+    from_cm: NDArray[np.float64]
 
 
 def lay_out(

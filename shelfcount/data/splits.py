@@ -9,6 +9,7 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -66,7 +67,9 @@ def split(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str,
     }
 
 
-def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+def shuffled(
+    groups: NDArray[np.int64], shares: Mapping[str, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
     """Return a random split of groups of photos, for repeated hold-out.
 
     `split` balances its parts and therefore gives similar parts for every seed: on the drinks
@@ -112,7 +115,7 @@ def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict
     return parts
 
 
-def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> np.ndarray:
+def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> NDArray[np.int64]:
     """Group photos that must be in the same split.
 
     Photos belong together if they have the same `Photo.group`, if they are near-duplicates, or if a

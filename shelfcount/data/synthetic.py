@@ -20,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data import formats
 from shelfcount.data.products import Product, products
@@ -53,14 +54,14 @@ class Scene:
         homography: (3, 3) float64, from the shelf plane to the photo.
     """
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     truth: Detections
-    rows: np.ndarray
-    positions: np.ndarray
-    items: np.ndarray
-    visible: np.ndarray
-    plane_boxes: np.ndarray
-    homography: np.ndarray
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    items: NDArray[np.int64]
+    visible: NDArray[np.float32]
+    plane_boxes: NDArray[np.float32]
+    homography: NDArray[np.float64]
 
 
 def render(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Generator) -> Scene:
