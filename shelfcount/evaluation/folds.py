@@ -26,8 +26,8 @@ from shelfcount.training import frozen
 from shelfcount.training.fit import LOW_SCORE, fit, make_spec
 from shelfcount.training.runs import read_config, read_spec
 
-# Share of the photos outside the fold that is used to choose epoch and threshold; `shelfcount
-# train` holds out the same share without --val.
+# Share of the photos outside the fold that is used to choose epoch and threshold. Without --val,
+# `shelfcount train` holds out the same share.
 VALIDATION_SHARE = 1 / 7
 # Minimum number of folds.
 FEWEST = 2

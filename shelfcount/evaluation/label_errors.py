@@ -73,8 +73,8 @@ def self_confidence(
     check(dataset, found)
     sums, numbers = np.zeros(len(dataset.classes)), np.zeros(len(dataset.classes), np.int64)
     for photo, low in zip(dataset.photos, found, strict=True):
-        sure = low[low.scores >= threshold]
-        agreed = sure[match(photo.truth, sure).hit]
+        counted = low[low.scores >= threshold]
+        agreed = counted[match(photo.truth, counted).hit]
         np.add.at(sums, agreed.classes, agreed.scores)
         np.add.at(numbers, agreed.classes, 1)
     overall = sums.sum() / numbers.sum() if numbers.sum() else 1.0
@@ -103,14 +103,14 @@ def propose(
     least = confidence if dataset.boxes else np.full(len(confidence), threshold)
     proposals = []
     for photo, low in zip(dataset.photos, found, strict=True):
-        sure = low[low.scores >= np.maximum(least, threshold)[low.classes]]
-        matches = match(photo.truth, sure, by_class=False)
-        for i in range(len(sure)):
-            change = _change(photo, sure, matches, i, dataset.classes)
+        confident = low[low.scores >= np.maximum(least, threshold)[low.classes]]
+        matches = match(photo.truth, confident, by_class=False)
+        for i in range(len(confident)):
+            change = _change(photo, confident, matches, i, dataset.classes)
             if change is not None:
                 action, label, box, words = change
-                class_ = int(sure.classes[i])
-                name, score = dataset.classes[class_], float(sure.scores[i])
+                class_ = int(confident.classes[i])
+                name, score = dataset.classes[class_], float(confident.scores[i])
                 correction = Correction(
                     photo=photo.path.name,
                     action=action,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +184,7 @@ def _curve(photos: Sequence[_Matched]) -> Curve:
     thresholds = np.concatenate([[1.0], confidence[kept[1:] - 1]])
     # No threshold is above a score of 1.
     above = slice(int(len(kept) > 1 and thresholds[1] >= 1.0), None)
-    columns = (
+    columns: tuple[NDArray[Any], ...] = (
         thresholds,
         ratio(tp, kept, truth),
         ratio(tp, truth, kept),
