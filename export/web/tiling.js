@@ -58,7 +58,7 @@ function levels(perSide) {
   return found;
 }
 
-/** What one window saw, in pixels of the photo: {class, score, box, window, cut}. */
+/** Return the detections of one window in pixels of the photo: {class, score, box, window, cut}. */
 function look(found, window, finer, whole, spec) {
   const [left, top, right, bottom] = window;
   const zone = finer === null ? [-1, -1] : [whole[2] * tileShare(finer) * OVERLAP, whole[3] * tileShare(finer) * OVERLAP];

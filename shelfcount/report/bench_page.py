@@ -56,7 +56,8 @@ def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) ->
     )
     counted_picture = page.Picture(
         picture,
-        f"{counted.path}: {products_in_rows}. The tag of each box is its row/position.",
+        f"{counted.path}: {products_in_rows}. "
+        "The tag at the bottom of each box is its row/position.",
         "The photo with a box around each product",
     )
     products = page.Table(

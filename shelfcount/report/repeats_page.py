@@ -59,7 +59,8 @@ def write_page(
     plots: list[page.Block] = [
         page.Figure(
             picture(repeats, summary, name),
-            f"{NAMES[name]} of each repeat, and the median of the repeats so far.",
+            f"{NAMES[name][0].upper()}{NAMES[name][1:]} of each repeat, "
+            "and the median of the repeats so far.",
             f"{NAMES[name]} by number of repeats",
         )
         for name in known

@@ -63,7 +63,7 @@ async function detect(file) {
 
 const server = await serve({ library, bundle });
 const executablePath = execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim();
-// As root Chromium starts only without its sandbox; MediaPipe wants WebGL 2 even on the CPU, and there is no graphics card.
+// Chromium needs --no-sandbox when it is run as root. MediaPipe needs WebGL 2 even on the CPU, here without a graphics card.
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--enable-unsafe-swiftshader"] });
 try {
   const page = await browser.newPage();
