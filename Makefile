@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick slow consumers lint lock clean
+.PHONY: help setup demo test quick slow consumers lint docs lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,19 +35,25 @@ consumers: setup  ## Make the environments of the runtimes that must load a bund
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-lock: setup  ## Pin the versions that are installed now
-	@$(BIN)/python .ci/lock.py
+docs: setup  ## Build the documentation into site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo site/index.html
+
+# Versions that are locked already are kept; `make lock UPGRADE=--upgrade` moves to the newest ones.
+lock: setup  ## Pin the versions and hashes of all requirements
+	@$(BIN)/uv pip compile pyproject.toml --extra train --extra export --extra ray --extra docs --extra dev \
+		--generate-hashes --no-header --no-annotate --quiet $(UPGRADE) --output-file requirements.lock
 
 clean:  ## Remove the virtual environment, caches and the demo's folder
-	rm -rf $(VENV) .consumers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) .consumers build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
 	find shelfcount tests benchmarks export .ci -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED):
 	@.ci/debian $(PYTHON)
 	@echo "setup 1 of 3: virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "setup 2 of 3: $$(wc -l < requirements.lock) pinned packages, 6.8 GB once installed; this happens once and takes some minutes"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
+	@echo "setup 2 of 3: $$(grep -c == requirements.lock) pinned packages, 6.8 GB after installation; this is done once and takes a few minutes"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.lock
 	@echo "setup 3 of 3: shelfcount itself"
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/installed-*

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shelfcount.report.results import count as count
 
+__version__ = "0.1.0"
 __all__ = ["count"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: `import shelfcount` stays light, and so do parts that count on a small machine.
+    # The function is imported on first use, so that `import shelfcount` stays fast and its parts
+    # that count on a small device do not load more than they need.
     if name != "count":
         raise AttributeError(f"module 'shelfcount' has no attribute '{name}'")
     from shelfcount.report.results import count

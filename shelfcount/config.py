@@ -1,4 +1,7 @@
-"""One validated config: read from TOML, changed with ``--set``, written back resolved beside every result."""
+"""Training configuration: read from TOML, changed with ``--set``, validated.
+
+The resolved configuration is written next to every result.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ from shelfcount.records import ShelfcountError
 from shelfcount.vision.conditions import CONDITIONS
 from shelfcount.vision.images import write_whole
 
-# Of the coarsest feature that every trunk of the family, and the baseline's, gives.
+# Stride of the last backbone feature map; the same for every architecture, including the
+# baseline.
 TRUNK_STRIDE = 32
 
 
@@ -34,38 +38,50 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The network and its input."""
+    """Architecture of the network and size of its input."""
 
     architecture: str = Field(
         default="mobilenet_v2_fused",
-        description="Key of the model family; `shelfcount train --help` lists them.",
+        description="Key of the architecture; `shelfcount train --help` lists them.",
     )
     height: int = Field(
         default=416,
         ge=64,
         le=2048,
-        description="Input pixels; a multiple of 32 and of the coarsest stride.",
+        description="Height of the input in pixels: a multiple of 32 and of every stride.",
     )
-    width: int = Field(default=416, ge=64, le=2048)
+    width: int = Field(
+        default=416,
+        ge=64,
+        le=2048,
+        description="Width of the input in pixels: a multiple of 32 and of every stride.",
+    )
     neck: int = Field(
-        default=96, ge=16, le=512, description="Channels of the pyramid and the heads."
+        default=96,
+        ge=16,
+        le=512,
+        description="Number of channels of the feature pyramid and of the heads.",
     )
     strides: tuple[PositiveInt, ...] = Field(
         default=(8, 16, 32),
         min_length=1,
-        description="Pyramid levels on offer, finest first; those that no product needs are left out.",
+        description="Strides of the available pyramid levels, finest first. "
+        "Levels that few products of the training data need are left out.",
     )
-    anchors_per_place: int = Field(default=1, ge=1, le=9)
+    anchors_per_place: int = Field(
+        default=1, ge=1, le=9, description="Number of anchors per anchor location."
+    )
     weights: str = Field(
         default="shipped",
-        description="'shipped' (in the package), 'network' (timm or torchvision), 'none', or a .safetensors file.",
+        description="Initial weights: 'shipped' (in the package), 'network' (downloaded by timm or "
+        "torchvision), 'none' (random) or the path of a .safetensors file.",
     )
 
     @field_validator("strides")
     @classmethod
     def _finest_first(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
         if list(strides) != sorted(set(strides)):
-            raise ValueError("must rise from the finest to the coarsest")
+            raise ValueError("must be in ascending order, without duplicates")
         return strides
 
     @model_validator(mode="after")
@@ -79,137 +95,181 @@ class ModelConfig(_Section):
 
     @property
     def step(self) -> int:
-        """Pixels that every side of an input is a multiple of."""
-        # The pyramid is built down from the trunk's stride 32, whichever levels are kept.
+        """Number of pixels that the height and the width of the input must be a multiple of."""
+        # The pyramid is built top-down from the backbone's stride 32, whichever levels are kept.
         return math.lcm(TRUNK_STRIDE, *self.strides)
 
 
 class TrainConfig(_Section):
-    """How the network learns."""
+    """Optimizer, schedule, loss and devices of training."""
 
-    epochs: int = Field(default=100, ge=1)
-    batch: int = Field(default=8, ge=1, description="Photos a step, over all devices.")
+    epochs: int = Field(default=100, ge=1, description="Number of epochs.")
+    batch: int = Field(
+        default=8, ge=1, description="Batch size: photos per step, over all devices."
+    )
     lr: float = Field(
-        default=2e-3, gt=0, description="Peak learning rate of AdamW for neck and heads."
+        default=2e-3, gt=0, description="Peak learning rate of AdamW for the neck and the heads."
     )
     trunk_lr: float = Field(
         default=0.25,
         ge=0,
-        description="Learning rate of the backbone as a share of `lr`; 0 freezes it.",
+        description="Learning rate of the backbone as a share of `lr`; 0 freezes the backbone.",
     )
     freeze: int = Field(
         default=2,
         ge=0,
         le=7,
-        description="First stages of a pretrained backbone that stay as they are; half the time of a step is theirs.",
+        description="Number of backbone stages, from the input on, that stay frozen when training "
+        "starts from pretrained weights. They take about half of a training step.",
     )
-    weight_decay: float = Field(default=0.05, ge=0)
-    clip: float = Field(default=10.0, gt=0, description="Largest norm of the gradient.")
+    weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of AdamW.")
+    clip: float = Field(
+        default=10.0, gt=0, description="Gradient clipping: maximum L2 norm of the gradient."
+    )
     schedule: Literal["cosine", "one_cycle"] = "cosine"
     warmup: float = Field(
-        default=0.05, ge=0, lt=1, description="Share of all steps in which the rate rises."
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of all steps in which the learning rate rises to its peak.",
     )
     ema: float = Field(
-        default=0.998, ge=0, lt=1, description="Decay of the averaged weights, a step."
+        default=0.998,
+        ge=0,
+        lt=1,
+        description="Decay per step of the exponential moving average (EMA) of the weights.",
     )
     loss: Literal["task_aligned", "focal", "multibox"] = "task_aligned"
     smoothing: float = Field(
         default=0.0,
         ge=0,
         lt=0.5,
-        description="Share of a product's score that is spread over all classes.",
+        description="Label smoothing: share of a product's target score that is spread over all "
+        "classes.",
     )
     forgive: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="A place without a label that scores above it goes unpunished: labels may lack it.",
+        description="Background anchors predicted with a higher score than this are left out of "
+        "the loss, since the product may be unlabelled. 1 disables it.",
     )
     quantize: bool = Field(
         default=False,
-        description="Fine-tune with the rounding of int8 inside; `model.weights` is the trained detector's file.",
+        description="Fine-tune with fake quantization (quantization-aware training). "
+        "`model.weights` must be the file of a trained detector.",
     )
     patience: int = Field(
-        default=40, ge=1, description="Epochs without a better validation mAP before stopping."
+        default=40,
+        ge=1,
+        description="Early stopping: number of epochs without a better validation mAP.",
     )
-    validate_every: int = Field(default=2, ge=1, description="Epochs.")
+    validate_every: int = Field(
+        default=2, ge=1, description="Number of epochs between two validations."
+    )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         default="auto",
-        description="Mixed where the device multiplies in bfloat16 or float16, otherwise float32.",
+        description="Precision of training. 'auto' is mixed precision if the device has "
+        "instructions for bfloat16 or float16, otherwise float32.",
     )
     channels_last: bool = True
-    workers: int = Field(default=2, ge=0, description="Processes that decode and augment.")
+    workers: int = Field(
+        default=2, ge=0, description="Number of processes that load and augment photos."
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = Field(default=1, ge=1, description="Devices of one node; on CPU, processes.")
-    nodes: int = Field(default=1, ge=1)
-    seed: int = Field(default=0, ge=0)
+    devices: int = Field(
+        default=1, ge=1, description="Number of devices per node; on CPU, number of processes."
+    )
+    nodes: int = Field(default=1, ge=1, description="Number of nodes.")
+    seed: int = Field(default=0, ge=0, description="Random seed.")
 
     @model_validator(mode="after")
     def _of_the_loss(self) -> TrainConfig:
         if self.loss != "task_aligned" and (self.smoothing, self.forgive) != (0.0, 1.0):
             raise ValueError(
-                f"smoothing and forgive are parts of the task_aligned loss, got loss={self.loss!r}"
+                f"smoothing and forgive need loss='task_aligned', got loss={self.loss!r}"
             )
         return self
 
 
 class AugmentConfig(_Section):
-    """What phones and people do to a photo, in training only. Probabilities and ranges."""
+    """Probabilities and ranges of the data augmentation, which is used in training only."""
 
-    mosaic: float = Field(default=0.5, ge=0, le=1)
+    mosaic: float = Field(
+        default=0.5, ge=0, le=1, description="Probability of a mosaic of several photos."
+    )
     mosaic_until: float = Field(
         default=0.85,
         ge=0,
         le=1,
-        description="Share of the epochs with mosaic; the last ones see whole photos.",
+        description="Share of the epochs, from the first on, that use mosaic.",
     )
     paste: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Some products give their place to others of like shape, rare ones first.",
+        description="Probability that some products of a photo are replaced by other products of "
+        "similar shape, rare classes first.",
     )
     flip: float = Field(
-        default=0.0, ge=0, le=1, description="Left for right; labels are never mirrored on a shelf."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Probability of a horizontal flip. Labels on a real shelf are never mirrored.",
     )
     scale: tuple[PositiveFloat, PositiveFloat] = Field(
-        default=(0.7, 1.5), description="Smallest and largest enlargement."
+        default=(0.7, 1.5), description="Minimum and maximum scale factor."
     )
     aspect: float = Field(
-        default=0.15, ge=0, lt=1, description="Width changes against height by up to this share."
+        default=0.15, ge=0, lt=1, description="Maximum relative change of the width."
     )
-    rotate: float = Field(default=3.0, ge=0, le=45, description="Degrees, either way.")
+    rotate: float = Field(default=3.0, ge=0, le=45, description="Maximum rotation in degrees.")
     perspective: float = Field(
-        default=0.3, ge=0, le=1, description="Probability of a change of view."
+        default=0.3, ge=0, le=1, description="Probability of a perspective change."
     )
-    brightness: float = Field(default=0.3, ge=0)
-    contrast: float = Field(default=0.25, ge=0)
-    saturation: float = Field(default=0.3, ge=0)
-    hue: float = Field(default=0.02, ge=0, le=0.5)
-    blur: float = Field(default=0.15, ge=0, le=1)
-    noise: float = Field(default=0.15, ge=0, le=1)
-    jpeg: float = Field(default=0.25, ge=0, le=1)
+    brightness: float = Field(
+        default=0.3, ge=0, description="Maximum relative change of the brightness."
+    )
+    contrast: float = Field(
+        default=0.25, ge=0, description="Maximum relative change of the contrast."
+    )
+    saturation: float = Field(
+        default=0.3, ge=0, description="Maximum relative change of the saturation."
+    )
+    hue: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        description="Maximum change of the hue in turns.",
+    )
+    blur: float = Field(default=0.15, ge=0, le=1, description="Probability of a Gaussian blur.")
+    noise: float = Field(default=0.15, ge=0, le=1, description="Probability of added noise.")
+    jpeg: float = Field(default=0.25, ge=0, le=1, description="Probability of JPEG compression.")
     conditions: tuple[str, ...] = Field(
         default=(),
-        description="Such as 'motion' or 'glare', of `vision.conditions`; `shelfcount stress --fix` lists what a detector lacks.",
+        description="Image corruptions to train with, such as 'motion' or 'glare'. "
+        "`shelfcount stress --fix` lists those that a detector needs.",
     )
     condition: float = Field(
         default=0.4,
         ge=0,
         le=1,
-        description="Probability that a photo is seen under one of `conditions`.",
+        description="Probability that one of `conditions` is applied to a photo.",
     )
     window: int = Field(
         default=0,
         ge=0,
-        description="Side in pixels of the square that training sees of each input, from anywhere in it: more and smaller steps; 0 is all.",
+        description="Side in pixels of a random square crop of each input, which makes steps "
+        "smaller. 0 (default): the whole input.",
     )
 
     @field_validator("conditions")
     @classmethod
     def _known(cls, conditions: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [name for name in conditions if name not in CONDITIONS]:
-            raise ValueError(f"'{unknown[0]}' is none of {', '.join(CONDITIONS)}")
+            raise ValueError(
+                f"unknown condition '{unknown[0]}', allowed are {', '.join(CONDITIONS)}"
+            )
         return conditions
 
     @field_validator("scale")
@@ -221,17 +281,21 @@ class AugmentConfig(_Section):
 
 
 class ExportConfig(_Section):
-    """From weights to a bundle."""
+    """Calibration and post-processing of an exported bundle."""
 
     calibration_photos: int = Field(
-        default=64, ge=1, description="Training photos that set the int8 ranges."
+        default=64, ge=1, description="Number of training photos for the int8 calibration."
     )
-    max_detections: int = Field(default=300, ge=1, le=1000)
-    nms_iou: float = Field(default=0.5, gt=0, le=1)
+    max_detections: int = Field(
+        default=300, ge=1, le=1000, description="Maximum number of boxes per photo or tile."
+    )
+    nms_iou: float = Field(
+        default=0.5, gt=0, le=1, description="IoU threshold of non-maximum suppression."
+    )
 
 
 class Config(_Section):
-    """Everything that decides a run, with its defaults."""
+    """Complete configuration of a run."""
 
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -252,15 +316,17 @@ class Config(_Section):
         return self
 
     def to_toml(self) -> str:
-        """The resolved config; reading it back gives an equal one."""
+        """Return the resolved config as TOML; `load` reads an equal config from it."""
         return tomli_w.dumps(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:
+        """Write the resolved config to a TOML file."""
         write_whole(path, self.to_toml())
 
 
-# What the baseline wants otherwise: its five levels, the input it is published with (640 pixels),
-# and a rate for a network of 37 million weights; nothing is shipped to start it from.
+# Defaults of the baseline that differ: its five levels, the input size it is published with
+# (640 pixels) and a learning rate for a network of 37 million weights. The package contains no
+# weights to start it from.
 BASELINE_DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "height": 640,
@@ -276,12 +342,13 @@ BASELINE_DEFAULTS: dict[str, dict[str, Any]] = {
 def load(
     path: Path | None = None, changes: Sequence[str] = (), architecture: str | None = None
 ) -> Config:
-    """Read a config file and apply ``--set`` changes; every error is reported at once.
+    """Read a config file and apply ``--set`` changes. All errors are reported together.
 
     Args:
-        path: TOML; None for the defaults.
-        changes: Such as ``train.epochs=30``; the value is read as TOML, or taken as a string.
-        architecture: Takes the place of the file's ``model.architecture``.
+        path: Path of the TOML file; None for the defaults.
+        changes: Changes such as ``train.epochs=30``. The value is read as TOML, or as a string if
+            it is not valid TOML.
+        architecture: Architecture that replaces the file's ``model.architecture``.
 
     Raises:
         ShelfcountError: If the file cannot be read, or a key or value is not allowed.
@@ -302,10 +369,15 @@ def load(
 
 
 def parse(data: dict[str, Any], where: str) -> Config:
-    """Validate plain data as a config.
+    """Validate plain data and return it as a config.
+
+    Args:
+        data: Sections with their keys and values.
+        where: Source of the data, for error messages.
 
     Raises:
-        ShelfcountError: Naming every key that is unknown or holds a wrong value.
+        ShelfcountError: If a key is unknown or a value is not allowed; the message names all of
+            them.
     """
     try:
         return Config.model_validate(data)
@@ -317,7 +389,7 @@ def parse(data: dict[str, Any], where: str) -> Config:
 
 
 def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
-    # A value where a section belongs is reported by the validation, with all other errors.
+    # The validation reports a value in place of a section, together with all other errors.
     section = data.get(name)
     return section if isinstance(section, dict) else {}
 
@@ -327,7 +399,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
     path = key.strip().split(".")
     if not equals or len(path) < 2:
         raise ShelfcountError(
-            f"--set wants section.key=value, got '{change}'. For example --set train.epochs=30"
+            f"--set needs section.key=value, got '{change}'. For example --set train.epochs=30"
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -354,10 +426,12 @@ def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         alike = [known for known in _known_keys() if known.count(".") == key.count(".")]
-        near = difflib.get_close_matches(key, alike, n=1)
-        return f"Unknown config key '{key}'." + (f" Did you mean '{near[0]}'?" if near else "")
+        suggestions = difflib.get_close_matches(key, alike, n=1)
+        return f"Unknown config key '{key}'." + (
+            f" Did you mean '{suggestions[0]}'?" if suggestions else ""
+        )
     rule = problem["msg"].removeprefix("Value error, ")
-    # A rule on a whole section states the value itself.
+    # The message of a rule about a whole section contains the value already.
     return (
         f"{key}: {rule}"
         if isinstance(problem["input"], dict)

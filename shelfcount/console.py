@@ -1,4 +1,4 @@
-"""The terminal: results on stdout, progress and warnings on stderr, files that are not overwritten unasked."""
+"""Terminal output: results on stdout, progress and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def leads() -> bool:
-    """Whether this process is the one that speaks and writes, not a helper that Lightning started for another device or node."""
+    """Return whether this process prints and writes files.
+
+    It is False in the processes that Lightning starts for further devices and nodes.
+    """
     return all(
         os.environ.get(name, "0") == "0"
         for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -37,10 +40,10 @@ def leads() -> bool:
 
 
 def check_free(path: Path | None, force: bool) -> None:
-    """Refuse to overwrite a file, unless forced.
+    """Check that a file does not exist yet, or may be overwritten.
 
     Raises:
-        ShelfcountError: If it exists and `force` is not given.
+        ShelfcountError: If `path` exists and `force` is false.
     """
     if path is not None and path.exists() and not force:
         raise ShelfcountError(
@@ -49,37 +52,48 @@ def check_free(path: Path | None, force: bool) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Plain data as a JSON file, whole or not at all."""
+    """Write plain data to a JSON file. The file is replaced only once the new one is complete."""
     write_whole(path, json.dumps(data, indent=1))
 
 
 def pair(text: str, separator: str, option: str) -> tuple[int, int]:
-    """Two whole numbers such as 640x480, for the option named.
+    """Parse two whole numbers such as 640x480.
+
+    Args:
+        text: Value of the option.
+        separator: Text between the numbers.
+        option: Name of the option, for the error message.
 
     Raises:
-        ShelfcountError: If the text is no such pair.
+        ShelfcountError: If `text` is not a pair of whole numbers.
     """
-    left, found, right = text.lower().partition(separator)
-    if not (found and left.strip().isdigit() and right.strip().isdigit()):
+    left, middle, right = text.lower().partition(separator)
+    if not (middle and left.strip().isdigit() and right.strip().isdigit()):
         raise ShelfcountError(
-            f"{option} wants two whole numbers such as 640{separator}480, got '{text}'"
+            f"{option} needs two whole numbers such as 640{separator}480, got '{text}'"
         )
     return int(left), int(right)
 
 
 def plain(text: str) -> str:
-    """Text that the terminal shows as it is: names of files and classes may hold square brackets."""
+    """Escape text so that Rich does not interpret square brackets in file and class names."""
     return escape(text)
 
 
 def duration(seconds: float) -> str:
-    """For people, rounded."""
+    """Return a rounded duration with its unit, in minutes from 90 seconds on."""
     return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr with the time left; where stderr is no terminal, a line every tenth of the way."""
+    """Show a progress bar on stderr with the time left.
+
+    If stderr is not a terminal, one line is printed for every tenth of the work.
+
+    Yields:
+        Function of (done, total, description) that updates the bar.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -90,16 +104,17 @@ def bar(title: str) -> Iterator[Callable[..., None]]:
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(title, total=None)
-        begin, told = time.monotonic(), 0
+        begin, reported = time.monotonic(), 0
 
         def advance(done: int, total: int, description: str = title) -> None:
-            nonlocal told
+            nonlocal reported
             progress.update(task, completed=done, total=total, description=plain(description))
-            if not err.is_terminal and done * 10 // total > told:
-                told = done * 10 // total
+            if not err.is_terminal and done * 10 // total > reported:
+                reported = done * 10 // total
                 spent = time.monotonic() - begin
                 err.print(
-                    f"{plain(description)}: {done} of {total}, {duration(spent)}, about {duration(spent / done * (total - done))} left"
+                    f"{plain(description)}: {done} of {total}, {duration(spent)}, "
+                    f"about {duration(spent / done * (total - done))} left"
                 )
 
         yield advance
@@ -107,7 +122,11 @@ def bar(title: str) -> Iterator[Callable[..., None]]:
 
 @contextlib.contextmanager
 def steps(*titles: str) -> Iterator[Callable[[], None]]:
-    """Stages of unknown length on stderr, each with the time it takes."""
+    """Show the stages of a task on stderr, with the time since the start.
+
+    Yields:
+        Function that starts the next of `titles`.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""The machine a number was made on, and what its processor is quick at."""
+"""Description of the machine and the instruction sets of its processor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-# What decides how fast networks run, by the names of Linux's /proc/cpuinfo: vectors, then products of int8, then of bfloat16.
+# Instruction sets that determine the speed of neural networks, as Linux's /proc/cpuinfo names
+# them: vector instructions first, then int8 products, then bfloat16 products.
 SPEED = (
     "avx2",
     "avx512f",
@@ -26,25 +27,38 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def device() -> str:
-    """For people and for telling machines apart. One processor may show two virtual machines different instructions."""
+    """Return processor, instruction sets, core count, system and architecture as one line of text.
+
+    Results name it, and it tells machines apart. Two virtual machines on the same processor may
+    list different instruction sets.
+    """
     quick = " ".join(name for name in SPEED if name in instructions())
     processor = _field("model name") or platform.processor() or "unknown processor"
-    return f"{processor}{quick and f' ({quick})'}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    return (
+        f"{processor}{quick and f' ({quick})'}, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.machine()}"
+    )
 
 
 def instructions() -> frozenset[str]:
-    """Names of the processor's instruction sets, as Linux lists them; none on other systems."""
+    """Return the names of the processor's instruction sets, as Linux lists them.
+
+    The set is empty on other systems.
+    """
     return frozenset((_field("flags") or _field("Features")).split())
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for it; without, PyTorch's convolutions in bfloat16 take many times those in float32."""
+    """Return whether the processor has instructions for bfloat16.
+
+    Without them, PyTorch's convolutions take many times as long in bfloat16 as in float32.
+    """
     return bool(BFLOAT16 & instructions())
 
 
 @cache
 def _field(name: str) -> str:
-    """Of the first core; "" where there is none."""
+    """Return a field of /proc/cpuinfo for the first core, "" if the field does not exist."""
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""The records that everything else passes around: frozen, validated, numpy only.
+"""Data records shared by all modules: frozen, validated, numpy only.
 
-Coordinates: boxes are xyxy (left, top, right, bottom) in pixels of the upright photo, x to the
-right and y down, unless a name says otherwise. Arrays inside a record are read-only.
+Boxes are xyxy (left, top, right, bottom) in pixels of the upright photo, x to the right and y
+down, unless a name says otherwise. Arrays in a record are read-only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 class ShelfcountError(Exception):
-    """What the user has to hear: the command line prints it and exits with 2."""
+    """Error with a message for the user. The command line prints it and exits with status 2."""
 
 
 def _require(good: np.ndarray, rule: str, rows: np.ndarray) -> None:
@@ -35,19 +35,20 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Boxes on one photo, truth and prediction alike.
+    """Boxes on one photo, either ground truth or predictions.
 
     Attributes:
         boxes: (n, 4) float32, xyxy, pixels of the upright photo.
-        classes: (n,) int64, indices into the class list that goes with the photo or the model.
-        scores: (n,) float32 in [0, 1]; 1 for truth.
-        ignore: (n,) bool; a truth box where a person can't tell (COCO ``iscrowd``, VOC
-            ``difficult``). It neither has to be found nor counts against who finds it.
+        classes: (n,) int64, indices into the class list of the photo or the model.
+        scores: (n,) float32 in [0, 1]; 1 for ground truth.
+        ignore: (n,) bool; ground-truth boxes that are left out of all metrics (COCO ``iscrowd``,
+            VOC ``difficult``). A missed one is no false negative, and a detection on one is no
+            false positive.
 
     Raises:
-        ValueError: If a shape is wrong, a number is not finite, a box ends before it begins or a
-            score is outside [0, 1]. A box of no size is allowed: it is what the photo's border
-            leaves of a box beyond it.
+        ValueError: If a shape is wrong, a value is not finite, the right or bottom edge is before
+            the left or top edge, or a score is outside [0, 1]. Boxes of zero size are allowed:
+            clipping at the border of the photo makes them.
     """
 
     boxes: np.ndarray
@@ -86,7 +87,7 @@ class Detections:
             "boxes must be (left, top, right, bottom) with right >= left and bottom >= top",
             boxes,
         )
-        # Written so that NaN fails it too.
+        # NaN fails this comparison too.
         _require((self.scores >= 0) & (self.scores <= 1), "scores must be in [0, 1]", self.scores)
         object.__setattr__(self, "boxes", _frozen(boxes))
 
@@ -97,13 +98,13 @@ class Detections:
         return f"Detections({len(self)} boxes, {len(np.unique(self.classes))} classes)"
 
     def __getitem__(self, index: Any) -> Detections:
-        """The boxes at `index`: a boolean mask, a slice or an array of integers."""
+        """Return the boxes at `index`: a boolean mask, a slice or an array of integers."""
         return Detections(
             self.boxes[index], self.classes[index], self.scores[index], self.ignore[index]
         )
 
     def replace(self, **columns: Any) -> Detections:
-        """The same boxes with some columns exchanged."""
+        """Return the same boxes with the columns in `columns` replaced."""
         old = {
             "boxes": self.boxes,
             "classes": self.classes,
@@ -113,17 +114,25 @@ class Detections:
         return Detections(**{**old, **columns})
 
     def counts(self, classes: Sequence[str]) -> dict[str, int]:
-        """How many boxes of each class stand here, most frequent first; absent classes left out."""
+        """Return the number of boxes of each class, most frequent first.
+
+        Ignored boxes are not counted, and classes without a box are left out.
+
+        Args:
+            classes: Names that `Detections.classes` are indices into.
+        """
         index, number = np.unique(self.classes[~self.ignore], return_counts=True)
         order = np.lexsort((index, -number))
         return {classes[index[i]]: int(number[i]) for i in order}
 
     @staticmethod
     def empty() -> Detections:
+        """Return a record without boxes."""
         return Detections(np.zeros((0, 4)), np.zeros(0))
 
     @staticmethod
     def concat(parts: Sequence[Detections]) -> Detections:
+        """Return the boxes of all parts as one record, in order."""
         if not parts:
             return Detections.empty()
         return Detections(
@@ -139,10 +148,10 @@ class Photo:
     """One labelled photo.
 
     Attributes:
-        path: Where the photo lies.
-        width, height: Pixels of the upright photo (EXIF orientation applied).
-        truth: The labelled products.
-        group: Photos of one group (store, bay, near-duplicates) never part between splits.
+        path: Path of the image file.
+        width, height: Size of the upright photo in pixels (EXIF orientation applied).
+        truth: Ground truth: the labelled products.
+        group: Group of photos (same store, same bay, near-duplicates) that a split never divides.
     """
 
     path: Path
@@ -154,17 +163,18 @@ class Photo:
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
             raise ValueError(
-                f"a photo must have a size, got {self.width} x {self.height} for '{self.path}'"
+                f"photo '{self.path}' has a size of {self.width} x {self.height} pixels. "
+                "Width and height must be at least 1."
             )
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """Something that was read and not used, so that nothing vanishes silently.
+    """Input that was read but not used, so that nothing is left out silently.
 
     Attributes:
         where: File and row, or file and record number.
-        reason: What must hold and what was got.
+        reason: Why the input was not used.
     """
 
     where: str
@@ -180,11 +190,11 @@ class Dataset:
 
     Attributes:
         classes: Class names; `Detections.classes` are indices into it.
-        photos: In the order of the file they were read from.
-        dropped: What was left out while reading, with the reason for each.
-        name: Where it came from, for messages.
-        licence: As the file states it, or empty.
-        attribution: Who has to be named where the data or weights made from it are passed on.
+        photos: Photos in the order of the file they were read from.
+        dropped: Input that was left out while reading, with the reason for each.
+        name: Source of the data, for messages.
+        licence: Licence as the file states it, or empty.
+        attribution: Authors to credit if the data, or weights trained on it, are redistributed.
     """
 
     classes: tuple[str, ...]
@@ -198,7 +208,8 @@ class Dataset:
         if len(set(self.classes)) != len(self.classes):
             double = sorted({c for c in self.classes if self.classes.count(c) > 1})
             raise ValueError(
-                f"class names must differ, got {double} more than once in {self.name or 'the data'}"
+                f"duplicate class names {double} in {self.name or 'the data set'}. "
+                "Class names must be unique."
             )
         for photo in self.photos:
             wrong = photo.truth.classes[
@@ -206,29 +217,30 @@ class Dataset:
             ]
             if len(wrong):
                 raise ValueError(
-                    f"class indices must be at least 0 and below {len(self.classes)}, got {wrong[0]} on '{photo.path}'"
+                    f"class index {wrong[0]} on '{photo.path}' is out of range. "
+                    f"Class indices must be at least 0 and below {len(self.classes)}."
                 )
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The photos at `indices`, everything else unchanged."""
+        """Return the data set with only the photos at `indices`, in that order."""
         return dataclasses.replace(self, photos=tuple(self.photos[i] for i in indices))
 
     @property
     def boxes(self) -> int:
-        """Of products; areas to ignore are none."""
+        """Number of labelled products, without ignored areas."""
         return sum(int((~p.truth.ignore).sum()) for p in self.photos)
 
 
 @dataclass(frozen=True)
 class AnchorLevel:
-    """The anchors of one level of the pyramid.
+    """Anchors of one level of the feature pyramid.
 
     Attributes:
-        stride: Input pixels from one place to the next.
-        sizes: (height, width) of each anchor at a place, in input pixels.
+        stride: Distance between neighbouring anchor locations in input pixels.
+        sizes: (height, width) of each anchor at a location, in input pixels.
     """
 
     stride: int
@@ -237,26 +249,31 @@ class AnchorLevel:
     def __post_init__(self) -> None:
         if self.stride <= 0 or not self.sizes or any(h <= 0 or w <= 0 for h, w in self.sizes):
             raise ValueError(
-                f"an anchor level needs a stride and sizes above 0, got {self.stride} and {self.sizes}"
+                "an anchor level must have a stride and sizes above 0, "
+                f"got stride {self.stride} and sizes {self.sizes}"
             )
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """All that is needed to turn pixels into boxes; `model.json` of a bundle holds it.
+    """Metadata that turns the output of a network into boxes; part of the `model.json` of a bundle.
 
     Attributes:
-        name: Of the model, for people.
-        architecture: Key into the model family, such as ``mobilenet_v2``.
+        name: Name of the model, for people.
+        architecture: Key of the architecture, such as ``mobilenet_v2``.
         classes: Class names in the order of the score columns.
-        height, width: Of the input in pixels. A photo is stretched to it.
-        levels: Anchors, finest stride first; their order is the order of the outputs.
-        score_threshold: Chosen on validation photos; boxes below it are not counted.
-        nms_iou: Boxes that overlap a better one by more are dropped, whatever their class.
-        max_detections: At most so many boxes leave the network for one photo or tile.
-        product_px: 10th, 50th and 90th percentile of sqrt(box area) in training, input pixels;
-            tiling brings products to this size.
-        provenance: Free facts: training data and its fingerprint, licence, versions, seed.
+        height, width: Size of the input in pixels. A photo is stretched to this size.
+        levels: Anchor levels, finest stride first, in the order of the outputs.
+        score_threshold: Score below which boxes are not counted; chosen on validation photos.
+        nms_iou: IoU threshold of non-maximum suppression, which ignores the class.
+        max_detections: Maximum number of boxes that the network returns for one photo or tile.
+        product_px: 10th, 50th and 90th percentile of sqrt(box area) in the training data, in input
+            pixels. Tiling enlarges products to about the 50th.
+        provenance: Free-form facts: training data and its fingerprint, licence, versions, seed.
+
+    Raises:
+        ValueError: If a class name is missing, empty or not one line, a threshold is out of range,
+            or the input size is not a multiple of every stride.
     """
 
     name: str
@@ -273,35 +290,40 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if not self.classes:
-            raise ValueError("a model needs at least one class")
+            raise ValueError("the model has no classes. It must have at least one.")
         if broken := [c for c in self.classes if not c or "\n" in c or "\r" in c]:
             raise ValueError(
-                f"class names must be one line of text each, as labels.txt has one a line, got {broken}"
+                f"class names {broken} are empty or contain a line break. "
+                "labels.txt has one class name per line."
             )
         if not (0 <= self.score_threshold <= 1 and 0 < self.nms_iou <= 1):
             raise ValueError(
-                f"score_threshold and nms_iou must be in [0, 1], got {self.score_threshold} and {self.nms_iou}"
+                "score_threshold must be in [0, 1] and nms_iou in (0, 1], "
+                f"got {self.score_threshold} and {self.nms_iou}"
             )
         for level in self.levels:
             if self.height % level.stride or self.width % level.stride:
                 size = f"{self.height} x {self.width}"
                 raise ValueError(
-                    f"the input must be a multiple of every stride, got {size} and stride {level.stride}"
+                    "the input size must be a multiple of every stride, "
+                    f"got {size} and stride {level.stride}"
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings."""
+        """Return the fields as plain lists, numbers and strings."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> ModelSpec:
-        """The inverse of `to_json`.
+        """Return the spec that `to_json` made `data` from.
 
         Raises:
-            ShelfcountError: If a field is missing, unknown or of the wrong form.
+            ShelfcountError: If a field is missing, unknown or has a wrong value.
         """
         try:
             fields = dict(data)
+            if unknown := sorted(fields.keys() - ModelSpec.__dataclass_fields__.keys()):
+                raise TypeError(f"unknown field '{unknown[0]}'")
             if not all(
                 isinstance(fields[key], list | tuple) for key in ("classes", "product_px", "levels")
             ):
@@ -323,23 +345,26 @@ class ModelSpec:
             )
             return ModelSpec(**fields)
         except (KeyError, TypeError, ValueError) as error:
+            cause = f"field {error} is missing" if isinstance(error, KeyError) else error
             raise ShelfcountError(
-                f"this is not a model spec as shelfcount writes it: {error!r}"
+                f"invalid model spec: {cause}. "
+                "Export the model again with this version of shelfcount."
             ) from error
 
 
 class Detector(Protocol):
-    """What evaluation, robustness, latency and merging know of a model."""
+    """Interface of a model for counting, evaluation and merging."""
 
     spec: ModelSpec
 
     def detect(self, image: np.ndarray) -> Detections:
-        """Products on one photo.
+        """Return the products on one photo.
 
         Args:
             image: (height, width, 3) uint8 RGB, upright, any size.
 
         Returns:
-            Boxes in pixels of `image`, best score first, all at or above the spec's threshold.
+            Boxes in pixels of `image`, highest score first. No score is below the score threshold
+            of the spec.
         """
         ...

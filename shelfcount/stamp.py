@@ -1,4 +1,7 @@
-"""What a number was made with: commit, versions, device, threads and seed, kept beside every result."""
+"""Provenance of a result: commit, versions, device, threads and seed.
+
+Every result file contains it.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,28 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Of Python and those packages that a trained, exported or measured number depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that training, export or measurement uses.
+
+    Packages that are not installed are left out.
+    """
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def stamp(*, seed: int | None = None, threads: int | None = None) -> dict[str, Any]:
-    """As plain data for a JSON file. `commit` ends in ``+changes`` where code, settings or weights differ from it."""
+    """Return the provenance as plain data for a JSON file.
+
+    ``commit`` ends in ``+changes`` if code, settings or weights differ from the commit.
+
+    Args:
+        seed: Random seed of the run, if any.
+        threads: Number of threads of the run, if measured.
+    """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
@@ -57,7 +70,7 @@ def _commit() -> str:
             text=True,
             check=True,
         )
-        # Results are written while others are still being measured; they change no number.
+        # Other files, such as results of measurements that run at the same time, change no number.
         code = [
             "git",
             "status",

@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures shared by several test files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shelfcount.records import Dataset
 
 @pytest.fixture(scope="session")
 def drinks() -> Path:
-    """Folder of the real drinks photos, which lie beside the repository where it is developed."""
+    """Folder of the real drinks photos, which are not part of the repository."""
     folder = Path(__file__).parents[2] / "shared" / "data" / "drinks"
     if not (folder / "train.json").is_file():
         pytest.skip(f"the drinks photos are not at {folder}")
@@ -23,17 +23,18 @@ def drinks() -> Path:
 
 @pytest.fixture(scope="session")
 def released() -> Path:
-    """The bundle whose consumers are tested: the released one, or one named by SHELFCOUNT_CONSUMERS_BUNDLE."""
+    """Path of the released bundle, or of the one in the variable SHELFCOUNT_CONSUMERS_BUNDLE."""
     return Path(
         os.environ.get("SHELFCOUNT_CONSUMERS_BUNDLE")
         or Path(__file__).parents[1] / "export" / "release" / "drinks-int8"
     )
 
 
-# What follows serves the tests of training, export and the command line: one tiny data set, one
-# tiny detector that has learnt four photos by heart, converted once. torch is imported where it is used.
+# The following fixtures serve the tests of training, export and the command line: a tiny data set,
+# and a tiny detector that is overfitted to four photos and converted once. torch is imported inside
+# the fixtures, so that other tests do not load it.
 
-# 96 pixels, half-width trunk, no pretrained weights: 0.1 s a step of 4 photos on one core.
+# 96 pixels, half-width backbone, no pretrained weights: 0.1 s per step of 4 photos on one core.
 TINY = (
     "model.architecture=mobilenet_v2_050",
     "model.weights=none",
@@ -49,7 +50,7 @@ TINY = (
     "train.trunk_lr=1.0",
     "train.ema=0.9",
 )
-# Photos as they are, for learning them by heart.
+# No augmentation, for overfitting.
 STILL = (
     *(
         f"augment.{name}=0"
@@ -62,7 +63,7 @@ STILL = (
 
 @dataclass(frozen=True)
 class Shelves:
-    """Synthetic photos of 3 classes: 8 to train on, 4 for validation, of one catalogue."""
+    """Synthetic photos with the same 3 classes: 8 for training, 4 for validation."""
 
     train_json: Path
     val_json: Path
@@ -72,7 +73,7 @@ class Shelves:
 
 @dataclass(frozen=True)
 class Overfit:
-    """A run that learnt four photos by heart."""
+    """A run that is overfitted to four photos."""
 
     run: Path
     labels: Path
@@ -81,7 +82,7 @@ class Overfit:
 
 @pytest.fixture(scope="session")
 def one_thread() -> None:
-    """Two threads of tiny convolutions spend their time waiting for each other."""
+    """Limit torch to one thread: with tiny convolutions, two threads mostly wait."""
     import torch
 
     torch.set_num_threads(1)
@@ -89,7 +90,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
-    """Config changes, as for `--set`, of the smallest detector."""
+    """Configuration changes of the tiny detector, as for `--set`."""
     return TINY
 
 
@@ -147,7 +148,10 @@ def overfit(
 
 @pytest.fixture(scope="session")
 def converted(overfit: Overfit) -> bytes:
-    """The overfit network as a float32 file with raw heads; converting is what takes time, so it is done once."""
+    """Return the overfit network as a float32 .tflite file with raw heads.
+
+    The conversion is slow, so it is done once per session.
+    """
     from shelfcount.deploy import convert
     from shelfcount.training.runs import load_run
 
@@ -157,7 +161,7 @@ def converted(overfit: Overfit) -> bytes:
 
 @pytest.fixture(scope="session")
 def artifact(overfit: Overfit, converted: bytes) -> Callable[[str], bytes]:
-    """The main artifact by recipe, each made once."""
+    """Return a function that makes the main model file of a recipe, once per recipe."""
     from functools import cache
 
     from shelfcount.deploy import bundle
@@ -175,7 +179,7 @@ def bundle(
     converted: bytes,
     artifact: Callable[[str], bytes],
 ) -> Path:
-    """An int8 bundle of the overfit network; tests that change it copy it first."""
+    """Folder of an int8 bundle of the overfit network. Tests that change it copy it first."""
     from shelfcount.deploy.bundle import raw_artifact, write_bundle
     from shelfcount.evaluation import golden
     from shelfcount.runtime.bundle import RAW_MODEL

@@ -1,8 +1,9 @@
-"""The way to a phone and back, with a stand-in for adb that keeps the phone in a folder.
+"""Tests of measurements on a phone, with a fake adb that stores the phone in a folder.
 
-What the tool prints is replayed from real runs: benchmark_model_2021.txt is a comment in github.com/google/XNNPACK
-issue 999, benchmark_model_2023.txt one in github.com/tensorflow/tensorflow issue 61946; benchmark_model_litert.txt
-has the lines of today's source (google-ai-edge/LiteRT, tflite/tools/benchmark/benchmark_model.cc) with numbers made up.
+The output of the tool is replayed: benchmark_model_2021.txt is from a comment on XNNPACK issue 999
+on GitHub, benchmark_model_2023.txt from one on TensorFlow issue 61946. benchmark_model_litert.txt
+has the lines of the current source (google-ai-edge/LiteRT,
+tflite/tools/benchmark/benchmark_model.cc) with invented numbers.
 """
 
 from __future__ import annotations
@@ -25,12 +26,21 @@ from shelfcount.runtime.bundle import read_bundle
 
 DATA = Path(__file__).parent / "data"
 PHONES = Path(__file__).parents[1] / "benchmarks" / "phones"
-# As adb 29 lists them; the last as on Linux without its udev rule (adb's transport.cpp).
-PIXEL = "99251FFAZ000XX         device usb:1-4 product:flame model:Pixel_4 device:flame transport_id:3\n"
-EMULATOR = "emulator-5554          device product:sdk_gphone_x86 model:sdk_gphone_x86 device:generic_x86 transport_id:1\n"
+# Lines of adb 29; the last one as on Linux without the udev rule (adb's transport.cpp).
+PIXEL = (
+    "99251FFAZ000XX         device usb:1-4 product:flame model:Pixel_4 "
+    "device:flame transport_id:3\n"
+)
+EMULATOR = (
+    "emulator-5554          device product:sdk_gphone_x86 model:sdk_gphone_x86 "
+    "device:generic_x86 transport_id:1\n"
+)
 LOCKED = "0A041FDD4000XX         unauthorized usb:1-2 transport_id:2\n"
 OFFLINE = "192.168.1.7:5555       offline transport_id:9\n"
-FORBIDDEN = "????????????           no permissions (user in plugdev group; are your udev rules wrong?); see [http://developer.android.com/tools/device.html] usb:1-1 transport_id:4\n"  # noqa: E501
+FORBIDDEN = (
+    "????????????           no permissions (user in plugdev group; are your udev rules wrong?); "
+    "see [http://developer.android.com/tools/device.html] usb:1-1 transport_id:4\n"
+)
 PROPERTIES = {
     "ro.product.model": "Pixel 4",
     "ro.soc.manufacturer": "Qualcomm",
@@ -42,7 +52,7 @@ PROPERTIES = {
 
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the stand-in takes for an attached Pixel 4."""
+    """A folder that the fake adb presents as an attached Pixel 4."""
     folder = tmp_path / "phone"
     (folder / "disk" / "data" / "local" / "tmp").mkdir(parents=True)
     (folder / "devices").write_text(PIXEL)
@@ -62,7 +72,7 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A model and a tool."""
+    """A fake model file and a fake benchmark_model."""
     model, tool = tmp_path / "model.tflite", tmp_path / "benchmark_model"
     model.write_bytes(b"\x1c\0\0\0TFL3")
     tool.write_bytes(b"\x7fELF")
@@ -87,9 +97,10 @@ def test_a_measurement_names_phone_chip_threads_and_files(
         4,
         "f0",
     )
-    # benchmark_model_litert.txt: the second series, in microseconds there; memory is 23.8594 times 1.048576.
+    # The second series of benchmark_model_litert.txt, in microseconds; memory is 23.8594 times
+    # 1.048576.
     assert run.timings == adb.Timings(62, 15.902, 15.9987, 15.493, 18.204, 0.402, 21.046, 25.02)
-    # Of the eight bytes above, by sha256sum.
+    # SHA-256 of the eight bytes of the fake model, from sha256sum.
     assert run.file_sha256.startswith("368044902ecf8fef")
     assert run.stamp["threads"] == 4
     assert run.to_json()["timings"]["p50_ms"] == 15.902
@@ -113,30 +124,35 @@ def test_android_before_12_names_its_platform(phone: Path, files: tuple[Path, Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "expected"),
     [
         ("2021", adb.Timings(50, None, 55.0432, 53.077, 60.727, 1.562, 18.777, 19.63)),
         ("2023", adb.Timings(50, None, 116.066, 111.222, 121.324, 1.906, 0.53, 12.78)),
     ],
 )
-def test_older_tools_have_no_median(name: str, wanted: adb.Timings) -> None:
-    assert adb.read_timings((DATA / f"benchmark_model_{name}.txt").read_text()) == wanted
+def test_older_tools_have_no_median(name: str, expected: adb.Timings) -> None:
+    assert adb.read_timings((DATA / f"benchmark_model_{name}.txt").read_text()) == expected
 
 
-def test_memory_as_it_was_printed_in_2020() -> None:
-    said = (DATA / "benchmark_model_2021.txt").read_text()
+def test_memory_in_the_format_of_2020() -> None:
+    output = (DATA / "benchmark_model_2021.txt").read_text()
     delta = "Memory footprint delta from the start of the tool (MB)"
-    assert delta in said
-    # github.com/tensorflow/tensorflow issue 42507; 12.8672 times 1.048576.
-    older = said.split(delta)[0] + "Peak memory footprint (MB): init=0 overall=12.8672\n"
+    assert delta in output
+    # The line is from TensorFlow issue 42507 on GitHub; 12.8672 times 1.048576.
+    older = output.split(delta)[0] + "Peak memory footprint (MB): init=0 overall=12.8672\n"
     assert adb.read_timings(older).memory_mb == 13.49
 
 
-def test_equal_runs_and_a_tool_that_knows_no_memory() -> None:
-    # tsl/util/stats_calculator.h prints this where all runs took the same; large averages come as 1.2e+06.
-    said = "count=1 curr=1200000\ncount=50 curr=1200000(all same)\n"
-    said += "Inference timings in us: Init: 10, First inference: 1200000, Warmup (avg): 1.2e+06, Inference (avg): 1.2e+06\n"
-    assert adb.read_timings(said) == adb.Timings(50, None, 1200.0, 1200.0, 1200.0, 0.0, 0.01, None)
+def test_equal_runs_and_a_tool_without_memory() -> None:
+    # tsl/util/stats_calculator.h prints this if all runs took the same; large means are like
+    # 1.2e+06.
+    output = (
+        "count=1 curr=1200000\ncount=50 curr=1200000(all same)\n"
+        "Inference timings in us: Init: 10, First inference: 1200000, "
+        "Warmup (avg): 1.2e+06, Inference (avg): 1.2e+06\n"
+    )
+    timings = adb.Timings(50, None, 1200.0, 1200.0, 1200.0, 0.0, 0.01, None)
+    assert adb.read_timings(output) == timings
 
 
 def test_devices_by_state() -> None:
@@ -148,30 +164,34 @@ def test_devices_by_state() -> None:
         + FORBIDDEN
         + "\n"
     )
-    found = adb.devices(listed)
-    assert list(found) == ["99251FFAZ000XX", "0A041FDD4000XX", "192.168.1.7:5555", "????????????"]
-    assert list(found.values())[:3] == ["device", "unauthorized", "offline"]
-    assert found["????????????"].startswith("no permissions (user in plugdev group")
+    states = adb.devices(listed)
+    assert list(states) == ["99251FFAZ000XX", "0A041FDD4000XX", "192.168.1.7:5555", "????????????"]
+    assert list(states.values())[:3] == ["device", "unauthorized", "offline"]
+    assert states["????????????"].startswith("no permissions (user in plugdev group")
     assert adb.devices("List of devices attached\n\n") == {}
 
 
 @pytest.mark.parametrize(
     ("listed", "serial", "message"),
     [
-        ("", None, r"adb must see a phone, got none\. Connect one, switch on USB debugging"),
-        ("", "A1", r"adb must see a phone, got none"),
+        ("", None, r"adb lists no phone\. Connect one, enable USB debugging"),
+        ("", "A1", r"adb lists no phone\."),
         (
             PIXEL + EMULATOR,
             None,
-            r"adb sees 2 phones: 99251FFAZ000XX, emulator-5554\. Name one with --adb-serial",
+            r"2 phones are attached: 99251FFAZ000XX, emulator-5554\. Choose one with --adb-serial",
         ),
         (PIXEL, "A1", r"--adb-serial must be one of 99251FFAZ000XX, got 'A1'"),
-        (LOCKED, None, r"phone '0A041FDD4000XX' is unauthorized: unlock it"),
-        (OFFLINE, None, r"phone '192\.168\.1\.7:5555' must be ready \('device'\), got 'offline'"),
+        (LOCKED, None, r"phone '0A041FDD4000XX' is unauthorized\. Unlock it"),
+        (
+            OFFLINE,
+            None,
+            r"phone '192\.168\.1\.7:5555' is not ready: its state is 'offline' instead of 'device'",
+        ),
         (
             FORBIDDEN,
             None,
-            r"phone '\?+' must be ready \('device'\), got 'no permissions \(user in plugdev group",
+            r"phone '\?+' is not ready: its state is 'no permissions \(user in plugdev group",
         ),
     ],
 )
@@ -193,14 +213,16 @@ def test_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
         ShelfcountError,
-        match=r"adb must be on the PATH .* Without --adb-binary, latency is estimated",
+        match=r"adb is not on the PATH\. .* Without --adb-binary, latency is estimated",
     ):
         adb.choose()
 
 
-def test_a_binary_that_is_not_there(phone: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_binary_that_does_not_exist(
+    phone: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
     with pytest.raises(
-        ShelfcountError, match=r"--adb-binary must be a file, got '.*nowhere', where none is"
+        ShelfcountError, match=r"--adb-binary: '.*nowhere' does not exist or is not a file"
     ):
         adb.measure(files[0], tmp_path / "nowhere", "99251FFAZ000XX", threads=1)
     assert not (phone / "log").exists()
@@ -209,26 +231,26 @@ def test_a_binary_that_is_not_there(phone: Path, files: tuple[Path, Path], tmp_p
 @pytest.mark.parametrize(
     ("said", "code", "message"),
     [
-        # As Android's shell and linker say it.
+        # Messages of Android's shell and of the tool.
         (
             "/system/bin/sh: benchmark_model: not executable: 64-bit ELF file",
             "126",
-            r"must exit with 0, got 126 and: .*64-bit ELF file",
+            r"failed with exit status 126: .*64-bit ELF file",
         ),
         (
             "ERROR: Failed to load model model.tflite\nERROR: Benchmarking failed.",
             "1",
-            r"got 1 and: .* / ERROR: Benchmarking failed\.",
+            r"failed with exit status 1: .* / ERROR: Benchmarking failed\.",
         ),
         (
             "INFO: STARTING!\n",
             "0",
-            r"must print 'Inference timings in us', got: INFO: STARTING!\. Is it built for the phone",
+            r"printed no 'Inference timings in us', but: INFO: STARTING!\. Check that it was",
         ),
-        ("", "0", r"must print 'Inference timings in us', got: nothing"),
+        ("", "0", r"printed no 'Inference timings in us', but: nothing\."),
     ],
 )
-def test_a_tool_that_fails_leaves_nothing_behind(
+def test_a_tool_that_fails_leaves_no_files_on_the_phone(
     phone: Path, files: tuple[Path, Path], said: str, code: str, message: str
 ) -> None:  # fmt: skip
     (phone / "said").write_text(said)
@@ -250,13 +272,14 @@ def test_a_phone_that_was_unplugged(
 
     monkeypatch.setattr(adb, "_adb", unplug)
     with pytest.raises(
-        ShelfcountError, match=r"got 1 and: adb: error: .* device '99251FFAZ000XX' not found"
+        ShelfcountError,
+        match=r"failed with exit status 1: adb: error: .* device '99251FFAZ000XX' not found",
     ):
         adb.measure(*files, "99251FFAZ000XX", threads=4)
 
 
 def golden_labels(bundle: Path, folder: Path) -> Path:
-    """A bundle's golden photos and their truth, copied, as a COCO file."""
+    """Copy a bundle's golden photos with their labels as a COCO file, and return its path."""
     classes = read_bundle(bundle).spec.classes
     photos = []
     for entry in json.loads((bundle / "golden" / "golden.json").read_text())["photos"]:
@@ -270,7 +293,7 @@ def golden_labels(bundle: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_bench_judges_the_attached_phone(
+def test_bench_evaluates_the_attached_phone(
     phone: Path,
     files: tuple[Path, Path],
     released: Path,
@@ -280,7 +303,7 @@ def test_bench_judges_the_attached_phone(
 ) -> None:
     labels = golden_labels(released, tmp_path)
     tight = tmp_path / "tight.toml"
-    # 2.7 MB of the released file do not fit, and nothing is published for it.
+    # The released file exceeds 1 MB, and no latency is published for this phone.
     tight.write_text('name = "tight"\n[budget]\nsize_mb = 1\nlatency_ms = 1\n')
     arguments = [
         "bench",
@@ -298,13 +321,13 @@ def test_bench_judges_the_attached_phone(
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "kept   latency, 4 threads: 15.9 ms, budget at most 33 ms (measured: median of 62 runs on Pixel 4"
-        in said
+        "kept   latency, 4 threads: 15.9 ms, budget at most 33 ms "
+        "(measured: median of 62 runs on Pixel 4" in output
     )
-    assert "missed size: 1.72 MB, budget at most 1.00 MB (the file)" in said
-    assert "open   latency, 1 thread: not measured" in said
+    assert "missed size: 1.72 MB, budget at most 1.00 MB (the file)" in output
+    assert "open   latency, 1 thread: not measured" in output
     measured, small = json.loads((tmp_path / "report" / "result.json").read_text())["phones"]
     assert (
         measured["latency_measured"]["file_sha256"] == read_bundle(released).files["model.tflite"]

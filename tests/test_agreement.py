@@ -1,4 +1,4 @@
-"""Agreement of two labellings: known differences give known figures, and known labellers are recognised."""
+"""Tests of inter-annotator agreement with known differences and with simulated annotators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from shelfcount.report import agreement_page
 
 CLASSES = ("cola", "tea", "milk")
 COLA, TEA, MILK = range(3)
-# Photos in one place are one file, so that they need not exist to be compared.
+# Photos with the same path are the same file and are not read, so they need not exist.
 NOWHERE = Path("nowhere")
 
 
@@ -43,12 +43,12 @@ def labels(
 
 
 def row(*classes: int, left: float = 0, width: float = 20) -> Detections:
-    """Products of 20 x 40 pixels, 30 pixels apart."""
+    """Return products of 20 x 40 pixels at a distance of 30 pixels."""
     boxes = [[30 * i + left, 10, 30 * i + left + width, 50] for i in range(len(classes))]
     return Detections(boxes, classes)
 
 
-# --- the figures
+# --- agreement values
 
 
 def test_one_labelling_twice_agrees_wholly() -> None:
@@ -61,7 +61,8 @@ def test_one_labelling_twice_agrees_wholly() -> None:
 
 def test_each_part_sees_its_own_difference() -> None:
     first = labels(row(COLA, TEA, MILK, COLA))
-    # The last product is missing, the second has another name, and all boxes are a fifth narrower: IoU 0.8.
+    # The last product is missing, the second has another class, and all boxes are a fifth narrower,
+    # which is an IoU of 0.8.
     agreed = compare(first, labels(row(COLA, MILK, MILK, width=16)))
     # 2 * 3 / (4 + 3), 2 of 3, 16 / 20.
     assert agreed.figures.presence == pytest.approx(6 / 7)
@@ -98,7 +99,8 @@ def test_per_class_says_who_labels_what() -> None:
         (0, 1),
         2 / 3,
     )
-    # Of three pairs both say milk once, first tea and second milk once: (2/3 - 4/9) / (1 - 4/9).
+    # One of three pairs is milk in both, one is tea in the first and milk in the second:
+    # (2/3 - 4/9) / (1 - 4/9).
     assert milk.kappa == pytest.approx(0.4)
 
 
@@ -115,7 +117,8 @@ def test_empty_photos_agree_and_lack_of_pairs_is_no_naming() -> None:
 
 
 def test_pairing_overlaps_most_in_all() -> None:
-    # Greedily the first box of `a` would take the second of `b` (IoU 18/22) and leave the other two without partner.
+    # Greedy pairing would pair the first box of `a` with the second of `b` (IoU 18/22), so that the
+    # other two have no partner.
     a = Detections([[0, 0, 20, 40], [4, 0, 24, 40]], [COLA, COLA])
     b = Detections([[-6, 0, 14, 40], [2, 0, 22, 40]], [COLA, COLA])
     agreed = compare(labels(a), labels(b))
@@ -151,14 +154,16 @@ def test_interval_holds_the_figure_and_narrows_with_photos() -> None:
         low, high = agreed.interval["naming"]
         assert low < 0.8 < high
         widths.append(high - low)
-    # Nine times the photos, a third of the width; the draws themselves vary by less than a fifth.
+    # Nine times as many photos give a third of the width. The bootstrap varies by less than a
+    # fifth.
     assert widths[1] == pytest.approx(widths[0] / 3, rel=0.2)
     assert compare(labels(row(COLA)), labels(row(COLA)), rng).interval == {}
 
 
 def test_kappa_and_alpha_as_published() -> None:
-    # Cohen's kappa of the grants example in its Wikipedia article, 0.4; Krippendorff's alpha of two
-    # coders, ten articles and four disagreements in Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", 0.095.
+    # Cohen's kappa is 0.4 for the grants example of its Wikipedia article. Krippendorff's alpha is
+    # 0.095 for two coders, ten articles and four disagreements in Krippendorff 2011, "Computing
+    # Krippendorff's Alpha-Reliability".
     assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
     first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
@@ -167,7 +172,7 @@ def test_kappa_and_alpha_as_published() -> None:
     )
 
 
-# --- which photos
+# --- photos in common
 
 
 def test_photos_are_told_by_place_or_bytes(tmp_path: Path) -> None:
@@ -191,7 +196,7 @@ def test_photos_are_told_by_place_or_bytes(tmp_path: Path) -> None:
     assert agreed.unshared == (("a1.png",), ("b1.png",))
     with pytest.raises(
         ShelfcountError,
-        match="must be of the same photos, got none in common of 1 in 'a' and 1 in 'b'",
+        match=r"'a' \(1 photo\) and 'b' \(1 photo\) have no photo in common",
     ):
         compare(sets[0].subset([1]), sets[1].subset([1]))
 
@@ -201,7 +206,7 @@ def test_photo_in_two_sizes_is_refused() -> None:
     other = dataclasses.replace(other, photos=(dataclasses.replace(other.photos[0], width=500),))
     with pytest.raises(
         ShelfcountError,
-        match=r"photo '0.jpg' must have one size in both labellings, got 400 x 100 and 500 x 100",
+        match=r"photo '0.jpg' has two sizes .*, 400 x 100 and 500 x 100",
     ):
         compare(labels(row(COLA)), other)
 
@@ -210,7 +215,7 @@ def test_second_labelling_is_told_from_a_copy_and_from_other_photos() -> None:
     first = labels(row(COLA, TEA), row(MILK))
     assert is_second_labelling(first, labels(row(COLA, COLA), row(MILK)))
     assert is_second_labelling(first, labels(row(COLA)))
-    # The same boxes in another order are a copy, not the work of a second labeller.
+    # The same boxes in another order are a copy, not a second annotation.
     assert not is_second_labelling(first, labels(row(COLA, TEA)[[1, 0]], row(MILK)))
     more = labels(row(COLA, COLA), row(MILK), row(TEA))
     assert not is_second_labelling(
@@ -223,7 +228,7 @@ def _elsewhere(photo: Photo) -> Photo:
     return dataclasses.replace(photo, path=path)
 
 
-# --- simulated labellers
+# --- simulated annotators
 
 
 @pytest.mark.parametrize("who", ["second", "each"])
@@ -232,14 +237,15 @@ def test_labellers_are_recognised_by_their_errors(who: str) -> None:
     known = labels(*[row(*rng.integers(0, 3, 12)) for _ in range(200)])
     planted = {"missed": 0.08, "misnamed": 0.05, "edge": 0.03}
     first = benchmark.labeller(known, rng, **planted) if who == "each" else known
-    found = compare(first, benchmark.labeller(known, rng, **planted)).errors()[who]
-    # Four standard errors of a share of 2,400 products: 4 * sqrt(0.08 * 0.92 / 2400) = 0.022; of 9,000 edges less.
-    assert found["missed"] == pytest.approx(0.08, abs=0.022)
-    assert found["misnamed"] == pytest.approx(0.05, abs=0.018)
-    assert found["edge"] == pytest.approx(0.03, abs=0.002)
+    errors = compare(first, benchmark.labeller(known, rng, **planted)).errors()[who]
+    # Tolerances are four standard errors: for a share of 2,400 products 4 * sqrt(0.08 * 0.92 /
+    # 2400) = 0.022, and less for 9,000 edges.
+    assert errors["missed"] == pytest.approx(0.08, abs=0.022)
+    assert errors["misnamed"] == pytest.approx(0.05, abs=0.018)
+    assert errors["edge"] == pytest.approx(0.03, abs=0.002)
 
 
-# --- what people see
+# --- output
 
 
 def test_json_is_plain_and_complete() -> None:
@@ -258,7 +264,7 @@ def test_json_is_plain_and_complete() -> None:
 
 
 def shop(tmp_path: Path) -> Dataset:
-    """Two labelled grey photos and the file with their labels."""
+    """Write two labelled photos of noise with a label file, and return the data set."""
     rng = np.random.default_rng(0)
     for i in range(2):
         Image.fromarray(rng.integers(0, 255, (100, 400, 3), np.uint8)).save(tmp_path / f"{i}.png")
@@ -277,9 +283,10 @@ def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
     )
     agreement_page.write_page(compare(first, second), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    # The second product is tea to one and milk to the other, the last is milk to the first alone.
+    # The second product is tea in one annotation and milk in the other. The last is only in the
+    # first.
     assert "0.png: 2 disagreements. 1 tea, 2 milk." in page
-    assert "On 1 more photos the two agree." in page
+    assert "On 1 other photo the two annotations agree." in page
     assert page.count("<img") == 2
 
 
@@ -299,10 +306,12 @@ def test_check_measures_a_second_labelling(tmp_path: Path) -> None:
         "--against",
         f"{tmp_path}/second.json",
     ]
-    said = CliRunner().invoke(app, [*arguments, "--json", str(files[0]), "--html", str(files[1])])
-    assert "second.json labels 2 of these photos a second time" in said.output
+    outcome = CliRunner().invoke(
+        app, [*arguments, "--json", str(files[0]), "--html", str(files[1])]
+    )
+    assert "second.json labels 2 of these photos a second time" in outcome.output
     result = json.loads(files[0].read_text())
-    # 7 pairs of 8 and 7 products, one of them under two names.
+    # 7 pairs of 8 and 7 products, one of them with two classes.
     assert result["agreement"]["presence"] == pytest.approx(14 / 15)
     assert result["agreement"]["naming"] == pytest.approx(6 / 7)
     assert "leak" not in {finding["kind"] for finding in result["findings"]}
@@ -312,11 +321,11 @@ def test_check_measures_a_second_labelling(tmp_path: Path) -> None:
 def test_check_calls_a_copy_a_leak(tmp_path: Path) -> None:
     shop(tmp_path)
     shutil.copy(tmp_path / "labels.json", tmp_path / "test.json")
-    said = CliRunner().invoke(
+    outcome = CliRunner().invoke(
         app, ["check", "--data", f"{tmp_path}/labels.json", "--against", f"{tmp_path}/test.json"]
     )
-    assert said.exit_code == 1
-    assert "leak" in said.output
+    assert outcome.exit_code == 1
+    assert "leak" in outcome.output
 
 
 @pytest.mark.slow
@@ -333,6 +342,6 @@ def test_drinks_as_published_against_corrected(drinks: Path) -> None:
         for action in ("add", "rename", "move")
     }
     assert agreed.to_json()["products"]["second_alone"] == made["add"]
-    # The 2 moved boxes overlap the old ones by more than half, so they are pairs.
+    # The 2 moved boxes have an IoU above 0.5 with the original ones, so they are pairs.
     assert sum(int((~photo.same_class).sum()) for photo in agreed.photos) == made["rename"]
     assert agreed.to_json()["products"]["first_alone"] == 0

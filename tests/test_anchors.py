@@ -1,4 +1,4 @@
-"""Anchors: the order of the rows, the box coder, the fit to any data."""
+"""Tests of the anchors: order of the rows, box coding, fit to arbitrary data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ LEVELS = (
 def test_layout_goes_level_row_column_size() -> None:
     table = anchors.layout(LEVELS, 32, 48) * np.float32([32, 48, 32, 48])
     assert table.shape == (4 * 6 * 2 + 2 * 3 * 2, 4)
-    # By hand: place (row, column) of stride s has its centre at (row + 0.5, column + 0.5) * s.
+    # By hand: the location (row, column) of stride s has its centre at (row + 0.5, column + 0.5) *
+    # s.
     for index, expected in {
         0: (4, 4, 20, 10),
         1: (4, 4, 30, 15),
@@ -103,7 +104,7 @@ def test_one_anchor_a_place_is_the_median_size() -> None:
 
 
 def test_fit_leaves_out_levels_that_few_products_need() -> None:
-    # 64 = 8 strides of 8 is where the next level begins.
+    # The next level begins at 64 pixels, 8 strides of 8.
     small = np.tile([40.0, 30.0], (400, 1))
     large = np.tile([90.0, 90.0], (1, 1))
     assert [lv.stride for lv in anchors.fit(np.concatenate([small, large]), (8, 16, 32))] == [8]
@@ -116,10 +117,16 @@ def test_fit_leaves_out_levels_that_few_products_need() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        (np.zeros((0, 2)), "box sizes of shape (n, 2) with n above 0, got (0, 2)"),
-        (np.ones((3, 4)), "box sizes of shape (n, 2) with n above 0, got (3, 4)"),
-        (np.array([[4.0, 5.0], [3.0, 0.0]]), "box sizes above 0, got [3.0, 0.0] in row 1 of 2"),
-        (np.array([[np.nan, 5.0]]), "box sizes above 0, got [nan, 5.0] in row 0 of 1"),
+        (np.zeros((0, 2)), "sizes must have shape (n, 2) with n at least 1, got (0, 2)"),
+        (np.ones((3, 4)), "sizes must have shape (n, 2) with n at least 1, got (3, 4)"),
+        (
+            np.array([[4.0, 5.0], [3.0, 0.0]]),
+            "box sizes must be finite and above 0, got [3.0, 0.0] in row 1 of 2",
+        ),
+        (
+            np.array([[np.nan, 5.0]]),
+            "box sizes must be finite and above 0, got [nan, 5.0] in row 0 of 1",
+        ),
     ],
 )
 def test_fit_refuses_what_has_no_size(sizes: np.ndarray, message: str) -> None:

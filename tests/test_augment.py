@@ -1,4 +1,4 @@
-"""Augmentation: boxes stay on their products, and a sample depends on (seed, epoch, index) alone."""
+"""Tests of augmentation: boxes stay on their products, and samples are reproducible."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from shelfcount.vision import conditions
 from shelfcount.vision.images import write_photo
 
 HEIGHT, WIDTH = 96, 128
-# Red, green and blue products on grey: class c is bright in channel c alone.
+# Colours of red, green and blue products: class c is bright only in channel c.
 RED = {0: (230, 20, 20), 1: (20, 230, 20), 2: (20, 20, 230)}
-# Moves pixels, but leaves every colour as it is.
+# Augmentation that moves pixels without changing colours.
 GEOMETRY = AugmentConfig(
     mosaic=0,
     brightness=0,
@@ -46,13 +46,16 @@ GEOMETRY = AugmentConfig(
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Four photos of other sizes than the input: two, three, no and one (ignored) coloured products."""
+    """Four photos with two, three, no and one (ignored) products; larger than the input."""
     return _draw(tmp_path_factory.mktemp("shelf"), round_=False)
 
 
 @pytest.fixture(scope="module")
 def round_shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The same with ellipses, whose frame hardly grows when they turn; so it is with bottles and cans."""
+    """The same photos with elliptical products.
+
+    The bounding box of an ellipse grows little under rotation, as that of bottles and cans.
+    """
     return _draw(tmp_path_factory.mktemp("round"), round_=True)
 
 
@@ -92,7 +95,7 @@ def _photos(
 
 
 def _product_pixels(image: torch.Tensor, c: int) -> np.ndarray:
-    """(H, W) where class c's colour dominates, more than half of what a blended edge shows."""
+    """Return (H, W) bool: pixels with the colour of class c, up to half of a blended edge."""
     channels = image.numpy().astype(int)
     return channels[c] - np.delete(channels, c, axis=0).max(axis=0) > 105
 
@@ -114,7 +117,7 @@ def test_without_augmentation_photos_are_stretched_and_boxes_scaled(shelf: Datas
 def test_sample_depends_on_seed_epoch_and_index_alone(shelf: Dataset) -> None:
     photos = _photos(shelf, AugmentConfig())
     first = {key: photos[key] for key in [(0, 0), (0, 1), (3, 1), (90, 3)]}
-    # In another order, in another object, with the global generators elsewhere.
+    # With another order, another object, and other states of the global generators.
     again = _photos(shelf, AugmentConfig())
     for key in reversed(first):
         random.seed(123)
@@ -168,19 +171,20 @@ def test_boxes_follow_their_products(
             if len(rows) < 30:
                 continue
             seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            # A turned product cut at the border shows less than the cut of its frame.
+            # A rotated product that is cut at the border is smaller than its cut box.
             margin = 2 + WIDTH * aspect / 2
             if min(box[0] - margin, box[1] - 2, WIDTH - margin - box[2], HEIGHT - 2 - box[3]) > 0:
                 np.testing.assert_allclose(seen, box, atol=tolerance)
                 off.append(box - seen)
                 checked += 1
     assert checked > 30
-    # No edge is off to one side on the whole: a network learns such a bias to the fraction of a pixel.
+    # No edge is biased, since a network learns even a bias of a fraction of a pixel.
     assert np.abs(np.mean(off, axis=0)).max() < 0.5
 
 
 def test_no_box_stands_on_the_grey_beside_a_narrowed_photo(shelf: Dataset) -> None:
-    # Enlarged, products leave the frame; narrowed after that, the frame reaches where they would be.
+    # Enlarging moves products out of the frame. Narrowing afterwards shows the place where they
+    # were.
     photos = _photos(
         shelf,
         GEOMETRY.model_copy(
@@ -203,7 +207,7 @@ def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> Non
     photos = _photos(
         shelf, GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 1.0, **still})
     )
-    # Translation remains.
+    # Only translation is left.
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     products = 0
     for epoch in range(25):
@@ -218,9 +222,10 @@ def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> Non
                     (x > left - 1.5) & (x < right + 1.5) & (y > top - 1.5) & (y < bottom + 1.5)
                 )
                 window = pixels[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-                # A sliver fills little of its frame.
+                # A narrow part of a product fills little of its box.
                 assert min(window.shape) < 8 or window.mean() > 0.6
-            # Slivers below a pixel lose their box: a column or two of pixels as long as a product.
+            # Parts narrower than a pixel have no box: a column or two of pixels as long as a
+            # product.
             assert (pixels & ~covered).sum() <= HEIGHT
     assert products > 60
 
@@ -228,7 +233,7 @@ def test_mosaic_boxes_cover_the_products_and_nothing_else(shelf: Dataset) -> Non
 def test_mosaic_ends_before_the_last_epochs(shelf: Dataset) -> None:
     config = GEOMETRY.model_copy(update={"mosaic": 1.0, "mosaic_until": 0.5})
     photos = _photos(shelf, config, epochs=10)
-    # Photo 2 holds no product: what shows there comes from the mosaic's other three.
+    # Photo 2 has no product, so all products are from the three other photos of the mosaic.
     assert sum(len(photos[epoch, 2]["boxes"]) for epoch in range(5)) > 0
     assert sum(len(photos[epoch, 2]["boxes"]) for epoch in range(5, 10)) == 0
 
@@ -237,7 +242,7 @@ def test_a_product_cut_to_little_is_not_judged(shelf: Dataset) -> None:
     photos = _photos(shelf, GEOMETRY.model_copy(update={"scale": (1.8, 2.2), "aspect": 0}))
     samples = [photos[epoch, 1] for epoch in range(30)]
     assert any(s["ignore"].any() for s in samples)
-    # A box marked so touches the border; photo 3's stays marked wherever it is.
+    # A box that is marked `ignore` touches the border. The box of photo 3 is always marked.
     for s in samples:
         for left, top, right, bottom in s["boxes"][s["ignore"]].tolist():
             assert min(left, top, WIDTH - right, HEIGHT - bottom) == 0
@@ -257,7 +262,7 @@ def test_widening_keeps_the_frame_and_pads_with_grey(share: float) -> None:
     np.testing.assert_allclose(
         [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], boxes[0], atol=1.5
     )
-    # The first row shows the white background alone, with as much padding as the width lacks.
+    # The first row contains only white background, and padding for the missing width.
     padding = (wide[0, 0] == GREY).sum()
     assert padding == max(101 - round(101 * share), 0)
     assert (wide[0, 0] == 255).sum() == 101 - padding
@@ -271,7 +276,8 @@ def test_sampler_shares_out_without_loss(size: int, world: int, seed: int, epoch
     assert len(EpochSampler(size, seed, lambda: epoch, 0, world)) == per_rank
     assert {e for share in shares for e, _ in share} == {epoch}
     times = Counter(i for share in shares for _, i in share)
-    # Each photo once; where the ranks don't divide the photos, as many again as fill the last round.
+    # Each photo is drawn once. If the number of photos is not a multiple of the number of
+    # processes, some are repeated to fill the last round.
     assert set(times) == set(range(size))
     assert sum(times.values()) == per_rank * world
     assert max(times.values()) - min(times.values()) <= 1
@@ -314,7 +320,7 @@ def test_conditions_take_the_boxes_along(round_shelf: Dataset, name: str) -> Non
     photos = TrainingPhotos(
         round_shelf, HEIGHT, WIDTH, AugmentConfig(**still, conditions=(name,), condition=1)
     )
-    judged = 0
+    compared = 0
     for epoch in range(8):
         sample = photos[epoch, 0]
         assert sample["image"].shape == (3, HEIGHT, WIDTH)
@@ -326,11 +332,12 @@ def test_conditions_take_the_boxes_along(round_shelf: Dataset, name: str) -> Non
         ):
             seen = np.argwhere(_product_pixels(sample["image"], c))
             if not ignore and len(seen):
-                judged += 1
-                # A pixel of blur and of resizing on each side; the photo's border may hide part of both.
+                compared += 1
+                # The tolerance is a pixel of blur and of resizing on each side; the border of the
+                # photo may hide part of both.
                 np.testing.assert_allclose([left, top], seen.min(axis=0)[::-1], atol=2.5)
                 np.testing.assert_allclose([right, bottom], seen.max(axis=0)[::-1] + 1, atol=2.5)
-    assert judged >= 8
+    assert compared >= 8
 
 
 def test_what_is_left_to_judge_is_the_same_under_conditions() -> None:
@@ -361,7 +368,8 @@ def test_a_pasted_product_takes_the_place_and_brings_its_class(
             middle = sample["image"][:, (top + bottom) // 2, (left + right) // 2]
             assert int(middle.argmax()) == c
             seen[c] += 1
-    # 36 places from 5 products of classes 0, 1 (2 each) and 2 (one judged, weighed by 1 against 1 / sqrt 2).
+    # 36 places are drawn from 5 products: 2 each of classes 0 and 1 with a weight of 1 / sqrt(2),
+    # and one of class 2, without the ignored one, with a weight of 1.
     assert all(seen[c] >= 4 for c in (0, 1, 2))
 
 
@@ -390,20 +398,20 @@ def test_a_window_shows_a_part_with_its_labels_and_does_not_judge_what_it_cuts(
     )
     whole = TrainingPhotos(shelf, HEIGHT, WIDTH, still)
     photos = TrainingPhotos(shelf, HEIGHT, WIDTH, still.model_copy(update={"window": 64}))
-    judged = 0
+    visible = 0
     for epoch in range(40):
-        part, of = photos[epoch, 1], whole[epoch, 1]
+        part, uncut = photos[epoch, 1], whole[epoch, 1]
         assert part["image"].shape == (3, 64, 64)
         for box, c, ignore in zip(part["boxes"], part["classes"], part["ignore"], strict=True):
             assert bool((box >= 0).all())
             assert bool((box <= 64).all())
             left, top, right, bottom = box.round().int().tolist()
-            # The colour of its class fills the box, wherever the window lies.
+            # The colour of the class fills the box at every position of the window.
             assert _product_pixels(part["image"], int(c))[
                 top + 2 : bottom - 2, left + 2 : right - 2
             ].all()
-            entire = of["boxes"][of["classes"] == c][0]
+            entire = uncut["boxes"][uncut["classes"] == c][0]
             share = (box[2:] - box[:2]).prod() / (entire[2:] - entire[:2]).prod()
             assert bool(ignore) == bool(share < 0.35)
-            judged += not ignore
-    assert judged > 20
+            visible += not ignore
+    assert visible > 20

@@ -1,4 +1,4 @@
-"""Trunks: weights from torchvision's and timm's files, the folded normalisation, messages."""
+"""Backbones: weights from torchvision's and timm's files, folded normalisation, error messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from shelfcount.training.backbones import (
 
 
 def _shaken(model: torch.nn.Module) -> torch.nn.Module:
-    """Statistics and scales other than 0 and 1, so that a mix-up of tensors shows."""
+    """Return the model with statistics and scales other than 0 and 1, so that swapped tensors show.
+
+    The model is changed in place.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for module in model.modules():
@@ -49,7 +52,8 @@ def _imagenet(pixels: torch.Tensor) -> torch.Tensor:
 
 def _stride_8(trunk: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        # The middle, whose view ends 20 pixels or more before the border: there zero padding means another colour.
+        # Cells in the middle, with a receptive field that ends at least 20 pixels before the
+        # border: after folding, zero padding means another colour.
         return trunk(x)[0][..., 7:9, 7:9]
 
 
@@ -65,7 +69,7 @@ def test_torchvisions_file_gives_torchvisions_features(
 ) -> None:
     theirs = _shaken(torchvision.models.mobilenet_v2(weights=None))
     file = _save(theirs.state_dict(), tmp_path / "tv.safetensors")
-    # Padded like torchvision's; `make_trunk` pads for TFLite.
+    # This model has torchvision's padding; `make_trunk` makes one with TensorFlow's SAME padding.
     mine = timm.create_model("mobilenetv2_100", features_only=True, out_indices=(2, 3, 4)).eval()
     assert load_trunk(mine, "mobilenet_v2", file) == "tv.safetensors"
     with torch.no_grad():
@@ -105,8 +109,10 @@ def test_family_gives_features_at_strides_8_16_and_32(architecture: str) -> None
 
 
 def test_unknown_member_lists_the_family() -> None:
-    family = r"The family is: mobilenet_v2_fused, mobilenet_v2, .*, mobilenet_v3, resnet50"
-    with pytest.raises(ShelfcountError, match=rf"unknown model 'mobilenet_v9'\. {family}"):
+    family = r"Allowed: mobilenet_v2_fused, mobilenet_v2, .*, mobilenet_v3, resnet50"
+    with pytest.raises(
+        ShelfcountError, match=rf"unknown model architecture 'mobilenet_v9'\. {family}"
+    ):
         make_trunk("mobilenet_v9")
 
 
@@ -115,18 +121,18 @@ def test_unknown_member_lists_the_family() -> None:
     [
         (
             {"conv.weight": torch.zeros(8, 3, 3, 3)},
-            "'conv_stem.weight' must have shape (32, 3, 3, 3), got (8, 3, 3, 3)",
+            "'conv_stem.weight' has shape (8, 3, 3, 3), the model needs (32, 3, 3, 3)",
         ),
         (
             {"conv.weight": torch.zeros(32, 3, 3, 3)},
-            "'bn1.weight' must have shape (32,), got nothing",
+            "'bn1.weight' of shape (32,) is missing",
         ),
-        # Numbers and names at one place of the keys.
+        # A number and a name at the same position of two keys.
         (
             {"a.0.x": torch.zeros(2), "a.b.x": torch.zeros(3)},
-            "'conv_stem.weight' must have shape (32, 3, 3, 3), got (2,)",
+            "'conv_stem.weight' has shape (2,), the model needs (32, 3, 3, 3)",
         ),
-        ({}, "'conv_stem.weight' must have shape (32, 3, 3, 3), got nothing"),
+        ({}, "'conv_stem.weight' of shape (32, 3, 3, 3) is missing"),
     ],
 )
 def test_weights_that_do_not_fit_name_tensor_and_shapes(
@@ -146,7 +152,7 @@ def test_weights_of_another_member_are_refused(tmp_path: Path) -> None:
     file = _save(make_trunk("mobilenet_v2_050").state_dict(), tmp_path / "half.safetensors")
     with pytest.raises(
         ShelfcountError,
-        match=r"'conv_stem\.weight' must have shape \(32, 3, 3, 3\), got \(16, 3, 3, 3\)",
+        match=r"'conv_stem\.weight' has shape \(16, 3, 3, 3\), the model needs \(32, 3, 3, 3\)",
     ):
         load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", file)
 
@@ -174,17 +180,18 @@ def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
 def test_without_a_network_the_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What HF_HUB_OFFLINE=1 sets when the hub's client is first imported, and no cache to fall back on.
+    # HF_HUB_OFFLINE=1 sets this constant when the hub's client is imported. The cache is empty.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         ShelfcountError,
-        match=r"weights of timm's 'mobilenetv2_100' could not be fetched .* --set model\.weights=shipped",
+        match=r"cannot download the weights of timm's 'mobilenetv2_100' "
+        r".* --set model\.weights=shipped",
     ):
         load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", "network")
 
 
-def test_the_fused_trunk_is_mobilenet_v2_from_stride_8_on() -> None:
+def test_the_fused_backbone_is_mobilenet_v2_from_stride_8_on() -> None:
     plain, fused = make_trunk("mobilenet_v2"), make_trunk("mobilenet_v2_fused")
     for theirs, mine in ((3, 2), (4, 3)):
         shapes = [
@@ -195,8 +202,8 @@ def test_the_fused_trunk_is_mobilenet_v2_from_stride_8_on() -> None:
     assert fused.feature_info.channels() == [32, 96, 160]
 
 
-def test_the_fused_trunk_says_that_nobody_publishes_its_weights() -> None:
+def test_the_fused_backbone_has_no_weights_in_timm() -> None:
     with pytest.raises(
-        ShelfcountError, match="nobody publishes ImageNet weights for 'mobilenet_v2_fused'"
+        ShelfcountError, match="timm has no ImageNet weights for 'mobilenet_v2_fused'"
     ):
         load_trunk(make_trunk("mobilenet_v2_fused"), "mobilenet_v2_fused", "network")

@@ -1,4 +1,4 @@
-"""The comparison report: a bundle in all its forms against a run, and against another bundle, from measuring to the page."""
+"""Tests of the deployment report: a bundle in all its formats against a run and a bundle."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
     assert result.rows[result.reference].variant == "LiteRT float32"
     assert list(result.left_out) == []
     for row in result.rows:
-        # One network in several number formats: the same work; and each form was measured whole.
+        # The formats of one network have the same number of multiply-accumulates. Each format has
+        # all measurements.
         assert row.macs == result.rows[0].macs
         assert [(t.threads, t.runs) for t in row.by_threads] == [
             (t, 6 if row.role == "phone" else 3) for t in (1, 2)
@@ -57,28 +58,28 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
         assert row.f1 is not None
         assert row.preparation.p50 > 0
         assert 0 < row.postprocessing.p50 < row.latency.p99
-    own = result.rows[0]
-    assert own.times_bundle is None
-    assert own.size == read_bundle(bundle).model_bytes
-    assert own.outside == ["TFLite_Detection_PostProcess"]
-    assert sum(kind["count"] for kind in own.operators) == len(result.operators)
-    # The same weights, so what int8 lost is the difference of the two F1.
-    assert own.lost_points == pytest.approx(100 * (result.rows[1].f1 - own.f1), abs=0.01)
+    phone = result.rows[0]
+    assert phone.times_bundle is None
+    assert phone.size == read_bundle(bundle).model_bytes
+    assert phone.outside == ["TFLite_Detection_PostProcess"]
+    assert sum(kind["count"] for kind in phone.operators) == len(result.operators)
+    # Row 1 is PyTorch with the same weights, so the F1 loss of int8 is the difference to it.
+    assert phone.lost_points == pytest.approx(100 * (result.rows[1].f1 - phone.f1), abs=0.01)
     data = json.loads((tmp_path / "result.json").read_text())
     assert data["bundle"]["sha256"] == read_bundle(bundle).sha256
-    assert data["evaluation"]["f1"] == result.evaluation.micro.f1 == own.f1
+    assert data["evaluation"]["f1"] == result.evaluation.micro.f1 == phone.f1
     assert data["rows"][2]["latency"]["warmup"] == 3
     assert data["energy"] is None
     assert data["stamp"]["versions"]["ai-edge-litert"]
     page = (tmp_path / "report.html").read_text()
-    assert f"{own.f1:.3f}" in page
+    assert f"{phone.f1:.3f}" in page
     assert read_bundle(bundle).sha256 in page
     assert "F1 against size" in page
     text = (tmp_path / "report.md").read_text()
     assert [row for row in result.rows if f"| {bench_page.label(row)} |" not in text] == []
     assert (tmp_path / "counted.jpg").stat().st_size > 10_000
-    # Of the bundle and the baseline: no threshold gives less than the best one.
-    for row, curve in zip((own, result.rows[result.reference]), result.curves, strict=True):
+    # For bundle and baseline, the F1 at the model's own threshold is at most the best F1.
+    for row, curve in zip((phone, result.rows[result.reference]), result.curves, strict=True):
         assert row.best_f1 == curve.best_f1
         assert row.best_f1[1] >= row.f1
 
@@ -93,12 +94,12 @@ def test_a_bundle_against_a_larger_one_in_the_short_form(
     phone, baseline = result.rows
     assert (phone.size, baseline.size) == (read_bundle(bundle).model_bytes, larger.model_bytes)
     assert phone.latency.runs == bench.QUICK.runs
-    # The run's own float32 is not there, so nothing is said of what int8 lost.
+    # Without a run of the bundle there is no float32 reference for the F1 loss.
     assert phone.lost_points is None
     assert baseline.f1 == pytest.approx(1.0, abs=0.05)
     assert bench.markdown(result.rows).count("\n") == 4
     page = (tmp_path / "report.html").read_text()
-    assert "This is the short form" in page
-    # Energy, for one.
+    assert "This is a quick benchmark" in page
+    # The energy, for example, is never measured.
     assert NOT_MEASURED in page
     assert json.loads((tmp_path / "result.json").read_text())["quick"] is True

@@ -1,4 +1,4 @@
-"""Latency side by side: fair turns, honest ratios, sentences that claim no more than was measured."""
+"""Tests of the comparison of models: alternating runs, latency ratios, and the summary phrases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASELINE = Row(
 
 
 def calls(order: list[str], **milliseconds: float) -> dict[str, Callable[[], float]]:
-    """Models that say when they ran."""
+    """Return models that record the order of their runs."""
 
     def call(name: str, ms: float) -> float:
         order.append(name)
@@ -47,7 +47,7 @@ def test_models_take_turns_and_run_as_often_as_asked() -> None:
         progress=lambda done, total: told.append((done, total)),
     )
     assert order[:4] == ["slow", "slow", "fast", "fast"]
-    # The 3 of the slow one are spread over the 9 rounds.
+    # The 3 runs of the slow model are spread over the 9 rounds.
     assert order[4:] == ["slow", "fast", "fast", "fast"] * 3
     assert {name: values.tolist() for name, values in times.items()} == {
         "slow": [9.0] * 3,
@@ -64,19 +64,19 @@ def test_equal_numbers_of_runs_alternate_strictly() -> None:
 
 def test_percentiles_are_numpys() -> None:
     times = np.random.default_rng(0).normal(10, 1, 50)
-    found = latency(times, warmup=3, threads=4)
+    result = latency(times, warmup=3, threads=4)
     np.testing.assert_allclose(
-        [found.p50, found.p90, found.p99], np.percentile(times, (50, 90, 99)), atol=5e-4
+        [result.p50, result.p90, result.p99], np.percentile(times, (50, 90, 99)), atol=5e-4
     )
-    assert (found.runs, found.warmup, found.threads) == (50, 3, 4)
+    assert (result.runs, result.warmup, result.threads) == (50, 3, 4)
 
 
 def test_ratio_is_taken_pair_by_pair() -> None:
-    # The machine slows down fivefold half way; each pair still says 4.
-    mood = np.array([1.0, 1, 1, 5, 5, 5])
-    assert ratio(40 * mood, 10 * mood) == Ratio(4.0, 4.0, 4.0)
+    # The machine becomes five times slower half way; the ratio of each pair is still 4.
+    load = np.array([1.0, 1, 1, 5, 5, 5])
+    assert ratio(40 * load, 10 * load) == Ratio(4.0, 4.0, 4.0)
     # 2 runs against 6: medians of blocks of three.
-    assert ratio(np.array([40.0, 200.0]), 10 * mood) == Ratio(4.0, 4.0, 4.0)
+    assert ratio(np.array([40.0, 200.0]), 10 * load) == Ratio(4.0, 4.0, 4.0)
 
 
 def test_two_equal_calls_show_no_difference() -> None:
@@ -98,14 +98,15 @@ def test_verdict_claims_what_was_measured() -> None:
         "F1 0.840 against 0.860"
     ]
     swept = [replace(PHONE, best_f1=(0.5, 0.85)), replace(BASELINE, f1=0.86, best_f1=(0.31, 0.883))]
-    said = verdict(*swept, Ratio(80.2, 70.4, 90.1))[3]
-    assert said.endswith(
-        "best on these very photos, at scores of 0.50 and 0.31, F1 0.850 against 0.883"
+    line = verdict(*swept, Ratio(80.2, 70.4, 90.1))[3]
+    assert line.endswith(
+        "each model's best threshold on the test photos (0.50 and 0.31): F1 0.850 against 0.883"
     )
 
 
-def test_a_difference_in_f1_is_held_against_the_photos() -> None:
-    # 40 photos of 30 products; one model finds 27 of each, the other as many on the whole, or 3 fewer on each photo.
+def test_a_difference_in_f1_is_compared_with_its_interval() -> None:
+    # 40 photos of 30 products. One model detects 27 on each. The other detects as many in total, or
+    # 3 fewer on each photo.
     ours = np.tile([30, 30, 27], (40, 1))
     alike, worse = ours.copy(), ours.copy()
     alike[:20, 2] -= 2
@@ -114,25 +115,22 @@ def test_a_difference_in_f1_is_held_against_the_photos() -> None:
     rng = np.random.default_rng(0)
     low, high = f1_gain(ours, alike, rng)
     assert low < 0 < high
-    # The photos agree: 3 of 30 each.
+    # The difference is the same on every photo: 3 of 30.
     assert f1_gain(ours, worse, rng) == pytest.approx((0.1, 0.1))
     rival = replace(BASELINE, f1=0.86)
-    said = verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.021, 0.004))[2]
-    assert (
-        said
-        == "F1 0.840 against 0.860, no difference beyond what these photos can tell (-0.021 to +0.004)"
+    assert verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.021, 0.004))[2] == (
+        "F1 0.840 against 0.860, no significant difference (95 % interval -0.021 to +0.004)"
     )
-    said = verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.031, -0.008))[2]
-    assert (
-        said
-        == "F1 0.840 against 0.860, a difference of -0.031 to -0.008 over resamples of the photos"
+    assert verdict(PHONE, rival, Ratio(80.2, 70.4, 90.1), (-0.031, -0.008))[2] == (
+        "F1 0.840 against 0.860, a difference of -0.031 to -0.008 "
+        "(95 % interval over resampled photos)"
     )
 
 
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        (3_060_000, "of one size (3.00 MB against 3.1 MB)"),
+        (3_060_000, "about the same size (3.00 MB against 3.1 MB)"),
         (1_500_000, "2.0 times larger (3.00 MB against 1.5 MB)"),
     ],
 )
@@ -147,8 +145,8 @@ def test_slower_is_not_called_faster() -> None:
     assert line.startswith("2.5 times slower")
 
 
-def test_the_network_is_what_post_processing_leaves() -> None:
-    # 1.0 ms in all, of which 0.25 are post-processing.
+def test_network_latency_excludes_post_processing() -> None:
+    # 1.0 ms in total, of which 0.25 ms are post-processing.
     row = replace(PHONE, postprocessing=replace(LATENCY, p50=0.25))
     assert row.network == 0.75
     assert PHONE.network is None
@@ -178,7 +176,7 @@ def test_a_ratio_in_words(times: Ratio | None, words: str) -> None:
 
 
 @pytest.mark.parametrize("speed", [Ratio(1.0, 0.9, 1.1), Ratio(1.05, 1.0, 1.2)])
-def test_range_that_holds_one_is_no_difference(speed: Ratio) -> None:
+def test_range_that_contains_one_is_no_difference(speed: Ratio) -> None:
     assert (
         verdict(PHONE, BASELINE, speed)[1]
         == f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})"

@@ -1,4 +1,4 @@
-"""Boxes: overlap against torchvision, suppression against its definition."""
+"""Tests of the box operations: overlap against torchvision, suppression against its definition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from shelfcount.vision import boxes as box_math
 
-# Corners on a coarse grid, so that touching, equal and empty boxes come up often.
+# Corners on a coarse grid, so that touching, equal and empty boxes are frequent.
 corner_pairs = hnp.arrays(
     np.float32, st.tuples(st.integers(0, 12), st.just(4)), elements=st.integers(0, 12).map(float)
 )
@@ -27,7 +27,7 @@ def _upright(pairs: np.ndarray) -> np.ndarray:
 @given(corner_pairs, corner_pairs)
 def test_iou_is_torchvisions(first: np.ndarray, second: np.ndarray) -> None:
     a, b = _upright(first), _upright(second)
-    # torchvision gives NaN for two boxes of no size; here they have nothing in common.
+    # torchvision returns NaN for two boxes of zero size; here their IoU is 0.
     expected = (
         torchvision.ops.box_iou(torch.from_numpy(a), torch.from_numpy(b)).nan_to_num(0).numpy()
     )
@@ -38,7 +38,7 @@ def test_iou_is_torchvisions(first: np.ndarray, second: np.ndarray) -> None:
 def test_overlap_of_smaller_is_one_for_a_box_within_another() -> None:
     outer, inner, aside = [0, 0, 10, 10], [2, 2, 4, 4], [9, 0, 11, 10]
     got = box_math.overlap_of_smaller(np.float32([outer]), np.float32([inner, aside, [3, 3, 3, 9]]))
-    # aside: 1 x 10 of its own 2 x 10 lies within; a box of no width has nothing to share.
+    # aside: 1 x 10 of its area of 2 x 10 is inside; a box of zero width has an overlap of 0.
     np.testing.assert_allclose(got, [[1.0, 0.5, 0.0]])
 
 
@@ -90,7 +90,7 @@ def test_suppression_is_torchvisions_nms() -> None:
 
 
 def test_suppression_of_very_many_boxes_stays_small() -> None:
-    # An untrained network passes every anchor; all pairs of 60,000 boxes would be 14 GB.
+    # With an untrained network every anchor passes; all pairs of 60,000 boxes take 14 GB.
     boxes = (
         np.tile(np.float32([0, 0, 9, 9]), (60_000, 1))
         + np.arange(60_000, dtype=np.float32)[:, None] % 50 * 10

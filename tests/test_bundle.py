@@ -1,4 +1,4 @@
-"""Bundles: nothing damaged passes, nothing is half written, nothing of the user's is deleted."""
+"""Tests of bundles: damaged bundles are refused, writing is atomic, user files are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change model.json as somebody would who knows its digest."""
+    """Change model.json and update its digest."""
     head = json.loads((folder / "model.json").read_text())
     change(head)
     head["digest"] = digest(head)
@@ -94,7 +94,7 @@ def test_any_changed_byte_is_refused_by_name(
     (folder / name).write_bytes(data)
     try:
         unchanged = json.loads((written / "model.json").read_text())
-        # A blank for a line break, or an A for an a in an escape, says the same.
+        # Some changes do not alter the content: a blank for a line break, an A in an escape.
         if name == "model.json" and json.loads(bytes(data)) == unchanged:
             return
     except ValueError:
@@ -130,10 +130,14 @@ def test_swapped_files_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["model.tflite", "labels.txt"])
 def test_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(ShelfcountError, match=rf"bundle '.*shelf' lacks '{name}': No such file"):
+    with pytest.raises(
+        ShelfcountError, match=rf"cannot read '{name}' of bundle '.*shelf': No such"
+    ):
         read_bundle(folder)
     (folder / name).mkdir()
-    with pytest.raises(ShelfcountError, match=rf"bundle '.*shelf' lacks '{name}': Is a directory"):
+    with pytest.raises(
+        ShelfcountError, match=rf"cannot read '{name}' of bundle '.*shelf': Is a dir"
+    ):
         read_bundle(folder)
 
 
@@ -145,22 +149,26 @@ def test_folder_without_model_json_says_how_to_make_a_bundle(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda head: head.update(format=2),
-            r"model\.json' must have format 1, got 2\. It was made by another version",
+            r"model\.json' must have format 1, got 2\. It was written by another version",
         ),
         (lambda head: head.pop("format"), r"model\.json' must have format 1, got None"),
-        (lambda head: head.pop("recipe"), r"model\.json' lacks or mistypes KeyError\('recipe'\)"),
-        (lambda head: head.update(files=["model.tflite"]), r"model\.json' lacks or mistypes"),
+        (lambda head: head.pop("recipe"), r"model\.json': field 'recipe' is missing"),
+        (
+            lambda head: head.update(files=["model.tflite"]),
+            r"model\.json': field 'files' has the wrong type",
+        ),
         (
             lambda head: head["files"].pop("labels.txt"),
-            r"model\.json' must list labels\.txt, got \['model-raw\.tflite', 'model\.tflite'\]",
+            r"model\.json' does not list labels\.txt, "
+            r"only \['model-raw\.tflite', 'model\.tflite'\]",
         ),
         (
             lambda head: head["spec"].update(height="tall"),
-            r"model\.json': this is not a model spec",
+            r"model\.json': invalid model spec: height must be int, got 'tall'",
         ),
         (
             lambda head: head["spec"]["classes"].append("chalk"),
@@ -169,19 +177,19 @@ def test_folder_without_model_json_says_how_to_make_a_bundle(tmp_path: Path) -> 
         (lambda head: head["spec"]["classes"].reverse(), r"labels\.txt' must list the 2 classes"),
         (
             lambda head: head["files"].update({"../../secret": "0"}),
-            r"lists '\.\./\.\./secret', which lies outside the bundle",
+            r"lists '\.\./\.\./secret', which is outside the bundle",
         ),
         (
             lambda head: head["files"].update({"/etc/hostname": "0"}),
-            "lists '/etc/hostname', which lies outside the bundle",
+            "lists '/etc/hostname', which is outside the bundle",
         ),
     ],
 )
 def test_head_that_does_not_fit_is_refused_by_name(
-    folder: Path, change: Callable[[dict[str, Any]], None], said: str
+    folder: Path, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     edit(folder, change)
-    with pytest.raises(ShelfcountError, match=said):
+    with pytest.raises(ShelfcountError, match=message):
         read_bundle(folder)
 
 
@@ -241,7 +249,7 @@ def test_failed_writing_leaves_the_old_bundle(
         with pytest.raises(OSError, match="No space left"):
             write_bundle(folder, SPEC, OTHER, "int8", {}, force=True)
     assert read_bundle(folder).sha256 == before
-    # The next attempt clears away what the last one left.
+    # The next attempt removes the files that the last one left.
     assert write_bundle(folder, SPEC, OTHER, "int8", {}, force=True).sha256 != before
     assert [p.name for p in folder.parent.iterdir()] == ["shelf"]
 

@@ -1,4 +1,4 @@
-"""The model card says what was measured, and what was not."""
+"""Tests of the model card: measured values, and a note if a value was not measured."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MEASURED = {"f1_pytorch": 0.91, "f1": 0.9, "validation_photos": 24, "calibration
 
 
 def evaluation() -> Evaluation:
-    """12 colas, of which 4 are taken for lime, and 2 limes."""
+    """Return the metrics of 12 colas, of which 4 are confused with lime, and 2 limes."""
     corners = [[20 * i, 0, 20 * i + 10, 30] for i in range(14)]
     truth = Detections(corners, [0] * 12 + [1] * 2)
     found = truth.replace(classes=[0] * 8 + [1] * 6)
@@ -60,19 +60,20 @@ def text(*evaluations: tuple[str, Evaluation]) -> str:
 
 
 def test_card_holds_figures_licence_and_origin() -> None:
-    said = text(("validation", evaluation()), ("test", evaluation()))
-    # 10 of 14 right, both ways.
-    assert "| test: 1 photos, 14 products | 0.714 | 0.714 | 0.714 | 1.000 |" in said
+    markdown = text(("validation", evaluation()), ("test", evaluation()))
+    # 10 of 14 labelled products and 10 of 14 detections are correct.
+    assert "| test: 1 photo, 14 products | 0.714 | 0.714 | 0.714 | 1.000 |" in markdown
     assert (
-        "F1 0.910 in PyTorch, 0.900 in this file on the 24 validation photos (-1.00 points)" in said
+        "F1 is 0.910 in PyTorch and 0.900 in this file on the 24 validation photos (-1.00 points)"
+        in markdown
     )
-    assert "2.50 MB" in said
-    assert "4.00 MB" in said
-    assert hashlib.sha256(FILES["model.tflite"]).hexdigest() in said
-    assert "CC BY 4.0. Attribution: A. Person" in said
-    assert "seed 7" in said
-    assert "IoU 0.8, score within 0.1. Because." in said
-    assert "not measured" not in said
+    assert "2.50 MB" in markdown
+    assert "4.00 MB" in markdown
+    assert hashlib.sha256(FILES["model.tflite"]).hexdigest() in markdown
+    assert "CC BY 4.0. Attribution: A. Person" in markdown
+    assert "seed 7" in markdown
+    assert "IoU of at least 0.8 and a score difference of at most 0.1. Because." in markdown
+    assert "not measured" not in markdown
 
 
 def test_without_test_photos_the_card_says_so() -> None:
@@ -81,21 +82,24 @@ def test_without_test_photos_the_card_says_so() -> None:
 
 def test_weaknesses_are_named() -> None:
     lines = card.weaknesses(evaluation())
-    assert "cola is taken for lime: 4 of 12." in lines
+    assert "cola is confused with lime: 4 of 12." in lines
     assert any(
-        line.startswith("Fewer than 10 examples") and line.endswith("lime.") for line in lines
+        line.startswith("Fewer than 10 labelled products") and line.endswith("lime.")
+        for line in lines
     )
-    # 2 of 6 reported limes are right: F1 a half; but two examples are too few to call the class weak.
+    # 2 of 6 predicted limes are correct, F1 is 0.5. Two labelled products are too few to list the
+    # class as a weakness.
     assert not any("F1 below" in line for line in lines)
 
 
 def test_classes_without_examples_are_listed_apart_and_tables_hold() -> None:
-    said = text()
+    markdown = text()
     assert (
-        "No product of these classes stands on the test photos, so nothing is known of them: ghost|ly."
-        in said
+        "The test photos show no product of these classes, so their metrics are unknown: ghost|ly."
+        in markdown
     )
-    rows = [line for line in said.split("### By class")[1].splitlines() if line.startswith("|")]
+    by_class = markdown.split("### Metrics by class")[1]
+    rows = [line for line in by_class.splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert {row.count("|") for row in rows} == {7}
     assert rows[2].startswith("| lime | 2 | 0.500 |")

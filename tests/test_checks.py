@@ -1,4 +1,4 @@
-"""The data check finds what is wrong with photos, boxes and classes, says so, and leaves good data alone."""
+"""Tests of the data check: faults of photos, boxes and classes, and no findings on good data."""
 
 import base64
 import copy
@@ -37,7 +37,7 @@ WIDTH, HEIGHT = 384, 288
 
 @pytest.fixture(scope="module")
 def shelves(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Sixteen good photos of 6 classes, without shelves' common flaws."""
+    """Sixteen good photos of 6 classes, without gaps, occlusion and blur."""
     params = ShelfParams(
         WIDTH,
         HEIGHT,
@@ -72,13 +72,13 @@ def changed(dataset: Dataset, index: int, **changes: object) -> Dataset:
 def repainted(
     dataset: Dataset, index: int, path: Path, paint: Callable[[np.ndarray], np.ndarray]
 ) -> Dataset:
-    """With one photo painted over, its labels as they were."""
+    """Return the data set with one photo changed by `paint` and its labels unchanged."""
     write_photo(path, paint(read_photo(dataset.photos[index].path)))
     return changed(dataset, index, path=path)
 
 
 def labelled(number: int, name: str = "cola") -> Dataset:
-    """A class with so many boxes on one photo that need not exist."""
+    """Return a data set with one class and a number of boxes; the photos do not exist."""
     return classes_of({name: number})
 
 
@@ -103,18 +103,18 @@ def test_good_photos_have_no_findings_but_few_examples(shelves: Dataset) -> None
     assert check(shelves).passed
 
 
-# ---------------------------------------------------------------- what reading left out
+# ---------------------------------------------------------------- entries dropped by the reader
 
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Report:
-    """COCO labels with one fault of each sort, and the check of what `read` makes of them."""
+    """Report on COCO labels with one fault of each kind that `read` recognizes."""
     noise = np.random.default_rng(0).integers(0, 255, (60, 100, 3), np.uint8)
     for name in ("good.png", "half.jpg", "small.jpg", "side.jpg"):
         Image.fromarray(noise).save(tmp_path / name)
     (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:900])
     exif = Image.Exif()
-    exif[274] = 6  # to be turned by 90 degrees clockwise
+    exif[274] = 6  # The upright photo is rotated by 90 degrees clockwise.
     Image.fromarray(noise).save(tmp_path / "side.jpg", exif=exif)
     sizes = {
         "good.png": (100, 60),
@@ -169,22 +169,23 @@ def test_missing_and_broken_photos_are_named(damaged: Report) -> None:
         f.file.name: f.message for f in damaged.findings if f.kind == "broken-photo" and f.file
     }
     assert (
-        "photo 'half.jpg' is cut short: its JPEG data has no end (900 bytes)" in broken["half.jpg"]
+        "photo 'half.jpg' is cut short: its JPEG data has no end marker (900 bytes)"
+        in broken["half.jpg"]
     )
-    assert "must be of the stated size 200 x 120, got 100 x 60" in broken["small.jpg"]
+    assert "has 100 x 60 pixels, but the labels state 200 x 120" in broken["small.jpg"]
 
 
 def test_photo_that_breaks_after_reading_is_an_error(shelves: Dataset, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     (finding,) = found(changed(shelves, 3, path=tmp_path / "bad.jpg"))["broken-photo"]
     assert (finding.severity, finding.file) == ("error", tmp_path / "bad.jpg")
-    assert "is not a photo that can be decoded (8 bytes)" in finding.message
+    assert f"cannot decode '{tmp_path / 'bad.jpg'}' (8 bytes)" in finding.message
 
 
 def test_look_refuses_a_photo_of_another_size(shelves: Dataset) -> None:
     with pytest.raises(
         ShelfcountError,
-        match=f"must be of the size 200 x {HEIGHT} that its labels were read with, got {WIDTH} x {HEIGHT}",
+        match=f"has {WIDTH} x {HEIGHT} pixels, but its labels were read for 200 x {HEIGHT}",
     ):
         look_at(dataclasses.replace(shelves.photos[0], width=200))
 
@@ -219,7 +220,7 @@ def test_spoilt_photo_is_found_and_no_other(
 
 
 def test_slight_blur_on_a_large_photo_is_none(shelves: Dataset, tmp_path: Path) -> None:
-    """Four times the pixels, blurred by 1.5: shrunk to the size at which products are judged, that is below a pixel."""
+    """A blur of 1.5 pixels at four times the size is below a pixel at the measured size."""
     photo = shelves.photos[0]
     large = cv2.resize(read_photo(photo.path), None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     write_photo(tmp_path / "large.jpg", cv2.GaussianBlur(large, (0, 0), 1.5))
@@ -242,7 +243,7 @@ def test_products_of_few_pixels_are_told(shelves: Dataset, tmp_path: Path) -> No
     side = float(np.median((small.truth.boxes[:, 2:] - small.truth.boxes[:, :2]).min(axis=1)))
     messages = [f.message for f in quality(look_at(small)) if f.kind == "low-resolution"]
     assert messages == [
-        f"small.jpg: half of the products are narrower than {side:.1f} pixels; 12 is the least"
+        f"small.jpg: the median product has a shorter side of {side:.1f} pixels; the minimum is 12"
     ]
 
 
@@ -266,7 +267,7 @@ def test_photo_unlike_the_rest_is_told_once_there_is_a_rest(
 
 
 def turned_clockwise(boxes: np.ndarray, quarters: int) -> np.ndarray:
-    """Boxes drawn on a photo that lay differently, as shares of its width and height."""
+    """Return boxes rotated clockwise as shares of the photo's width and height."""
     shares = boxes / [WIDTH, HEIGHT, WIDTH, HEIGHT]
     for _ in range(quarters):
         shares = np.stack([1 - shares[:, 3], shares[:, 0], 1 - shares[:, 1], shares[:, 2]], axis=1)
@@ -279,7 +280,7 @@ def test_labels_turned_against_the_photo_are_an_error(shelves: Dataset, quarters
     wrong = changed(shelves, 4, truth=truth.replace(boxes=turned_clockwise(truth.boxes, quarters)))
     (finding,) = found(wrong)["orientation"]
     assert (finding.severity, finding.file) == ("error", shelves.photos[4].path)
-    assert f"turned by {90 * (4 - quarters)} degrees clockwise" in finding.message
+    assert f"rotated by {90 * (4 - quarters)} degrees clockwise" in finding.message
 
 
 def test_photo_lying_on_its_side_is_told(shelves: Dataset, tmp_path: Path) -> None:
@@ -291,10 +292,10 @@ def test_photo_lying_on_its_side_is_told(shelves: Dataset, tmp_path: Path) -> No
     )
     side = changed(shelves, 4, path=tmp_path / "side.jpg", width=HEIGHT, height=WIDTH, truth=truth)
     (finding,) = found(side)["orientation"]
-    assert "with the photo turned by 270 degrees clockwise" in finding.message
+    assert "if the photo is rotated by 270 degrees clockwise" in finding.message
 
 
-# ---------------------------------------------------------------- the same photo twice
+# ---------------------------------------------------------------- duplicates
 
 
 def test_same_file_twice_and_labels_that_differ(shelves: Dataset, tmp_path: Path) -> None:
@@ -335,7 +336,9 @@ def test_nearly_the_same_picture_is_a_note_within_and_a_leak_between(
         first.photos[2].path,
         (near.path,),
     )
-    assert finding.message.endswith("is also in 'test.json', the same or nearly, as near.jpg")
+    assert finding.message.endswith(
+        "is the same as, or a near-duplicate of, near.jpg in 'test.json'"
+    )
 
 
 def test_equal_group_names_in_two_data_sets_are_no_leak(shelves: Dataset) -> None:
@@ -350,7 +353,7 @@ def test_equal_group_names_in_two_data_sets_are_no_leak(shelves: Dataset) -> Non
 
 
 def test_doubled_boxes_are_pairs_above_the_limit() -> None:
-    """IoU of boxes 20 wide moved by 2 is 18 / 22, by 6 is 14 / 26."""
+    """The IoU of boxes of width 20 is 18 / 22 at a distance of 2, and 14 / 26 at 6."""
     (pair,) = box_checks.doubled(row(10, 12, 60, 66))
     assert pair == (0, 1, pytest.approx(18 / 22))
 
@@ -361,18 +364,18 @@ def test_doubled_box_of_two_classes_is_named(shelves: Dataset) -> None:
     (finding,) = found(changed(shelves, 0, truth=again))["doubled-box"]
     assert finding.box == pytest.approx(truth.boxes[0])
     names = [shelves.classes[i] for i in (again.classes[0], again.classes[-1])]
-    assert f"boxes of '{names[0]}' and '{names[1]}' overlap by an IoU of 1.00" in finding.message
+    assert f"boxes of '{names[0]}' and '{names[1]}' overlap with an IoU of 1.00" in finding.message
 
 
 def test_box_over_its_neighbours_is_oversized_and_a_large_bottle_is_not() -> None:
     boxes, classes = row(10, 32, 54, 76, 98), np.zeros(5, int)
     assert box_checks.oversized(boxes, classes) == []
     loose = boxes.copy()
-    loose[2] = [44, 30, 84, 110]  # twice as wide and high, over both neighbours
+    loose[2] = [44, 30, 84, 110]  # Twice as wide and high, and over both neighbours.
     ((index, times),) = box_checks.oversized(loose, classes)
     assert (index, times) == (2, pytest.approx(2))
     bottle = boxes.copy()
-    bottle[4] = [98, 10, 138, 90]  # as large, but beside them
+    bottle[4] = [98, 10, 138, 90]  # As large, but next to its neighbours.
     assert box_checks.oversized(bottle, classes) == []
 
 
@@ -428,7 +431,7 @@ def test_gap_is_where_the_box_was(missing: int, slope: float, scale: float) -> N
     boxes[:, [1, 3]] += (lefts * slope)[:, None].astype(np.float32)
     boxes = (boxes + np.array([5, 20, 5, 20])) * scale
     gaps = box_checks.gaps(np.delete(boxes, missing, axis=0), np.zeros((0, 4)), 1000, 1000)
-    # Seen from both sides, or from one where the row ends beyond.
+    # Derived from both sides, or from one side if the row ends on the other.
     assert 1 <= len(gaps) <= 2
     assert min(box_math.iou(gap.box[None], boxes[missing][None])[0, 0] for gap in gaps) > 0.75
 
@@ -443,16 +446,20 @@ def test_no_gap_at_the_ends_in_full_rows_or_where_products_are_ignored() -> None
 
 
 def test_gap_with_a_product_is_missing_a_box_and_a_bare_one_is_not(shelves: Dataset) -> None:
-    """Every box inside a full row is left out once: mostly found, at its place; painted over by the board, never."""
+    """Each box inside a full row is left out once.
+
+    Most of the gaps are found at the place of the box. None is found if the board is painted over
+    the product.
+    """
     hits, tried, wrong = 0, 0, 0
     for photo in shelves.photos[:6]:
         lab = cv2.cvtColor(read_photo(photo.path), cv2.COLOR_RGB2LAB)
         boxes = photo.truth.boxes[~photo.truth.ignore]
         for i, box in enumerate(boxes):
-            rest = np.delete(boxes, i, axis=0)
+            others = np.delete(boxes, i, axis=0)
             gaps = [
                 g
-                for g in box_checks.gaps(rest, np.zeros((0, 4)), WIDTH, HEIGHT)
+                for g in box_checks.gaps(others, np.zeros((0, 4)), WIDTH, HEIGHT)
                 if box_math.iou(g.box[None], box[None])[0, 0] > 0.5
             ]
             if not gaps:
@@ -460,12 +467,12 @@ def test_gap_with_a_product_is_missing_a_box_and_a_bare_one_is_not(shelves: Data
             tried += 1
             hits += any(
                 box_math.iou(m.box[None], box[None])[0, 0] > 0.5
-                for m in appearance.likely_missing(lab, rest, gaps)
+                for m in appearance.likely_missing(lab, others, gaps)
             )
             bare = lab.copy()
             left, top, right, bottom = box.astype(int)
             bare[max(top - 2, 0) : bottom + 3, max(left - 4, 0) : right + 5] = (150, 128, 128)
-            wrong += len(appearance.likely_missing(bare, rest, gaps))
+            wrong += len(appearance.likely_missing(bare, others, gaps))
     assert tried > 20
     assert hits / tried > 0.9
     assert wrong == 0
@@ -482,7 +489,7 @@ def test_gap_with_a_product_is_missing_a_box_and_a_bare_one_is_not(shelves: Data
         ("Coca Cola", "coca_cola"),
         ("cocacola", "Coca-Cola"),
         ("café crème", "cafe creme"),
-        ("sparkling-lemonade", "sparklnig-lemonade"),  # swapped letters are one slip
+        ("sparkling-lemonade", "sparklnig-lemonade"),  # Two swapped letters count as one edit.
         ("strawberyshake", "strawberry-shakes"),
     ],
 )
@@ -547,8 +554,9 @@ def test_few_examples_say_how_few() -> None:
         )
     ]
     assert messages == [
-        "class 'tea' (39 boxes) has fewer than 40",
-        "class 'milk' (1 box) is on one photo only: it cannot be both learnt and tested",
+        "class 'tea' (39 boxes) has fewer than the minimum of 40 boxes",
+        "class 'milk' (1 box) is on one photo only, so it cannot be used for both training and "
+        "testing",
         "class 'mate' has no box",
     ]
 
@@ -556,9 +564,9 @@ def test_few_examples_say_how_few() -> None:
 def test_imbalance_is_told_against_the_median_class() -> None:
     (finding,) = check_classes(classes_of({"cola": 600, "tea": 50, "milk": 60}))
     assert (finding.severity, finding.kind) == ("note", "imbalance")
-    assert (
-        finding.message
-        == "class 'cola' (600 boxes) has 10 times as many as the median class; 10 times is the limit"
+    assert finding.message == (
+        "class 'cola' (600 boxes) has 10 times as many boxes as the median class; the limit is "
+        "10 times"
     )
 
 
@@ -571,7 +579,9 @@ def test_boxes_of_all_shapes_lack_anchors() -> None:
     )
     (finding,) = found(dataset)["anchor-recall"]
     assert finding.severity == "error"
-    assert re.search(r"anchors match \d\d% of the boxes in shape, fewer than 90%", finding.message)
+    assert re.search(
+        r"anchors match \d\d% of the boxes in shape, below the limit of 90%", finding.message
+    )
     assert re.search(r"--set model.anchors_per_place=3, which matches \d\d%", finding.fix)
     assert "anchor-recall" not in found(labelled(10))
 
@@ -632,7 +642,7 @@ def test_report_as_json_names_files_by_the_folder_they_share(tmp_path: Path) -> 
 
 
 def test_finding_of_no_known_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="known severity and kind, got 'error' and 'blury'"):
+    with pytest.raises(ValueError, match="unknown severity 'error' or kind 'blury'"):
         Finding("error", "blury", "", "")
 
 
@@ -644,7 +654,7 @@ def test_progress_counts_photos_and_no_photos_is_no_error(shelves: Dataset) -> N
 
 
 class Page(HTMLParser):
-    """What a browser would show of the page, and what it would fetch."""
+    """Text of an HTML page, and the addresses that a browser would fetch."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -701,7 +711,7 @@ def test_page_shows_each_finding_with_its_picture_and_fetches_nothing(
         "Keep one.",
     ):
         assert text in page.text
-    assert "Training should not go on" in page.text
+    assert "Fix the errors before training." in page.text
     assert all(source.startswith(("data:image/jpeg;base64,", "#")) for source in page.sources)
     anchors = [source for source in page.sources if source.startswith("#")]
     assert anchors == ["#missing-photo", "#leak", "#doubled-box"]
@@ -720,7 +730,8 @@ def test_page_marks_the_box_and_shows_its_surroundings(tmp_path: Path) -> None:
         r'src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "page.html").read_text()
     )
     picture = decode_photo(base64.b64decode(source), "page")
-    # 3 times the 60 pixels of the box's height around its middle, cut at the border: 170 wide, 160 high, as 520 x 489.
+    # The crop is 3 times the box height of 60 pixels around its centre, cut at the border: 170 x
+    # 160 pixels, shown as 520 x 489.
     assert picture.shape == (489, 520, 3)
     left = round((300 - 230) * 520 / 170)
     assert np.abs(picture[245, left].astype(int) - (213, 40, 20)).max() < 40
@@ -733,8 +744,8 @@ def test_page_counts_what_it_does_not_show(tmp_path: Path) -> None:
     )
     check_page.write_page(Report(labelled(1), findings), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "and 7 more, which the JSON lists" in page
-    assert "Fit to train on; look at what follows first." in page
+    assert "7 more findings of this kind: see the JSON report (--json)." in page
+    assert "The data set can be used for training. Review the findings below first." in page
 
 
 # ---------------------------------------------------------------- real photos, and the benchmark
@@ -749,13 +760,14 @@ def test_drinks_as_found_have_the_faults_their_readme_names(drinks: Path) -> Non
     }
     assert {re.findall("'(.+?)'", f.message)[0] for f in kinds["junk-class"]} == {"0", "00"}
     assert [f.message for f in kinds["few-examples"] if "(1 box)" in f.message] == [
-        "class 'revive-chanhmuoi' (1 box) is on one photo only: it cannot be both learnt and tested"
+        "class 'revive-chanhmuoi' (1 box) is on one photo only, so it cannot be used for both "
+        "training and testing"
     ]
     assert all(
         f.severity == "error" for kind in ("misspelt-class", "junk-class") for f in kinds[kind]
     )
-    assert len(kinds["near-duplicate"]) == 3  # as tests/test_splits.py has it
-    assert len(kinds["doubled-box"]) == 2  # looked at: each is one product
+    assert len(kinds["near-duplicate"]) == 3  # The number in tests/test_splits.py.
+    assert len(kinds["doubled-box"]) == 2  # By inspection, each pair is on one product.
 
 
 @pytest.mark.slow
@@ -770,7 +782,7 @@ def test_drinks_splits_are_fit_to_train_on_and_share_no_photo(drinks: Path) -> N
 
 
 def test_benchmark_has_a_fault_of_every_kind() -> None:
-    # Entries of a broken form are the parsers' own tests' subject.
+    # Malformed entries are tested with the parsers.
     assert check_faults.FAULTS.keys() == KINDS.keys() - {"unusable-label"}
     result = json.loads(check_faults.RESULT.read_text())
     assert all(
@@ -790,10 +802,10 @@ def test_benchmark_holds_missing_boxes_against_corrections(monkeypatch: pytest.M
         Finding("warning", "missing-box", "m", "f", Path("a.jpg"), place) for place in places
     )
     monkeypatch.setattr(check_faults, "check", lambda data: Report(data, findings))
-    said = check_faults.missing_indeed(
+    counts = check_faults.missing_indeed(
         photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark)
     )
-    assert said == {"right": 1, "untold": 1, "wrong": 1, "added": 2, "found": 1}
+    assert counts == {"right": 1, "untold": 1, "wrong": 1, "added": 2, "found": 1}
 
 
 @pytest.mark.slow

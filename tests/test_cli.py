@@ -99,7 +99,7 @@ def test_missing_data_are_named(shelfcount: Shelfcount, tmp_path: Path) -> None:
 
 def test_size_must_be_two_numbers(shelfcount: Shelfcount, tmp_path: Path) -> None:
     said = shelfcount("synth", "--out", tmp_path / "s", "--size", "big")
-    refused(said, "--size wants two whole numbers such as 640x480, got 'big'")
+    refused(said, "--size needs two whole numbers such as 640x480, got 'big'")
 
 
 def test_no_permission_is_told_without_a_traceback(

@@ -1,4 +1,4 @@
-"""Conditions: in the units they state, the same by seed, worse by strength, and boxes that stay on their products."""
+"""Tests of the conditions: units, reproducibility, severity order, mapping of boxes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALL = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
-    """A shelf of the released bundle's golden photos, at a size that keeps the tests quick."""
+    """Return a golden photo of the released bundle, at a size that keeps the tests fast."""
     folder = Path(__file__).parents[1] / "export" / "release" / "drinks-int8" / "golden"
     return stretch(read_photo(sorted(folder.glob("*.jpg"))[0]), 180, 240)
 
@@ -30,7 +30,7 @@ def grey(level: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
 
 
 def light_of(level: float) -> float:
-    """IEC 61966-2-1, written out again."""
+    """Return the linear light of an sRGB level: an independent version of IEC 61966-2-1."""
     share = level / 255
     return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
 
@@ -59,7 +59,7 @@ def test_each_strength_changes_more(condition: Condition, photo: np.ndarray) -> 
         changed = stretch(apply(condition, photo, strength), *photo.shape[:2])
         return float(np.abs(changed.astype(int) - photo).mean())
 
-    # A small photo has fewer pixels than the mildest strengths of 'resolution' ask for: they leave it alone.
+    # The mildest severities of 'resolution' do not change this photo, as it has fewer pixels.
     distances = [distance(strength) for strength in STRENGTHS]
     assert distances == sorted(distances)
     assert distances[-1] > 2 * distances[0] or condition.group == "phone"
@@ -89,7 +89,7 @@ def test_light_and_back_is_exact() -> None:
 @pytest.mark.parametrize("stops", [-2.0, -1.0, 1.0])
 def test_a_stop_doubles_light(stops: float) -> None:
     (level,) = np.unique(effects.exposed(grey(120, 2, 2), stops))
-    # Half a grey level either way.
+    # Tolerance: half a grey level.
     assert light_of(level - 0.5) <= light_of(120) * 2**stops <= light_of(level + 0.5)
 
 
@@ -110,7 +110,8 @@ def test_blur_is_as_wide_as_stated() -> None:
     disc, streak = effects.disc(9), effects.streak(16, 0.0)
     assert disc.sum() == pytest.approx(1)
     assert streak.sum() == pytest.approx(1)
-    # Variance of a disc along one axis is d^2 / 16, of a line l^2 / 12; whole pixels add about 1 / 12 and 1 / 6.
+    # The variance of a disc along one axis is d^2 / 16, of a line l^2 / 12; whole pixels add about
+    # 1 / 12 and 1 / 6.
     places = np.arange(len(disc)) - len(disc) // 2
     assert disc.sum(axis=0) @ places**2 == pytest.approx(81 / 16 + 1 / 12, rel=0.02)
     places = np.arange(len(streak)) - len(streak) // 2
@@ -141,7 +142,7 @@ def test_lamps_wash_out_the_stated_share() -> None:
         ).mean()
         for s in range(6)
     ]
-    # Lamps over the border or over each other cover less.
+    # Lamps that cross the border or overlap cover less.
     assert 0.02 < np.mean(washed) <= 0.042
 
 
@@ -172,7 +173,7 @@ def test_phones_get_worse_in_the_order_of_their_sensors(photo: np.ndarray) -> No
 @pytest.mark.parametrize("name", ["tilt", "yaw", "pitch", "resolution"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_boxes_stay_on_their_products(name: str, seed: int) -> None:
-    # One round product at a time, drawn and found again by its pixels.
+    # One elliptical product at a time, which is located by its pixels afterwards.
     for left, top, right, bottom in ((60, 80, 120, 230), (250, 60, 310, 120), (180, 150, 230, 290)):
         image = np.zeros((360, SIDE, 3), np.uint8)
         center, half = (
@@ -183,7 +184,7 @@ def test_boxes_stay_on_their_products(name: str, seed: int) -> None:
         image[((x - center[0]) / half[0]) ** 2 + ((y - center[1]) / half[1]) ** 2 <= 1] = 255
         changed = CONDITIONS[name].apply(image, 4, np.random.default_rng(seed))
         boxes, kept = changed.move(Detections([[left, top, right, bottom]], [0]))
-        # Brighter than the grey beyond the photo.
+        # Brighter than the grey outside the photo.
         rows, columns = np.nonzero(changed.image[:, :, 0] > 165)
         assert kept.tolist() == [0]
         np.testing.assert_allclose(
@@ -192,10 +193,10 @@ def test_boxes_stay_on_their_products(name: str, seed: int) -> None:
 
 
 def test_without_movement_boxes_are_the_same() -> None:
-    given = Detections([[10, 20, 30.5, 40], [0, 0, 5, 5]], [2, 1], [0.5, 0.25], [False, True])
-    out, kept = moved(given, np.eye(3), 100, 100)
+    detections = Detections([[10, 20, 30.5, 40], [0, 0, 5, 5]], [2, 1], [0.5, 0.25], [False, True])
+    out, kept = moved(detections, np.eye(3), 100, 100)
     assert kept.tolist() == [0, 1]
-    np.testing.assert_array_equal(out.boxes, given.boxes)
+    np.testing.assert_array_equal(out.boxes, detections.boxes)
     assert (out.classes.tolist(), out.scores.tolist(), out.ignore.tolist()) == (
         [2, 1],
         [0.5, 0.25],
@@ -204,7 +205,8 @@ def test_without_movement_boxes_are_the_same() -> None:
 
 
 def test_what_leaves_the_frame_is_not_judged() -> None:
-    # 60 to the left: the first is gone; of the second 20 of 80 columns are left, a quarter; of the third half.
+    # A shift by 60 to the left removes the first box, leaves 20 of 80 columns (a quarter) of the
+    # second, and half of the third.
     shift = np.array([[1.0, 0, -60], [0, 1, 0], [0, 0, 1]])
     out, kept = moved(
         Detections([[0, 0, 50, 50], [0, 0, 80, 50], [20, 0, 100, 50]], [0, 1, 2]), shift, 100, 100
@@ -215,7 +217,8 @@ def test_what_leaves_the_frame_is_not_judged() -> None:
 
 
 def test_what_comes_to_lie_behind_the_camera_is_gone() -> None:
-    # Depth 1 - x / 100: the second box reaches over the horizon at x = 100, the third lies beyond.
+    # The depth is 1 - x / 100: the second box crosses the horizon at x = 100, the third is beyond
+    # it.
     horizon = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
     _, kept = moved(
         Detections([[10, 10, 30, 40], [80, 10, 120, 40], [150, 10, 180, 40]], [0, 0, 0]),
@@ -235,7 +238,7 @@ def test_a_turn_leaves_the_middle_and_is_undone_by_its_opposite(axis: str) -> No
     if axis == "z":
         np.testing.assert_allclose(turn(-30, axis, 400, 300) @ there, np.eye(3), atol=1e-12)
     else:
-        # Across the axis a small product in the middle shrinks by the cosine: the shelf is foreshortened.
+        # Across the axis a small product in the middle shrinks by the cosine (foreshortening).
         step = {"x": (0, 1), "y": (1, 0)}[axis]
         near = there @ [200 + 0.01 * step[0], 150 + 0.01 * step[1], 1]
         assert np.hypot(*(near[:2] / near[2] - [200, 150])) / 0.01 == pytest.approx(

@@ -1,4 +1,4 @@
-"""The config: every error at once and with a hint, and back from TOML unchanged."""
+"""Tests of the configuration: error messages, --set changes, TOML round trip."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_unknown_key_names_the_one_that_was_meant(change: str, hint: str) -> Non
 def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
     path = _file(
         tmp_path,
-        "train = 4\n[model]\nneck = 'wide'\nstrides = [16, 8]\n[augment]\nflpi = 1\nscale = [2.0, 1.0]\n[export]\nnms_iou = 0\n",
+        "train = 4\n[model]\nneck = 'wide'\nstrides = [16, 8]\n"
+        "[augment]\nflpi = 1\nscale = [2.0, 1.0]\n[export]\nnms_iou = 0\n",
     )
     with pytest.raises(ShelfcountError) as caught:
         load(path)
@@ -51,8 +52,9 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
     assert lines[0] == f"the config in {path} cannot be used:"
     for expected in (
         "train: Input should be a valid dictionary or instance of TrainConfig, got 4",
-        "model.neck: Input should be a valid integer, unable to parse string as an integer, got 'wide'",
-        "model.strides: must rise from the finest to the coarsest, got [16, 8]",
+        "model.neck: Input should be a valid integer, "
+        "unable to parse string as an integer, got 'wide'",
+        "model.strides: must be in ascending order, without duplicates, got [16, 8]",
         "Unknown config key 'augment.flpi'. Did you mean 'augment.flip'?",
         "augment.scale: must be (smallest, largest), got [2.0, 1.0]",
         "export.nms_iou: Input should be greater than 0, got 0",
@@ -71,11 +73,13 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ("model.strides=[8,128]", "model: height must be a multiple of 128, got 416"),
         (
             "train.precision=float8",
-            "train.precision: Input should be 'auto', '32-true', 'bf16-mixed' or '16-mixed', got 'float8'",
+            "train.precision: Input should be 'auto', '32-true', 'bf16-mixed' or '16-mixed', "
+            "got 'float8'",
         ),
         (
             "train.epochs=1.5",
-            "train.epochs: Input should be a valid integer, got a number with a fractional part, got 1.5",
+            "train.epochs: Input should be a valid integer, "
+            "got a number with a fractional part, got 1.5",
         ),
         ("train.epochs.x=3", "train.epochs: Input should be a valid integer"),
         ("augment.flip=2", "augment.flip: Input should be less than or equal to 1, got 2"),
@@ -89,14 +93,14 @@ def test_wrong_value_states_rule_and_value(change: str, message: str) -> None:
 
 
 def test_a_finer_pyramid_still_needs_the_trunks_stride() -> None:
-    # The trunk goes down to stride 32 whichever levels are kept, so 400 pixels would not halve evenly.
+    # The backbone ends at stride 32, whichever levels are kept; 400 is not a multiple of 32.
     with pytest.raises(ShelfcountError, match="height must be a multiple of 32, got 400"):
         load(changes=["model.strides=[8,16]", "model.height=400"])
 
 
 @pytest.mark.parametrize("change", ["train.epochs", "epochs=30", "=", ""])
 def test_set_without_section_or_value_shows_an_example(change: str) -> None:
-    message = f"--set wants section.key=value, got '{change}'. For example --set train.epochs=30"
+    message = f"--set needs section.key=value, got '{change}'. For example --set train.epochs=30"
     with pytest.raises(ShelfcountError, match=re.escape(message)):
         load(changes=[change])
 
@@ -116,7 +120,7 @@ def test_set_below_a_value_is_refused(tmp_path: Path) -> None:
         ("train.channels_last=false", "train", "channels_last", False),
         ("augment.scale=[0.5, 2.0]", "augment", "scale", (0.5, 2.0)),
         ("model.strides=[8, 16]", "model", "strides", (8, 16)),
-        # A string with and without TOML's quotes; '=' within it stays.
+        # A string with and without TOML's quotes; it may contain '='.
         ('model.weights="none"', "model", "weights", "none"),
         ("model.weights=none", "model", "weights", "none"),
         ("model.weights=a=b.safetensors", "model", "weights", "a=b.safetensors"),

@@ -1,4 +1,4 @@
-"""Confusions: counted as the evaluation counts them, and what they cost is arithmetic that can be checked by hand."""
+"""Tests of confusions: counts as in the evaluation, and F1 gains that are computed by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def row(*classes: int, scores: list[float] | None = None) -> Detections:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> tuple[Dataset, list[Detections]]:
-    """Two photos: a.png with a cola taken for tea twice, b.png with it once, a milk missed and a tea where nothing stands."""
+    """Two photos: two colas detected as tea; then one, a missed milk and a false tea."""
     for name in "ab":
         Image.new("RGB", (400, 60)).save(tmp_path / f"{name}.png")
     truths = row(COLA, COLA, COLA, TEA), row(COLA, TEA, MILK)
@@ -50,17 +50,21 @@ def test_confusions_are_those_of_the_matrix(shop: tuple[Dataset, list[Detections
         0,
         ("a.png", "b.png"),
     )
-    # Three agreed scores are too few for a mean of tea's own: (0.7 + 0.8 + 0.8) / 3 = 0.77, which 0.9 and 0.8 reach.
+    # Too few detections agree for a mean of tea alone, so the mean of all is used:
+    # (0.7 + 0.8 + 0.8) / 3 = 0.77. The scores 0.9 and 0.8 reach it.
     assert ([m.score for m in only.mistakes], only.sure) == (pytest.approx([0.9, 0.8, 0.4]), 2)
 
 
-def test_needs_bound_what_mending_a_class_can_win(shop: tuple[Dataset, list[Detections]]) -> None:
+def test_needs_bound_the_gain_of_correcting_a_class(
+    shop: tuple[Dataset, list[Detections]],
+) -> None:
     dataset, found = shop
     confusion = score(dataset, found, 0.3, average_precision=False).confusion
     cola, tea, milk = (
         next(n for n in needs(CLASSES, confusion) if n.name == name) for name in CLASSES
     )
-    # 3 right of 7 products and 7 reported: F1 6/14. Cola mended: 6 right, 12/14. Tea: the same three, and one report less, 12/13.
+    # 3 correct of 7 products and 7 detections: F1 6/14. With cola corrected, 6 are correct: 12/14.
+    # With tea corrected, the same three and one detection less: 12/13.
     assert (cola.misnamed, cola.bound) == (3, pytest.approx(12 / 14 - 6 / 14))
     assert (tea.taken_for, tea.nothing, tea.bound) == (3, 1, pytest.approx(12 / 13 - 6 / 14))
     assert (milk.missed, milk.bound) == (1, pytest.approx(8 / 15 - 6 / 14))
@@ -71,7 +75,8 @@ def test_needs_bound_what_mending_a_class_can_win(shop: tuple[Dataset, list[Dete
 
 def test_learning_curve_says_how_many_examples_halve_the_loss() -> None:
     confusion = np.array([[5, 1, 0], [0, 5, 0], [0, 0, 0]])
-    # Lost = n^-0.5 halves with four times the examples: three times 100 more. A flat curve halves never, two points say nothing.
+    # A loss of n^-0.5 halves with four times the examples: three times 100 more. A flat curve never
+    # halves, and two points are too few.
     curves = {
         "falls": [(25, 0.2), (50, 0.02**0.5), (100, 0.1)],
         "flat": [(25, 0.2), (50, 0.2), (100, 0.2)],
@@ -89,12 +94,14 @@ def test_learning_curve_says_how_many_examples_halve_the_loss() -> None:
 
 
 def test_class_that_gains_most_from_more_examples_comes_first() -> None:
-    # Both miss 4 of 10: 12 right of 20 products and 12 reported; with one mended, 16 right and reported.
+    # Both miss 4 of 10: 12 correct of 20 products and 12 detections. With one class corrected, 16
+    # are detected and correct.
     confusion = np.array([[6, 0, 4], [0, 6, 4], [0, 0, 0]])
     curves = {"slow": [(25, 0.8), (50, 0.6), (100, 0.4)], "quick": [(5, 0.8), (10, 0.6), (20, 0.4)]}
     quick, slow = needs(("slow", "quick"), confusion, curves=curves)
     assert (quick.name, slow.name, quick.bound) == ("quick", "slow", slow.bound)
-    # The same curve over a fifth of the examples: with 50 more, 70 of 20 against 150 of 100, to the same power.
+    # The same curve over a fifth of the examples: with 50 more, 70 / 20 against 150 / 100, to the
+    # same power.
     own, slope = (
         2 * 16 / (20 + 16) - 2 * 12 / (20 + 12),
         np.polyfit(np.log([25, 50, 100]), np.log([0.8, 0.6, 0.4]), 1)[0],
@@ -116,9 +123,9 @@ def test_page_names_pairs_photos_and_costs(
         dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3}
     )
     page = (tmp_path / "page.html").read_text()
-    assert "cola taken for tea: 3 of 4, 2 of them surely" in page
+    assert "cola confused with tea: 3 of 4, 2 of them with high confidence" in page
     assert "a.png, b.png" in page
-    assert "examples in training" in page
+    assert "training examples" in page
     # The mistakes, the examples of both classes, and the matrix.
     assert page.count("<img") == 4
 

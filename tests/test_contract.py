@@ -1,4 +1,4 @@
-"""Promises to apps: a bundle that keeps them has no breach, and each breach is named."""
+"""Contract checks: an exported bundle has no breach, and every breach is reported."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def broken(bundle: Path, tmp_path: Path) -> Callable[[str, Callable[[Any], None]], list[str]]:
-    """Breaches of a copy of the bundle of which one file was edited as a model; sha256 are not looked at here."""
+    """Return a function that edits one model of a copied bundle and returns the breaches.
+
+    The checksums are not checked.
+    """
 
     def after(name: str, edit: Callable[[Any], None]) -> list[str]:
         folder = Path(shutil.copytree(bundle, tmp_path / "copy"))
         data = (folder / name).read_bytes()
         model = flatbuffer.read(data)
         edit(model)
-        # What lies behind the flatbuffer, the zip, goes along.
+        # The zip archive after the flatbuffer is kept.
         (folder / name).write_bytes(
             flatbuffer.write(model) + data[len(flatbuffer.write(flatbuffer.read(data))) :]
         )
@@ -38,11 +41,11 @@ def moved(opened: Bundle, folder: Path) -> Bundle:
     return replace(opened, path=folder)
 
 
-def test_a_bundle_as_exported_keeps_every_promise(bundle: Path) -> None:
+def test_an_exported_bundle_has_no_breach(bundle: Path) -> None:
     assert contract.breaches(read_bundle(bundle)) == []
 
 
-def test_breaches_of_the_main_artifact_are_named(broken: Callable[..., list[str]]) -> None:
+def test_breaches_of_the_main_artifact_are_reported(broken: Callable[..., list[str]]) -> None:
     def rename(model: Any) -> None:
         graph = model.subgraphs[0]
         graph.tensors[graph.outputs[0]].name = b"boxes"
@@ -50,14 +53,14 @@ def test_breaches_of_the_main_artifact_are_named(broken: Callable[..., list[str]
 
     found = broken("model.tflite", rename)
     assert any(
-        b.startswith("model.tflite: the outputs must be location FLOAT32 [1, 300, 4]; ")
-        and "got boxes FLOAT32" in b
+        b.startswith("model.tflite: the outputs are boxes FLOAT32 [1, 300, 4]; ")
+        and "but must be location FLOAT32 [1, 300, 4]; " in b
         for b in found
     )
-    assert any("there is no TFLite metadata" in b for b in found)
+    assert any("TFLite metadata is missing" in b for b in found)
 
 
-def test_a_lost_postprocessing_is_named(broken: Callable[..., list[str]]) -> None:
+def test_a_missing_postprocessing_is_reported(broken: Callable[..., list[str]]) -> None:
     def cut(model: Any) -> None:
         graph = model.subgraphs[0]
         operator = graph.operators.pop()
@@ -66,11 +69,12 @@ def test_a_lost_postprocessing_is_named(broken: Callable[..., list[str]]) -> Non
 
     found = broken("model.tflite", cut)
     assert any(
-        "the last operator must be TFLite_Detection_PostProcess, got DEQUANTIZE" in b for b in found
+        "the last operator is DEQUANTIZE, but must be TFLite_Detection_PostProcess" in b
+        for b in found
     )
 
 
-def test_an_artifact_for_delegates_must_hold_raw_heads(
+def test_a_custom_operator_in_the_artifact_for_delegates_is_reported(
     broken: Callable[..., list[str]], bundle: Path
 ) -> None:
     found = broken(
@@ -78,7 +82,8 @@ def test_an_artifact_for_delegates_must_hold_raw_heads(
         lambda model: setattr(model, "operatorCodes", flatbuffer.read(_main(bundle)).operatorCodes),
     )
     assert any(
-        "model-raw.tflite: there must be no custom operator, got TFLite_Detection_PostProcess" in b
+        "model-raw.tflite: custom operators are not allowed in this file, "
+        "but it contains TFLite_Detection_PostProcess" in b
         for b in found
     )
 
@@ -87,19 +92,20 @@ def _main(bundle: Path) -> bytes:
     return (bundle / "model.tflite").read_bytes()
 
 
-def test_missing_and_unreadable_files_are_named(bundle: Path, tmp_path: Path) -> None:
+def test_missing_and_unreadable_files_are_reported(bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundle, tmp_path / "copy"))
     (folder / "model-raw.tflite").unlink()
     (folder / "model.tflite").write_bytes(b"not a model")
     found = contract.breaches(moved(read_bundle(bundle), folder))
-    assert any(b.startswith("model.tflite cannot be read as a model") for b in found)
+    assert any(b.startswith("model.tflite cannot be read as a .tflite model") for b in found)
     assert "model-raw.tflite is missing" in found
 
 
-def test_labels_inside_of_another_length_are_named(bundle: Path) -> None:
+def test_embedded_labels_of_other_classes_are_reported(bundle: Path) -> None:
     opened = read_bundle(bundle)
     other = replace(opened, spec=replace(opened.spec, classes=(*opened.spec.classes, "chalk")))
     assert any(
-        "its own labels.txt must list the 4 classes of model.json in their order, got 3 lines" in b
+        "the embedded labels.txt has 3 lines and does not list the 4 classes of model.json in their"
+        in b
         for b in contract.breaches(other)
     )

@@ -1,4 +1,4 @@
-"""Corrections: what each action does to the labels, and that a file made for other labels is refused."""
+"""Tests of corrections: effect of each action, several files, and refused files."""
 
 import dataclasses
 import json
@@ -23,13 +23,14 @@ from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 
 DRINKS_TEST = Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_test_corrections.json"
 COLA, TEA = 0, 1
-# left, top, width, height of the two products on a.jpg; b.jpg has none.
+# (left, top, width, height) of the two products on a.jpg, and of a free place. b.jpg has no
+# product.
 FIRST, SECOND, FREE = (10.0, 10.0, 20.0, 40.0), (40.0, 10.0, 20.0, 40.0), (70.0, 10.0, 20.0, 40.0)
 
 
 @pytest.fixture
 def labels(tmp_path) -> Dataset:
-    """Two photos; a.jpg holds a cola and a tea."""
+    """Two labelled photos. a.jpg shows a cola and a tea, b.jpg no product."""
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (100, 60)).save(tmp_path / name)
     truth = Detections([[10, 10, 30, 50], [40, 10, 60, 50]], [COLA, TEA])
@@ -49,7 +50,7 @@ def corrected(labels: Dataset, *corrections: Correction) -> Dataset:
 
 
 def products(dataset: Dataset) -> list[tuple[str, list[float]]]:
-    """Class and xyxy box of what has to be found on a.jpg."""
+    """Return class name and xyxy box of the labelled products on a.jpg, without ignored ones."""
     truth = dataset.photos[0].truth
     return [
         (dataset.classes[c], box)
@@ -58,7 +59,7 @@ def products(dataset: Dataset) -> list[tuple[str, list[float]]]:
     ]
 
 
-# --- what each action does
+# --- effect of each action
 
 
 def test_without_corrections_the_labels_stay(labels):
@@ -94,12 +95,15 @@ def test_action_changes_what_has_to_be_found(labels, change, expected):
 
 def test_ignored_area_forgives_every_class_and_its_neighbour_none(labels):
     truth = corrected(labels, correction("ignore", FREE, None)).photos[0].truth
-    found = Detections([[71, 11, 89, 49], [71, 11, 89, 49], [40, 10, 60, 50]], [COLA, TEA, COLA])
-    assert match(truth, found).absorbed.tolist() == [True, True, False]
+    detections = Detections(
+        [[71, 11, 89, 49], [71, 11, 89, 49], [40, 10, 60, 50]], [COLA, TEA, COLA]
+    )
+    assert match(truth, detections).absorbed.tolist() == [True, True, False]
 
 
 def test_box_in_the_file_may_be_rounded(labels):
-    # A tenth of a pixel off on each side of a 20 x 40 box: IoU 19.8 * 39.8 / 800 = 0.985.
+    # Each edge of a 20 x 40 box differs by 0.1 pixels, which is an IoU of 19.8 * 39.8 / 800 =
+    # 0.985.
     assert products(corrected(labels, correction("remove", (10.1, 10.1, 19.8, 39.8)))) == [
         ("tea", [40, 10, 60, 50])
     ]
@@ -176,7 +180,7 @@ def test_people_who_contradict_each_other_are_told(labels):
     ]
     with pytest.raises(
         ShelfcountError,
-        match=r"rename 'cola' .*: another correction has changed this label already",
+        match=r"rename 'cola' .*: another correction already changes this label",
     ):
         apply_all(labels, files)
 
@@ -184,19 +188,23 @@ def test_people_who_contradict_each_other_are_told(labels):
 def test_file_that_fits_neither_labels_nor_their_successor_is_refused(labels):
     first = Corrections("shelf.json", fingerprint(labels), (correction("remove"),))
     with pytest.raises(
-        ShelfcountError, match=r"the corrections of 'odd\.json' are for labels of fingerprint 00ff"
+        ShelfcountError,
+        match=r"corrections of 'odd\.json' are for labels with the fingerprint 00ff",
     ):
         apply_all(labels, [Corrections("odd.json", "00ff"), first])
 
 
-# --- what is refused
+# --- refused corrections
 
 
 def test_other_labels_are_refused(labels):
     made_for = fingerprint(labels.subset([0]))
     with pytest.raises(
         ShelfcountError,
-        match=f"of 'shelf.json' are for labels of fingerprint {made_for}, shelf has {fingerprint(labels)}",
+        match=(
+            f"of 'shelf.json' are for labels with the fingerprint {made_for}, "
+            f"but shelf has {fingerprint(labels)}"
+        ),
     ):
         apply(labels, Corrections("shelf.json", made_for))
 
@@ -204,39 +212,39 @@ def test_other_labels_are_refused(labels):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        # The cola moved by a quarter of its width: IoU 15 * 40 / (25 * 40) = 0.6.
+        # The cola moved by a quarter of its width, which is an IoU of 15 * 40 / (25 * 40) = 0.6.
         (
             [correction("remove", (15.0, 10.0, 20.0, 40.0))],
-            r"remove 'cola' at \[15.0, .*'a.jpg': no such label; .* IoU 0.9 .* 0.60",
+            r"remove 'cola' at \[15.0, .*'a.jpg': no label matches. .* at least 0.9; .* has 0.60",
         ),
         (
             [correction("remove", class_="tea")],
-            "remove 'tea' at .*: no such label; .* nearest by 0.00",
+            "remove 'tea' at .*: no label matches. .* the nearest has 0.00",
         ),
         (
             [correction("remove", class_="beer")],
-            "remove 'beer' .*: 'beer' is none of the 2 classes",
+            "remove 'beer' .*: the data has no class 'beer' among its 2 classes",
         ),
         (
             [correction("rename", to_class="beer")],
-            "rename 'cola' .*: 'beer' is none of the 2 classes",
+            "rename 'cola' .*: the data has no class 'beer' among its 2 classes",
         ),
         (
             [correction("remove"), correction("ignore")],
-            "ignore 'cola' .*: another correction has changed this label already",
+            "ignore 'cola' .*: another correction already changes this label",
         ),
-        ([correction("add", class_="tea")], "add 'tea' .*: one label must stand there, got 2"),
+        ([correction("add", class_="tea")], "add 'tea' .*: 2 labels would overlap here"),
         (
             [correction("add", FREE), correction("add", FREE)],
-            r"add 'cola' at \[70.0, .*: one label must stand there, got 2",
+            r"add 'cola' at \[70.0, .*: 2 labels would overlap here",
         ),
         (
             [correction("add", (90.0, 10.0, 20.0, 40.0))],
-            "add 'cola' .*: the new box must lie inside the photo of 100 x 60",
+            "add 'cola' .*: the new box is not inside the photo of 100 x 60",
         ),
         (
             [dataclasses.replace(correction("remove"), photo="c.jpg")],
-            "remove 'cola' .* on 'c.jpg': shelf has no such photo",
+            "remove 'cola' .* on 'c.jpg': shelf has no photo of this name",
         ),
     ],
 )
@@ -253,12 +261,12 @@ def test_photos_of_one_name_are_refused(labels, tmp_path):
         labels, photos=(*labels.photos, dataclasses.replace(labels.photos[0], path=other))
     )
     with pytest.raises(
-        ShelfcountError, match="photos must differ in file name to be corrected; 1 of shelf do not"
+        ShelfcountError, match="shelf has 1 photo with the file name of another photo"
     ):
         corrected(double)
 
 
-# --- the file
+# --- corrections files
 
 
 def test_file_round_trip(tmp_path):
@@ -274,7 +282,7 @@ def test_file_round_trip(tmp_path):
     written = Corrections("shelf.json", "f" * 64, changes, ("a.jpg", "b.jpg"))
     write_corrections(written, tmp_path / "c.json")
     assert read_corrections(tmp_path / "c.json") == written
-    # One correction a line, so that a change of the file can be read as such.
+    # One correction per line, so that a diff of the file is readable.
     assert len((tmp_path / "c.json").read_text().splitlines()) == len(changes) + 2
 
 
@@ -288,34 +296,35 @@ def test_file_without_corrections_round_trips(tmp_path):
     [
         (
             {"action": "delete"},
-            "correction 1: it must be an object whose action is one of add, move, rename, remove, ignore, got .*delete",
+            "correction 1: .*delete.* has no valid action. .* one of add, move, rename, remove, "
+            "ignore",
         ),
         (
             {"action": ["add"]},
-            r"correction 1: it must be an object whose action is one of .*\['add'\]",
+            r"correction 1: .*\['add'\].* has no valid action. .* one of add, move",
         ),
-        ({"reason": None}, "correction 1: reason must be a text, got None"),
-        ({"reason": " "}, "correction 1: reason must be a text, got ' '"),
+        ({"reason": None}, "correction 1: reason must be a text that is not empty, got None"),
+        ({"reason": " "}, "correction 1: reason must be a text that is not empty, got ' '"),
         (
             {"box": [1, 2, 3]},
-            r"correction 1: box must be left, top, width and height .*, got \[1, 2, 3\]",
+            r"correction 1: box must be \[left, top, width, height\] .*, got \[1, 2, 3\]",
         ),
         (
             {"box": [1, 2, 3, 0]},
-            r"correction 1: box must be .*, the sides above 0, got \[1, 2, 3, 0\]",
+            r"correction 1: box must be .* with width and height above 0, got \[1, 2, 3, 0\]",
         ),
         ({"box": [1, 2, 3, float("nan")]}, r"correction 1: box must be .*nan"),
         ({"box": [1, 2, 3, 10**400]}, "correction 1: box must be .*1000"),
         ({"box": [1, 2, 3, "4"]}, "correction 1: box must be .*'4'"),
         (
             {"action": "rename"},
-            "correction 1: it must be an object with .*to_class; to_class is missing",
+            "correction 1: missing key to_class. It must be an object with the keys .*to_class",
         ),
         (
             {"decision": "maybe"},
             "correction 1: decision must be one of accepted, refused, undecided, got 'maybe'",
         ),
-        ({"to_class": "tea"}, r"correction 1: it must have no keys but .*, got \['to_class'\]"),
+        ({"to_class": "tea"}, "correction 1: unknown key 'to_class'. Allowed keys: photo, action"),
     ],
 )
 def test_malformed_entry_is_named(tmp_path, changes, message):
@@ -342,11 +351,12 @@ def test_malformed_entry_is_named(tmp_path, changes, message):
     [
         (
             [],
-            "it must be an object with data, fingerprint, reviewed, corrections; data, fingerprint, reviewed, corrections is missing",
+            "missing keys data, fingerprint, reviewed, corrections. It must be an object with the "
+            "keys data, fingerprint, reviewed, corrections",
         ),
         (
             {"data": "x", "fingerprint": 1, "reviewed": [], "corrections": []},
-            "fingerprint must be a str, got 1",
+            "fingerprint must be a text, got 1",
         ),
         (
             {"data": "x", "fingerprint": "f", "reviewed": [], "corrections": {}},
@@ -354,11 +364,11 @@ def test_malformed_entry_is_named(tmp_path, changes, message):
         ),
         (
             {"data": "x", "fingerprint": "f", "reviewed": [3], "corrections": []},
-            "reviewed must be a text, got 3",
+            "reviewed must be a text that is not empty, got 3",
         ),
         (
             {"data": "x", "fingerprint": "f", "reviewed": [], "corrections": [], "note": ""},
-            r"no keys but .*, got \['note'\]",
+            "unknown key 'note'. Allowed keys: data, fingerprint",
         ),
     ],
 )

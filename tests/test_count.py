@@ -1,4 +1,4 @@
-"""Counting: records, the fixed JSON schema, CSV that a spreadsheet can't run."""
+"""Tests of counting: records, the fixed JSON schema, CSV without formulas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = ("cola", "=HYPERLINK(1)", "water")
 
 
 class ThreeProducts:
-    """Finds the same three products on every photo: two on the upper shelf, one below."""
+    """Detector of the same three products on every photo: two on the upper shelf, one below."""
 
     spec = ModelSpec("three", "none", CLASSES, 64, 64, ())
 
@@ -59,13 +59,13 @@ def test_a_photo_that_cannot_be_read_is_reported_and_the_others_counted(
     good, broken, missing = tmp_path / "good.png", tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     images.write_photo(good, photo)
     broken.write_bytes(b"\xff\xd8 no photo")
-    heard: list[Dropped] = []
-    counted, failed = count(ThreeProducts(), [missing, good, broken], heard.append)
+    reported: list[Dropped] = []
+    counted, failed = count(ThreeProducts(), [missing, good, broken], reported.append)
     assert [p.path for p in counted] == [str(good)]
     assert [d.where for d in failed] == [str(missing), str(broken)]
     assert "No such file" in failed[0].reason
     assert "cut short" in failed[1].reason
-    assert heard == failed
+    assert reported == failed
 
 
 def test_csv_has_a_line_for_each_product_and_no_formula(photo: np.ndarray, tmp_path: Path) -> None:

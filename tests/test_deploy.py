@@ -1,4 +1,4 @@
-"""Export: the files run in LiteRT and see what the network in PyTorch sees."""
+"""Export: the files run in LiteRT and give the results of the PyTorch network."""
 
 from __future__ import annotations
 
@@ -35,24 +35,27 @@ def opened(model: bytes) -> Interpreter:
 
 
 def photos_of(shelves: Shelves) -> list[np.ndarray]:
-    """12 photos: 4 that the network knows by heart, 8 that it never saw."""
+    """Return 12 photos: 4 that the network was trained on, 8 that it was not."""
     return [read_photo(p.path) for p in (*shelves.train.photos, *shelves.val.photos)]
 
 
 class Grouped(nn.Module):
-    """A network of one anchor of 8 pixels at stride 8, whose first convolution ends in a group norm, as the baseline's heads do."""
+    """Network with group normalisation, as in the baseline's heads.
+
+    It has one anchor of 8 pixels per cell, at stride 8.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.GroupNorm(4, 16), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8), nn.GroupNorm(4, 16), nn.ReLU())
         self.heads = nn.Conv2d(16, 6, 1)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self.heads(self.seen(x)).permute(0, 2, 3, 1).reshape(1, -1, 6)
+        rows = self.heads(self.stem(x)).permute(0, 2, 3, 1).reshape(1, -1, 6)
         return rows[..., :4], rows[..., 4:]
 
 
-# ---------------------------------------------------------------- what the network sees
+# ---------------------------------------------------------------- outputs
 
 
 def test_converted_heads_equal_pytorch(
@@ -68,14 +71,15 @@ def test_converted_heads_equal_pytorch(
         interpreter.invoke()
         worst = max(worst, np.abs(interpreter.get_tensor(location_out)[0] - location).max())
         np.testing.assert_allclose(interpreter.get_tensor(score_out)[0], scores, atol=1e-4)
-    # Deltas are divided by 10 and 5 and multiplied by anchors of some 30 pixels: 0.005 is 0.03 pixels at most.
+    # Deltas are divided by 10 and 5 and multiplied by anchors of about 30 pixels, so 0.005 is at
+    # most 0.03 pixels.
     assert worst < 5e-3
 
 
 def test_float32_artifact_gives_the_detections_of_pytorch(
     overfit: Overfit, artifact: Artifact, shelves: Shelves
 ) -> None:
-    """Tolerance: a hundredth of a photo pixel for a box, 1e-4 for a score; two float32 runtimes add in another order."""
+    """The tolerances are 0.01 pixels for boxes and 1e-4 for scores: sums are in another order."""
     reference = load_run(overfit.run)
     exported = LiteRTDetector(artifact("float32"), reference.spec)
     total = 0
@@ -91,8 +95,8 @@ def test_float32_artifact_gives_the_detections_of_pytorch(
 def test_float32_artifact_agrees_at_low_scores_too(
     overfit: Overfit, artifact: Artifact, shelves: Shelves
 ) -> None:
-    # Many more candidates: here suppression in numpy and in the operator must decide alike. One box in
-    # fifty may go either way, where scores or overlaps lie within rounding of each other.
+    # With many more candidates, suppression in NumPy and in the operator must give the same boxes.
+    # One box in fifty may differ, because of rounding errors of scores or overlaps.
     reference = load_run(overfit.run, 0.06)
     exported = LiteRTDetector(artifact("float32"), reference.spec)
     pairs = [(reference.detect(image), exported.detect(image)) for image in photos_of(shelves)]
@@ -113,19 +117,20 @@ def test_drop_in_f1_is_small(
     before = evaluate(reference, overfit.photos).micro.f1
     after = evaluate(LiteRTDetector(artifact(recipe), reference.spec), overfit.photos).micro.f1
     print(
-        f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, {len(artifact(recipe)) / 1e6:.2f} MB"
+        f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, "
+        f"{len(artifact(recipe)) / 1e6:.2f} MB"
     )
     assert before - after <= most
 
 
 def test_quantized_files_are_smaller(artifact: Artifact) -> None:
     sizes = {recipe: len(artifact(recipe)) for recipe in convert.RECIPES}
-    # float16 halves the weights; int8 quarters them, with scales, anchors and the graph on top.
+    # float16 halves the weights, int8 quarters them. Scales, anchors and the graph are added.
     assert sizes["float16"] < 0.65 * sizes["float32"]
     assert max(sizes["int8"], sizes["dynamic"]) < 0.45 * sizes["float32"]
 
 
-# ---------------------------------------------------------------- the contract of the file
+# ---------------------------------------------------------------- contract of the file
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
@@ -157,8 +162,8 @@ def _outputs(model: bytes) -> list[int]:
     return list(flatbuffer.read(model).subgraphs[0].outputs)
 
 
-def test_int8_graph_holds_no_operator_that_design_could_avoid(artifact: Artifact) -> None:
-    # All that is there. With more than one pyramid level CONCATENATION joins them; this model has one.
+def test_int8_graph_contains_no_avoidable_operator(artifact: Artifact) -> None:
+    # All operators. This model has one pyramid level, so it contains no CONCATENATION.
     names = flatbuffer.operator_names(artifact("int8"))
     expected = {
         "CONV_2D",
@@ -171,14 +176,14 @@ def test_int8_graph_holds_no_operator_that_design_could_avoid(artifact: Artifact
         "QUANTIZE",
     }
     assert set(names) == {*expected, "TFLite_Detection_PostProcess"}
-    # Pixels come in through DEQUANTIZE and QUANTIZE, location and scores leave through a DEQUANTIZE each.
+    # The pixels pass a DEQUANTIZE and a QUANTIZE; location and scores pass one DEQUANTIZE each.
     assert names[:2] == ["DEQUANTIZE", "QUANTIZE"]
     assert (names.count("QUANTIZE"), names.count("DEQUANTIZE")) == (1, 3)
     assert names[-1] == "TFLite_Detection_PostProcess"
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
-def test_everything_but_the_last_operator_runs_inside_xnnpack(
+def test_all_operators_but_the_last_are_delegated_to_xnnpack(
     artifact: Artifact, recipe: str
 ) -> None:
     assert contract.stray_operators(artifact(recipe)) == ["TFLite_Detection_PostProcess"]
@@ -186,7 +191,7 @@ def test_everything_but_the_last_operator_runs_inside_xnnpack(
 
 
 def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
-    # Two levels of one scale each meet in a concatenation of a third: where the quantizer puts a QUANTIZE for each.
+    # Two levels with different scales are concatenated: the quantizer inserts a QUANTIZE for each.
     levels = (AnchorLevel(8, ((40.0, 20.0),)), AnchorLevel(16, ((60.0, 30.0),)))
     spec = ModelSpec("two", "mobilenet_v2_050", ("a", "b"), 96, 96, levels)
     model = convert.to_litert(build(spec.architecture, 2, levels, 16).eval(), spec)
@@ -220,21 +225,21 @@ def test_int8_leaves_group_norms_in_float32(shelves: Shelves) -> None:
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
     with torch.no_grad():
-        wanted = net(torch.from_numpy(x).permute(0, 3, 1, 2))[1].sigmoid().numpy()
-    (found,) = (
+        expected = net(torch.from_numpy(x).permute(0, 3, 1, 2))[1].sigmoid().numpy()
+    (actual,) = (
         interpreter.get_tensor(o["index"])
         for o in interpreter.get_output_details()
         if tuple(o["shape"])[-1] == 2
     )
-    np.testing.assert_allclose(found, wanted, atol=0.02)
+    np.testing.assert_allclose(actual, expected, atol=0.02)
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
-def test_weights_lie_inside_the_flatbuffer_and_are_finite(artifact: Artifact, recipe: str) -> None:
+def test_weights_are_in_the_flatbuffer_and_finite(artifact: Artifact, recipe: str) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(artifact(recipe)), 0))
-    # 0 and 1 are the schema's ways of saying 'not outside'.
+    # In the schema, offsets 0 and 1 mean that no data is outside the flatbuffer.
     assert [b.offset for b in model.buffers if b.offset and b.offset > 1] == []
     for tensor in model.subgraphs[0].tensors:
         data = model.buffers[tensor.buffer].data
@@ -243,7 +248,7 @@ def test_weights_lie_inside_the_flatbuffer_and_are_finite(artifact: Artifact, re
 
 
 @pytest.mark.parametrize("recipe", convert.RECIPES)
-def test_outputs_are_finite_sorted_and_as_many_as_counted(
+def test_outputs_are_finite_and_sorted_and_their_number_is_the_count(
     overfit: Overfit, artifact: Artifact, recipe: str
 ) -> None:
     detector = LiteRTDetector(artifact(recipe), read_spec(overfit.run))
@@ -261,7 +266,7 @@ def test_outputs_are_finite_sorted_and_as_many_as_counted(
         assert set(classes) <= set(range(len(detector.spec.classes)))
 
 
-def test_at_most_so_many_detections_leave_the_file(
+def test_the_number_of_detections_is_limited(
     overfit: Overfit, converted: bytes, shelves: Shelves
 ) -> None:
     spec = replace(read_spec(overfit.run), max_detections=2, score_threshold=LOWEST_SCORE)
@@ -284,18 +289,16 @@ def test_macs_equal_those_that_torch_counts(
     assert flatbuffer.count_macs(artifact("int8")) == flatbuffer.count_macs(converted)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- errors
 
 
 def test_unknown_recipe_and_missing_photos_are_refused(converted: bytes) -> None:
     with pytest.raises(
         ShelfcountError,
-        match=r"unknown recipe 'int4'\. Recipes are: float32, float16, dynamic, int8",
+        match=r"unknown recipe 'int4'\. Allowed: float32, float16, dynamic, int8",
     ):
         convert.quantize(converted, "int4", [])
-    with pytest.raises(
-        ShelfcountError, match="int8 needs training photos to calibrate on, got none"
-    ):
+    with pytest.raises(ShelfcountError, match="no training photos to calibrate int8 on"):
         convert.quantize(converted, "int8", [])
 
 
@@ -305,6 +308,7 @@ def test_file_of_another_model_is_refused(overfit: Overfit, converted: bytes) ->
     other = replace(spec, classes=(*spec.classes, "chalk"))
     with pytest.raises(
         ShelfcountError,
-        match=rf"must have shapes \[\[1, {count}, 4\], \[1, {count}, 4\]\], got \[\[1, {count}, 4\], \[1, {count}, 3\]\]",
+        match=rf"outputs have shapes \[\[1, {count}, 4\], \[1, {count}, 3\]\], "
+        rf"but its anchors and classes need \[\[1, {count}, 4\], \[1, {count}, 4\]\]",
     ):
         flatbuffer.finish(converted, other, LOWEST_SCORE)

@@ -1,4 +1,4 @@
-"""Networks: the rows of the heads stand where the anchors stand, and what weights fit where."""
+"""Networks: output rows are in the order of the anchors, and weights load if they fit."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_every_member_gives_a_row_for_every_anchor(architecture: str) -> None:
 
 
 @pytest.mark.parametrize(("level", "row", "column"), [(0, 3, 7), (0, 0, 11), (1, 2, 4), (1, 3, 0)])
-def test_rows_stand_where_their_anchors_stand(level: int, row: int, column: int) -> None:
+def test_output_rows_are_in_the_order_of_the_anchors(level: int, row: int, column: int) -> None:
     net = _small()
     features = [torch.zeros(1, 16, HEIGHT // lv.stride, WIDTH // lv.stride) for lv in LEVELS]
     with torch.no_grad():
         before = net.locate(features)
         features[level][0, :, row, column] = torch.randn(16) * 10
         changed = ((net.locate(features) - before).abs().amax(dim=2)[0] > 1e-6).nonzero().flatten()
-    # One 3 x 3 convolution: the anchors of this level within one place of the changed one.
+    # One 3 x 3 convolution changes the anchors of this level within one cell of the changed cell.
     stride = LEVELS[level].stride
     center = torch.tensor([(row + 0.5) * stride, (column + 0.5) * stride])
     near = ((PLACES[:, :2] - center).abs() < 1.5 * stride).all(dim=1)
@@ -72,7 +72,7 @@ def test_rows_stand_where_their_anchors_stand(level: int, row: int, column: int)
     assert changed.tolist() == (near & of_level).nonzero().flatten().tolist()
 
 
-def test_sizes_of_a_place_follow_each_other() -> None:
+def test_anchors_of_one_cell_are_consecutive_rows() -> None:
     net = _small()
     with torch.no_grad():
         net.locate.predict.weight.zero_()
@@ -98,17 +98,22 @@ def test_levels_are_chosen_by_stride() -> None:
     assert location.shape == (1, 4 * 6 * 2, 4)
 
 
-def test_level_without_a_feature_and_uneven_places_are_refused() -> None:
+def test_level_without_a_feature_map_and_uneven_anchor_numbers_are_refused() -> None:
     with pytest.raises(
         ShelfcountError,
-        match=re.escape("'mobilenet_v2_050' has strides [8, 16, 32], got anchors for [8, 64]"),
+        match=re.escape(
+            "the anchors have strides [8, 64], but 'mobilenet_v2_050' has feature maps of "
+            "strides [8, 16, 32] only"
+        ),
     ):
         _small(levels=(LEVELS[0], AnchorLevel(64, ((90.0, 90.0),) * 2)))
-    with pytest.raises(ValueError, match=re.escape("as many anchors at a place, got [2, 1]")):
+    with pytest.raises(
+        ValueError, match=re.escape("different numbers of anchors per feature-map cell: [2, 1]")
+    ):
         _small(levels=(LEVELS[0], AnchorLevel(16, ((40.0, 20.0),))))
 
 
-def test_early_stages_are_the_trunks_first() -> None:
+def test_early_stages_are_the_first_of_the_backbone() -> None:
     net = _small()
     assert net.early(0) == []
     assert net.early(2) == [
@@ -124,7 +129,7 @@ def test_baseline_has_retinanets_rows(baseline: torch.nn.Module) -> None:
     with torch.no_grad():
         location, logits = baseline(x)
         features = list(baseline.fpn(baseline.trunk(x)).values())
-        # torchvision's heads order their rows as its anchor generator does: place by place.
+        # torchvision's heads order their rows as its anchor generator does: cell by cell.
         expected_location, expected_logits = baseline.locate(features), baseline.classify(features)
     assert [tuple(f.shape[2:]) for f in features] == [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
     assert location.shape == (1, len(anchors.layout(retinanet_levels(), 128, 128)), 4)
@@ -135,7 +140,7 @@ def test_baseline_has_retinanets_rows(baseline: torch.nn.Module) -> None:
 def test_retinanets_anchor_sizes() -> None:
     levels = retinanet_levels()
     assert [level.stride for level in levels] == [8, 16, 32, 64, 128]
-    # Areas 32^2 to 512^2 at scale 1, each at three aspects; the paper's section 4.
+    # Areas 32^2 to 512^2 at scale 1, each with three aspect ratios: section 4 of the paper.
     for level, side in zip(levels, (32, 64, 128, 256, 512), strict=True):
         assert len(level.sizes) == 9
         assert [h * w for h, w in level.sizes[:3]] == pytest.approx([side**2] * 3)
@@ -147,7 +152,7 @@ def test_baseline_takes_only_its_own_levels() -> None:
         build(BASELINE, CLASSES, LEVELS, 0)
 
 
-def test_weights_of_a_run_come_back_whole(tmp_path: Path) -> None:
+def test_weights_of_a_run_are_loaded_completely(tmp_path: Path) -> None:
     net = _small()
     save_file(net.state_dict(), tmp_path / "w.safetensors")
     torch.manual_seed(1)
@@ -162,7 +167,7 @@ def test_weights_of_a_run_come_back_whole(tmp_path: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(net(x), other(x), strict=True))
 
 
-def test_other_classes_cost_only_the_last_convolution(tmp_path: Path) -> None:
+def test_with_other_classes_all_but_the_last_convolution_is_loaded(tmp_path: Path) -> None:
     save_file(_small(classes=5).state_dict(), tmp_path / "w.safetensors")
     net = _small()
     total = sum(not k.endswith("num_batches_tracked") for k in net.state_dict())
@@ -182,26 +187,29 @@ def test_other_classes_cost_only_the_last_convolution(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:
-    # A detector's file (keys 'trunk.') of another member: few tensors of one name have one shape.
+    # A detector's file (keys 'trunk.') of another architecture: few names and shapes agree.
     save_file(build("mobilenet_v4_s", CLASSES, LEVELS, 24).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(
         ShelfcountError,
-        match=r"weights are of another model: \d+ of \d+ tensors fit\. Give the architecture and neck",
+        match=r"weights are of another model: only \d+ of \d+ tensors fit\. "
+        r"Set model\.architecture and model\.neck",
     ):
         _small().load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
 
 
-def test_start_says_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_is_random_or_refused_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _small().load_start("mobilenet_v2_050", "none") == RANDOM
     monkeypatch.setattr(backbones, "SHIPPED", tmp_path)
     with pytest.raises(
         ShelfcountError,
-        match=r"ships no weights for 'mobilenet_v2_050'\. Use --set model\.weights=network",
+        match=r"contains no weights for 'mobilenet_v2_050'\. Use --set model\.weights=network",
     ):
         _small().load_start("mobilenet_v2_050", "shipped")
 
 
-def test_file_with_a_trunk_alone_starts_the_trunk(tmp_path: Path) -> None:
+def test_file_of_a_backbone_alone_starts_the_backbone(tmp_path: Path) -> None:
     trunk = backbones.make_trunk("mobilenet_v2_050")
     save_file(
         {k: v.contiguous() for k, v in trunk.state_dict().items()}, tmp_path / "t.safetensors"
@@ -230,7 +238,7 @@ def test_the_baseline_starts_from_torchvisions_resnet50_file(tmp_path: Path) -> 
     with torch.no_grad():
         expected = theirs.bn1(theirs.conv1((pixels / 255 - mean) / std))
         got = net.trunk.bn1(net.trunk.conv1((pixels - 127) / 127.5))
-    # Inside; at the border zero padding means another colour.
+    # Only inside, since zero padding means another colour at the border.
     torch.testing.assert_close(
         got[..., 4:-4, 4:-4], expected[..., 4:-4, 4:-4], rtol=1e-3, atol=1e-4
     )
@@ -239,6 +247,6 @@ def test_the_baseline_starts_from_torchvisions_resnet50_file(tmp_path: Path) -> 
     save_file(theirs.state_dict(), file)
     with pytest.raises(
         ShelfcountError,
-        match=re.escape("'conv1.weight' must have shape (64, 3, 7, 7), got (64, 3, 3, 3)"),
+        match=re.escape("'conv1.weight' has shape (64, 3, 3, 3), the model needs (64, 3, 7, 7)"),
     ):
         build(BASELINE, CLASSES, retinanet_levels(), 0).load_start(BASELINE, str(file))

@@ -1,4 +1,4 @@
-"""Where two models disagree: counted by hand on three products, and drawn."""
+"""Tests of the disagreements of two models: counted by hand on three products, and drawn."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from shelfcount.vision.images import write_photo
 
 CLASSES = ("cola", "tea")
 TRUTH = Detections([[10, 10, 50, 90], [60, 10, 100, 90], [110, 10, 150, 90]], [0, 0, 1])
-# The second product is missed, and a tea reported where nothing stands.
+# The second product is missed, and one tea is a false positive.
 FIRST = Detections(
     [[10, 10, 50, 90], [110, 10, 150, 90], [10, 110, 50, 190]], [0, 1, 1], [0.9, 0.8, 0.7]
 )
-# All three found, and the same tea reported, a little aside; one cola more that the first has not.
+# All three products are detected. The same tea is a false positive at a slightly different place,
+# and one cola is a false positive of this model only.
 SECOND = Detections(
     [*TRUTH.boxes.tolist(), [12, 110, 52, 190], [110, 110, 150, 190]],
     [0, 0, 1, 1, 0],
@@ -33,7 +34,7 @@ def photo(folder: Path, name: str = "shelf.jpg", truth: Detections = TRUTH) -> P
 def test_what_only_one_has_is_counted(tmp_path: Path) -> None:
     found = disagreement.compare(photo(tmp_path), FIRST, SECOND)
     assert found.differ.tolist() == [False, True, False]
-    # The tea is a false alarm of both: no difference.
+    # The tea is a false positive of both models, so it is no difference.
     assert [alone.tolist() for alone in found.alone] == [[False] * 3, [False] * 4 + [True]]
     assert found.products == 2
     assert found.gained == (0, 1)
@@ -54,13 +55,13 @@ def test_what_differs_is_drawn_in_its_colour(tmp_path: Path) -> None:
 
     def edge(panel: np.ndarray, box: list[int], colour: tuple[int, int, int]) -> float:
         left, top, _, bottom = (round(v * scale) for v in box)
-        # Below the tag, which lies on the upper corner.
+        # Start below the tag, which covers the upper corner.
         return float(
             (np.abs(panel[top + 80 : bottom, left : left + 2] - colour) <= 2).all(axis=2).mean()
         )
 
     assert edge(labelled, [60, 10, 100, 90], disagreement.LABELLED) > 0.9
-    # Dashes cover half of the edge.
+    # The dashes cover half of the edge.
     assert 0.3 < edge(first, [60, 10, 100, 90], MISSED) < 0.7
     assert edge(second, [60, 10, 100, 90], FOUND) > 0.9
     assert edge(second, [110, 110, 150, 190], FALSE_ALARM) > 0.9

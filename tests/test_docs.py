@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import baseline_plots
 import baseline_tables
 import build_pages
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 import quantization_tables
@@ -28,6 +31,7 @@ from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 
 ROOT = Path(__file__).parents[1]
+PAGES = tuple(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))
 DOCS = (
     "README.md",
     "CONTRIBUTING.md",
@@ -35,18 +39,41 @@ DOCS = (
     "benchmarks/README.md",
     "export/README.md",
     "export/web/README.md",
+    *PAGES,
 )
 README = (ROOT / "README.md").read_text()
+SCHEMAS = ROOT / "docs" / "reference" / "schemas"
+# Pages that exist in the site only; docs/generate.py makes them.
+GENERATED = {
+    *(ROOT / "docs" / "reference" / f"{name}.md" for name in ("verbs", "configuration", "python")),
+    *(path.with_name(path.name.replace(".schema.json", ".md")) for path in SCHEMAS.glob("*.json")),
+}
+
+
+def load_examples() -> types.ModuleType:
+    """Return docs/examples.py as a module; docs is no package."""
+    spec = importlib.util.spec_from_file_location("docs_examples", ROOT / "docs" / "examples.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclass looks itself up by the module's name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+examples = load_examples()
 
 
 def code(document: str) -> list[str]:
-    """Lines of the code blocks of a document, continued ones joined, and what stands in backticks."""
+    """Return the lines of a document's code blocks, continued ones joined, and its inline code."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
     blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
-    return [
+    lines = [
         *"\n".join(blocks).splitlines(),
         *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)),
     ]
+    return [line.removeprefix("$ ") for line in lines]
 
 
 @pytest.mark.parametrize("document", DOCS)
@@ -83,8 +110,119 @@ def test_links_lead_somewhere(document: str) -> None:
     assert [
         t
         for t in targets
-        if not t.startswith(("http", "#")) and not (folder / t.split("#")[0]).exists()
+        if not t.startswith(("http", "#"))
+        and not (folder / t.split("#")[0]).exists()
+        and (folder / t.split("#")[0]).resolve() not in GENERATED
     ] == []
+
+
+def test_readme_is_short_and_begins_with_a_first_count() -> None:
+    assert len(README.split()) <= 900  # as `wc -w` counts
+    first_screen = README[:1600]
+    assert "pip install shelfcount" in first_screen
+    assert "shelfcount count drinks-int8 photo.jpg" in first_screen
+    assert "](benchmarks/results/counted.jpg)" in first_screen
+    # The last class of the bundle, `another`, is no drink of its own.
+    labels = (ROOT / "export/release/drinks-int8/labels.txt").read_text().splitlines()
+    drinks = len(set(labels) - {"another"})
+    assert f"It knows {drinks} Vietnamese drinks" in first_screen
+    assert f"This bundle knows {drinks} Vietnamese drinks" in (ROOT / "docs/index.md").read_text()
+    commands = [line.split()[1] for line in code("README.md") if line.startswith("shelfcount ")]
+    assert commands[:6] == ["count", "check", "train", "export", "evaluate", "count"]
+
+
+@pytest.mark.parametrize("document", ["README.md", *PAGES])
+def test_tested_blocks_print_what_the_page_shows(document: str, tmp_path: Path) -> None:
+    page = (ROOT / document).read_text(encoding="utf-8")
+    # A marker that is not right before a fence would be a block that nobody runs.
+    assert page.count("<!-- tested") == len(examples.examples(page))
+    if not examples.examples(page):
+        return
+    examples.fill(tmp_path)
+    for example, actual in examples.run_page(page, tmp_path):
+        assert example.text == actual, "run docs/examples.py --write"
+
+
+def test_a_tested_block_may_leave_lines_out(tmp_path: Path) -> None:
+    page = "<!-- tested -->\n```console\n$ shelfcount --help\nx\n...\nx\n```\n"
+    ((_, actual),) = examples.run_page(page, tmp_path)
+    command, first, dots, last = actual.splitlines()
+    assert (command, dots) == ("$ shelfcount --help", "...")
+    assert first != last
+    with pytest.raises(ValueError, match="only shelfcount is run, got 'rm'"):
+        list(examples.run_page(page.replace("shelfcount", "rm"), tmp_path))
+    with pytest.raises(ValueError, match="must be console, python or toml, got sh"):
+        list(examples.run_page(page.replace("console", "sh"), tmp_path))
+    broken = "<!-- tested -->\n```toml\n[train]\nepoch = 3\n```\n"
+    with pytest.raises(RuntimeError, match=r"'train\.epoch'"):
+        list(examples.run_page(broken, tmp_path))
+
+
+def test_schemas_describe_the_files() -> None:
+    release, data = ROOT / "export" / "release" / "drinks-int8", ROOT / "benchmarks" / "data"
+    files = [
+        ("model", release / "model.json"),
+        ("golden", release / "golden" / "golden.json"),
+        *(("corrections", path) for path in sorted(data.glob("drinks_*.json"))),
+    ]
+    for name, path in files:
+        schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+        jsonschema.Draft202012Validator.check_schema(schema)
+        jsonschema.validate(json.loads(path.read_text()), schema)
+    assert len(files) > 3
+    guide = (ROOT / "docs" / "guides" / "planogram.md").read_text()
+    (plan,) = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+    jsonschema.validate(json.loads(plan), json.loads((SCHEMAS / "plan.schema.json").read_text()))
+
+
+def test_schemas_describe_what_the_verbs_write(tmp_path: Path) -> None:
+    examples.fill(tmp_path)
+    page = """\
+<!-- tested -->
+```console
+$ shelfcount count drinks-int8 photo.jpg --json count.json
+$ shelfcount merge drinks-int8 left.jpg right.jpg test/2.jpg --json merge.json
+$ shelfcount planogram drinks-int8 photo.jpg --plan plan.json --learn
+```
+"""
+    list(examples.run_page(page, tmp_path))
+    for file, name in (("count", "count"), ("merge", "count"), ("plan", "plan")):
+        written = json.loads((tmp_path / f"{file}.json").read_text())
+        jsonschema.validate(written, json.loads((SCHEMAS / f"{name}.schema.json").read_text()))
+    assert json.loads((tmp_path / "merge.json").read_text())["merged"]["unplaced"] != []
+    count = json.loads((tmp_path / "count.json").read_text())
+    del count["photos"][0]["counts"]
+    with pytest.raises(jsonschema.ValidationError, match="'counts' is a required property"):
+        jsonschema.validate(count, json.loads((SCHEMAS / "count.schema.json").read_text()))
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", *PAGES])
+def test_files_that_are_named_exist(document: str) -> None:
+    named = re.findall(
+        r"`((?:shelfcount|docs|tests|benchmarks|export)/[\w./-]+)`", (ROOT / document).read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_site_builds_strictly(tmp_path: Path) -> None:
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed: pip install 'shelfcount[docs]'")
+    # The site must build in an environment without torch.
+    script = "import sys; sys.modules['torch'] = None; from mkdocs.__main__ import cli; cli()"
+    command = [sys.executable, "-c", script, "build", "--strict", "-q", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    verbs = (tmp_path / "reference" / "verbs" / "index.html").read_text()
+    assert [
+        name
+        for name in typer.main.get_command(app).commands  # type: ignore[attr-defined]
+        if f'<h2 id="{name}">' not in verbs
+    ] == []
+    settings = (tmp_path / "reference" / "configuration" / "index.html").read_text()
+    assert "train.validate_every" in settings
+    assert "to_pandas" in (tmp_path / "reference" / "python" / "index.html").read_text()
+    for schema in SCHEMAS.glob("*.json"):
+        assert (tmp_path / "reference" / "schemas" / schema.name).exists()
 
 
 def test_no_machine_or_index_is_named() -> None:

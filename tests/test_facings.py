@@ -1,4 +1,4 @@
-"""Facings, stacks, gaps and the front view on synthetic shelves whose layout is known to the centimetre."""
+"""Tests of facings, stacks, gaps and the front view on synthetic shelves with a known layout."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def test_sold_out_facings_are_found_and_nothing_else(tilt: float, yaw: float) ->
 
 
 def level_shelf(*lines: str) -> Arrangement:
-    """Products 40 wide and 80 high, side by side with 4 between; one letter is a class, a space is a hole."""
+    """Return an arrangement of products 40 wide and 80 high, with spaces of 4 between them.
+
+    One letter is a class, a space is a gap.
+    """
     boxes, names, row = [], [], []
     for number, line in enumerate(lines):
         for place, name in enumerate(line):
@@ -167,7 +170,7 @@ def test_any_boxes_get_facings(corners: list[tuple[int, int, int, int, str]]) ->
 
 
 def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match="of one length, got 2, 1 and 2"):
+    with pytest.raises(ValueError, match="must have the same length, got 2, 1 and 2"):
         arrange(
             np.array([[0, 0, 1, 1], [2, 0, 3, 1]]),
             ["a"],
@@ -177,7 +180,7 @@ def test_lengths_must_agree() -> None:
 
 
 def test_real_coolers_have_few_gaps_and_even_sizes(drinks: Path) -> None:
-    """A full cooler has no gaps, so holes are rare; and what the front view is for: one class has one size."""
+    """Full coolers have few gaps, and in the front view products of a class have similar sizes."""
     content = json.loads((drinks / "val.json").read_text())
     names = {c["id"]: c["name"] for c in content["categories"]}
     spaces = gaps = 0
@@ -203,20 +206,20 @@ def test_real_coolers_have_few_gaps_and_even_sizes(drinks: Path) -> None:
 
 
 def uneven(found: Arrangement, boxes: np.ndarray) -> float:
-    """Mean difference of a product's height from the median of its class, as a share."""
+    """Return the mean relative difference of a product's height from the median of its class."""
     height, names = boxes[:, 3] - boxes[:, 1], np.array(found.names)
     usual = np.array([np.median(height[names == name]) for name in found.names])
     return float(np.abs(height / usual - 1).mean())
 
 
 def test_painted_products_keep_their_places_in_the_front_view() -> None:
-    """Photos of `data.synthetic`: bottles and cans have round corners, and the camera's middle is not the photo's."""
+    """Photos of `data.synthetic`, with rounded bottles and cans and a decentred camera."""
     errors = []
     for seed in range(4):
         params = ShelfParams(width=640, height=480, facings=(10, 16), yaw=30, tilt=15)
         scene = render(CATALOGUE, params, np.random.default_rng(seed))
         seen = scene.truth.boxes
-        # The photo's border cuts boxes, and stacks that it cuts look like rows.
+        # Without boxes at the border of the photo: stacks cut by it look like rows.
         whole = (
             ~scene.truth.ignore
             & (seen[:, :2] > 1).all(axis=1)
@@ -232,13 +235,13 @@ def test_painted_products_keep_their_places_in_the_front_view() -> None:
 
 
 def test_rows_read_off_a_regular_cooler() -> None:
-    """Heads 40 below the feet above, of products 80 high: a board. Two heights in between, or none, are no cooler to learn truth from."""
+    """Regular rows are 40 apart for products 80 high. Stacked or slanting rows are not regular."""
     board = np.array(
         [[44 * i, 120 * row, 44 * i + 40, 120 * row + 80] for row in (1, 0, 2) for i in range(5)],
         float,
     )
     assert placement.regular_rows(board).tolist() == [1] * 5 + [0] * 5 + [2] * 5
-    # Stacked: what is above rests on what is below.
+    # Stacked: the products above rest on those below.
     stacked = np.array(
         [[44 * i, 82 * row, 44 * i + 40, 82 * row + 80] for row in (0, 1) for i in range(5)], float
     )

@@ -1,4 +1,4 @@
-"""Quantization-aware training: the network in PyTorch computes what its int8 file computes, and learns through the rounding."""
+"""Quantization-aware training: the PyTorch network equals its int8 file and can be trained."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEVELS = (AnchorLevel(8, ((40.0, 20.0),)), AnchorLevel(16, ((60.0, 30.0),)))
 
 
 def trained_like(architecture: str = "mobilenet_v2_050") -> torch.nn.Module:
-    """Random weights, with statistics in every norm that are neither 0 nor 1."""
+    """Return a network with random weights and with statistics that are neither 0 nor 1."""
     torch.manual_seed(0)
     net = build(architecture, 3, LEVELS, 16)
     for module in net.modules():
@@ -58,35 +58,43 @@ def calibrated(network: torch.nn.Module) -> FakeQuantized:
     return quantized
 
 
-# ---------------------------------------------------------------- taken apart
+# ---------------------------------------------------------------- traced and folded
 
 
 @torch.no_grad()
-def test_without_rounding_it_is_the_network_it_was_made_from(
+def test_without_rounding_the_outputs_equal_those_of_the_original_network(
     network: torch.nn.Module, calibrated: FakeQuantized
 ) -> None:
-    with calibrated.rounding(()):
+    rounded = calibrated(pixels())
+    with calibrated.without_rounding():
         for folded, whole in zip(calibrated(pixels()), network(pixels()), strict=True):
-            # Folding a norm into float32 weights moves the last digits.
+            # Folding batch normalisation into float32 weights changes the last digits.
             np.testing.assert_allclose(folded, whole, atol=1e-4 * float(whole.abs().max()))
+    # After the block, the network rounds again.
+    for before, after in zip(rounded, calibrated(pixels()), strict=True):
+        assert torch.equal(before, after)
 
 
-def test_norms_of_each_level_are_folded_into_weights_of_its_own(calibrated: FakeQuantized) -> None:
+def test_the_norms_of_each_level_are_folded_into_separate_weights(
+    calibrated: FakeQuantized,
+) -> None:
     one, other = (calibrated.get_submodule(f"locate.convolutions.0.at{i}").weight for i in range(2))
     assert not torch.equal(one, other)  # type: ignore[arg-type]
     assert [step.name for step in calibrated.steps].count("locate.convolutions.0.at0") == 1
 
 
-def test_networks_without_an_int8_counterpart_are_refused() -> None:
-    with pytest.raises(ShelfcountError, match=r"of 'trunk\.act1' \(Hardswish\) is not known"):
+def test_networks_that_cannot_be_fake_quantized_are_refused() -> None:
+    with pytest.raises(
+        ShelfcountError, match=r"does not support the layer 'trunk\.act1' \(Hardswish\)"
+    ):
         FakeQuantized(build("mobilenet_v3", 3, LEVELS, 16))
-    with pytest.raises(ShelfcountError, match="for the phone models, got RetinaNet"):
+    with pytest.raises(ShelfcountError, match=r"does not support RetinaNet\. Use a phone model"):
         FakeQuantized(RetinaNet(3, retinanet_levels()))
-    with pytest.raises(ShelfcountError, match="training photos to calibrate on, got none"):
+    with pytest.raises(ShelfcountError, match="no training photos to calibrate the int8 ranges"):
         FakeQuantized(trained_like()).calibrate([])
 
 
-# ---------------------------------------------------------------- the rounding
+# ---------------------------------------------------------------- rounding
 
 
 @pytest.mark.parametrize(
@@ -100,21 +108,21 @@ def test_scale_and_zero_point_are_those_of_the_quantizer(low: float, high: float
     assert (float(ours), int(our_zero)) == (pytest.approx(float(scale[0]), rel=1e-6), int(zero[0]))
 
 
-def test_weights_take_at_most_255_values_a_channel_and_gradients_pass() -> None:
+def test_weights_have_at_most_255_values_per_channel_and_gradients_pass() -> None:
     weights = torch.nn.Parameter(
         torch.randn(4, 3, 3, 3) * torch.tensor([1.0, 0.01, 100.0, 0.0])[:, None, None, None]
     )
     rounded = fake_weights(weights, weight_scale(weights))
     steps = (rounded / weight_scale(weights)[:, None, None, None]).detach()
     np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
-    # The largest of each channel is a whole 127 steps; a channel of zeros stays one.
+    # The maximum of each channel is 127 steps. A channel of zeros remains zero.
     np.testing.assert_allclose(steps.abs().amax(dim=(1, 2, 3)), [127, 127, 127, 0], atol=1e-3)
     rounded.sum().backward()
     assert weights.grad is not None
     assert torch.equal(weights.grad, torch.ones_like(weights))
 
 
-def test_each_scale_is_shared_where_the_file_shares_it(calibrated: FakeQuantized) -> None:
+def test_scales_are_shared_as_in_the_file(calibrated: FakeQuantized) -> None:
     location, logits = calibrated.outputs
     for head, output in (("locate", location), ("classify", logits)):
         assert {calibrated.range_of(f"{head}.predict.at{i}") for i in range(2)} == {
@@ -145,7 +153,7 @@ def test_ranges_follow_the_batches_in_training_only(network: torch.nn.Module) ->
 
 
 @torch.no_grad()
-def test_evaluation_in_whole_numbers_equals_training_in_floats(calibrated: FakeQuantized) -> None:
+def test_integer_arithmetic_in_evaluation_is_close_to_training(calibrated: FakeQuantized) -> None:
     exact = calibrated(pixels(4))[0]
     quantized = FakeQuantized(trained_like())
     quantized.load_state_dict(calibrated.state_dict())
@@ -153,13 +161,14 @@ def test_evaluation_in_whole_numbers_equals_training_in_floats(calibrated: FakeQ
         module.training = True
     before = quantized.ranges.clone()
     close = quantized(pixels(4))[0]
-    # The ranges have moved by a hundredth towards this photo, and sums in float32 round off: some steps apart.
+    # The ranges have moved by 1 % towards this photo, and float32 sums have rounding errors, so the
+    # outputs differ by some steps.
     scale, _ = scale_and_zero(*calibrated.ranges[calibrated.rounded[calibrated.outputs[0]]])
     assert float((exact - close).abs().median() / scale) < 2
     assert not torch.equal(before, quantized.ranges)
 
 
-# ---------------------------------------------------------------- the file
+# ---------------------------------------------------------------- int8 file
 
 
 def opened(model: bytes) -> Interpreter:
@@ -171,7 +180,7 @@ def opened(model: bytes) -> Interpreter:
 def steps_apart(
     net: FakeQuantized, model: bytes, photo: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Location and scores of the file against those of the network, in int8 steps of each."""
+    """Return the differences of location and scores between file and network, in int8 steps."""
     x = normalise(torch.from_numpy(photo).permute(2, 0, 1)[None])
     with torch.no_grad():
         location, logits = net.eval()(x)
@@ -197,36 +206,29 @@ def test_int8_file_gives_what_the_fake_quantized_network_gives(calibrated: FakeQ
     assert set(names.values()) == {calibrated.input, *(step.name for step in calibrated.steps)}
     quantized = convert.quantize(model, "int8", [])
     photos = np.random.default_rng(5).integers(0, 256, (4, 64, 64, 3), np.uint8)
-    # The last one as real photos are, smooth.
+    # The last photo is smooth, as real photos are.
     photos[-1] = stretch(photos[0, :4, :4], 64, 64)
     for photo in photos:
         location, scores = steps_apart(calibrated, quantized, photo)
         print(f"location up to {location.max():.2f} steps apart, scores up to {scores.max():.2f}")
-        # Equal to the bit where XNNPACK computes; another kernel may round what lies near a half to the other side.
+        # XNNPACK's results are bit-equal. Other kernels may round values near a half the other way.
         assert location.max() <= 2
         assert scores.max() <= 2
         assert (location < 0.5).mean() > 0.99
-    # In the bundle's file all operators follow on each other without another QUANTIZE than that of the pixels.
+    # In the bundle's file, the only QUANTIZE operator is that of the pixels.
     assert (
         flatbuffer.operator_names(flatbuffer.finish(quantized, spec, LOWEST_SCORE)).count(
             "QUANTIZE"
         )
         == 1
     )
-    kept = [
-        tensor
-        for tensor, name in names.items()
-        if name in ("locate.predict.at0", "trunk.conv_stem")
-    ]
-    mixed = convert.quantize(model, "int8", [], keep_float=kept)
-    types = {t.name.decode(): t.type for t in flatbuffer.read(mixed).subgraphs[0].tensors}
-    assert [types[name] for name in kept] == [TensorType.FLOAT32] * 2
-    assert sum(kind == TensorType.INT8 for kind in types.values()) > 100
-    # Without rounding the file is the float network's: ranges change no other recipe.
+    types = [tensor.type for tensor in flatbuffer.read(quantized).subgraphs[0].tensors]
+    assert types.count(TensorType.INT8) > 100
+    # A float32 file contains no ranges.
     assert len(convert.quantize(model, "float32", [])) <= len(model)
 
 
-def test_ranges_travel_in_the_file(tmp_path: Path) -> None:
+def test_ranges_are_stored_in_the_file(tmp_path: Path) -> None:
     released = Path(__file__).parents[1] / "export" / "release" / "drinks-int8" / "model-raw.tflite"
     if not released.exists():
         pytest.skip(f"no released bundle at {released.parent}")
@@ -237,8 +239,8 @@ def test_ranges_travel_in_the_file(tmp_path: Path) -> None:
         .tensors[flatbuffer.read(model).subgraphs[0].inputs[0]]
         .name.decode()
     )
-    bare, found = ranges.take(ranges.put(model, {name: (-1.5, 2.25)}))
-    assert found == {name: (-1.5, 2.25)}
+    bare, stored = ranges.take(ranges.put(model, {name: (-1.5, 2.25)}))
+    assert stored == {name: (-1.5, 2.25)}
     assert ranges.take(bare) == (bare, {})
 
 
@@ -246,7 +248,7 @@ def test_ranges_travel_in_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_goes_on_with_the_rounding_inside(
+def test_training_can_continue_with_fake_quantization(
     tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
 ) -> None:
     weights = tmp_path / "model.safetensors"
@@ -256,7 +258,7 @@ def test_training_goes_on_with_the_rounding_inside(
         shelves.val,
         tmp_path / "start",
         start,
-        lambda data, found: Judgement(0.5, 0.25),
+        lambda data, detections: Judgement(0.5, 0.25),
     )
     (tmp_path / "start" / "model.safetensors").rename(weights)
     settings = config.load(
@@ -275,12 +277,12 @@ def test_training_goes_on_with_the_rounding_inside(
         shelves.val,
         tmp_path / "run",
         settings,
-        lambda data, found: Judgement(next(epochs), 0.25),
+        lambda data, detections: Judgement(next(epochs), 0.25),
     )
     assert read_config(tmp_path / "run").train.quantize
     loaded = load_run(tmp_path / "run")
     assert isinstance(loaded.net, FakeQuantized)
-    # What a user loads computes what training judged, ranges included.
+    # The loaded network equals the one that was validated, including its ranges.
     image = read_photo(shelves.val.photos[0].path)
     for ours, theirs in zip(trained.heads(image), loaded.heads(image), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -292,8 +294,14 @@ def test_fine_tuning_needs_a_trained_detector(
 ) -> None:
     settings = config.load(None, [*tiny, "train.quantize=true", "train.epochs=1"])
     with pytest.raises(
-        ShelfcountError, match=r"model\.weights must be its \.safetensors file, got 'none'"
+        ShelfcountError,
+        match=r"model\.weights is 'none', but train\.quantize fine-tunes a trained detector\. "
+        r"Set model\.weights to the path of its \.safetensors file",
     ):
         fit(
-            shelves.train, shelves.val, tmp_path, settings, lambda data, found: Judgement(0.5, 0.25)
+            shelves.train,
+            shelves.val,
+            tmp_path,
+            settings,
+            lambda data, detections: Judgement(0.5, 0.25),
         )

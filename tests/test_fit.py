@@ -1,4 +1,4 @@
-"""Training: repeatable, resumable, and able to learn. Everything runs at 96 pixels on synthetic photos."""
+"""Training is repeatable, can be resumed, and learns. All runs use 96-pixel synthetic photos."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Train = Callable[..., TorchDetector]
 
 
-def no_judge(dataset: Dataset, found: Any) -> Judgement:
-    """All epochs alike, so the first stays the best and none is better than it."""
+def no_judge(dataset: Dataset, detections: Any) -> Judgement:
+    """Return the same metrics for every epoch, so that the first epoch remains the best."""
     return Judgement(0.5, 0.25)
 
 
 def rising_judge() -> Callable[..., Judgement]:
-    """Each epoch better than the last, so that the last one's weights are what a run leaves."""
+    """Return a function by which each epoch is better than the one before.
+
+    The run then keeps the weights of the last epoch.
+    """
     epochs = iter(range(1, 1000))
-    return lambda dataset, found: Judgement(next(epochs) / 1000, 0.25)
+    return lambda dataset, detections: Judgement(next(epochs) / 1000, 0.25)
 
 
 def history(run: Path) -> list[dict[str, str]]:
@@ -66,10 +69,10 @@ def train(shelves: Shelves, tiny: tuple[str, ...]) -> Train:
     return run
 
 
-# ---------------------------------------------------------------- the same again
+# ---------------------------------------------------------------- repeatable and resumable
 
 
-# 8 photos in batches of 4 for 6 epochs: 12 steps. Augmentation is on, with all its chances.
+# 8 photos in batches of 4 for 6 epochs: 12 steps, with random augmentation.
 LONG = ("train.epochs=6",)
 
 
@@ -87,7 +90,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def what_was_learnt(run: Path) -> ModelSpec:
-    """The spec without what depends on the clock."""
+    """Return the model specification without the values that depend on the clock."""
     spec = read_spec(run)
     return replace(
         spec,
@@ -110,7 +113,7 @@ class StoppedError(Exception):
 
 
 def kill_at(step: int) -> Callable[..., None]:
-    def on_step(done: int, total: int, figures: Any) -> None:
+    def on_step(done: int, total: int, metrics: Any) -> None:
         if done == step:
             raise StoppedError
 
@@ -119,7 +122,7 @@ def kill_at(step: int) -> Callable[..., None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stopped_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_continues_after_its_last_epoch(
     tmp_path: Path, train: Train, uninterrupted: Path, workers: int
 ) -> None:
     changes = (*LONG, f"train.workers={workers}")
@@ -134,7 +137,7 @@ def test_stopped_run_goes_on_where_it_stopped(
         *changes,
         judge=judge,
         resume=True,
-        on_step=lambda done, total, figures: steps.append(done),
+        on_step=lambda done, total, metrics: steps.append(done),
     )
     assert steps == [7, 8, 9, 10, 11, 12]
     assert_same_run(uninterrupted, tmp_path)
@@ -146,9 +149,9 @@ def test_epochs_that_were_not_the_best_are_not_repeated(tmp_path: Path, train: T
         train(tmp_path, *LONG, on_step=kill_at(7))
     steps: list[int] = []
     detector = train(
-        tmp_path, *LONG, resume=True, on_step=lambda done, total, figures: steps.append(done)
+        tmp_path, *LONG, resume=True, on_step=lambda done, total, metrics: steps.append(done)
     )
-    # `no_judge` finds no epoch better than the first.
+    # By `no_judge`, no epoch is better than the first.
     assert steps[0] == 7
     assert detector.spec.provenance["best_epoch"] == 1
 
@@ -157,7 +160,7 @@ def test_epochs_that_were_not_the_best_are_not_repeated(tmp_path: Path, train: T
 def test_epochs_since_the_last_validation_are_not_repeated(tmp_path: Path, train: Train) -> None:
     changes, judge = (*LONG, "train.validate_every=3"), rising_judge()
     train(tmp_path / "whole", *changes, judge=rising_judge())
-    # The first step of epoch 5; epochs 3 and 6 are judged.
+    # Step 9 is the first of epoch 5. Epochs 3 and 6 are validated.
     with pytest.raises(StoppedError):
         train(tmp_path / "killed", *changes, judge=judge, on_step=kill_at(9))
     steps: list[int] = []
@@ -166,14 +169,14 @@ def test_epochs_since_the_last_validation_are_not_repeated(tmp_path: Path, train
         *changes,
         judge=judge,
         resume=True,
-        on_step=lambda done, total, figures: steps.append(done),
+        on_step=lambda done, total, metrics: steps.append(done),
     )
     assert steps == [9, 10, 11, 12]
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_process_killed_by_the_system_goes_on(
+def test_a_killed_process_can_be_resumed(
     tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
 ) -> None:
     def command(run: Path, *more: str) -> list[str]:
@@ -198,8 +201,8 @@ def test_process_killed_by_the_system_goes_on(
     while not last.exists() and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
-    _, said = killed.communicate()
-    assert killed.returncode == -signal.SIGKILL, said.decode()
+    _, errors = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, errors.decode()
     assert len(history(tmp_path / "killed")) < 6
     for run, more in (("killed", ["--resume"]), ("whole", [])):
         subprocess.run(
@@ -208,7 +211,7 @@ def test_process_killed_by_the_system_goes_on(
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_finished_run_resumed_stays_as_it_is(tmp_path: Path, train: Train) -> None:
+def test_resuming_a_finished_run_does_not_change_it(tmp_path: Path, train: Train) -> None:
     judge = rising_judge()
     train(tmp_path, "train.epochs=1", judge=judge)
     before = (
@@ -228,7 +231,7 @@ def test_finished_run_resumed_stays_as_it_is(tmp_path: Path, train: Train) -> No
 
 
 @pytest.mark.slow
-def test_four_photos_are_learnt_by_heart(overfit: Overfit) -> None:
+def test_a_detector_can_overfit_four_photos(overfit: Overfit) -> None:
     losses = [float(row["loss"]) for row in history(overfit.run)]
     assert losses[-1] < 0.6 * losses[0], f"loss from {losses[0]:.3f} to {losses[-1]:.3f}"
     assert evaluate(load_run(overfit.run), overfit.photos).micro.f1 > 0.9
@@ -256,7 +259,7 @@ def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> 
     assert float(last["loss"]) < float(first["loss"])
     assert detector.spec.provenance["start"] == "random"
     image = np.zeros((128, 128, 3), np.uint8)
-    # The network in memory lies channels last, the one read back does not: they add in another order.
+    # The network in memory is channels-last, the loaded one is not: sums are in another order.
     np.testing.assert_allclose(
         load_run(tmp_path / "run").heads(image)[1], detector.heads(image)[1], atol=1e-5
     )
@@ -266,7 +269,7 @@ def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> 
 def test_two_processes_reach_the_loss_of_one(
     tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], train: Train
 ) -> None:
-    """Noise is what another seed does to one process: the range of the last epoch's loss over three seeds."""
+    """The tolerance is the range of the last epoch's loss over three seeds of one process."""
     changes = ("train.epochs=5",)
     alone = []
     for seed in range(3):
@@ -291,7 +294,7 @@ def test_two_processes_reach_the_loss_of_one(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    # One of the two speaks and writes.
+    # Only one of the two processes prints and writes files.
     assert done.stdout.count("run: ") == 1
     pair = [float(row["loss"]) for row in history(tmp_path / "pair")]
     assert len(pair) == 5
@@ -327,11 +330,11 @@ def test_a_window_as_large_as_the_input_changes_nothing(
 
 def test_no_better_epoch_stops_early(tmp_path: Path, train: Train) -> None:
     train(tmp_path, "train.epochs=20", "train.patience=2")
-    # The first epoch is the best, two more are waited for.
+    # The first epoch is the best; training waits for two more.
     assert [row["epoch"] for row in history(tmp_path)] == ["1", "2", "3"]
 
 
-def test_run_shorter_than_the_validation_interval_is_judged_at_its_end(
+def test_a_run_shorter_than_the_validation_interval_is_validated_at_its_end(
     tmp_path: Path, train: Train
 ) -> None:
     detector = train(tmp_path, "train.epochs=1", "train.validate_every=2")
@@ -340,11 +343,11 @@ def test_run_shorter_than_the_validation_interval_is_judged_at_its_end(
 
 
 def test_weights_are_averaged_over_all_steps(tmp_path: Path, train: Train) -> None:
-    """Against the recursion worked out here from the weights after each step: mean += (1 - d) (w - mean)."""
+    """The expected EMA is computed from the weights after each step: mean += (1 - d) (w - mean)."""
     after: list[dict[str, torch.Tensor]] = []
 
-    def keep(done: int, total: int, figures: Any) -> None:
-        # One step an epoch: when a step ends, the checkpoint is that of the step before.
+    def keep(done: int, total: int, metrics: Any) -> None:
+        # There is one step per epoch: when a step ends, the checkpoint is that of the step before.
         if done > 1:
             after.append(checkpoint(tmp_path))
 
@@ -354,7 +357,8 @@ def test_weights_are_averaged_over_all_steps(tmp_path: Path, train: Train) -> No
         weights = [state[f"net.{name}"] for state in after]
         mean = weights[0]
         for n, weight in enumerate(weights[1:], start=1):
-            # The decay rises as (1 + n) / (10 + n): 2/11, 3/12, 4/13; `train.ema` cuts the last two to 0.2.
+            # The decay rises as (1 + n) / (10 + n): 2/11, 3/12, 4/13. `train.ema` limits the last
+            # two to 0.2.
             mean = mean + (1 - min(0.2, (1 + n) / (10 + n))) * (weight - mean)
         assert len(weights) == 4
         torch.testing.assert_close(after[-1][f"averaged.module.{name}"], mean)
@@ -383,10 +387,10 @@ def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path, train: Train)
     assert any(k.endswith("conv_pw.weight") for k in moved)
 
 
-# ---------------------------------------------------------------- the model for the data
+# ---------------------------------------------------------------- model specification
 
 
-def test_anchors_and_product_size_come_from_the_boxes_as_the_network_sees_them(
+def test_anchors_and_product_sizes_are_in_input_pixels(
     shelves: Shelves, tiny: tuple[str, ...]
 ) -> None:
     spec = make_spec(shelves.train, config.load(None, tiny))
@@ -400,7 +404,7 @@ def test_anchors_and_product_size_come_from_the_boxes_as_the_network_sees_them(
     assert spec.classes == shelves.train.classes
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- errors
 
 
 def test_data_that_do_not_fit_are_refused(
@@ -410,13 +414,20 @@ def test_data_that_do_not_fit_are_refused(
     bare = replace(
         shelves.val, photos=tuple(replace(p, truth=Detections.empty()) for p in shelves.val.photos)
     )
-    with pytest.raises(ShelfcountError, match=rf"must have boxes, got {shelves.train.boxes} and 0"):
+    with pytest.raises(
+        ShelfcountError,
+        match=rf"training data have {shelves.train.boxes} boxes and validation data 0 boxes",
+    ):
         fit(shelves.train, bare, tmp_path, settings, no_judge)
     renamed = replace(shelves.val, classes=(*shelves.val.classes[:-1], "chalk"))
     with pytest.raises(
-        ShelfcountError, match=r"same classes in the same order; they differ in .*chalk"
+        ShelfcountError,
+        match=r"differ in the classes 'chalk', '.*'\. They must list the same classes in the same",
     ):
         fit(shelves.train, renamed, tmp_path, settings, no_judge)
+    turned = replace(shelves.val, classes=shelves.val.classes[::-1])
+    with pytest.raises(ShelfcountError, match=r"differ in the order of their classes\. They must"):
+        fit(shelves.train, turned, tmp_path, settings, no_judge)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -429,7 +440,9 @@ def test_nothing_to_resume_is_refused(tmp_path: Path, train: Train) -> None:
 
 def test_resume_with_another_config_is_refused(tmp_path: Path, train: Train) -> None:
     train(tmp_path, "train.epochs=1")
-    with pytest.raises(ShelfcountError, match=r"config differs from the one '.*' was started with"):
+    with pytest.raises(
+        ShelfcountError, match=r"configuration differs from the one that '.*' was started with"
+    ):
         train(tmp_path, "train.epochs=2", resume=True)
 
 
@@ -442,8 +455,8 @@ class _Evil:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("form", ["torch", "pickle", "cut short", "empty"])
-def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(
+@pytest.mark.parametrize("form", ["torch", "pickle", "truncated", "empty"])
+def test_a_checkpoint_with_code_is_refused_and_not_executed(
     tmp_path: Path, train: Train, form: str
 ) -> None:
     run, trace = tmp_path / "run", tmp_path / "trace"
@@ -452,15 +465,16 @@ def test_checkpoint_that_is_no_plain_data_is_refused_and_not_run(
     torch.save({"state_dict": {}, "epoch": _Evil(trace)}, last)
     if form == "pickle":
         last.write_bytes(pickle.dumps(_Evil(trace)))
-    elif form == "cut short":
+    elif form == "truncated":
         last.write_bytes(last.read_bytes()[:-40])
     elif form == "empty":
         last.write_bytes(b"")
     with pytest.raises(
-        ShelfcountError, match=r"checkpoint '.*last\.ckpt' must hold tensors and plain values alone"
+        ShelfcountError,
+        match=r"cannot read checkpoint '.*last\.ckpt' as tensors and plain values: ",
     ):
         train(run, resume=True)
     assert not trace.exists()
-    # The trap is live: whoever unpickles it springs it.
+    # Control: unpickling the object does execute its code.
     pickle.loads(pickle.dumps(_Evil(trace)))
     assert trace.exists()

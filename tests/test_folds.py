@@ -1,4 +1,4 @@
-"""Folds: each photo is held out once, with its group, and judged by a model that never saw it."""
+"""Tests of cross-validation: each photo is held out once, with its group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Sixteen photos of noise, two of each store."""
+    """Sixteen photos of noise, two from each store."""
     folder, rng, photos = tmp_path_factory.mktemp("shop"), np.random.default_rng(0), []
     for i in range(16):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
@@ -46,7 +46,7 @@ def groups(dataset: Dataset) -> set[str]:
     return {photo.group for photo in dataset.photos}
 
 
-def test_each_photo_is_held_out_once_and_no_store_is_parted(shop: Dataset) -> None:
+def test_each_photo_is_held_out_once_and_no_store_is_divided(shop: Dataset) -> None:
     made = make_folds(shop, 4, seed=0)
     assert [len(fold.held) for fold in made] == [4, 4, 4, 4]
     assert set().union(*(names(fold.held) for fold in made)) == names(shop)
@@ -56,15 +56,15 @@ def test_each_photo_is_held_out_once_and_no_store_is_parted(shop: Dataset) -> No
         assert len(fold.train) + len(fold.val) == 12
 
 
-def test_one_fold_has_nothing_to_learn_from(shop: Dataset) -> None:
+def test_one_fold_is_refused(shop: Dataset) -> None:
     with pytest.raises(
         ShelfcountError,
-        match="at least 2 folds are needed, so that each is learnt from the others; got 1",
+        match="the number of folds must be at least 2, got 1",
     ):
         make_folds(shop, 1, seed=0)
 
 
-def test_runs_that_are_there_are_used_and_stopped_ones_go_on(
+def test_existing_runs_are_reused_and_interrupted_ones_continue(
     shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, settings, calls = make_folds(shop, 3, seed=0), config.load(None, ["train.devices=2"]), []
@@ -94,21 +94,22 @@ def test_runs_that_are_there_are_used_and_stopped_ones_go_on(
     assert calls == [("fold-0", False, 1), ("fold-1", True, 1), ("fold-2", False, 1)]
     assert steps == [(0, 3, 1, 2), (1, 3, 1, 2), (2, 3, 1, 2)]
 
-    learnt = {
+    trained = {
         run: {"data_fingerprint": fingerprint(fold.train)}
         for run, fold in zip(runs, made, strict=True)
     }
     monkeypatch.setattr(
-        folds, "read_spec", lambda run: type("Spec", (), {"provenance": learnt[run]})
+        folds, "read_spec", lambda run: type("Spec", (), {"provenance": trained[run]})
     )
-    assert train_folds(made, tmp_path, settings, lambda *_: None) == runs  # type: ignore[arg-type, return-value]
+    assert train_folds(made, tmp_path, settings) == runs
     assert len(calls) == 3
-    with pytest.raises(ShelfcountError, match="fold-0' must be a run with this config"):
+    with pytest.raises(ShelfcountError, match="fold-0' was trained with another configuration"):
         train_folds(made, tmp_path, config.load(None, ["train.epochs=1"]))
-    learnt[runs[1]] = {"data_fingerprint": "0123456789abcdef"}
+    trained[runs[1]] = {"data_fingerprint": "0123456789abcdef"}
     with pytest.raises(
         ShelfcountError,
-        match=r"fold-1' must have learnt from this fold's photos, fingerprint \w{12}, got 0123456789ab",
+        match=r"fold-1' was trained on other photos or labels \(fingerprint 0123456789ab\)"
+        r" than this fold has \(\w{12}\)",
     ):
         train_folds(made, tmp_path, settings)
 
@@ -133,8 +134,8 @@ def test_verb_proposes_over_folds(
     ]
     for change in (*tiny, "train.epochs=1"):
         arguments += ["--set", change]
-    said = CliRunner().invoke(app, arguments)
-    assert said.exit_code == 0, said.output
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 0, outcome.output
     result = json.loads((tmp_path / "j.json").read_text())
     assert sum(model["judged"] for model in result["models"]) == len(shelves.train)
     assert [model["name"] for model in result["models"]] == ["fold-0", "fold-1"]

@@ -1,4 +1,4 @@
-"""Golden photos: an app that finds the same passes, one that does not is told what it missed."""
+"""Tests of golden photos: equal detections pass, and each difference is reported."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_same_detections_are_good() -> None:
 
 
 def test_differences_within_the_tolerance_are_measured_and_good() -> None:
-    # 57 of 60 pixels of height in common: IoU 0.95.
+    # 57 of 60 pixels of height overlap: IoU 0.95.
     result = golden.compare(file(seen()), [[seen(score=0.72, box=[10, 23, 30, 57])]], SPEC)
     assert result.failures == ()
     assert result.largest_box_px == 3.0
@@ -54,33 +54,34 @@ def test_differences_within_the_tolerance_are_measured_and_good() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "messages"),
     [
         ([], [r"1.jpg: misses 'cola' (0.800) at x 10, y 20, 30 x 60"]),
         ([seen("lime")], ["misses 'cola'", "adds 'lime' (0.800)"]),
-        # 30 of 60 pixels of height in common: IoU a third.
+        # The boxes overlap in 30 pixels of 60 each: IoU one third.
         ([seen(box=[10, 50, 30, 60])], ["misses 'cola'", "adds 'cola'"]),
         ([seen(), seen(box=[60, 20, 30, 60])], ["adds 'cola' (0.800) at x 60, y 20"]),
         (
             [seen(score=0.65)],
-            ["'cola' (0.650) at x 10, y 20, 30 x 60 must have a score within 0.1 of 0.800"],
+            ["'cola' (0.650) at x 10, y 20, 30 x 60 differs from 0.800 by more than 0.1"],
         ),
     ],
 )
-def test_what_is_off_is_named(found: list[dict[str, Any]], said: list[str]) -> None:
+def test_each_difference_is_reported(found: list[dict[str, Any]], messages: list[str]) -> None:
     failures = golden.compare(file(seen()), [found], SPEC).failures
-    assert len(failures) == len(said)
-    assert all(part in failure for part, failure in zip(said, failures, strict=True))
+    assert len(failures) == len(messages)
+    assert all(part in failure for part, failure in zip(messages, failures, strict=True))
 
 
-def test_near_the_threshold_either_side_may_lack_a_detection() -> None:
+def test_near_the_threshold_a_detection_may_be_missing() -> None:
     assert golden.compare(file(seen(score=0.49)), [[]], SPEC).failures == ()
     assert golden.compare(file(), [[seen(score=0.49)]], SPEC).failures == ()
     assert len(golden.compare(file(seen(score=0.51)), [[]], SPEC).failures) == 1
 
 
-def test_f1_is_of_what_counts_against_the_labels() -> None:
-    # One product labelled; a hit, a false alarm that counts, and one below the threshold.
+def test_f1_compares_counted_detections_with_the_labels() -> None:
+    # One labelled product; a true positive, a false positive, and one detection below the
+    # threshold.
     found = [seen(), seen(box=[60, 20, 30, 60], score=0.45), seen(box=[60, 20, 30, 60], score=0.35)]
     assert golden.compare(file(seen()), [found], SPEC).f1 == pytest.approx(2 / 3, abs=1e-4)
 
@@ -104,7 +105,7 @@ def test_a_bundle_passes_its_own_photos_exactly(bundle: Path) -> None:
     assert result.failures == ()
     assert result.largest_box_px <= 0.02
     assert result.largest_score <= 1e-4
-    # The network knows these photos by heart, though they are enlarged or shrunk.
+    # The network is overfitted to these photos, although they are enlarged or shrunk here.
     assert result.f1 > 0.8
     stored = golden.read(opened)
     assert 0.5 <= stored["tolerance"]["iou"] <= 0.95
@@ -114,7 +115,7 @@ def test_a_bundle_passes_its_own_photos_exactly(bundle: Path) -> None:
         ]
         assert photo["counts"] == {name: counted.count(name) for name in photo["counts"]}
         assert sum(photo["counts"].values()) == len(counted)
-        # EXIF could tell where the photo was taken.
+        # EXIF data could contain the location of the photo.
         assert b"Exif" not in (bundle / "golden" / photo["file"]).read_bytes()
 
 
@@ -133,7 +134,7 @@ def test_another_models_golden_photos_fail(bundle: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[]", '{"tolerance": {"iou": 1}}', '{"photos": 3}'])
-def test_a_file_of_another_form_is_refused(bundle: Path, tmp_path: Path, text: str) -> None:
+def test_a_file_in_another_format_is_refused(bundle: Path, tmp_path: Path, text: str) -> None:
     opened = read_bundle(bundle)
     (tmp_path / "golden").mkdir()
     (tmp_path / "golden" / "golden.json").write_text(text)
@@ -141,14 +142,15 @@ def test_a_file_of_another_form_is_refused(bundle: Path, tmp_path: Path, text: s
         tmp_path, opened.spec, opened.recipe, opened.files, opened.measured, opened.sha256
     )
     with pytest.raises(
-        ShelfcountError, match=r"golden\.json' is not as `shelfcount export` writes it"
+        ShelfcountError,
+        match=r"golden\.json': it is missing or does not have the format that `shelfcount export`",
     ):
         golden.read(moved)
 
 
-def test_tolerance_grows_with_what_resizing_changes() -> None:
+def test_tolerance_grows_with_the_effect_of_resizing() -> None:
     class Moves:
-        """A detector whose boxes and scores hang on one pixel, which every kernel paints another grey."""
+        """A detector whose score depends on one pixel, which differs between kernels."""
 
         spec = SPEC
 
@@ -163,8 +165,8 @@ def test_tolerance_grows_with_what_resizing_changes() -> None:
     moved = golden.measure_tolerance(
         Moves(), [image], [Detections([[10, 20, 40, 70]], [0], [0.6])], 0.4
     )  # type: ignore[arg-type]
-    # IoU 50 / 60, and twice the distance to 1, cut to a hundredth; the score was 0.1 apart.
+    # IoU 50 / 60; twice the distance to 1, rounded down to hundredths. The scores differ by 0.1.
     assert moved.iou == pytest.approx(0.66, abs=0.0101)
-    # A float32 0.6 less 0.5 is a little more than 0.1: rounded up to the next hundredth.
+    # In float32, 0.6 - 0.5 is slightly more than 0.1 and is rounded up to the next hundredth.
     assert moved.score == pytest.approx(0.2, abs=0.0101)
     assert json.dumps(moved.reason)

@@ -1,4 +1,4 @@
-"""Pictures: upright, whole, and tiles that cover everything."""
+"""Tests of image input and output, resizing and tiling."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_jpeg_with_anything_behind_its_end_is_whole(kind: str) -> None:
     for _ in range(200):
         trailer = rng.integers(0, 256, int(rng.integers(1, 4000))).astype(np.uint8).tobytes()
         assert images.jpeg_is_whole(JPEGS[kind] + trailer)
-    # A scan that is never finished, behind a picture that is.
+    # An incomplete scan after a complete image.
     assert images.jpeg_is_whole(JPEGS[kind] + JPEGS["plain"][:-2])
 
 
@@ -66,7 +66,7 @@ def test_garbage_is_judged_and_never_loops(data: bytes) -> None:
 
 
 def test_jpeg_without_a_picture_is_not_whole() -> None:
-    # An empty comment, then the end: no scan came before it.
+    # An empty comment, then the end marker, without a scan in between.
     assert not images.jpeg_is_whole(b"\xff\xd8\xff\xfe\0\x02\xff\xd9")
 
 
@@ -76,7 +76,7 @@ def test_length_of_zero_does_not_hold_up_the_walk() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photo_is_read_upright(tmp_path: Path, orientation: int) -> None:
-    # EXIF 2.3, tag 0x112: how the stored rows and columns have to be turned.
+    # EXIF 2.3, tag 0x112: transformation of the stored rows and columns.
     turns = [
         lambda a: a,
         lambda a: a[:, ::-1],
@@ -102,7 +102,7 @@ def test_written_photo_reads_back(
     path = tmp_path / f"a{suffix}"
     images.write_photo(path, _picture())
     back = images.read_photo(path)
-    # Without a suffix it is a JPEG, which loses a little.
+    # Without a suffix the file is a JPEG, which is lossy.
     assert np.abs(back.astype(int) - _picture()).mean() <= (0 if suffix else 3)
     assert "warn" not in "".join(capfd.readouterr()).lower()
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -123,15 +123,15 @@ def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
         (
             "cut.jpg",
             JPEGS["plain"][:500],
-            "cut.jpg' is cut short: its JPEG data has no end (500 bytes)",
+            "photo '{}/cut.jpg' is cut short: its JPEG data has no end (500 bytes)",
         ),
-        ("empty.jpg", b"", "empty.jpg' is not a photo that can be decoded (0 bytes)"),
-        ("text.png", b"hello", "text.png' is not a photo that can be decoded (5 bytes)"),
+        ("empty.jpg", b"", "cannot decode '{}/empty.jpg' (0 bytes)"),
+        ("text.png", b"hello", "cannot decode '{}/text.png' (5 bytes)"),
     ],
 )
 def test_unreadable_photo_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ShelfcountError, match=re.escape(message)):
+    with pytest.raises(ShelfcountError, match=re.escape(message.format(tmp_path))):
         images.read_photo(tmp_path / name)
 
 
@@ -148,7 +148,7 @@ def test_photo_of_too_many_pixels_is_refused(
     monkeypatch.setattr(images, "MOST_PIXELS", 3000)
     images.write_photo(tmp_path / "a.png", _picture())
     with pytest.raises(
-        ShelfcountError, match=r"a\.png' has 64 x 48 pixels; at most 3,000 are read"
+        ShelfcountError, match=r"a\.png' has 64 x 48 pixels, more than the maximum of 3,000"
     ):
         images.read_photo(tmp_path / "a.png")
 
@@ -175,7 +175,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_stretch_averages_when_it_shrinks() -> None:
-    # Columns of 0 and 200 in turn: averaged they are 100, skipped they would be 0 or 200.
+    # Alternating columns of 0 and 200: their average is 100, skipping columns gives 0 or 200.
     stripes = np.zeros((8, 64, 3), np.uint8)
     stripes[:, 1::2] = 200
     assert (images.stretch(stripes, 8, 16) == 100).all()
@@ -195,7 +195,7 @@ def test_tiles_cover_the_photo_and_keep_its_aspect(
         spans = sorted({(w[low], w[high]) for w in windows})
         assert spans[0][0] == 0
         assert spans[-1][1] == end
-        # One pixel of rounding where tiles only touch.
+        # Rounding may leave a gap of one pixel if tiles only touch.
         assert all(
             after[0] <= before[1] + (1 if overlap < 0.05 else 0)
             for before, after in itertools.pairwise(spans)

@@ -1,4 +1,4 @@
-"""Label errors: what a model surely disagrees with is proposed, and nothing else."""
+"""Tests of likely label errors: only labels contradicted with high confidence are proposed."""
 
 from __future__ import annotations
 
@@ -46,19 +46,20 @@ def shelf(tmp_path: Path) -> Dataset:
 
 
 def found(*last: tuple[int, float]) -> Detections:
-    """All ten that are right, with a mean score of 0.7 for cola and 0.5 for tea; then what is reported at the places behind."""
+    """Detect the ten products with mean scores of 0.7 (cola) and 0.5 (tea), then `last`."""
     scores = [0.6, 0.8, 0.6, 0.8, 0.7, 0.4, 0.6, 0.4, 0.6, 0.5]
     return row([COLA] * 5 + [TEA] * 5 + [c for c, _ in last], scores + [s for _, s in last])
 
 
 def test_self_confidence_is_the_mean_where_labels_agree(shelf: Dataset) -> None:
     assert self_confidence(shelf, [found((COLA, 0.95))], 0.3) == pytest.approx([0.7, 0.5])
-    # Two teas are below the threshold; the mean of the three left says too little, so that of all eight is taken.
+    # Two teas are below the threshold. Three are too few for a mean of their own, so the mean of
+    # all eight detections is used.
     cut = [0.6, 0.8, 0.6, 0.8, 0.7, 0.6, 0.6, 0.5]
     assert self_confidence(shelf, [found()], 0.45)[TEA] == pytest.approx(np.mean(cut))
 
 
-def test_sure_other_name_is_proposed(shelf: Dataset) -> None:
+def test_confident_other_class_is_proposed(shelf: Dataset) -> None:
     (proposal,) = propose(shelf, [found((COLA, 0.77))], 0.3, "m")
     correction = proposal.correction
     assert (correction.action, correction.class_, correction.to_class, correction.decision) == (
@@ -68,16 +69,16 @@ def test_sure_other_name_is_proposed(shelf: Dataset) -> None:
         "undecided",
     )
     assert correction.box == (300, 10, 20, 40)
-    assert correction.reason == "m reports 'cola' with score 0.77; it is labelled 'tea'"
+    assert correction.reason == "m detects 'cola' with score 0.77; it is labelled 'tea'"
     assert proposal.sureness == pytest.approx(0.77 / 0.7)
 
 
-def test_usual_scores_and_agreement_propose_nothing(shelf: Dataset) -> None:
+def test_average_scores_and_agreement_propose_nothing(shelf: Dataset) -> None:
     assert propose(shelf, [found((COLA, 0.69))], 0.3, "m") == []
     assert propose(shelf, [found((TEA, 0.99))], 0.3, "m") == []
 
 
-def test_product_without_label_is_proposed_unless_none_could_tell(shelf: Dataset) -> None:
+def test_product_without_label_is_proposed_outside_ignored_areas(shelf: Dataset) -> None:
     reported = [found((TEA, 0.6), (TEA, 0.9))]
     (proposal,) = propose(shelf, reported, 0.3, "m")
     assert (proposal.correction.action, proposal.correction.class_, proposal.correction.box) == (
@@ -92,7 +93,7 @@ def test_product_without_label_is_proposed_unless_none_could_tell(shelf: Dataset
     assert propose(dataclasses.replace(shelf, photos=(photo,)), reported, 0.3, "m") == []
 
 
-def test_surest_come_first_and_only_so_many(shelf: Dataset) -> None:
+def test_most_confident_come_first_and_the_number_is_limited(shelf: Dataset) -> None:
     proposals = propose(shelf, [found((COLA, 0.77), (TEA, 0.9))], 0.3, "m")
     # 0.9 / 0.5 beats 0.77 / 0.7.
     assert [p.correction.action for p in proposals] == ["add", "rename"]
@@ -104,7 +105,7 @@ def test_surest_come_first_and_only_so_many(shelf: Dataset) -> None:
     )
 
 
-def test_photos_without_labels_get_all_that_is_reported(shelf: Dataset) -> None:
+def test_all_detections_on_photos_without_labels_are_proposed(shelf: Dataset) -> None:
     bare = dataclasses.replace(
         shelf, photos=(dataclasses.replace(shelf.photos[0], truth=Detections.empty()),)
     )
@@ -115,7 +116,7 @@ def test_photos_without_labels_get_all_that_is_reported(shelf: Dataset) -> None:
     assert sorted(labelled.photos[0].truth.classes.tolist()) == [COLA] * 5 + [TEA] * 5
 
 
-def test_decisions_are_found_again_although_a_box_moved_a_little(shelf: Dataset) -> None:
+def test_decisions_are_matched_although_a_box_moved_slightly(shelf: Dataset) -> None:
     (proposal,) = propose(shelf, [found((COLA, 0.77))], 0.3, "m")
     nearly = dataclasses.replace(
         proposal.correction, box=(300.3, 10.0, 20.0, 40.0), decision="refused", reason="a tea"
@@ -131,7 +132,7 @@ def test_decisions_are_found_again_although_a_box_moved_a_little(shelf: Dataset)
 # --- the page and the verb
 
 
-def test_page_holds_the_draft_and_can_not_be_broken_out_of(shelf: Dataset, tmp_path: Path) -> None:
+def test_page_contains_the_draft_and_escapes_it(shelf: Dataset, tmp_path: Path) -> None:
     proposals = propose(shelf, [found((COLA, 0.77))], 0.3, "</script><script>alert(1)</script>")
     proposals_page.write_page(shelf, proposals, draft(shelf, proposals), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -142,8 +143,8 @@ def test_page_holds_the_draft_and_can_not_be_broken_out_of(shelf: Dataset, tmp_p
     assert page.count('data-decision="accepted"') == 1
 
 
-def test_released_bundle_finds_the_faults_put_into_labels(tmp_path: Path, released: Path) -> None:
-    """Labels are what the bundle reports on its golden photos, but for one left out and one renamed."""
+def test_released_bundle_finds_errors_inserted_into_labels(tmp_path: Path, released: Path) -> None:
+    """The labels are the bundle's detections on its golden photos; one is removed, one renamed."""
     detector = LiteRTDetector.open(released)
     photos = []
     for path in sorted((released / "golden").glob("*.jpg")):
@@ -153,7 +154,7 @@ def test_released_bundle_finds_the_faults_put_into_labels(tmp_path: Path, releas
             Photo(tmp_path / path.name, image.shape[1], image.shape[0], detector.detect(image))
         )
     first, second = photos[0].truth, photos[1].truth
-    # The surest of its kind on its photo, as only what is surer than usual is proposed.
+    # The most confident of its class on its photo, since only scores above the mean are proposed.
     common = np.bincount(np.concatenate([p.truth.classes for p in photos])).argmax()
     out, wrong = (int(np.flatnonzero(t.classes == common)[0]) for t in (first, second))
     names = second.classes.copy()

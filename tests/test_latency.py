@@ -1,4 +1,4 @@
-"""Timing in processes of their own: what each took, its memory, and errors that come through."""
+"""Tests of latency measurements in separate processes: times, memory and errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shelfcount.evaluation.latency import Subject, as_input, in_fresh_process, m
 from shelfcount.records import ShelfcountError
 
 
-def test_pixels_in_the_form_that_a_file_asks_for() -> None:
+def test_pixels_in_the_format_of_the_input() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
     assert as_input(pixels, (1, 2, 4, 3), np.uint8).tolist() == pixels[None].tolist()
-    # By 128 lower, as an int8 input has zero point -128.
+    # The zero point of an int8 input is -128.
     assert (
         as_input(pixels, (1, 2, 4, 3), np.int8).tolist()
         == (pixels[None].astype(int) - 128).tolist()
@@ -32,13 +32,13 @@ def test_pixels_in_the_form_that_a_file_asks_for() -> None:
 
 
 @pytest.mark.slow
-def test_a_file_is_timed_in_a_process_of_its_own(released: Path) -> None:
+def test_a_file_is_measured_in_its_own_process(released: Path) -> None:
     photo = next((released / "golden").glob("*.jpg"))
     subjects = {
         name: Subject(released / name, 416, 416) for name in ("model.tflite", "model-raw.tflite")
     }
     told: list[tuple[int, int]] = []
-    found = measure(
+    timings = measure(
         subjects,
         photo,
         {"model.tflite": 4, "model-raw.tflite": 2},
@@ -46,24 +46,24 @@ def test_a_file_is_timed_in_a_process_of_its_own(released: Path) -> None:
         warmup=1,
         progress=lambda *step: told.append(step),
     )
-    int8, half = found["model.tflite"], found["model-raw.tflite"]
+    int8, half = timings["model.tflite"], timings["model-raw.tflite"]
     assert (len(int8.times), len(half.times)) == (4, 2)
     assert (int8.latency.runs, int8.latency.warmup, int8.latency.threads) == (4, 1, 1)
     assert int8.latency.p50 > 1
     assert int8.preparation.p50 > 0
     assert int8.postprocessing is None
     assert told[-1] == (6, 6)
-    # At least the weights, which both keep; not this process with its libraries.
+    # At least the weights, which both load, and less than this process with its libraries.
     assert 2e6 < int8.memory < 100e6
     assert int8.memory < half.memory
 
 
 @pytest.mark.slow
-def test_pytorch_tells_its_steps_apart(overfit) -> None:
-    found = measure(
+def test_pytorch_has_separate_post_processing(overfit) -> None:
+    timing = measure(
         {"run": Subject(overfit.run, 96, 96)}, overfit.photos.photos[0].path, {"run": 3}, threads=1
     )["run"]
-    assert 0 < found.postprocessing.p50 < found.latency.p50
+    assert 0 < timing.postprocessing.p50 < timing.latency.p50
 
 
 @pytest.mark.slow
@@ -76,6 +76,6 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, released: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_told_of() -> None:
-    with pytest.raises(ShelfcountError, match="the process that ran _exit of 3 ended early"):
+def test_a_process_that_ends_early_is_reported() -> None:
+    with pytest.raises(ShelfcountError, match="the process that ran _exit with 3 ended early"):
         in_fresh_process(os._exit, 3)

@@ -1,4 +1,4 @@
-"""Losses: right answers cost nothing, unclear ones teach nothing, small products are not forgotten."""
+"""Losses: correct predictions cost nothing, ignored areas give no gradient."""
 
 from __future__ import annotations
 
@@ -49,11 +49,14 @@ def _heads(seed: int, photos: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _perfect(truth: Truth) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each anchor at its nearest product exactly; only the best anchor of each product is sure of it."""
+    """Return outputs in which each anchor predicts the box of its nearest product exactly.
+
+    Only the nearest anchor of each product has a high score.
+    """
     centers = (truth.boxes[:, :2] + truth.boxes[:, 2:]) / 2
     distance = torch.cdist(ANCHORS[:, [1, 0]], centers)
-    own = distance.argmin(dim=1)
-    yxyx = truth.boxes[own][:, [1, 0, 3, 2]] / SIZE
+    nearest = distance.argmin(dim=1)
+    yxyx = truth.boxes[nearest][:, [1, 0, 3, 2]] / SIZE
     location = torch.from_numpy(anchor_math.encode(yxyx.numpy(), RATIOS).astype(np.float32))
     logits = torch.full((COUNT, CLASSES), -30.0)
     logits[distance.argmin(dim=0), truth.classes] = 30.0
@@ -68,7 +71,7 @@ def _value(part: torch.Tensor) -> float:
     return part.detach().item()
 
 
-def test_decode_is_the_runtimes_in_pixels() -> None:
+def test_decode_equals_that_of_the_runtime_in_pixels() -> None:
     # Below the clamp at 8 times the anchor's size, which only an untrained network reaches.
     location = np.random.default_rng(0).normal(0, 2, (2, COUNT, 4)).astype(np.float32)
     expected = anchor_math.decode(location, RATIOS)[..., [1, 0, 3, 2]] * SIZE
@@ -77,15 +80,15 @@ def test_decode_is_the_runtimes_in_pixels() -> None:
     )
 
 
-def test_perfect_answers_cost_almost_nothing() -> None:
+def test_perfect_predictions_cost_almost_nothing() -> None:
     parts = task_aligned(*_perfect(SHELF), [SHELF], ANCHORS)
-    # Further anchors inside a product have a target of about exp(-15), so a little is left.
+    # Other anchors inside a product have a target of about exp(-15), so the loss is not exactly 0.
     assert _value(parts["class"]) < 1e-3
     assert _value(parts["box"]) < 1e-3
     assert _value(_total(task_aligned(*_heads(0), [SHELF], ANCHORS))) > 1
 
 
-def test_wrong_class_and_wrong_place_cost() -> None:
+def test_wrong_classes_and_wrong_boxes_cost() -> None:
     location, logits = _perfect(SHELF)
     swapped = task_aligned(location, logits[..., [1, 2, 0]], [SHELF], ANCHORS)
     assert _value(swapped["class"]) > 10
@@ -94,7 +97,7 @@ def test_wrong_class_and_wrong_place_cost() -> None:
 
 
 @both
-def test_places_within_ignored_boxes_teach_nothing(loss: Callable) -> None:
+def test_anchors_in_ignored_areas_get_no_gradient(loss: Callable) -> None:
     unclear = _truth([[0, 0, 24, 64], [36, 8, 60, 50]], [1, 2], [True, False])
     location, logits = _heads(1)
     _total(loss(location, logits, [unclear], ANCHORS)).backward()
@@ -121,7 +124,8 @@ def test_a_product_before_an_ignored_box_is_still_trained(loss: Callable) -> Non
     "box", [[25.0, 25.0, 27.0, 27.0], [0.0, 0.0, 3.0, 3.0], [61.5, 30.0, 64.0, 33.0]]
 )
 def test_a_product_smaller_than_a_stride_is_trained(loss: Callable, box: list[float]) -> None:
-    # None of these holds the centre of a place; an untrained head gives every anchor its own size.
+    # None of the boxes contains the centre of a feature-map cell. With deltas of 0, every predicted
+    # box equals its anchor.
     location, logits = (
         torch.zeros(1, COUNT, 4, requires_grad=True),
         torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True),
@@ -131,13 +135,12 @@ def test_a_product_smaller_than_a_stride_is_trained(loss: Callable, box: list[fl
     assert len(trained)
     middle = torch.tensor([(box[1] + box[3]) / 2, (box[0] + box[2]) / 2])
     assert (torch.linalg.vector_norm(ANCHORS[trained, :2] - middle, dim=1) < 12).all()
-    assert (
-        location.grad[0, trained, 2:] > 0
-    ).all()  # Anchors are larger than it and have to shrink.
+    # The anchors are larger than the product, so the predicted boxes have to shrink.
+    assert (location.grad[0, trained, 2:] > 0).all()
 
 
-def test_a_lonely_product_pulls_a_box_that_does_not_overlap_it() -> None:
-    # Every box stands two anchor sizes to the lower right of its place: 20 / 10 in y and x.
+def test_a_product_without_an_anchor_attracts_a_box_that_does_not_overlap_it() -> None:
+    # Every box is two anchor sizes to the lower right of its anchor: 20 / 10 in y and x.
     location = torch.tensor([20.0, 20.0, 0.0, 0.0]).expand(1, COUNT, 4).clone().requires_grad_()
     logits = torch.full((1, COUNT, CLASSES), -4.6, requires_grad=True)
     _total(task_aligned(location, logits, [_truth([[25, 25, 27, 27]], [1])], ANCHORS)).backward()
@@ -146,11 +149,11 @@ def test_a_lonely_product_pulls_a_box_that_does_not_overlap_it() -> None:
     assert (location.grad[0, trained, :2] > 0).all()
 
 
-def test_an_anchor_within_two_products_goes_to_the_one_its_box_fits() -> None:
+def test_an_anchor_in_two_products_is_assigned_to_the_one_its_box_fits() -> None:
     first, second = [2.0, 2.0, 34.0, 34.0], [10.0, 10.0, 30.0, 38.0]
     truth = _truth([first, second], [0, 2])
     middle = int(torch.linalg.vector_norm(ANCHORS[:, :2] - 20, dim=1).argmin())
-    # All boxes are the second product's; both want the anchor between them.
+    # All boxes equal the second product; the anchor between the centres is a candidate for both.
     yxyx = np.tile(np.array(second)[[1, 0, 3, 2]] / SIZE, (COUNT, 1))
     location = torch.from_numpy(anchor_math.encode(yxyx, RATIOS).astype(np.float32))[None]
     logits = torch.full((1, COUNT, CLASSES), -2.0, requires_grad=True)
@@ -158,7 +161,7 @@ def test_an_anchor_within_two_products_goes_to_the_one_its_box_fits() -> None:
     assert logits.grad[0, middle, 2] < 0 < logits.grad[0, middle, 0]
 
 
-def test_a_lonely_product_is_learned_to_the_end() -> None:
+def test_a_product_without_an_anchor_is_learned_completely() -> None:
     truth = _truth([[25.0, 25.0, 27.5, 27.5]], [1])
     location, logits = (
         torch.zeros(1, COUNT, 4, requires_grad=True),
@@ -180,9 +183,9 @@ def test_a_lonely_product_is_learned_to_the_end() -> None:
 def test_order_of_photos_and_products_does_not_matter(loss: Callable) -> None:
     location, logits = _heads(3, photos=3)
     truths = [SHELF, _truth([], []), _truth([[10, 10, 40, 40]], [1])]
-    turned = Truth(SHELF.boxes.flip(0), SHELF.classes.flip(0), SHELF.ignore.flip(0))
+    flipped = Truth(SHELF.boxes.flip(0), SHELF.classes.flip(0), SHELF.ignore.flip(0))
     first = loss(location, logits, truths, ANCHORS)
-    second = loss(location[[2, 0, 1]], logits[[2, 0, 1]], [truths[2], turned, truths[1]], ANCHORS)
+    second = loss(location[[2, 0, 1]], logits[[2, 0, 1]], [truths[2], flipped, truths[1]], ANCHORS)
     for name in ("class", "box"):
         torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-6)
 
@@ -200,7 +203,7 @@ def test_gradients_are_finite(loss: Callable, scale: float, truths: list[Truth])
     _total(parts).backward()
     assert torch.isfinite(_total(parts))
     assert torch.isfinite(logits.grad).all()
-    # A photo without products still gives the box head a gradient, of 0: DDP waits for every parameter.
+    # Without products, the box head has a gradient of 0, not none: DDP waits for every parameter.
     assert torch.isfinite(location.grad).all()
 
 
@@ -213,7 +216,7 @@ def test_half_precision_heads_give_a_float32_loss(loss: Callable) -> None:
 
 
 def test_focal_by_hand() -> None:
-    # Anchors, (y, x, h, w): one on the product, one that shares 0.45 of it, one far away.
+    # Anchors (y, x, h, w): one on the product, one with IoU 0.45, and one far away.
     anchors = torch.tensor(
         [[20.0, 20.0, 20.0, 20.0], [20.0, 27.59, 20.0, 20.0], [50.0, 50.0, 20.0, 20.0]]
     )
@@ -222,7 +225,7 @@ def test_focal_by_hand() -> None:
     shared = (20 - 7.59) / (20 + 7.59)
     assert 0.4 < shared < 0.5
     parts = focal(location, logits, [truth], anchors)
-    # The middle one is neither for nor against; the first has class 1; one positive.
+    # The second anchor is left out. The first is the only positive one, with class 1.
     counted = logits[0, [0, 2]]
     expected = sigmoid_focal_loss(counted, torch.tensor([[0.0, 1.0], [0.0, 0.0]]), reduction="sum")
     torch.testing.assert_close(parts["class"], expected)
@@ -244,27 +247,28 @@ def test_smoothing_spreads_a_share_of_the_target_evenly() -> None:
     location, logits = _perfect(SHELF)
     plain = _value(task_aligned(location, logits, [SHELF], ANCHORS)["class"])
     smoothed = _value(task_aligned(location, logits, [SHELF], ANCHORS, smoothing=0.3)["class"])
-    # A logit of -30 where the target is 0.1 of the quality costs 3 quality, two of three classes are such,
-    # and the sure class, 30 where 0.8 of the quality is wanted, costs 6 of it: 12 in all, per target.
+    # Per target: two of three classes have a target of 0.1 and a logit of -30, which costs 3 each.
+    # The right class has a target of 0.8 and a logit of 30, which costs 6. The sum is 12.
     assert plain < 0.1
     assert smoothed == pytest.approx(12, rel=0.05)
 
 
-def test_an_unlabelled_place_that_scores_high_is_forgiven_and_a_labelled_one_is_not() -> None:
+def test_a_background_anchor_with_a_high_score_can_be_left_out_of_the_loss() -> None:
     location, logits = _perfect(SHELF)
     with torch.no_grad():
-        surplus = int(ANCHORS[:, 0].argmax())
-        logits[0, surplus] = torch.tensor([3.0, -30.0, -30.0])
-    punished = _value(task_aligned(location, logits, [SHELF], ANCHORS)["class"])
-    forgiven = _value(task_aligned(location, logits, [SHELF], ANCHORS, forgive=0.9)["class"])
+        background = int(ANCHORS[:, 0].argmax())
+        logits[0, background] = torch.tensor([3.0, -30.0, -30.0])
+    counted = _value(task_aligned(location, logits, [SHELF], ANCHORS)["class"])
+    left_out = _value(task_aligned(location, logits, [SHELF], ANCHORS, forgive=0.9)["class"])
     clean = _value(task_aligned(*_perfect(SHELF), [SHELF], ANCHORS)["class"])
-    assert punished > clean + 0.5
-    assert forgiven == pytest.approx(clean, abs=1e-5)
+    assert counted > clean + 0.5
+    assert left_out == pytest.approx(clean, abs=1e-5)
 
 
-def test_multibox_takes_three_hardest_background_places_a_match() -> None:
+def test_multibox_uses_three_hardest_background_anchors_per_match() -> None:
     location, logits = torch.zeros(1, COUNT, 4), torch.zeros(1, COUNT, CLASSES)
-    # Equal logits everywhere: each of the matched and the three times as many background places costs log(classes + 1).
+    # With equal logits everywhere, each positive anchor and each of three times as many background
+    # anchors costs log(classes + 1).
     assert _value(multibox(location, logits, [SHELF], ANCHORS)["class"]) == pytest.approx(
         4 * np.log(CLASSES + 1), rel=1e-5
     )

@@ -1,4 +1,4 @@
-"""What a processor is quick at decides the precision that training takes by itself, and tells machines apart."""
+"""Tests of the machine description and of the precision that training chooses from it."""
 
 import os
 import platform
@@ -14,15 +14,18 @@ from shelfcount.config import TrainConfig
 from shelfcount.stamp import stamp
 from shelfcount.training.fit import precision
 
-ZEN_2 = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 fma\n\nprocessor\t: 1\nmodel name\t: other\nflags\t\t: avx512f\n"
+ZEN_2 = (
+    "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 fma\n\n"
+    "processor\t: 1\nmodel name\t: other\nflags\t\t: avx512f\n"
+)
 ZEN_4 = "model name\t: AMD EPYC\nflags\t\t: avx2 avx512f avx512_vnni avx512_bf16\n"
-# Arm's kernels name no model.
+# /proc/cpuinfo of Arm processors has no model name.
 NEOVERSE = "processor\t: 0\nFeatures\t: fp asimd asimddp sve i8mm bf16\n"
 
 
 @pytest.fixture
 def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Makes a machine of what its /proc/cpuinfo says."""
+    """Return a function that simulates a machine with the given content of /proc/cpuinfo."""
 
     def become(cpuinfo: str) -> None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
@@ -49,7 +52,7 @@ def test_processor_decides_the_precision(
     assert stamp()["device"] == machine.device()
     assert precision(TrainConfig(accelerator="cpu")) == taken
     assert precision(TrainConfig(accelerator="cpu", precision="16-mixed")) == "16-mixed", (
-        "what a config names stands"
+        "a precision in the config is not changed"
     )
 
 
@@ -80,7 +83,7 @@ def test_gpu_decides_whatever_the_processor(
 
 
 def test_precision_that_is_taken_is_no_slow_one(one_thread: None) -> None:
-    # Without instructions for bfloat16 a convolution and its gradient take many times as long in it.
+    # Without bfloat16 instructions, a convolution and its gradient take many times as long.
     layer, x = torch.nn.Conv2d(48, 48, 3, padding=1), torch.rand(4, 48, 40, 40)
 
     def seconds(mixed: bool) -> float:

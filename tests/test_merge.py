@@ -1,4 +1,4 @@
-"""Merging on rendered photos: real pixels for registration, the truth of each photo, with noise, as what was detected."""
+"""Tests of merging on rendered photos: real pixels, and the noisy ground truth as detections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from shelfcount.shelf.registration import MOST_PHOTOS
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
-# Renders and registers photos: half a minute in all.
+# Rendering and registration take half a minute in all.
 pytestmark = pytest.mark.slow
 
 
@@ -40,14 +40,14 @@ WIDE = ShelfParams(width=800, height=600, rows=(2, 3), facings=(12, 16))
 
 
 def shelf(n: int, overlap: float, seed: int, params: ShelfParams = WIDE) -> list[Scene]:
-    """Photos of one shelf in any order."""
+    """Return photos of one shelf in random order."""
     rng = np.random.default_rng(seed)
     scenes = views(CATALOGUE, params, rng, n, overlap)
     return [scenes[i] for i in rng.permutation(n)]
 
 
 def merged(scenes: Sequence[Scene], noise: Any, seed: int = 0) -> tuple[Merged, list[np.ndarray]]:
-    """The scenes merged, and for each the physical products of its detections."""
+    """Return the merged scenes, and for each scene the physical products of its detections."""
     rng = np.random.default_rng(seed)
     found = [detected(scene, noise, rng) for scene in scenes]
     photos = [
@@ -61,11 +61,11 @@ def merged(scenes: Sequence[Scene], noise: Any, seed: int = 0) -> tuple[Merged, 
 
 
 def relative_error(counted: Mapping[str, int], true: Mapping[str, int]) -> float:
-    """Products missed, added or misnamed, as a share of those that stand there: as `evaluation.metrics` has it."""
+    """Return missed, additional and misclassified products as a share of the true number."""
     return errors(counted, true) / sum(true.values())
 
 
-# ---------------------------------------------------------------------------- every product once
+# ---------------------------------------------------------------- every product once
 
 
 @pytest.mark.parametrize(("n", "overlap", "seed"), [(3, 0.2, 0), (5, 0.3, 1), (4, 0.4, 2)])
@@ -76,7 +76,7 @@ def test_every_product_counts_once(n: int, overlap: float, seed: int) -> None:
     assert whole.counts == true_counts(scenes)
     numbers = [items[photo][detection] for photo, detection in whole.best]
     assert len(set(numbers)) == len(numbers)
-    # More was detected than there is: products that two photos show.
+    # There are more detections than products, since two photos show some of the products.
     assert sum(map(len, items)) > len(numbers) == sum(true_counts(scenes).values())
 
 
@@ -103,12 +103,16 @@ def test_merging_is_no_worse_than_counting_single_photos(seed: int) -> None:
         relative_error(photo.counts, true_counts([scene]))
         for photo, scene in zip(result.photos, scenes, strict=True)
     ]
-    # Misnamed and missed products stay so, whatever the number of photos; merging must not add to them.
+    # Merging cannot correct wrong classes and false negatives, but must not add to them.
     assert relative_error(result.shelves[0].counts, true_counts(scenes)) <= 1.2 * np.mean(single)
 
 
 def bent(scene: Scene, strength: float) -> Scene:
-    """Seen through a lens that moves what is a photo's half width from the middle by a share of that."""
+    """Return the scene through a lens with radial distortion.
+
+    `strength` is the displacement, as a share of half the photo's width, at this distance from the
+    middle.
+    """
     height, width = scene.image.shape[:2]
     middle, reach = np.array([width, height]) / 2, width / 2
 
@@ -125,7 +129,7 @@ def bent(scene: Scene, strength: float) -> Scene:
         borderMode=cv2.BORDER_REFLECT,
     )  # type: ignore[call-overload]
     corners = scene.truth.boxes.reshape(-1, 2).astype(np.float64)
-    # The inverse of a small bend is its opposite, to a tenth of it.
+    # The inverse of a small distortion is approximately its opposite.
     boxes = (2 * corners - source(corners)).reshape(-1, 4).astype(np.float32)
     return dataclasses.replace(
         scene, image=image, truth=scene.truth.replace(boxes=box_math.clip(boxes, width, height))
@@ -135,13 +139,13 @@ def bent(scene: Scene, strength: float) -> Scene:
 @pytest.mark.slow
 @pytest.mark.parametrize("strength", [-0.03, 0.03])
 def test_a_lens_that_bends_lines_bends_no_count(strength: float) -> None:
-    """The main cameras of phones bend by 1 % at most; over ten photos 3 % add up to a circle."""
+    """Phones have at most 1 % distortion; with 3 %, ten photos add up to a circle."""
     scenes = [bent(scene, strength) for scene in shelf(10, 0.25, 40)]
     result, _ = merged(scenes, Noise())
     (whole,) = result.shelves
     assert relative_error(whole.counts, true_counts(scenes)) <= 0.03
     picture, _ = panorama(whole)
-    # Ten photos with three quarters of each to itself are 7.75 as wide as one, 1155 units by 866.
+    # Ten photos with an overlap of a quarter are 7.75 times as wide as one of 1155 x 866 units.
     assert 5 < picture.shape[1] / picture.shape[0] < 15
 
 
@@ -169,16 +173,17 @@ def test_rows_run_through_all_photos() -> None:
         along = np.array(
             [left_of[items[photo][detection]] for photo, detection in whole.best[members]]
         )
-        # What is stacked stands where its lower neighbour does, give or take some of its width.
+        # Stacked products are at the position of the product below, within a third of the width.
         width = np.median(
             np.concatenate([scene.plane_boxes[:, 2] - scene.plane_boxes[:, 0] for scene in scenes])
         )
         assert (np.diff(along) > -width / 3).all()
 
 
-# ---------------------------------------------------------------------------- two photos of a plain wall
+# ---------------------------------------------------------------- two photos of a plain wall
 
-# Dots to register by, and room for products; a photo of 600 x 400 shows it from x = 0, another from x = 300.
+# A wall with dots for the registration and space for products. One photo of 600 x 400 shows it from
+# x = 0, another from x = 300.
 WALL = np.full((400, 900, 3), 200, np.uint8)
 for _x, _y, _size, *_colour in (
     np.random.default_rng(0).integers(0, [900, 400, 9, 255, 255, 255], (900, 6)).tolist()
@@ -190,8 +195,11 @@ SHIFT = 300
 def pair(
     left: Sequence[tuple[list[float], int, float]], right: Sequence[tuple[list[float], int, float]]
 ) -> Merged:
-    """Merge two photos of the wall; detections are (xyxy on the wall, class, score), cut at the photos' borders."""
-    # Every fit needs something to agree on: the same three products at the foot of both.
+    """Merge two photos of the wall.
+
+    Detections are (xyxy on the wall, class, score) and are clipped at the borders of the photos.
+    """
+    # The same three products at the bottom of both photos support the registration.
     common: list[tuple[list[float], int, float]] = [
         ([x, 330, x + 40, 390], 5, 0.9) for x in (340.0, 420.0, 500.0)
     ]
@@ -211,7 +219,7 @@ def pair(
 
 
 def others(result: Merged) -> list[tuple[str, float, str, int]]:
-    """(class, score, photo, in how many) of the products beside the common ones."""
+    """Return (class, score, photo, number of photos) of the products except the common ones."""
     entries = result.shelves[0].to_json()
     return [
         (e["class"], e["score"], e["photo"], e["seen_in"])
@@ -240,7 +248,7 @@ def test_the_better_view_names_the_product() -> None:
 
 
 def test_neighbours_in_one_photo_are_never_one_product() -> None:
-    # Overlap of 1/2 within a photo, and 1/3 between the one's first and the other's second.
+    # The IoU of the two products is 1/2, so they also overlap from photo to photo.
     first, second = [400.0, 100.0, 460.0, 220.0], [420.0, 100.0, 480.0, 220.0]
     seen = [(first, 1, 0.9), (second, 1, 0.8)]
     assert [entry[3] for entry in others(pair(seen, seen))] == [2, 2]
@@ -248,7 +256,7 @@ def test_neighbours_in_one_photo_are_never_one_product() -> None:
 
 @pytest.mark.parametrize(("score", "counts"), [(0.5, 0), (0.59, 0), (0.61, 1), (0.9, 1)])
 def test_what_one_of_two_photos_reports_must_be_sure(score: float, counts: int) -> None:
-    # The other scored it below 0.4, taken as 0.2: together they reach 0.4 from 0.6 on.
+    # The other photo counts with a score of 0.2: from 0.6 on, the mean reaches 0.4.
     assert len(others(pair([([400, 100, 460, 220], 1, score)], []))) == counts
 
 
@@ -256,13 +264,13 @@ def test_what_only_one_photo_shows_needs_no_second() -> None:
     assert others(pair([([100, 100, 160, 220], 1, 0.41)], [])) == [
         (CLASSES[1], 0.41, "left.jpg", 1)
     ]
-    # Shown in part is not shown: who sees half of it may well miss it.
+    # A photo that shows a product only in part has no vote: its detector may miss the product.
     assert others(pair([], [([270 + SHIFT, 100, 330 + SHIFT, 220], 1, 0.41)])) == [
         (CLASSES[1], 0.41, "right.jpg", 1)
     ]
 
 
-# ---------------------------------------------------------------------------- photos that cannot be placed
+# ---------------------------------------------------------------- photos that cannot be registered
 
 
 def test_a_photo_of_another_shelf_is_named_and_counted_apart() -> None:
@@ -276,8 +284,8 @@ def test_a_photo_of_another_shelf_is_named_and_counted_apart() -> None:
     assert entry == [
         {"photos": ["1.jpg"], "reason": apart.reason, "counts": dict(true_counts([stranger]))}
     ]
-    assert apart.reason.startswith("it fits best on '")
-    assert "and 1.4 is needed" in apart.reason
+    assert apart.reason.startswith("its best match is '")
+    assert "below the required 1.4" in apart.reason
 
 
 def test_a_photo_that_shows_nothing_to_compare() -> None:
@@ -287,14 +295,14 @@ def test_a_photo_that_shows_nothing_to_compare() -> None:
     photos = [counted(name, image, found) for name, image in shown.items()]
     result = merge(photos, [look(image, found) for image in shown.values()], THRESHOLD)
     assert [len(group.products) for group in result.shelves] == [len(found), len(found)]
-    assert result.shelves[1].reason.startswith("too few points were found")
+    assert result.shelves[1].reason.startswith("too few image features were found")
 
 
-# ---------------------------------------------------------------------------- files
+# ---------------------------------------------------------------- files
 
 
 class KnowsTheViews:
-    """Reports the truth of the photo it is shown: stands in for a network that was trained on these products."""
+    """Detector that returns the ground truth of a photo, in place of a trained network."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.spec = ModelSpec("truth", "none", CLASSES, 576, 800, (), THRESHOLD)
@@ -313,15 +321,15 @@ def test_from_files_to_json(tmp_path: Path) -> None:
     for path, scene in zip(paths, scenes, strict=True):
         images.write_photo(path, scene.image)
     missing = tmp_path / "missing.jpg"
-    heard: list[str] = []
+    failed: list[str] = []
     steps: list[tuple[int, int]] = []
     result = merge_photos(
         KnowsTheViews(scenes),
         [paths[0], missing, *paths[1:]],
-        lambda d: heard.append(d.where),
+        lambda d: failed.append(d.where),
         lambda *step: steps.append(step),
     )
-    assert heard == [str(missing)]
+    assert failed == [str(missing)]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
     content = json.loads(json.dumps(report(result, "truth", "ab12")))
@@ -334,7 +342,7 @@ def test_from_files_to_json(tmp_path: Path) -> None:
     for product in whole["detections"]:
         assert list(product) == ["class", "score", "box", "row", "position", "photo", "seen_in"]
         assert whole["rows"][product["row"]][product["position"]] == product["class"]
-        # The very box that the photo itself lists.
+        # The same box is among the detections of the photo.
         (photo,) = [photo for photo in content["photos"] if photo["path"] == product["photo"]]
         assert [d["class"] for d in photo["detections"] if d["box"] == product["box"]] == [
             product["class"]
@@ -376,25 +384,23 @@ def test_photos_without_products() -> None:
     assert (whole.counts, whole.rows(), whole.to_json()) == ({}, [], [])
     picture, shown = panorama(whole)
     assert len(shown) == 0
-    # Units of a photo of 600 x 400, each 1 / sqrt(0.24) = 2.041 to a pixel: 900 pixels of wall are 1837 units.
+    # A pixel of a photo of 600 x 400 is 1 / sqrt(0.24) = 2.041 units: 900 pixels are 1837 units.
     assert picture.shape[1] == pytest.approx(1837, abs=3)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(
-        ShelfcountError, match="merging needs at least 1 photo that can be read, got 2 that cannot"
-    ):
+    with pytest.raises(ShelfcountError, match="none of the 2 photos could be read"):
         merge_photos(KnowsTheViews([]), [tmp_path / "a.jpg", tmp_path / "b.jpg"])
 
 
 def test_too_many_photos_are_refused_before_any_is_read() -> None:
     with pytest.raises(
-        ShelfcountError, match=f"at most {MOST_PHOTOS} photos are merged at once, got 41"
+        ShelfcountError, match=f"at most {MOST_PHOTOS} photos can be merged at once, got 41"
     ):
         merge_photos(KnowsTheViews([]), ["a.jpg"] * 41)
 
 
-# ---------------------------------------------------------------------------- the picture
+# ---------------------------------------------------------------- the picture
 
 
 def test_the_panorama_shows_products_where_their_boxes_are() -> None:
@@ -404,17 +410,17 @@ def test_the_panorama_shows_products_where_their_boxes_are() -> None:
     picture, shown = panorama(whole)
     assert picture.dtype == np.uint8
     assert picture.shape[0] * picture.shape[1] <= MOST_PIXELS * 1.01
-    # As wide as 1 + 3 * 0.7 photos of 1155 units, which frame the shelf with some room.
+    # The shelf is nearly as wide as 1 + 3 * 0.7 photos of 1155 units.
     assert picture.shape[1] > 2.3 * 1155
     likeness = []
     for (photo, detection), box in zip(whole.best, shown.boxes, strict=True):
         left, top, right, bottom = box.astype(int)
-        own = result.photos[photo].detections.boxes[detection].astype(int)
-        original = scenes[photo].image[own[1] : own[3], own[0] : own[2]]
-        here = cv2.resize(
+        source_box = result.photos[photo].detections.boxes[detection].astype(int)
+        original = scenes[photo].image[source_box[1] : source_box[3], source_box[0] : source_box[2]]
+        painted = cv2.resize(
             picture[top:bottom, left:right], original.shape[1::-1], interpolation=cv2.INTER_AREA
         )
         likeness.append(
-            np.corrcoef(cv2.blur(here, (3, 3)).ravel(), cv2.blur(original, (3, 3)).ravel())[0, 1]
+            np.corrcoef(cv2.blur(painted, (3, 3)).ravel(), cv2.blur(original, (3, 3)).ravel())[0, 1]
         )
     assert np.median(likeness) > 0.9

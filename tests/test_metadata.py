@@ -1,6 +1,6 @@
-"""TFLite metadata: every field where the public schemas put it, and the model behind it untouched.
+"""TFLite metadata: every field is in the slot of the public schemas, and the model is unchanged.
 
-Slots are counted in metadata_schema.fbs 1.5.0 and object_detector_metadata_schema.fbs 1.0.0
+The slots are counted in metadata_schema.fbs 1.5.0 and object_detector_metadata_schema.fbs 1.0.0
 (github.com/google-ai-edge/mediapipe, mediapipe/tasks/metadata), not in the code under test.
 """
 
@@ -43,12 +43,12 @@ SPEC = ModelSpec(
         "trained": {"date": "2026-11-23 17:36 UTC", "versions": {"shelfcount": "0.1.0"}},
     },
 )
-PLACES = 4  # two by two places of stride 8, one anchor each
+PLACES = 4  # two by two cells at stride 8, with one anchor each
 
 
 @pytest.fixture(scope="module")
 def heads() -> bytes:
-    """A file with the inputs and outputs of a converted detector: two fully connected layers, nothing learnt."""
+    """A file with the input and outputs of a converted detector: two random dense layers."""
     rng = np.random.default_rng(0)
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version, model.subgraphs, model.buffers, model.operatorCodes = (
@@ -127,7 +127,7 @@ def outputs_of(model: bytes, image: np.ndarray) -> list[np.ndarray]:
 
 
 class Reader:
-    """A table of a flatbuffer, read by slot number."""
+    """Table of a flatbuffer, read by slot number."""
 
     def __init__(self, data: bytes, position: int | None = None) -> None:
         self.data = data
@@ -144,7 +144,7 @@ class Reader:
         return bool(self.table.Offset(4 + 2 * slot))
 
     def number(self, slot: int, flags: Any) -> Any:
-        # A field at its default, 0, is not stored.
+        # A field with its default value, 0, is not stored.
         return self.table.GetSlot(4 + 2 * slot, 0, flags)
 
     def text(self, slot: int) -> str:
@@ -178,20 +178,21 @@ def model_metadata(model: bytes) -> Reader:
 # ---------------------------------------------------------------- the file as a whole
 
 
-def test_main_artifact_gives_the_same_detections_with_metadata(main_artifact: bytes) -> None:
+def test_metadata_does_not_change_the_detections_of_the_main_artifact(main_artifact: bytes) -> None:
     image = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     assert_same_detections(main_artifact, metadata.describe(main_artifact, SPEC), SPEC, image)
 
 
 def assert_same_detections(before: bytes, after: bytes, spec: ModelSpec, image: np.ndarray) -> None:
-    # Through our own runtime: it leaves out what lies behind the count, which the operator never writes.
+    # With this package's runtime, which ignores the rows after the count: the operator does not
+    # write them.
     ours, theirs = (LiteRTDetector(model, spec).invoke(image) for model in (before, after))
     assert len(ours[0]) > 0
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(mine, other)
 
 
-def test_raw_artifact_gives_the_same_outputs_under_their_names(heads: bytes) -> None:
+def test_raw_artifact_has_the_same_outputs_with_their_names(heads: bytes) -> None:
     image = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE, 3)).astype(np.float32)
     raw = metadata.raw_artifact(heads, SPEC)
     for ours, theirs in zip(outputs_of(heads, image), outputs_of(raw, image), strict=True):
@@ -201,13 +202,14 @@ def test_raw_artifact_gives_the_same_outputs_under_their_names(heads: bytes) -> 
     assert [d["name"] for d in details] == ["image", "location", "score"]
 
 
-def test_labels_lie_behind_the_flatbuffer_as_a_zip(main_artifact: bytes, heads: bytes) -> None:
+def test_labels_are_appended_to_the_flatbuffer_as_a_zip(main_artifact: bytes, heads: bytes) -> None:
     for model in (metadata.describe(main_artifact, SPEC), metadata.raw_artifact(heads, SPEC)):
         assert model[4:8] == b"TFL3"
         archive = zipfile.ZipFile(io.BytesIO(model))
         assert archive.testzip() is None
         (entry,) = archive.infolist()
-        # MediaPipe: "Expected uncompressed zip archive" (mediapipe/tasks/cc/metadata/utils/zip_utils.cc).
+        # MediaPipe reads uncompressed archives only: "Expected uncompressed zip archive" in
+        # mediapipe/tasks/cc/metadata/utils/zip_utils.cc.
         assert (entry.filename, entry.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
         assert archive.read("labels.txt").decode() == "cola\nKäse\nコーラ\n"
 
@@ -216,11 +218,11 @@ def test_same_arguments_give_the_same_bytes(main_artifact: bytes, heads: bytes) 
     once = metadata.describe(main_artifact, SPEC)
     assert metadata.describe(main_artifact, SPEC) == once
     assert metadata.raw_artifact(heads, SPEC) == metadata.raw_artifact(heads, SPEC)
-    # The only clock in the format.
+    # The only date in the format.
     assert zipfile.ZipFile(io.BytesIO(once)).infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)
 
 
-def test_describing_again_replaces_what_was_said(main_artifact: bytes) -> None:
+def test_describing_again_replaces_the_metadata(main_artifact: bytes) -> None:
     renamed = replace(SPEC, name="other", classes=("a", "b", "c"))
     twice = metadata.describe(metadata.describe(main_artifact, renamed), SPEC)
     assert twice == metadata.describe(main_artifact, SPEC)
@@ -236,8 +238,8 @@ def test_model_is_named_dated_and_attributed(main_artifact: bytes) -> None:
     )
     assert name == "Käseregal"
     assert description == (
-        "Finds 3 kinds of products on photos of shop shelves. Stretch the whole upright photo to 16 x 16 pixels; "
-        "boxes with a score of 0.31 or more count."
+        "Detects 3 classes of products on photos of shop shelves. Stretch the whole upright photo "
+        "to 16 x 16 pixels. Use the boxes with a score of at least 0.31."
     )
     assert version == "trained 2026-11-23 17:36 UTC"
     assert author == "shelfcount 0.1.0"
@@ -246,7 +248,7 @@ def test_model_is_named_dated_and_attributed(main_artifact: bytes) -> None:
     assert min_parser_version == "1.2.0"
 
 
-def test_unknown_provenance_is_said_to_be_unknown(main_artifact: bytes) -> None:
+def test_unknown_provenance_is_stated_as_unknown(main_artifact: bytes) -> None:
     model = model_metadata(metadata.describe(main_artifact, replace(SPEC, provenance={})))
     assert model.text(2) == "trained at an unknown time"
     assert model.text(4) == "shelfcount"
@@ -288,7 +290,8 @@ def test_outputs_are_named_as_mediapipe_looks_for_them(main_artifact: bytes) -> 
         "score",
         "number of detections",
     ]
-    # Content.range {2, 2} for what is one a detection, as mediapipe's DetectionOutputTensorsMd writes it.
+    # Content.range is {2, 2} for tensors with one entry per detection, as in MediaPipe's
+    # DetectionOutputTensorsMd.
     for tensor in (location, category, score):
         span = tensor.one(3).one(2)
         assert [span.number(slot, number_types.Int32Flags) for slot in (0, 1)] == [2, 2]
@@ -308,7 +311,8 @@ def test_boxes_are_boundaries_in_ratios_from_the_top(main_artifact: bytes, heads
     for model in (metadata.describe(main_artifact, SPEC), metadata.raw_artifact(heads, SPEC)):
         (subgraph,) = model_metadata(model).many(3)
         content = subgraph.many(3)[0].one(3)
-        # ContentProperties.BoundingBoxProperties is 3, BoundingBoxType.BOUNDARIES 1, CoordinateType.RATIO 0.
+        # ContentProperties.BoundingBoxProperties is 3, BoundingBoxType.BOUNDARIES 1 and
+        # CoordinateType.RATIO 0.
         assert content.number(0, number_types.Uint8Flags) == 3
         box = content.one(1)
         assert box.array(0, number_types.Uint32Flags).tolist() == [1, 0, 3, 2]
@@ -379,7 +383,7 @@ def test_raw_decoding_is_that_of_the_box_coder(heads: bytes) -> None:
     assert options.text(0) == "1.0.0"
     decoding = options.one(2)
     whole = [decoding.number(slot, number_types.Int32Flags) for slot in range(6)]
-    # Classes, boxes, coordinates; no keypoints, so the values of one never matter.
+    # Classes, boxes, coordinates; no keypoints, so the number of values per keypoint has no effect.
     assert whole[:5] == [3, PLACES, 4, 0, 0]
     # x, y, w, h: 10, 10, 5, 5 of the SSD box coder (arXiv:1512.02325).
     assert [decoding.number(slot, number_types.Float32Flags) for slot in range(6, 10)] == [
@@ -388,7 +392,7 @@ def test_raw_decoding_is_that_of_the_box_coder(heads: bytes) -> None:
         5.0,
         5.0,
     ]
-    # Exponential on the size; no sigmoid, as the file ends in it.
+    # Exponential of the size; no sigmoid, since the model applies it.
     assert [decoding.number(slot, number_types.BoolFlags) for slot in (10, 11)] == [True, False]
 
 
@@ -400,23 +404,27 @@ def test_raw_anchors_are_those_of_the_spec(heads: bytes) -> None:
         np.float32,
     )
     np.testing.assert_array_equal(xywh[:, [1, 0, 3, 2]], anchors.layout(SPEC.levels, SIDE, SIDE))
-    # By hand: the first place of stride 8 in 16 pixels, an anchor 8 high and 6 wide.
+    # By hand: the first cell at stride 8 in 16 pixels, with an anchor 8 pixels high and 6 wide.
     assert xywh[0].tolist() == [0.25, 0.25, 0.375, 0.5]
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- errors
 
 
 def test_heads_are_not_described_as_the_main_artifact(heads: bytes) -> None:
-    names = r"\('location', 'category', 'score', 'number of detections'\), got \('t4', 't9'\)"
-    with pytest.raises(ShelfcountError, match=f"the main artifact's outputs must be {names}"):
+    names = r"\('location', 'category', 'score', 'number of detections'\)"
+    with pytest.raises(
+        ShelfcountError,
+        match=rf"the main artifact's outputs are \('t4', 't9'\), but must be {names}",
+    ):
         metadata.describe(heads, SPEC)
 
 
 def test_raw_file_of_another_model_is_refused(heads: bytes) -> None:
     with pytest.raises(
         ShelfcountError,
-        match=r"must have shapes \[\[1, 4, 4\], \[1, 4, 2\]\], got \[\[1, 4, 4\], \[1, 4, 3\]\]",
+        match=r"outputs have shapes \[\[1, 4, 4\], \[1, 4, 3\]\], "
+        r"but its anchors and classes need \[\[1, 4, 4\], \[1, 4, 2\]\]",
     ):
         metadata.raw_artifact(heads, replace(SPEC, classes=("cola", "Käse")))
 
@@ -435,7 +443,7 @@ def test_trained_artifact_gives_the_same_detections(
 
 
 @pytest.mark.slow
-def test_trained_raw_artifact_is_half_and_holds_its_weights(
+def test_trained_raw_artifact_is_float16_and_contains_its_weights(
     overfit: Overfit, converted: bytes
 ) -> None:
     spec = read_spec(overfit.run)
@@ -445,7 +453,7 @@ def test_trained_raw_artifact_is_half_and_holds_its_weights(
     for ours, theirs in zip(outputs_of(half, image), outputs_of(raw, image), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     stored = schema.Model.GetRootAs(bytearray(raw), 0)
-    # 0 and 1 are the schema's ways of saying 'not outside'.
+    # In the schema, offsets 0 and 1 mean that no data is outside the flatbuffer.
     assert [
         stored.Buffers(i).Offset()
         for i in range(stored.BuffersLength())

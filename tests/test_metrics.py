@@ -1,4 +1,4 @@
-"""Metrics against faster-coco-eval, against numbers worked out by hand, and by property."""
+"""Tests of the metrics: against faster-coco-eval, numbers computed by hand, and properties."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dataset(*truths: Detections, names: tuple[str, ...] = NAMES) -> Dataset:
 
 
 def shelf(rng: np.random.Generator, n: int, ignored: float = 0.0) -> Detections:
-    """n products of 20 to 60 pixels that overlap each other freely."""
+    """Draw n products of 20 to 60 pixels that may overlap."""
     corner, size = rng.uniform(0, 200, (n, 2)), rng.uniform(20, 60, (n, 2))
     return Detections(
         np.hstack([corner, corner + size]),
@@ -43,7 +43,7 @@ def shelf(rng: np.random.Generator, n: int, ignored: float = 0.0) -> Detections:
 
 
 def sighting(rng: np.random.Generator, truth: Detections, each: int = 2) -> Detections:
-    """`each` shifted copies of every truth box, a tenth of them with a class drawn anew; scores differ."""
+    """Draw `each` shifted copies of every box with distinct scores, a tenth with a random class."""
     boxes = np.repeat(truth.boxes, each, axis=0)
     boxes = boxes + rng.normal(0, 5, boxes.shape)
     boxes = np.concatenate(
@@ -65,8 +65,8 @@ def random_photos(
     return dataset(*truths), [sighting(rng, truth) for truth in truths]
 
 
-# By hand: 100 x 100 boxes. Shifted by 20 along x they overlap 80 x 100, IoU 8000 / 12000 = 0.667;
-# by 40, 6000 / 14000 = 0.429.
+# By hand: boxes of 100 x 100. Shifted by 20 along x, they overlap in 80 x 100: IoU 8000 / 12000 =
+# 0.667. Shifted by 40: 6000 / 14000 = 0.429.
 def at(
     *lefts: float,
     classes: list[int] | None = None,
@@ -77,14 +77,14 @@ def at(
     return Detections(boxes, [0] * len(lefts) if classes is None else classes, scores, ignore)
 
 
-def test_best_score_takes_the_truth_it_overlaps_most():
+def test_best_score_is_matched_to_the_box_it_overlaps_most():
     matches = match(at(0, 20), at(5, 12, scores=[0.6, 0.9]))
-    # 12 is 8 from the second and 12 from the first; what is left for 5 is the first.
+    # 12 is 8 from the second and 12 from the first; only the first is left for 5.
     assert matches.partner.tolist() == [0, 1]
     assert not matches.missed.any()
 
 
-def test_a_product_is_found_once():
+def test_a_product_is_matched_once():
     matches = match(at(0), at(0, 5, scores=[0.6, 0.9]))
     assert matches.partner.tolist() == [-1, 0]
     assert not matches.absorbed.any()
@@ -108,7 +108,8 @@ def test_wrong_class_matches_only_without_class():
 
 def test_ignored_truth_absorbs_any_number_of_its_class():
     truth = at(0, 200, ignore=[True, False])
-    # The small box lies inside the ignored one, though their IoU is 0.04: COCO's overlap for crowds.
+    # The small box is inside the ignored one, although their IoU is 0.04: COCO's overlap for
+    # crowds.
     found = Detections(
         [*at(0, 10, 200, 0).boxes, [0, 0, 20, 20]], [0, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5]
     )
@@ -131,7 +132,7 @@ def test_min_iou_is_checked(min_iou):
 
 
 def coco_pairs(truth: Detections, found: Detections) -> set[tuple[int, int]]:
-    """(detection, truth) that faster-coco-eval pairs at IoU 0.5, ignored truth included."""
+    """Return the pairs (detection, truth) of faster-coco-eval at IoU 0.5, with ignored boxes."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     frame = {
@@ -179,7 +180,7 @@ def test_pairs_are_those_of_faster_coco_eval(seed):
 
 
 def own_ap50(data: Dataset, found: list[Detections]) -> float:
-    """Mean over classes of the precision envelope at COCO's 101 recalls, from our own pairs."""
+    """Return the mean over classes of the precision envelope at COCO's 101 recalls."""
     pairs = [match(photo.truth, boxes) for photo, boxes in zip(data.photos, found, strict=True)]
     precisions = []
     for c in range(len(data.classes)):
@@ -205,7 +206,8 @@ def test_map50_is_that_of_our_own_pairs(seed):
     rng = np.random.default_rng(seed)
     data = dataset(*(shelf(rng, 40, ignored=0.1) for _ in range(5)))
     found = [sighting(rng, photo.truth) for photo in data.photos]
-    # Scores differ within a photo; between photos too, so that the order of photos cannot matter.
+    # Scores are distinct within a photo and between photos, so that the order of photos has no
+    # effect.
     found = [boxes.replace(scores=boxes.scores * 0.9 + 0.001 * i) for i, boxes in enumerate(found)]
     result = score(data, found, 0.5)
     assert result.map50 == pytest.approx(own_ap50(data, found), abs=1e-9)
@@ -213,7 +215,7 @@ def test_map50_is_that_of_our_own_pairs(seed):
 
 
 def test_map_sees_300_detections_of_a_class():
-    # 250 products of one class: COCO's default of 100 would end at recall 0.4.
+    # 250 products of one class: with COCO's default of 100, recall would end at 0.4.
     columns, rows = np.meshgrid(np.arange(25) * 10.0, np.arange(10) * 10.0)
     corner = np.stack([columns.ravel(), rows.ravel()], axis=1)
     truth = Detections(np.hstack([corner, corner + 9]), np.zeros(250))
@@ -222,7 +224,7 @@ def test_map_sees_300_detections_of_a_class():
 
 
 def test_a_false_box_of_any_size_lowers_map():
-    # COCO leaves boxes of more than 1e10 pixels out. Precision is 1/2 at every recall.
+    # COCO leaves out boxes of more than 1e10 pixels. Precision is 1/2 at every recall.
     found = Detections([[0, 0, 2e5, 2e5], [0, 0, 100, 100]], [0, 0], [0.9, 0.8])
     assert score(dataset(at(0)), [found], 0.5).map50 == pytest.approx(0.5)
 
@@ -253,7 +255,7 @@ def test_truth_given_as_prediction_scores_exactly_one(seed):
     assert np.trace(result.confusion) == result.confusion.sum() == result.micro.truth
 
 
-def test_nothing_found_scores_nothing():
+def test_no_detections_give_zero():
     result = score(dataset(at(0)), [Detections.empty()], 0.5)
     assert (result.micro, result.map, result.map50, result.count_total.relative) == (
         Score(1, 0, 0),
@@ -263,7 +265,7 @@ def test_nothing_found_scores_nothing():
     )
 
 
-def test_nothing_to_find_and_nothing_found_is_right():
+def test_no_products_and_no_detections_give_one():
     result = score(dataset(Detections.empty(), Detections.empty()), [Detections.empty()] * 2, 0.5)
     assert result.micro == Score(0, 0, 0)
     assert (result.micro.f1, result.macro_f1, result.count_total.relative) == (1.0, 1.0, 0.0)
@@ -279,13 +281,13 @@ def test_nothing_to_find_and_nothing_found_is_right():
         (Score(4, 2, 1), (0.5, 0.25, 1 / 3)),  # 2 x 1 / (4 + 2)
     ],
 )
-def test_division_by_nothing(counts, rates):
+def test_division_by_zero(counts, rates):
     assert (counts.precision, counts.recall, counts.f1) == rates
 
 
-def test_numbers_worked_out_by_hand():
-    # Photo 0: two colas and a water; a cola is found, the water is called juice, a cola is made up.
-    # Photo 1: one water, missed; the detection at 0.2 is below the threshold.
+def test_numbers_computed_by_hand():
+    # Photo 0: two colas and a water; a cola is detected, the water is detected as juice, and there
+    # is a false cola. Photo 1: one missed water; the detection at 0.2 is below the threshold.
     data = dataset(at(0, 200, 400, classes=[0, 0, 1]), at(0, classes=[1]))
     found = [
         at(0, 400, 800, classes=[0, 2, 0], scores=[0.9, 0.8, 0.7]),
@@ -299,14 +301,15 @@ def test_numbers_worked_out_by_hand():
         Score(2, 0, 0),
         Score(0, 1, 0),
     ]
-    assert result.macro_f1 == pytest.approx((0.5 + 0.0) / 2)  # juice has no truth
+    assert result.macro_f1 == pytest.approx((0.5 + 0.0) / 2)  # juice has no labels
     assert [row.score for row in result.photos] == [Score(3, 3, 1), Score(1, 0, 0)]
     assert [(row.count_mae, row.count_bias) for row in result.per_class] == [
         (0.0, 0.0),
         (1.0, -1.0),
         (0.5, 0.5),
     ]
-    # By class photo 0 is off by 2 (a water too few, a juice too many), photo 1 by 1; in total by 0 and 1.
+    # Count error by class: 2 on photo 0 (a water too few, a juice too many), 1 on photo 1. Error of
+    # the total count: 0 and 1.
     assert result.count_by_class == CountError(1.5, pytest.approx(np.sqrt(2.5)), 0.75)
     assert result.count_total == CountError(0.5, pytest.approx(np.sqrt(0.5)), 0.25)
     assert result.count_bias == -0.5
@@ -332,7 +335,7 @@ def test_json_is_plain_and_complete():
 
 @QUICK
 @given(seeds, st.floats(0, 1))
-def test_rates_lie_between_0_and_1(seed, threshold):
+def test_metrics_are_between_0_and_1(seed, threshold):
     data, found = random_photos(seed)
     result = score(data, found, threshold, average_precision=False)
     for total in (
@@ -353,7 +356,7 @@ def test_rates_lie_between_0_and_1(seed, threshold):
 @given(seeds)
 def test_order_of_detections_and_photos_changes_nothing(seed):
     data, found = random_photos(seed)
-    # Few distinct scores, as an int8 model has them.
+    # Few distinct scores, as from an int8 model.
     found = [boxes.replace(scores=np.round(boxes.scores, 1)) for boxes in found]
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data))
@@ -377,8 +380,9 @@ def test_removing_a_hit_never_raises_recall(seed):
         assert score(data, [rest], 0.0, average_precision=False).micro.recall <= before
 
 
-def test_threshold_stands_in_the_middle_of_its_plateau():
-    # Two products at 0.9 and 0.6, background at 0.2: anything above 0.2 and up to 0.6 is right.
+def test_threshold_is_the_middle_of_its_plateau():
+    # Two products at 0.9 and 0.6, background at 0.2: every threshold above 0.2 and up to 0.6 is
+    # best.
     data, found = dataset(at(0, 200)), [at(0, 200, 400, scores=[0.9, 0.6, 0.2])]
     for by in ("f1", "count"):
         assert best_threshold(data, found, by)[0] == pytest.approx(0.4)
@@ -398,7 +402,8 @@ def test_no_plateau_reaches_below_the_floor(floor, middle):
 
 
 def test_the_widest_of_several_plateaus_is_taken():
-    # F1 is 2/3 above 0.5 (one of two found) and up to 0.1 (both found, two made up), less between.
+    # F1 is 2/3 above 0.5 (one of two detected) and up to 0.1 (both, with two false positives), and
+    # lower between.
     threshold, curve = best_threshold(
         dataset(at(0, 200)), [at(0, 400, 600, 200, scores=[0.9, 0.5, 0.45, 0.1])]
     )
@@ -414,7 +419,7 @@ def test_neighbouring_float32_scores_are_told_apart():
 
 
 @pytest.mark.parametrize("truth", [at(0), Detections.empty()])
-def test_threshold_where_nothing_was_found(truth):
+def test_threshold_without_detections(truth):
     assert best_threshold(dataset(truth), [Detections.empty()])[0] == 0.5
 
 
@@ -432,20 +437,22 @@ def test_one_matching_serves_every_threshold(seed):
     assert chosen == pytest.approx(curve.f1[np.searchsorted(curve.thresholds, threshold)])
 
 
-def test_thresholds_that_photos_cannot_tell_apart_are_one_plateau():
-    # Eight photos where any threshold up to 0.8 is right, one with a product at 0.3, one with two false alarms there.
+def test_thresholds_without_significant_difference_are_one_plateau():
+    # Eight photos on which any threshold up to 0.8 is best, one with a product at 0.3, and one with
+    # two false positives at 0.3.
     truth, found = [at(0)] * 8 + [at(0, 200), at(0)], [at(0, scores=[0.8])] * 8
     found += [at(0, 200, scores=[0.8, 0.3]), at(0, 400, 600, scores=[0.8, 0.3, 0.3])]
     threshold, curve = best_threshold(dataset(*truth), found)
-    # What one photo gains by a low threshold another loses: below 0.3 F1 is lower, but by chance.
+    # One photo gains by a low threshold, another loses: F1 is lower below 0.3, but not
+    # significantly.
     assert curve.f1.tolist() == pytest.approx([22 / 24, 20 / 21, 0.0])
     assert threshold == pytest.approx(0.4)
-    # Where every photo has the false alarms, it is more than chance.
+    # If every photo has the false positives, the difference is significant.
     assert best_threshold(dataset(*[at(0)] * 10), [found[-1]] * 10)[0] == pytest.approx(0.55)
 
 
 @pytest.mark.parametrize("by", ["f1", "count"])
-def test_standard_error_is_that_of_drawing_photos_anew(by):
+def test_standard_error_is_that_of_resampled_photos(by):
     data, found = random_photos(5, photos=40)
     photos = [
         threshold_module._matched(p.truth, f, len(data.classes))
@@ -465,14 +472,14 @@ def test_standard_error_is_that_of_drawing_photos_anew(by):
         whole = sum(photo.truth for photo in drawn)
         redrawn = 2 * hits / (whole + n) if by == "f1" else -(whole + steps)
         draws.append(redrawn - redrawn[top])
-    # 400 draws know a standard deviation to some 4 %; the linear estimate adds its own error.
+    # 400 draws estimate a standard deviation to about 4 %; the linear estimate adds its own error.
     bootstrap = np.std(draws, axis=0)
     large = bootstrap > 0.5 * bootstrap.max()
     np.testing.assert_allclose(ours[large], bootstrap[large], rtol=0.25)
 
 
 class Fixed:
-    """A detector that gives one answer for every photo."""
+    """A detector that returns the same detections for every photo."""
 
     def __init__(
         self, answer: Detections, classes: tuple[str, ...] = NAMES, threshold: float = 0.05
@@ -501,7 +508,7 @@ def on_disk(tmp_path):
     return replace(data, photos=photos)
 
 
-def test_evaluate_runs_over_all_photos_and_tells_how_far(on_disk):
+def test_evaluate_runs_over_all_photos_and_reports_progress(on_disk):
     steps = []
     answer = at(0, 200, classes=[0, 1], scores=[0.9, 0.3])
     result = evaluate(
@@ -511,16 +518,18 @@ def test_evaluate_runs_over_all_photos_and_tells_how_far(on_disk):
         progress=lambda done, total: steps.append((done, total)),
     )
     assert result.micro == Score(truth=3, found=2, tp=2)
-    # All truth is found, the only false one (water, photo 1) has the score of the true one.
+    # All products are detected; the only false positive (water, photo 1) has the score of the true
+    # one.
     assert result.map50 > 0.5
     assert steps == [(1, 2), (2, 2)]
 
 
-def test_evaluate_leaves_map_out_where_the_detector_cuts_high(on_disk):
+def test_evaluate_leaves_map_out_if_the_detector_threshold_is_high(on_disk):
     result = evaluate(Fixed(at(0), threshold=0.4), on_disk)
     assert (result.threshold, result.map) == (0.4, None)
     with pytest.raises(
-        ShelfcountError, match=r"at least 0\.4, below which the detector reports nothing, got 0\.2"
+        ShelfcountError,
+        match=r"threshold 0\.2 is below the detector's own, 0\.4, .* at least 0\.4\.",
     ):
         evaluate(Fixed(at(0), threshold=0.4), on_disk, threshold=0.2)
 
@@ -540,7 +549,8 @@ def test_other_classes_are_refused(on_disk):
 def test_a_photo_of_another_size_is_refused(on_disk):
     write_photo(on_disk.photos[1].path, np.zeros((200, 100, 3), np.uint8))
     with pytest.raises(
-        ShelfcountError, match=r"1\.jpg' must be 300 x 300 pixels as its labels say, got 100 x 200"
+        ShelfcountError,
+        match=r"1\.jpg' has 100 x 200 pixels, but its labels were made for 300 x 300\.",
     ):
         run(Fixed(at(0)), on_disk)
 
@@ -548,13 +558,21 @@ def test_a_photo_of_another_size_is_refused(on_disk):
 @pytest.mark.parametrize(
     ("data", "found", "message"),
     [
-        (dataset(), [], r"at least one photo, got none in test\.json"),
-        (dataset(at(0), at(0)), [at(0)], r"each of the 2 photos of test\.json, got them for 1"),
-        (dataset(at(0)), [at(0, classes=[3])], r"from 0 to 2, got 3 detected on '0\.jpg'"),
+        (dataset(), [], r"test\.json must contain at least one photo for an evaluation, got 0"),
+        (
+            dataset(at(0), at(0)),
+            [at(0)],
+            r"got detections for 1 photo, but test\.json has 2\. .* one entry per photo",
+        ),
+        (
+            dataset(at(0)),
+            [at(0, classes=[3])],
+            r"detection on '0\.jpg' has the class index 3\. Indices must be from 0 to 2\.",
+        ),
         (
             dataset(Detections([[5, 5, 5, 9]], [0])),
             [at(0)],
-            r"must have an area to be found, got \[5\.0, 5\.0, 5\.0, 9\.0\] as box 0 on '0\.jpg'",
+            r"box 0 of '0\.jpg' has no area: .* = \[5\.0, 5\.0, 5\.0, 9\.0\]\.",
         ),
     ],
 )
@@ -575,5 +593,8 @@ def test_parameters_are_checked():
 
 
 def test_metrics_need_no_torch():
-    code = "import sys, shelfcount.evaluation.metrics; sys.exit('torch' in sys.modules or 'faster_coco_eval' in sys.modules)"
+    code = (
+        "import sys, shelfcount.evaluation.metrics; "
+        "sys.exit('torch' in sys.modules or 'faster_coco_eval' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The photo gate: what each measure says of photos made to have one fault, and limits that come from data."""
+"""Tests of the quality check: measures on photos with one fault, limits against measured data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "photo_gate.json
 
 @pytest.fixture(scope="module")
 def shelf() -> np.ndarray:
-    """A level shelf from the front: upright products of random grey and colour with print on them, on boards."""
+    """Return a level shelf from the front: products of random colours with print, on boards."""
     rng = np.random.default_rng(0)
     image = np.full((416, 416, 3), 90, np.uint8)
     for top in range(10, 400, 80):
@@ -59,7 +59,7 @@ def value(quality: Quality, name: str) -> float:
 
 
 def seen(shelf: np.ndarray, degrees: float, axis: str) -> np.ndarray:
-    """The shelf through a camera that stands askew; beyond the photo the shelf goes on, mirrored."""
+    """Return the shelf seen by a rotated camera; the shelf is mirrored at its border."""
     homography = turn(degrees, axis, 416, 416)
     return cv2.warpPerspective(
         shelf, homography, (416, 416), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
@@ -70,7 +70,7 @@ def test_a_good_photo_is_fit(shelf: np.ndarray) -> None:
     quality = judge(shelf, SPEC, np.array([[0, 0, 42, 42]]))
     assert (wrong(quality), quality.fit, quality.advice) == ([], True, ())
     assert [check.name for check in quality.checks] == list(LIMITS)
-    # Level and from the front as it was drawn, within the finest step of the search.
+    # The drawing is level and from the front; the tolerance is the finest step of the search.
     assert abs(value(quality, "tilt")) <= 0.75
     assert abs(value(quality, "yaw")) <= 1.75
     assert abs(value(quality, "pitch")) <= 1.75
@@ -81,14 +81,15 @@ def test_a_good_photo_is_fit(shelf: np.ndarray) -> None:
 )
 def test_tilt_is_measured_and_said(shelf: np.ndarray, degrees: float, way: str, side: str) -> None:
     quality = judge(seen(shelf, degrees, "z"), SPEC)
-    # The gradient of a stepped edge leans towards the axes by up to a tenth of the angle.
+    # The gradient of an aliased edge deviates towards the axes by up to a tenth of the angle.
     assert value(quality, "tilt") == pytest.approx(degrees, abs=2)
     assert wrong(quality) == ["tilt"]
     (advice,) = quality.advice
     assert advice.startswith(f"Turn the phone {way}: the shelf slopes down to the {side} by ")
 
 
-# The lens of vision.conditions is a little longer than the gate supposes: 38 degrees through it look like 41.
+# The focal length of vision.conditions is longer than the one the check assumes: 38 degrees appear
+# as 41.
 @pytest.mark.parametrize(
     ("degrees", "axis", "name", "start"),
     [
@@ -114,12 +115,12 @@ def test_view_angles_are_measured_and_said(
 
 def test_light_is_measured_as_shares_and_levels() -> None:
     grey = np.full((400, 400, 3), 30, np.uint8)
-    # The brightest tenth begins above level 30: nine tenths of the pixels are 30.
+    # Nine tenths of the pixels are at level 30.
     grey[:40] = 200
     assert value(judge(grey, SPEC), "dark") == 30
     grey[:100] = 255
     quality = judge(grey, SPEC)
-    # A quarter of the photo; blocks of 8 pixels: 12 of 50 rows of them lie in it whole.
+    # A quarter of the photo; 12 of the 50 rows of blocks of 8 pixels are completely in it.
     assert value(quality, "bright") == 0.25
     assert value(quality, "glare") == pytest.approx(12 / 50)
     assert "Step aside or turn the flash off: glare hides 24 % of the photo." in quality.advice
@@ -127,7 +128,8 @@ def test_light_is_measured_as_shares_and_levels() -> None:
 
 def test_blur_and_motion_are_told_apart(shelf: np.ndarray) -> None:
     assert wrong(judge(cv2.GaussianBlur(shelf, (0, 0), 5), SPEC))[0] == "blur"
-    # A real photo: motion takes its print, where the drawn shelf keeps clean edges across the motion.
+    # A real photo: motion blurs its print, while the drawn shelf keeps sharp edges along the
+    # motion.
     photo = read_photo(min(GOLDEN.glob("*.jpg")))
     assert judge(photo, SPEC).fit
     for kernel, way in (((1, 21), "up and down"), ((21, 1), "sideways")):
@@ -156,7 +158,9 @@ def test_products_too_small_are_said(shelf: np.ndarray) -> None:
 
 def test_large_photos_are_judged_at_the_network_s_scale(shelf: np.ndarray) -> None:
     large = np.tile(cv2.resize(shelf, None, fx=3, fy=3, interpolation=cv2.INTER_AREA), (2, 2, 1))
-    # 2496 pixels are two tiles a side, 3.4 pixels of the photo for one of the network's: 5 of them are no blur, 61 are.
+    # 2496 pixels are two tiles per side, with 3.4 pixels of the photo per pixel of the network: a
+    # blur
+    # over 5 pixels passes, one over 61 does not.
     assert value(judge(cv2.blur(large, (5, 5)), SPEC), "blur") < LIMITS["blur"]
     assert "blur" in wrong(judge(cv2.blur(large, (61, 61)), SPEC))
 
@@ -189,7 +193,7 @@ def test_json_holds_measures_limits_and_advice(shelf: np.ndarray) -> None:
 def test_limits_are_those_that_were_measured() -> None:
     measured = json.loads(RESULT.read_text())
     assert {name: entry["limit"] for name, entry in measured["limits"].items()} == LIMITS
-    # False alarms on photos as they were taken: a few percent at most.
+    # At most 5 % of the original photos fail the check.
     assert measured["unchanged"]["refused"] <= 0.05 * measured["unchanged"]["photos"]
     for name, entry in measured["limits"].items():
         chosen = (min if name in LEAST else max)(entry["f1_lost_at"], entry["usual"])
@@ -205,8 +209,9 @@ def test_judging_twelve_megapixels_takes_less_than_reading_them() -> None:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        # A yardstick of the same machine: benchmarks/photo_gate.py has the milliseconds, of a machine it names. It is
-        # about half of reading, more or less with the processor, so half itself is no limit that every machine keeps.
+        # Decoding on the same machine is the reference. The check takes about half of that time,
+        # but
+        # the ratio depends on the processor; benchmarks/photo_gate.py measures milliseconds.
         judging = processor_time(lambda: judge(photo, SPEC))
         reading = processor_time(lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     finally:
@@ -215,7 +220,7 @@ def test_judging_twelve_megapixels_takes_less_than_reading_them() -> None:
 
 
 def processor_time(work: Callable[[], object]) -> float:
-    """Least seconds of ten; of this process, since what else the machine does is no part of it."""
+    """Return the minimum processor time of ten runs in seconds, of this process only."""
     taken = []
     for _ in range(10):
         begin = time.process_time()
@@ -244,8 +249,8 @@ def test_count_says_what_is_unfit_and_strict_exits_with_1(
         said = capsys.readouterr()
         assert said.err.count("unfit:") == 1
         assert (
-            f"unfit: {dark}: Add light or brighten the exposure: nine tenths of the photo are darker than "
-            in said.err
+            f"unfit: {dark}: Add light or brighten the exposure: "
+            "nine tenths of the photo are darker than " in said.err
         )
         assert "on 2 photos; 1 unfit, their counts are not to be relied on" in said.out
 

@@ -1,4 +1,4 @@
-"""Plans read, learnt and held against shelves that differ from them in known ways."""
+"""Tests of plans: files, derivation from shelves, deviations of shelves from plans."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from shelfcount.shelf.facings import Arrangement, arrange
 from shelfcount.shelf.planogram import Kind, Verdict, judge, learn
 from shelfcount.shelf.rows import Placement, rows
 
-WIDTH, HEIGHT, PITCH = 40, 80, 130  # of a product, and from row to row, in pixels
+WIDTH, HEIGHT, PITCH = 40, 80, 130  # size of a product and distance of rows in pixels
 PHOTO = (1600, 1000)
-SCHEMA = Path(__file__).parents[1] / "export" / "plan.schema.json"
+SCHEMA = Path(__file__).parents[1] / "docs" / "reference" / "schemas" / "plan.schema.json"
 
 
 def shelf(*lines: str, on_top: tuple[tuple[int, int, str], ...] = ()) -> Arrangement:
-    """One letter is a facing of that class, a space is a hole; `on_top` stacks (row, place, class)."""
+    """Return a shelf: one letter is a facing of that class, a space is a gap.
+
+    `on_top` stacks (row, position, class).
+    """
     placed = [
         (row, place, 0, name)
         for row, line in enumerate(lines)
@@ -81,7 +84,7 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
 
 
 def changed(*steps: Any, to: Any) -> dict[str, Any]:
-    """The good plan with the value at the end of the keys exchanged."""
+    """Return the valid plan with the value at the end of the keys replaced."""
     content = good()
     place: Any = content
     for step in steps[:-1]:
@@ -95,17 +98,41 @@ def changed(*steps: Any, to: Any) -> dict[str, Any]:
     [
         ('{"version": 1,\n "rows": [}', r"Invalid JSON: .* at line 2 column 11"),
         ([], r"the whole file: Input should be an object, got \[\]"),
-        (changed("rows", 0, "products", 1, "facings", to=0), r"rows\[0\]\.products\[1\]\.facings: .*greater than or equal to 1, got 0"),
-        (changed("rows", 0, "products", 0, "facings", to="3"), r"rows\[0\]\.products\[0\]\.facings: .*valid integer, got '3'"),
-        (changed("rows", 0, "products", 0, "facing", to=3), r"rows\[0\]\.products\[0\]\.facing: .* Did you mean 'facings'\?"),
-        (changed("rows", 0, "products", 0, to={"name": "cola", "facings": 1}), r"rows\[0\]\.products\[0\]\.class: is missing"),
-        (changed("rows", 0, "products", 0, to={"class": "cola"}), r"rows\[0\]\.products\[0\]\.facings: is missing"),
-        (changed("rows", 0, "products", to=[]), r"rows\[0\]\.products: .*at least 1 item.*, got \[\]"),
+        (
+            changed("rows", 0, "products", 1, "facings", to=0),
+            r"rows\[0\]\.products\[1\]\.facings: .*greater than or equal to 1, got 0",
+        ),
+        (
+            changed("rows", 0, "products", 0, "facings", to="3"),
+            r"rows\[0\]\.products\[0\]\.facings: .*valid integer, got '3'",
+        ),
+        (
+            changed("rows", 0, "products", 0, "facing", to=3),
+            r"rows\[0\]\.products\[0\]\.facing: .* Did you mean 'facings'\?",
+        ),
+        (
+            changed("rows", 0, "products", 0, to={"name": "cola", "facings": 1}),
+            r"rows\[0\]\.products\[0\]\.class: is missing",
+        ),
+        (
+            changed("rows", 0, "products", 0, to={"class": "cola"}),
+            r"rows\[0\]\.products\[0\]\.facings: is missing",
+        ),
+        (
+            changed("rows", 0, "products", to=[]),
+            r"rows\[0\]\.products: .*at least 1 item.*, got \[\]",
+        ),
         (changed("version", to=2), r"version: Input should be 1, got 2"),
-        (changed("rows", 0, "products", 0, "class", to="colla"), r"rows\[0\]\.products\[0\]\.class: .* 'colla'\. Did you mean 'cola'\?"),
-        (changed("rows", 0, "products", 0, "on_top", to=["x"]), r"rows\[0\]\.products\[0\]\.on_top\[0\]: the model has no class 'x'"),
+        (
+            changed("rows", 0, "products", 0, "class", to="colla"),
+            r"rows\[0\]\.products\[0\]\.class: .* 'colla'\. Did you mean 'cola'\?",
+        ),
+        (
+            changed("rows", 0, "products", 0, "on_top", to=["x"]),
+            r"rows\[0\]\.products\[0\]\.on_top\[0\]: the model has no class 'x'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_place_in_the_file(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(ShelfcountError, match=r"plan '.*plan\.json' cannot be used:\n  " + message):
         read_plan(plan_file(tmp_path, content), ["cola", "lemon"])
@@ -124,7 +151,8 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_shipped_as_a_file() -> None:
-    # Written by: python -c "import json; from shelfcount.data.plans import plan_schema; print(json.dumps(plan_schema(), indent=1))"
+    # To update it: python -c "import json; from shelfcount.data.plans import plan_schema;
+    # print(json.dumps(plan_schema(), indent=1))"
     assert json.loads(SCHEMA.read_text()) == plan_schema()
 
 
@@ -141,7 +169,7 @@ def test_the_schema_says_what_the_reader_wants(tmp_path: Path) -> None:
     ):
         validator.validate(plan)
         read_plan(plan_file(tmp_path, plan), ["a", "b", "c", "d", "cola", "lemon"])
-    # What the reader refuses without knowing the model's classes, the schema refuses at the same place.
+    # Errors that do not depend on the classes of the model are found at the same place by both.
     for content, place in (
         ([], []),
         (changed("rows", 0, "products", 1, "facings", to=0), ["rows", 0, "products", 1, "facings"]),
@@ -171,9 +199,7 @@ def test_what_is_learnt() -> None:
 
 
 def test_nothing_can_be_learnt_from_an_empty_shelf() -> None:
-    with pytest.raises(
-        ShelfcountError, match="photo with products, got one on which none were found"
-    ):
+    with pytest.raises(ShelfcountError, match="no products were detected on the photo"):
         learn(arrange(np.zeros((0, 4)), [], rows(np.zeros((0, 4))), PHOTO))
 
 
@@ -188,7 +214,7 @@ def test_nothing_can_be_learnt_from_an_empty_shelf() -> None:
         (("aaabxbcc", "ddee"), [("wrong_product", "b", 1)]),
         (("aaabbbcc", "ddeea"), [("extra", "a", 1)]),
         (("aabbbcc", "ddeea"), [("misplaced", "a", 1)]),
-        # The two changed places; either may be said to have moved.
+        # The two changed positions; either of them may be reported as misplaced.
         (("bbbaaacc", "ddee"), [("misplaced", "b", 3)]),
         (("ddee",), [("missing", "a", 3), ("missing", "b", 3), ("missing", "c", 2)]),
         (("xxx", "aaabbbcc", "ddee"), [("extra", "x", 3)]),
@@ -217,7 +243,7 @@ def test_an_empty_shelf_misses_everything() -> None:
 
 
 def test_deviations_say_where() -> None:
-    """The second b is sold out and leaves a hole, an x stands in the second row, the last a is a c."""
+    """The second b is sold out, an x is in the second row, the last a is replaced by a c."""
     plan = learn(shelf("aaabbb", "ccccc"))
     lacking, replaced, extra = (
         judge(plan, shelf(*lines)).deviations[0]
@@ -232,7 +258,7 @@ def test_deviations_say_where() -> None:
     assert (extra.plan_row, extra.shelf_row) == (None, 1)
     assert extra.boxes[0][::2] == (88, 128)
     assert [str(d) for d in (lacking, replaced, extra)] == [
-        "row 0: b has 2 facings, planned are 3",
+        "row 0: b has 2 facings instead of 3",
         "row 0: c stands on 1 facing of a",
         "row 1: x is not planned here, 1 facing",
     ]
@@ -267,11 +293,20 @@ def test_json_of_a_verdict() -> None:
         [[0, 0], [1, 1]],
     )
     (deviation,) = content["deviations"]
-    # The second row of numbers is the box of the third product of the first row.
+    # The box is that of the third product of the first row.
     assert deviation == {
-        "kind": "wrong_product", "class": "b", "facings": 1, "plan_row": 0, "shelf_row": 0, "planned": 1, "seen": 0, "instead": "x",
-        "boxes": [[88, 48, 40, 80]], "places": [], "message": "row 0: x stands on 1 facing of b",
-    }  # fmt: skip
+        "kind": "wrong_product",
+        "class": "b",
+        "facings": 1,
+        "plan_row": 0,
+        "shelf_row": 0,
+        "planned": 1,
+        "seen": 0,
+        "instead": "x",
+        "boxes": [[88, 48, 40, 80]],
+        "places": [],
+        "message": "row 0: x stands on 1 facing of b",
+    }
 
 
 letters = st.sampled_from("abcdef")
@@ -341,14 +376,18 @@ def edited(
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_k_edits_are_k_deviations(data: st.DataObject) -> None:
-    """Edits don't interact: every run has its own class, edited runs have others between them, strangers differ."""
+    """Each edit gives one deviation.
+
+    Edits do not interact: every run has its own class, edited runs are not neighbours, and
+    additional products have different classes.
+    """
     names = iter("abcdefghijklmnopqrstuvwxyz")
     facings = st.lists(st.integers(1, 4), min_size=5, max_size=6)
     runs = [
         [(next(names), n) for n in data.draw(facings)] for _ in range(data.draw(st.integers(2, 4)))
     ]
     plan = learn(shelf(*("".join(name * n for name, n in row) for row in runs)))
-    # From the right, so that an edit does not shift the place of the next.
+    # From the right, so that an edit does not shift the position of the next one.
     places = [
         (row, place) for row, line in enumerate(runs) for place in range(1, len(line) - 1, 2)
     ][::-1]
@@ -362,7 +401,7 @@ def test_k_edits_are_k_deviations(data: st.DataObject) -> None:
 
 
 def test_rows_and_plan_of_a_real_cooler(drinks: Path) -> None:
-    """The labelled boxes of a photo meet their own plan, and a product taken away and one exchanged are told."""
+    """The labelled boxes of a photo comply with their own plan; a replaced product is reported."""
     content = json.loads((drinks / "val.json").read_text())
     names = {c["id"]: c["name"] for c in content["categories"]}
     for photo in content["images"][:8]:

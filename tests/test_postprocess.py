@@ -1,4 +1,4 @@
-"""From heads to boxes: the same answer as the op that does it on the phone."""
+"""Tests of the post-processing: same results as TFLite_Detection_PostProcess."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ CLASSES = ("a", "b", "c")
 
 
 def _heads(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Location (A, 4) and scores (A, C): boxes that reach over the border and overlap, no two scores alike."""
+    """Return location (A, 4) and scores (A, C) of overlapping boxes, some beyond the border.
+
+    No two scores are equal.
+    """
     rng = np.random.default_rng(seed)
     location = rng.normal(0, 3, (len(TABLE), 4)).astype(np.float32)
     scores = rng.permutation(np.linspace(0.001, 0.999, len(TABLE) * len(CLASSES))).astype(
@@ -34,7 +37,7 @@ def _heads(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _model_with_fixed_heads(location: np.ndarray, scores: np.ndarray) -> bytes:
-    """A .tflite file with a float input that goes nowhere and two constants as outputs."""
+    """Return a .tflite file with an unused float input and two constants as outputs."""
     graph, model = schema.SubGraphT(), schema.ModelT()
     model.buffers = [schema.BufferT()]
 
@@ -101,7 +104,7 @@ def test_equals_the_op_on_the_phone(
         width=WIDTH,
         height=HEIGHT,
     )
-    # No score reaches 0.9995, most are above 0.5; so the cases are what they seem.
+    # No score reaches 0.9995, so only this case has no detections.
     assert (len(here) == 0) == (score_threshold > 0.999)
     assert len(here) == len(op_boxes)
     assert here.classes.tolist() == op_classes.tolist()
@@ -110,7 +113,7 @@ def test_equals_the_op_on_the_phone(
 
 
 def test_suppression_is_blind_to_the_class() -> None:
-    # Two anchors at one place decode to the same box; the classes differ, one box remains.
+    # Two anchors at one location decode to the same box with different classes; one box remains.
     table = np.float32([[0.5, 0.5, 0.4, 0.2]] * 2)
     found = detections_from_heads(
         np.zeros((2, 4), np.float32),
@@ -129,9 +132,9 @@ def test_suppression_is_blind_to_the_class() -> None:
 
 def test_a_score_at_the_threshold_counts() -> None:
     heads = np.zeros((1, 4), np.float32), np.float32([[0.5]]), np.float32([[0.5, 0.5, 0.4, 0.2]])
-    rest = {"nms_iou": 0.5, "max_detections": 1, "width": 9, "height": 9}
-    assert len(detections_from_heads(*heads, score_threshold=0.5, **rest)) == 1
-    assert len(detections_from_heads(*heads, score_threshold=0.51, **rest)) == 0
+    options = {"nms_iou": 0.5, "max_detections": 1, "width": 9, "height": 9}
+    assert len(detections_from_heads(*heads, score_threshold=0.5, **options)) == 1
+    assert len(detections_from_heads(*heads, score_threshold=0.51, **options)) == 0
 
 
 def test_ratios_become_pixels_within_the_photo() -> None:

@@ -1,4 +1,4 @@
-"""Registration on rendered photos whose homographies are known, and on shelves made to mislead it."""
+"""Tests of registration on rendered photos with known homographies and on repetitive shelves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.photo_pairs import look, map_boxes, map_points
 from shelfcount.shelf.registration import MOST_PHOTOS, register
 
-# Renders and registers photos: a quarter of a minute in all.
+# Rendering and registration take a quarter of a minute in all.
 pytestmark = pytest.mark.slow
 
 
-# Two rows, wide: the photos' width is what limits them, so that neighbours share no more than they are asked to.
+# Two wide rows: the width limits the photos, so that neighbours have exactly the stated overlap.
 WIDE = ShelfParams(width=800, height=600, rows=(2, 3), facings=(12, 16))
 
 
@@ -29,19 +29,20 @@ def labelled(scene: Scene) -> Detections:
     return scene.truth[~scene.truth.ignore]
 
 
-# ---------------------------------------------------------------------------- points and boxes
+# ---------------------------------------------------------------- points and boxes
 
 
 def test_boxes_keep_their_width_when_the_photo_tilts() -> None:
     tilt = np.deg2rad(10)
     turn = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
-    # 40 x 100 around the origin: the middles of the edges turn with it, so each side shrinks by cos 10 = 0.985.
+    # 40 x 100 around the origin: the middles of the edges rotate, so each side shrinks by
+    # cos 10 = 0.985.
     (box,) = map_boxes(np.array([[-20, -50, 20, 50]]), turn)
     np.testing.assert_allclose(box, [-19.696, -49.240, 19.696, 49.240], atol=1e-3)
 
 
 def test_what_goes_behind_the_camera_goes_nowhere() -> None:
-    # Depth is 1 - x / 100: at 100 the camera's own plane, beyond it its back.
+    # The depth is 1 - x / 100: 0 at x = 100, negative beyond.
     oblique = np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
     mapped = map_points(np.array([[50.0, 10], [100, 10], [150, 10]]), oblique)
     np.testing.assert_allclose(mapped, np.array([[100, 20], [np.nan, np.nan], [np.nan, np.nan]]))
@@ -76,11 +77,11 @@ def test_a_point_is_found_where_it_is_in_a_photo_of_any_size() -> None:
         large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
         view = look(large, Detections.empty())
         pixels = map_points(view.points, np.linalg.inv(view.to_units)) / scale
-        # The disc's middle pixel is 300, 200, whose own middle lies half a pixel on.
+        # The middle pixel of the disc is (300, 200); the centre of this pixel is (300.5, 200.5).
         assert np.hypot(*(pixels - [300.5, 200.5]).T).min() < 0.5
 
 
-# ---------------------------------------------------------------------------- whole shelves
+# ---------------------------------------------------------------- whole shelves
 
 
 def shuffled(n: int, overlap: float, seed: int, params: ShelfParams = WIDE) -> list[Scene]:
@@ -95,13 +96,13 @@ def test_photos_in_any_order_are_placed_to_a_unit_or_two(n: int, overlap: float,
     looks = [look(s.image, labelled(s)) for s in scenes]
     found = register(looks)
     assert [sorted(group) for group in found.groups] == [list(range(n))]
-    # benchmarks/results/merge_views.json, "registration_units": the worst place of the worst pair of all shelves.
+    # benchmarks/results/merge_views.json, "registration_units", has the maximum over all shelves.
     assert max(merge_views.misplaced(scenes, looks, found)) < 2
 
 
 def test_photos_of_several_phones() -> None:
     scenes = shuffled(3, 0.4, 3)
-    # One of four times the pixels; one upright, cut from a lying one, and darker.
+    # One photo has four times the pixels; one is a darker portrait crop of a landscape photo.
     changes = [np.diag([2.0, 2, 1]), np.eye(3), np.array([[1, 0, -150], [0, 1, 0], [0, 0, 1.0]])]
     large = cv2.resize(scenes[0].image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     dark = (scenes[2].image[:, 150:650] * 0.7).astype(np.uint8)
@@ -137,10 +138,11 @@ def test_the_front_view_is_not_oblique(seed: int) -> None:
         ]
     )
     left, right = ends @ onto[2]
-    # From one end of the shelf to the other. The photos' angles, up to 18 degrees, would leave a factor of 1.7.
+    # Ratio of the depths at the ends of the shelf. The angles of the photos, up to 18 degrees,
+    # would give a factor of 1.7.
     assert 1 / 1.15 < left / right < 1.15
     (x0, y0), (x1, y1) = map_points(ends[:, :2], onto)
-    # Photos are rolled by up to 4 degrees, their mean by a degree or two.
+    # The roll of a photo is up to 4 degrees, the mean is smaller.
     assert abs(np.degrees(np.arctan2(y1 - y0, x1 - x0))) < 4
 
 
@@ -151,7 +153,7 @@ def test_a_class_of_two_sizes_does_not_tilt_the_front() -> None:
     view = look(np.zeros((1000, 1000, 3), np.uint8), Detections([*small, *large], [0] * 11))
     (front,) = register([view]).fronts
     top, bottom = np.array([[0, -350, 1], [0, 175, 1]]) @ front[2]
-    # Heights equal to each other would want a factor of 1.5, which takes half of it in depth.
+    # Equal heights would need a factor of 1.5, and half of that in depth.
     assert 1 / 1.1 < top / bottom < 1.1
 
 
@@ -193,12 +195,12 @@ def test_too_many_photos_are_refused() -> None:
     flat = look(np.zeros((30, 40, 3), np.uint8), Detections.empty())
     with pytest.raises(
         ShelfcountError,
-        match=f"at most {MOST_PHOTOS} photos are merged at once, got {MOST_PHOTOS + 1}",
+        match=f"at most {MOST_PHOTOS} photos can be merged at once, got {MOST_PHOTOS + 1}",
     ):
         register([flat] * (MOST_PHOTOS + 1))
 
 
-# ---------------------------------------------------------------------------- shelves that repeat themselves
+# ---------------------------------------------------------------- repetitive shelves
 
 
 def test_products_repair_what_points_alone_get_wrong() -> None:
@@ -206,7 +208,7 @@ def test_products_repair_what_points_alone_get_wrong() -> None:
     plain = [pair.off(pair.plain_fit()) for pair in twins]
     links = [pair.best() for pair in twins]
     found = [pair.off(link.homography) for pair, link in zip(twins, links, strict=True)]
-    # A facing is 60 to 90 units wide, so a fit that is off by one is off by at least 50.
+    # A facing is 60 to 90 units wide, so an error of one facing is more than 50 units.
     assert sum(off > 50 for off in plain) >= 4, plain
     assert sum(off < 3 for off in found) >= 7, found
     assert all(link.holds for link, off in zip(links, found, strict=True) if off < 3)

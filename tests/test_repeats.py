@@ -1,4 +1,4 @@
-"""Repeated shuffles: what is finished is not run again, nothing is lost or counted twice, and the figures are arithmetic."""
+"""Tests of repeated hold-out: statistics, storage of studies, schedulers and the command line."""
 
 from __future__ import annotations
 
@@ -50,40 +50,40 @@ def result(seed: int, f1: float = 0.5, share: float = 1.0, trained: int = 8, tp:
 
 
 def test_spread_of_known_values() -> None:
-    got = settling.spread([1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0))
+    spread = settling.spread([1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0))
     # Median and quartiles by counting; SD of these five by hand: sqrt(7610 / 4).
-    assert (got.median, got.quartiles) == (3.0, (2.0, 4.0))
-    assert got.sd == pytest.approx(43.617, abs=1e-3)
-    assert got.interval[0] <= got.median <= got.interval[1]
+    assert (spread.median, spread.quartiles) == (3.0, (2.0, 4.0))
+    assert spread.sd == pytest.approx(43.617, abs=1e-3)
+    assert spread.interval[0] <= spread.median <= spread.interval[1]
 
 
-def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
+def test_the_interval_contains_the_median_with_its_confidence() -> None:
     rng = np.random.default_rng(1)
-    held = [
+    contained = [
         (s := settling.spread(rng.normal(size=40).tolist(), rng)).interval[0] <= 0 <= s.interval[1]
         for _ in range(200)
     ]
-    # 95 % meant; percentile bootstrap of 40 values is within a few points of it.
-    assert 0.89 <= np.mean(held) <= 0.995
+    # The nominal confidence is 95 %; that of a bootstrap of 40 values differs by a few points.
+    assert 0.89 <= np.mean(contained) <= 0.995
 
 
-def test_enough_is_the_first_number_from_which_on_the_interval_stays_narrow() -> None:
+def test_enough_is_the_number_from_which_on_the_interval_stays_narrow() -> None:
     def step(n: int, width: float) -> settling.Spread:
         return settling.Spread(n, 0.5, 0.1, (0.4, 0.6), (0.0, width))
 
     wide = [step(n, 1.0) for n in range(1, 13)]
     steps = [*wide, step(13, 0.05), step(14, 0.2), step(15, 0.05), step(16, 0.04)]
     assert settling.enough(steps, 0.1) == settling.Enough(0.1, 15, 15)
-    # Half of the width of 16 repeats takes four times as many.
+    # Half the width of 16 repeats needs four times the number.
     assert settling.enough(steps, 0.02) == settling.Enough(0.02, None, 64)
     assert settling.enough([step(n, 0.0) for n in range(1, 12)], 0.1).repeats == settling.FEWEST
-    with pytest.raises(
-        ValueError, match="must be above 0 and there must be a repeat, got 0 and 16"
-    ):
+    with pytest.raises(ValueError, match="width must be above 0, got 0"):
         settling.enough(steps, 0)
+    with pytest.raises(ValueError, match="steps must contain at least one repeat, got none"):
+        settling.enough([], 0.1)
 
 
-def test_learning_curves_are_of_the_splits_that_have_every_share() -> None:
+def test_learning_curves_use_the_splits_with_every_share() -> None:
     several = [
         result(seed, share=share, trained=n, tp=tp)
         for seed in (0, 1)
@@ -93,20 +93,20 @@ def test_learning_curves_are_of_the_splits_that_have_every_share() -> None:
     assert curves == {
         "cola": [(2.0, pytest.approx(0.8)), (4.0, pytest.approx(0.4)), (8.0, pytest.approx(0.2))]
     }
-    # Lost is 1.6 / n, so twice the examples halve it: 8 more than the 8 there are.
+    # The loss is 1.6 / n, so twice the examples halve it: 8 more than the 8 of the study.
     confusion = np.array([[8, 0, 2], [0, 0, 0], [0, 0, 0]])
     assert needs(("cola", "tea"), confusion, None, curves)[0].halving == 8
 
 
 def test_agreement_of_depths_on_common_splits() -> None:
     fast, full = {0: 0.5, 1: 0.6, 2: 0.7, 9: 0.1}, {0: 0.7, 1: 0.8, 2: 0.9, 8: 0.1}
-    got = settling.agreement(fast, full, np.random.default_rng(0))
-    assert (got["splits"], got["pearson"], got["spearman"]) == (
+    agreement = settling.agreement(fast, full, np.random.default_rng(0))
+    assert (agreement["splits"], agreement["pearson"], agreement["spearman"]) == (
         3,
         pytest.approx(1),
         pytest.approx(1),
     )
-    assert got["full_minus_fast"]["mean"] == pytest.approx(0.2)
+    assert agreement["full_minus_fast"]["mean"] == pytest.approx(0.2)
     assert (
         settling.agreement({0: 0.5}, {1: 0.5}, np.random.default_rng(0))["full_minus_fast"] is None
     )
@@ -127,35 +127,35 @@ def plan(*changes: str, depth: Any = "fast", views: int = 2, epochs: int = 2) ->
 
 @pytest.fixture
 def study(tmp_path: Path, shelves: Shelves) -> Study:
-    """Of the full depth, which computes nothing beforehand."""
+    """A study of the full depth, which computes no features."""
     return studies.open_study(shelves.train, plan(depth="full"), tmp_path / "study")
 
 
 def here(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
-    """A scheduler that runs nothing."""
+    """A scheduler that returns results without training."""
     return (result(task.seed, share=task.share) for task in tasks)
 
 
-def test_what_is_finished_is_not_run_again(study: Study, tmp_path: Path) -> None:
+def test_finished_repeats_are_not_run_again(study: Study, tmp_path: Path) -> None:
     folder, asked = tmp_path / "study", []
 
     def watched(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
         for task in tasks:
             asked.append(task.seed)
             yield result(task.seed)
-            # The same again, as from a worker that died when it had just sent it.
+            # A second time, as from a worker that died after it had sent its result.
             yield result(task.seed)
 
     tasks = [Task(seed) for seed in range(5)]
     studies.run(study, folder, tasks[1:3], watched)
-    got = studies.run(study, folder, tasks, watched)
+    outcomes = studies.run(study, folder, tasks, watched)
     assert asked == [1, 2, 0, 3, 4]
-    assert [r.task.seed for r in got] == list(range(5))
-    assert got == [result(seed) for seed in range(5)]
+    assert [r.task.seed for r in outcomes] == list(range(5))
+    assert outcomes == [result(seed) for seed in range(5)]
     assert len(list(folder.glob("repeat-*.json"))) == 5
 
 
-def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(
+def test_a_study_stops_by_the_first_repeats_and_not_the_fast_ones(
     study: Study, tmp_path: Path
 ) -> None:
     seen: list[int] = []
@@ -169,10 +169,10 @@ def test_it_stops_when_the_first_ones_are_enough_and_not_the_quick_ones(
         assert [r.task.seed for r in first] == list(range(len(first)))
         return len(first) >= 4
 
-    got = studies.run(
+    outcomes = studies.run(
         study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough
     )
-    assert len(got) == 4
+    assert len(outcomes) == 4
     assert seen == [0, 0, 2, 2, 4]
 
 
@@ -187,15 +187,13 @@ def test_a_folder_of_another_study_is_refused(
         studies.open_study(shelves.val, plan(depth="full"), folder)
     strange = json.loads((folder / "repeat-0000.json").read_text()) | {"study": "0" * 64}
     (folder / "repeat-0007.json").write_text(json.dumps(strange))
-    with pytest.raises(ShelfcountError, match=r"repeat-0007.json' is of another study"):
+    with pytest.raises(ShelfcountError, match=r"repeat-0007.json' belongs to another study"):
         studies.finished(folder)
-    with pytest.raises(ShelfcountError, match="holds no repeats"):
+    with pytest.raises(ShelfcountError, match=r"contains no study: there is no study\.json in it"):
         studies.finished(tmp_path)
 
 
-def test_processes_seeds_and_places_do_not_make_another_study(
-    tmp_path: Path, shelves: Shelves
-) -> None:
+def test_processes_and_seeds_do_not_make_another_study(tmp_path: Path, shelves: Shelves) -> None:
     assert studies.describe(shelves.train, plan()) == studies.describe(
         shelves.train, plan("train.workers=7", "train.seed=3")
     )
@@ -204,16 +202,18 @@ def test_processes_seeds_and_places_do_not_make_another_study(
     )
 
 
-def test_a_photo_of_two_data_sets_is_pooled_once(shelves: Shelves) -> None:
+def test_a_photo_in_several_data_sets_is_pooled_once(shelves: Shelves) -> None:
     assert len(studies.pool([shelves.train, shelves.val, shelves.train])) == len(
         shelves.train
     ) + len(shelves.val)
 
 
-def test_a_start_that_learnt_from_the_photos_is_named(overfit: Any, shelves: Shelves) -> None:
+def test_start_weights_trained_on_the_photos_are_reported(overfit: Any, shelves: Shelves) -> None:
     config = config_module.load(None, [f"model.weights={overfit.run / 'model.safetensors'}"])
-    assert "has learnt from few.json" in str(studies.leak(config, [shelves.val, overfit.photos]))
-    assert "that learnt from few.json; were photos" in str(studies.leak(config, [shelves.val]))
+    leak = str(studies.leak(config, [shelves.val, overfit.photos]))
+    assert "were trained on few.json. Its photos are in test parts" in leak
+    leak = str(studies.leak(config, [shelves.val]))
+    assert "a detector that was trained on few.json. If photos of this study" in leak
     assert studies.leak(config_module.load(None, ["model.weights=none"]), [overfit.photos]) is None
 
 
@@ -239,7 +239,7 @@ def cached(
     return folder
 
 
-def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(
+def test_cached_features_have_the_shapes_of_the_backbone_and_give_boxes(
     cached: Path, everything: Dataset, tiny_plan: Plan
 ) -> None:
     import torch
@@ -254,7 +254,7 @@ def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(
     spec = dataclasses.replace(make_spec(everything, tiny_plan.config), score_threshold=0.0)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, 32)
     photo = everything.photos[3]
-    # Any trunk will do for the shapes; that of the cache had its own random weights.
+    # Only shapes are compared: the backbone of the cache had other random weights.
     assert [tuple(f.shape) for f in views.features([3], [0])] == [
         (1, *f.shape[1:]) for f in net.eval().trunk(torch.zeros(1, 3, 96, 96))
     ]
@@ -269,24 +269,24 @@ def test_cached_features_are_those_of_the_trunk_and_give_the_networks_boxes(
     assert len(whole) > 0
 
 
-def test_a_fast_repeat_gives_the_same_again_and_its_figures_add_up(
+def test_a_fast_repeat_is_reproducible_and_its_metrics_are_consistent(
     cached: Path, everything: Dataset, tiny_plan: Plan
 ) -> None:
     study = studies.open_study(everything, tiny_plan, cached)
     first, again, fewer = (repeats.repeat(study, task) for task in (Task(1), Task(1), Task(1, 0.5)))
     assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(again, seconds=0.0)
     assert sum(first.photos.values()) == len(everything)
-    tp, truth, found = (
+    tp, truth, detected = (
         sum(getattr(row, name) for row in first.per_class) for name in ("tp", "truth", "found")
     )
-    assert first.f1 == pytest.approx(2 * tp / (truth + found))
+    assert first.f1 == pytest.approx(2 * tp / (truth + detected))
     # The same test photos with half the training photos.
     assert [row.truth for row in fewer.per_class] == [row.truth for row in first.per_class]
     assert fewer.photos["train"] == first.photos["train"] / 2
     assert Repeat.from_json(json.loads(json.dumps(first.to_json()))) == first
 
 
-def test_half_a_cache_is_computed_again(cached: Path, tmp_path: Path) -> None:
+def test_an_incomplete_cache_is_refused(cached: Path, tmp_path: Path) -> None:
     with pytest.raises(ShelfcountError, match="cannot be read"):
         frozen.load(tmp_path)
 
@@ -296,16 +296,16 @@ def test_a_full_repeat_trains_and_tests(
     tmp_path: Path, everything: Dataset, tiny_plan: Plan
 ) -> None:
     study = studies.open_study(everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path)
-    got = repeats.repeat(study, Task(0))
-    assert 0 <= got.f1 <= 1
-    assert got.map is not None
+    outcome = repeats.repeat(study, Task(0))
+    assert 0 <= outcome.f1 <= 1
+    assert outcome.map is not None
 
 
 # ---------------------------------------------------------------- workers that die
 
 
 def fragile(folder: Path, seed: int) -> None:
-    """Kills its process the first time that it is asked for this seed."""
+    """Kill this process the first time that seed 2 is run."""
     trace = folder / f"{seed}.ran"
     with trace.open("a") as file:
         file.write(f"{os.getpid()}\n")
@@ -328,10 +328,10 @@ def _none_lost_none_twice(study: Study, folder: Path, scheduler: Callable[..., A
     traces = folder.with_name("traces")
     done: list[int] = []
     tasks = [Task(seed) for seed in range(6)]
-    got = studies.run(
+    outcomes = studies.run(
         _with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n)
     )
-    assert [r.task.seed for r in got] == list(range(6))
+    assert [r.task.seed for r in outcomes] == list(range(6))
     assert done == list(range(1, 7))
     assert len((traces / "2.ran").read_text().splitlines()) >= 2
 
@@ -349,9 +349,9 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray lets anything else go first by default, and then a busy machine never gets to the test.
+    # By default, Ray workers have a low priority, so the test would not finish on a busy machine.
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    # Workers import this file, and what it imports.
+    # Workers import this file and its imports.
     folders = [
         Path(__file__).parents[1] / name
         for name in ("tests", "benchmarks/quality", "benchmarks/tables")
@@ -368,7 +368,7 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
         cluster.shutdown()
 
 
-def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
+def test_a_ray_cluster_that_does_not_answer_is_reported(study: Study, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ShelfcountError, match="no Ray cluster answers at 'localhost:1'"):
         studies.run(study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work))
@@ -381,7 +381,7 @@ def test_ray_that_does_not_answer_is_said(study: Study, tmp_path: Path) -> None:
 def evaluate(
     monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves
 ) -> Callable[..., int]:
-    """`shelfcount evaluate` on a run and other photos, with repeats in this process; gives the exit code."""
+    """Run `shelfcount evaluate` with repeats in this process, and return the exit code."""
 
     def in_this_process(count: int) -> studies.Scheduler:
         return lambda study, tasks: (repeats.repeat(study, task) for task in tasks)
@@ -409,7 +409,7 @@ def evaluate(
     return run
 
 
-def test_evaluate_repeats_goes_on_and_gives_its_curves_to_the_page(
+def test_evaluate_repeats_continues_and_its_curves_are_on_the_page(
     evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = tmp_path / "repeats", tmp_path / "out.json"
@@ -425,16 +425,17 @@ def test_evaluate_repeats_goes_on_and_gives_its_curves_to_the_page(
     assert evaluate("--repeats=2", *pages, *common) == 0
     assert {path: path.stat().st_mtime_ns for path in old} == old
     result = json.loads(out.read_text())
-    # Four photos of the run, which it also validated on, and four others.
+    # Four photos of the run, which are also its validation photos, and four others.
     assert (result["repeats"], result["plan"]["photos"], len(result["results"])) == (2, 8, 6)
     assert str(tmp_path) not in out.read_text()
     assert "2 repeats" in capsys.readouterr().out
     assert evaluate(f"--repeats-dir={folder}", f"--html={tmp_path / 'confusions.html'}") == 0
-    assert "more to halve what is lost" in (tmp_path / "confusions.html").read_text()
+    page = (tmp_path / "confusions.html").read_text()
+    assert "more examples to halve the errors" in page
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_goes_on_and_leaves_no_workers(
+def test_a_study_that_is_killed_continues_and_leaves_no_workers(
     evaluate: Callable[..., int], tmp_path: Path, overfit: Overfit, shelves: Shelves
 ) -> None:
     folder = tmp_path / "repeats"
@@ -467,24 +468,24 @@ def test_a_study_that_is_killed_goes_on_and_leaves_no_workers(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--depth=deep",), "must be fast or full, got 'deep'"),
         (("--shares=0.5,2",), "such as 0.25,0.5,1, got '0.5,2'"),
         (("--until=0",), "--until must be above 0, got 0"),
     ],
 )
-def test_misuse_of_repeats_is_told(
+def test_wrong_options_of_repeats_are_reported(
     evaluate: Callable[..., int],
     arguments: tuple[str, ...],
-    told: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert evaluate("--repeats=2", *arguments) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_start_that_knows_the_photos_is_warned_of(
+def test_evaluate_warns_of_start_weights_trained_on_the_photos(
     evaluate: Callable[..., int],
     tmp_path: Path,
     overfit: Overfit,
@@ -497,25 +498,28 @@ def test_a_start_that_knows_the_photos_is_warned_of(
         )
         == 0
     )
-    assert "has learnt from few.json" in capsys.readouterr().err
+    assert "were trained on few.json" in " ".join(capsys.readouterr().err.split())
 
 
 # ---------------------------------------------------------------- page, and the real photos
 
 
-def test_the_page_says_how_many_are_enough(tmp_path: Path) -> None:
+def test_the_page_names_the_sufficient_number_of_repeats(tmp_path: Path) -> None:
     several = [result(seed, 0.5 + seed % 3 / 1000) for seed in range(12)] + [
         result(seed, 0.4, 0.5) for seed in range(12)
     ]
     summary = settling.summary(several, 0.1)
     repeats_page.write_page(several, summary, {"depth": "fast"}, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
-    assert "10 repeats are enough for an interval of the median narrower than 0.1" in text
+    assert (
+        "10 repeats are enough for a 95 % confidence interval of the median narrower than 0.1"
+        in text
+    )
     assert [share["share"] for share in summary["by_share"]] == [0.5, 1.0]
     assert summary["repeats"] == 12
 
 
-def test_the_table_holds_both_depths_and_how_they_agree(tmp_path: Path) -> None:
+def test_the_table_contains_both_depths_and_their_agreement(tmp_path: Path) -> None:
     assert repeats_tables.repeats(tmp_path) == "Repeats over random splits: not measured."
     fast = settling.summary([result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1)
     both = settling.agreement(
@@ -539,7 +543,7 @@ def test_the_table_holds_both_depths_and_how_they_agree(tmp_path: Path) -> None:
     assert "Heads on a frozen backbone: Measured 2026-01-02 at commit abc on a phone" in shown
 
 
-def test_a_depth_that_was_not_run_again_keeps_what_the_result_says_of_it(
+def test_a_depth_that_was_not_run_again_keeps_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_script, "RUNS", tmp_path / "runs")
@@ -579,11 +583,11 @@ def test_two_fast_repeats_on_some_drinks_photos(
         ],
     )
     study = studies.open_study(data, Plan("fast", 4, settings, 2), tmp_path)
-    got = studies.run(
+    outcomes = studies.run(
         study,
         tmp_path,
         [Task(0), Task(1)],
         lambda study, tasks: (repeats.repeat(study, task) for task in tasks),
     )
-    assert [sum(r.photos.values()) for r in got] == [40, 40]
-    assert len({tuple(row.truth for row in r.per_class) for r in got}) == 2
+    assert [sum(r.photos.values()) for r in outcomes] == [40, 40]
+    assert len({tuple(row.truth for row in r.per_class) for r in outcomes}) == 2

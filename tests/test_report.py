@@ -52,10 +52,10 @@ def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class():
     scale = pictures.LONGEST_SIDE / 300
     photo = picture[:, : pictures.LONGEST_SIDE]
     rows, columns = np.nonzero(near(photo, pictures.class_colours(CLASSES)["lemon-bottle"]))
-    # One product of this class: what has its colour reaches from edge to edge of its box.
+    # There is one product of this class, so the pixels of its colour span its box.
     assert (columns.min(), rows.min()) == pytest.approx(detections.boxes[2, :2] * scale, abs=1)
     assert (columns.max(), rows.max()) == pytest.approx(detections.boxes[2, 2:] * scale, abs=1)
-    # Far from all boxes the photo is as it was.
+    # Far from all boxes the photo is unchanged.
     assert near(photo[1150:, :600], (GREY, GREY, GREY)).all()
 
 
@@ -127,7 +127,8 @@ def test_colours_differ_and_hang_on_the_name():
     colours = np.array(list(pictures.class_colours(names).values()), np.float32)
     lab = cv2.cvtColor(colours[None] / 255, cv2.COLOR_RGB2Lab)[0]
     apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1000 * np.eye(len(lab))
-    # 2.3 is a just noticeable difference in CIELAB (Mahy et al. 1994); these are six times as far apart.
+    # 2.3 is the just noticeable difference in CIELAB (Mahy et al. 1994). The colours differ by at
+    # least six times that.
     assert apart.min() > 6 * 2.3
     assert pictures.class_colours(names[::-1]) == pictures.class_colours(names)
 
@@ -227,7 +228,7 @@ VOID = {"meta", "img", "input", "br", "hr", "link"}
 
 
 class Balance(HTMLParser):
-    """Fails on a tag that closes another than the last opened, and gathers what the page refers to."""
+    """Checks that every tag closes the last open one, and collects references and ids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -292,7 +293,7 @@ def test_the_page_is_balanced_and_asks_nobody_for_anything():
 
 
 def test_what_was_not_measured_says_so():
-    # Card, table, fact, and the table again in the folded part.
+    # Card, table, fact, and the table again in the folded details.
     assert full_page().count(page.NOT_MEASURED) == 4
     assert "None" not in full_page()
 
@@ -334,9 +335,7 @@ def test_values_are_shown(value, shown):
 
 
 def test_a_table_row_must_fit_its_columns():
-    with pytest.raises(
-        ValueError, match="every row must have 1 values, got 2 in row 0 of the table 'counts'"
-    ):
+    with pytest.raises(ValueError, match="row 0 of the table 'counts' has 2 values for 1 column"):
         page.Table([page.Column("class")], [["a", 1]], "counts")
 
 

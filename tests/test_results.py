@@ -1,4 +1,4 @@
-"""Counting from Python: what results hold, how they print and show themselves, and what they become."""
+"""Tests of the Python API for counting: results, their display, and their conversion to tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ PHOTO = np.random.default_rng(0).integers(0, 255, (120, 200, 3)).astype(np.uint8
 
 
 class Cooler:
-    """Finds cola, cola, a hole and tea on the upper row, and two waters below, on every photo."""
+    """Detector that returns the same products for every photo.
+
+    The upper row has cola, cola, a gap and tea, the lower row two waters.
+    """
 
     spec = ModelSpec("cooler", "none", ("cola", "tea", "water"), 128, 128, ())
 
@@ -43,7 +46,10 @@ def one(photo: np.ndarray | Path = PHOTO) -> ShelfCount:
 
 
 def test_importing_shelfcount_loads_nothing_heavy() -> None:
-    heavy = "import sys, shelfcount; print([m for m in ('numpy', 'cv2', 'torch', 'matplotlib', 'pandas') if m in sys.modules])"
+    heavy = (
+        "import sys, shelfcount; print([m for m in "
+        "('numpy', 'cv2', 'torch', 'matplotlib', 'pandas') if m in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", heavy], capture_output=True, text=True, check=True
@@ -67,13 +73,13 @@ def test_one_photo() -> None:
     }
     (gap,) = shelf.arrangement.gaps
     assert (gap.row, gap.after, gap.facings) == (0, 1, 1)
-    first, *rest = repr(shelf).splitlines()
-    assert (first, rest[:3]) == (
+    first, *lines = repr(shelf).splitlines()
+    assert (first, lines[:3]) == (
         "photo 1: 5 products in 2 rows, 1 gap",
         ["  cola      2", "  water     2", "  tea       1"],
     )
-    # Noise is no photo of a shelf.
-    assert rest[3:] == [f"  unfit: {advice}" for advice in shelf.advice] != []
+    # A photo of noise fails the quality check.
+    assert lines[3:] == [f"  failed the quality check: {advice}" for advice in shelf.advice] != []
     ((name, homography),) = shelf.placed
     assert name == "photo 1"
     np.testing.assert_array_equal(homography, np.eye(3))
@@ -82,18 +88,18 @@ def test_one_photo() -> None:
 def test_photos_that_cannot_be_read_are_named_and_the_others_counted(tmp_path: Path) -> None:
     good, missing = tmp_path / "<b>.png", tmp_path / "missing.jpg"
     write_photo(good, PHOTO)
-    heard: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     counted = shelfcount.count(
-        [missing, good, PHOTO], Cooler(), progress=lambda *done: heard.append(done)
+        [missing, good, PHOTO], Cooler(), progress=lambda *done: reported.append(done)
     )
     assert [shelf.name for shelf in counted] == [str(good), "photo 3"]
     assert counted.counts == {"cola": 4, "water": 4, "tea": 2}
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
     assert repr(counted).splitlines()[0] == "10 products on 2 photos"
     assert "missing.jpg: cannot read photo" in repr(counted)
     with pytest.raises(
         ShelfcountError,
-        match=r"at least 1 photo that can be read, got 1 that cannot\n.*missing\.jpg",
+        match=r"no photo could be read, 1 photo given\. Counting .* one\.\n.*missing\.jpg",
     ):
         shelfcount.count(missing, Cooler())
 
@@ -107,9 +113,9 @@ def test_arrays_that_are_no_photos_are_refused(wrong: np.ndarray) -> None:
 
 
 def test_a_notebook_shows_pictures(tmp_path: Path) -> None:
-    shown = cv2.imdecode(np.frombuffer(one()._repr_jpeg_(), np.uint8), cv2.IMREAD_COLOR)
-    assert shown is not None
-    assert max(shown.shape[:2]) == SHOWN_SIDE
+    picture = cv2.imdecode(np.frombuffer(one()._repr_jpeg_(), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert max(picture.shape[:2]) == SHOWN_SIDE
     photo = tmp_path / "<b>.png"
     write_photo(photo, PHOTO)
     page = shelfcount.count([photo, PHOTO], Cooler())._repr_html_()
@@ -127,8 +133,7 @@ def test_against_a_plan(tmp_path: Path) -> None:
 
     class Changed(Cooler):
         def detect(self, image: np.ndarray) -> Detections:
-            found = super().detect(image)
-            return found.replace(classes=[0, 0, 1, 2, 1])
+            return super().detect(image).replace(classes=[0, 0, 1, 2, 1])
 
     write_plan(tmp_path / "plan.json", plan)
     (today,) = shelfcount.count(PHOTO, Changed())
@@ -168,11 +173,11 @@ def test_pandas() -> None:
 def test_supervision() -> None:
     import supervision
 
-    found = one().to_supervision()
-    assert isinstance(found, supervision.Detections)
-    assert found.xyxy[2].tolist() == [76, 10, 96, 50]
-    assert found["class_name"].tolist() == ["cola", "cola", "tea", "water", "water"]
-    assert found["row"].tolist() == [0, 0, 0, 1, 1]
+    detections = one().to_supervision()
+    assert isinstance(detections, supervision.Detections)
+    assert detections.xyxy[2].tolist() == [76, 10, 96, 50]
+    assert detections["class_name"].tolist() == ["cola", "cola", "tea", "water", "water"]
+    assert detections["row"].tolist() == [0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -193,8 +198,9 @@ def test_what_is_not_installed_is_named(
 
 
 def halves(released: Path) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A golden photo of the released bundle, and two parts of it that overlap by more than a third."""
-    whole = cv2.cvtColor(cv2.imread(str(released / "golden" / "1.jpg")), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+    """Return a golden photo of the released bundle, and two parts that share 0.32 of its width."""
+    photo = cv2.imread(str(released / "golden" / "1.jpg"))
+    whole = cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
     width = whole.shape[1]
     return whole, [whole[:, : round(0.62 * width)], whole[:, round(0.3 * width) :]]
 
@@ -206,13 +212,14 @@ def test_parts_of_a_photo_merge_to_the_whole(released: Path) -> None:
     shelf = shelfcount.count(parts, released).merge()
     assert shelf.notes == ()
     assert [name for name, _ in shelf.placed] == ["photo 1", "photo 2"]
-    # Each product once: fewer than on both parts together, and about as many as the whole photo shows.
+    # Each product is counted once: fewer than on both parts together, and about as many as on the
+    # whole photo.
     assert len(shelf) < sum(map(len, views))
     assert abs(len(shelf) - len(known)) <= 0.15 * len(known)
     assert shelf.image.shape[2] == 3
     assert shelf.detections.boxes[:, 2].max() <= shelf.image.shape[1]
     assert {"photo", "seen_in"} < set(shelf.products()[0])
-    # A photo of something else is named.
+    # A photo that shows something else is named.
     stranger = shelfcount.count([*parts, PHOTO], released).merge()
     assert [note.split(":")[0] for note in stranger.notes] == ["photo 3"]
 

@@ -1,4 +1,4 @@
-"""Rows and positions on synthetic shelves with known rows, and on real labelled coolers."""
+"""Tests of rows and positions on synthetic shelves with known rows and on labelled coolers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 1500, 2000  # pixels of the synthetic shelf
 def shelf(
     rng: np.random.Generator, n_rows: int = 5, stacks: float = 0.0, missing: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Products on level shelves: (n, 4) xyxy boxes, (n,) rows, (n,) positions."""
+    """Return products on level shelves: (n, 4) xyxy boxes, (n,) rows, (n,) positions."""
     boxes, row, position = [], [], []
     pitch = HEIGHT / n_rows
     for number in range(n_rows):
@@ -39,7 +39,7 @@ def shelf(
 
 
 def seen_through(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """Boxes around the warped corners of boxes."""
+    """Return the bounding boxes of the warped corners of boxes."""
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     warped = np.concatenate([corners, np.ones((*corners.shape[:2], 1))], axis=2) @ homography.T
     warped = warped[..., :2] / warped[..., 2:]
@@ -47,7 +47,10 @@ def seen_through(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
 
 
 def camera(tilt: float, yaw: float, pitch: float = 0.0) -> np.ndarray:
-    """Shelf plane to a photo: degrees; a lens of 65 degrees, the shelf fills the photo when seen from the front."""
+    """Return the homography from the shelf plane to a photo, angles in degrees.
+
+    The lens has 65 degrees; from the front, the shelf fills the photo.
+    """
     focal = WIDTH / 2 / np.tan(np.radians(32.5))
     t, p, y = np.radians([tilt, pitch, yaw])
     roll = np.array([[np.cos(t), -np.sin(t), 0], [np.sin(t), np.cos(t), 0], [0, 0, 1]])
@@ -114,7 +117,7 @@ def test_positions_run_left_to_right_and_stacks_bottom_to_top() -> None:
 
 
 def test_aligned_facings_on_two_shelves_are_two_rows() -> None:
-    """Same product above same product; a gap of a third of the height is a shelf, not a stack."""
+    """Equal products above each other: a gap of a third of the height is a shelf, not a stack."""
     boxes = np.array([[x, y, x + 60, y + 120] for y in (0, 160) for x in range(0, 700, 70)], float)
     assert rows(boxes).row.tolist() == [0] * 10 + [1] * 10
 
@@ -157,7 +160,10 @@ def test_the_order_and_the_scale_of_boxes_change_nothing() -> None:
 
 
 def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
-    """No labelled rows here, so: bottoms scatter little around the row's line, and boxes stand side by side."""
+    """Bottom edges are close to the line of their row, and boxes of a row do not overlap much.
+
+    The photos have no labelled rows.
+    """
     content = json.loads((drinks / "train.json").read_text())
     level, crowded = [], 0
     for photo in content["images"]:
@@ -168,14 +174,14 @@ def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
         placement = rows(boxes)
         height = np.median(boxes[:, 3] - boxes[:, 1])
         for number in range(placement.n_rows):
-            own = boxes[placement.row == number]
-            x, bottom = (own[:, 0] + own[:, 2]) / 2, own[:, 3]
-            line = np.polyfit(x, bottom, 1) if len(own) > 2 else [0, np.median(bottom)]
+            members = boxes[placement.row == number]
+            x, bottom = (members[:, 0] + members[:, 2]) / 2, members[:, 3]
+            line = np.polyfit(x, bottom, 1) if len(members) > 2 else [0, np.median(bottom)]
             level.append(np.abs(bottom - np.polyval(line, x)).max() < 0.35 * height)
-            common = np.minimum(own[:, None, 2], own[None, :, 2]) - np.maximum(
-                own[:, None, 0], own[None, :, 0]
+            common = np.minimum(members[:, None, 2], members[None, :, 2]) - np.maximum(
+                members[:, None, 0], members[None, :, 0]
             )
-            width = own[:, 2] - own[:, 0]
+            width = members[:, 2] - members[:, 0]
             beside = np.abs(bottom[:, None] - bottom[None]) < 0.5 * height
             crowded += int(
                 np.triu((common > 0.7 * np.minimum(width[:, None], width[None])) & beside, 1).sum()

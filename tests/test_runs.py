@@ -1,4 +1,4 @@
-"""Run folders: what is saved comes back, and what is damaged is refused by name."""
+"""Run folders: a saved run loads as the same detector, and errors name the damaged file."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_saved_run_loads_as_the_same_network(saved: tuple[Path, torch.nn.Module]
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_heads_have_a_row_an_anchor_and_a_column_a_class(
+def test_heads_have_one_row_per_anchor_and_one_column_per_class(
     saved: tuple[Path, torch.nn.Module],
 ) -> None:
     location, scores = runs.load_run(saved[0]).heads(np.zeros((64, 96, 3), np.uint8))
-    # 8 x 12 places at stride 8 and 4 x 6 at stride 16.
+    # 8 x 12 anchors at stride 8 and 4 x 6 at stride 16.
     assert location.shape == (120, 4)
     assert scores.shape == (120, 2)
     assert ((scores >= 0) & (scores <= 1)).all()
@@ -76,12 +76,12 @@ def test_pixels_span_minus_one_to_one() -> None:
     )
 
 
-def test_other_threshold_takes_the_place_of_the_specs(saved: tuple[Path, torch.nn.Module]) -> None:
+def test_a_threshold_replaces_that_of_the_spec(saved: tuple[Path, torch.nn.Module]) -> None:
     assert runs.load_run(saved[0]).spec.score_threshold == 0.31
     assert runs.load_run(saved[0], 0.05).spec.score_threshold == 0.05
 
 
-def test_sources_come_back_absolute(run: Path) -> None:
+def test_sources_are_saved_as_absolute_paths(run: Path) -> None:
     runs.write_sources(run, runs.Sources("here/train.json", corrections=(Path("c.json"),)))
     assert runs.read_sources(run) == runs.Sources(
         str(Path("here/train.json").resolve()), corrections=(Path("c.json").resolve(),)
@@ -90,13 +90,18 @@ def test_sources_come_back_absolute(run: Path) -> None:
 
 def test_run_without_sources_says_which_options_to_give(run: Path) -> None:
     with pytest.raises(
-        ShelfcountError, match=r"'.*run' does not say where its photos lie .* Give --data and --val"
+        ShelfcountError,
+        match=r"cannot read the photo locations of run '.*run' from data\.json \(.*No such file"
+        r".*\)\. Give --data and --val",
     ):
+        runs.read_sources(run)
+    (run / "data.json").write_text('{"train": "a"}')
+    with pytest.raises(ShelfcountError, match=r"data\.json \('class_names' is missing\)"):
         runs.read_sources(run)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"height": "64"}, "TypeError"),
         ({"height": 65}, "multiple of every stride, got 65 x 96 and stride 8"),
@@ -109,21 +114,25 @@ def test_run_without_sources_says_which_options_to_give(run: Path) -> None:
     ],
 )
 def test_spec_with_a_wrong_field_is_refused_by_name(
-    run: Path, change: dict[str, Any], said: str
+    run: Path, change: dict[str, Any], message: str
 ) -> None:
     data = json.loads((run / "spec.json").read_text())
     (run / "spec.json").write_text(json.dumps({**data, **change}))
-    with pytest.raises(ShelfcountError, match=rf"spec\.json'.*{said}"):
+    with pytest.raises(ShelfcountError, match=rf"spec\.json'.*{message}"):
         runs.load_run(run)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
-    [("{", "cannot read"), ("[1]", "must hold an object, got list"), ("\udcff", "cannot read")],
+    ("text", "message"),
+    [
+        ("{", r"cannot read '.*spec\.json'"),
+        ("[1]", r"spec\.json' must contain a JSON object, got list"),
+        ("\udcff", r"cannot read '.*spec\.json'"),
+    ],
 )
-def test_spec_that_is_no_object_is_refused_by_name(run: Path, text: str, said: str) -> None:
+def test_spec_that_is_no_object_is_refused_by_name(run: Path, text: str, message: str) -> None:
     (run / "spec.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ShelfcountError, match=rf"{said}|spec\.json"):
+    with pytest.raises(ShelfcountError, match=message):
         runs.load_run(run)
 
 
@@ -131,7 +140,8 @@ def test_unfinished_run_says_how_to_finish_it(run: Path) -> None:
     (run / "spec.json").unlink()
     with pytest.raises(
         ShelfcountError,
-        match=r"not a finished run: it has no spec\.json\. Finish it with `shelfcount train \.\.\. --resume`",
+        match=r"not a finished run: it has no spec\.json\. "
+        r"Finish it with `shelfcount train \.\.\. --resume`",
     ):
         runs.load_run(run)
 
@@ -157,19 +167,20 @@ def test_weights_of_another_model_are_refused(run: Path) -> None:
         runs.load_run(run)
 
 
-def test_the_run_behind_the_released_bundle_counts_as_the_bundle_does() -> None:
+def test_the_float_run_of_the_release_counts_like_the_released_bundle() -> None:
     release = Path(__file__).parents[1] / "export" / "release"
     assert not (release / "drinks-float" / runs.SOURCES).exists(), (
-        "its paths would hold on one machine only"
+        "its paths would be valid on one machine only"
     )
     detector, golden = runs.load_run(release / "drinks-float"), release / "drinks-int8" / "golden"
-    promised = json.loads((golden / "golden.json").read_text())["photos"]
+    photos = json.loads((golden / "golden.json").read_text())["photos"]
     same, counted = 0, 0
-    for photo in promised:
-        found = Counter(
+    for photo in photos:
+        counts = Counter(
             detector.detect(read_photo(golden / photo["file"])).counts(detector.spec.classes)
         )
-        same += (found & Counter(photo["counts"])).total()
-        counted += (found | Counter(photo["counts"])).total()
-    # The bundle was fine-tuned from it with int8's rounding, so most is alike; a run of other weights shares next to nothing.
+        same += (counts & Counter(photo["counts"])).total()
+        counted += (counts | Counter(photo["counts"])).total()
+    # The bundle was fine-tuned from this run with fake quantization, so most counts agree. With
+    # other weights, almost none would.
     assert same >= 0.8 * counted

@@ -1,4 +1,4 @@
-"""The server gives the page and the bundle and nothing else; the page's folder is complete and closed to the outside."""
+"""Web server: it serves the page and the bundle only, and the page loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SPEC = ModelSpec(
 MODEL = b"TFL3 not read by the server" * 5
 PAGE = Path(__file__).parents[1] / "export" / "web"
 VENDOR = PAGE / "vendor" / "litert"
-# For people, not for browsers; and sw.js is stored by the browser itself.
+# Files that the service worker does not store: texts for people, and sw.js, which the browser
+# stores itself.
 NOT_STORED = {"sw.js", "README.md", "vendor/litert/README.md", "vendor/litert/LICENSE"}
 
 
@@ -29,7 +30,7 @@ NOT_STORED = {"sw.js", "README.md", "vendor/litert/README.md", "vendor/litert/LI
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "shelf"
     write_bundle(folder, SPEC, {"model.tflite": MODEL, "model-raw.tflite": MODEL}, "int8", {})
-    (folder / "notes.txt").write_text("lies in the folder, but is no file of the bundle")
+    (folder / "notes.txt").write_text("in the folder, but not a file of the bundle")
     return folder
 
 
@@ -44,7 +45,10 @@ def port(bundle: Path) -> Iterator[int]:
 def ask(
     port: int, path: str, method: str = "GET", headers: str = ""
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, header and body; the path goes out as it is, which clients of the standard library do not do."""
+    """Return status, header and body of a response.
+
+    The path is sent unchanged, unlike by the clients of the standard library.
+    """
     with (
         socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
         connection.makefile("rb") as answer,
@@ -72,7 +76,7 @@ def ask(
         ("/bundle/model.tflite", "application/octet-stream"),
     ],
 )
-def test_page_and_bundle_are_given_with_their_types(
+def test_page_and_bundle_are_served_with_their_types(
     port: int, bundle: Path, path: str, kind: str
 ) -> None:
     status, header, body = ask(port, path)
@@ -82,14 +86,14 @@ def test_page_and_bundle_are_given_with_their_types(
     assert (header["cache-control"], header["x-content-type-options"]) == ("no-cache", "nosniff")
 
 
-def test_head_gives_the_length_and_no_body(port: int) -> None:
+def test_head_returns_the_length_and_no_body(port: int) -> None:
     status, header, body = ask(port, "/bundle/model.tflite", "HEAD")
     assert (status, header["content-length"], body) == (200, str(len(MODEL)), b"")
 
 
-def test_what_is_unchanged_is_not_sent_again(port: int) -> None:
-    seen = ask(port, "/app.js")[1]["last-modified"]
-    assert ask(port, "/app.js", headers=f"If-Modified-Since: {seen}\r\n")[0] == 304
+def test_unchanged_files_are_not_sent_again(port: int) -> None:
+    modified = ask(port, "/app.js")[1]["last-modified"]
+    assert ask(port, "/app.js", headers=f"If-Modified-Since: {modified}\r\n")[0] == 304
 
 
 @pytest.mark.parametrize(
@@ -109,25 +113,27 @@ def test_what_is_unchanged_is_not_sent_again(port: int) -> None:
         "/%00",
     ],
 )
-def test_nothing_else_is_given(port: int, path: str) -> None:
+def test_other_files_are_not_served(port: int, path: str) -> None:
     status, _, body = ask(port, path)
     assert status == 404
-    assert b"not a file of the page or the bundle" in body
+    assert b"This file is not part of the page or the bundle" in body
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_nothing_can_be_sent(port: int, method: str) -> None:
+def test_other_methods_are_not_supported(port: int, method: str) -> None:
     assert ask(port, "/", method)[0] == 501
 
 
-def test_taken_port_is_said(port: int, bundle: Path) -> None:
+def test_a_port_in_use_is_refused(port: int, bundle: Path) -> None:
     with pytest.raises(
-        ShelfcountError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*Choose another --port"
+        ShelfcountError,
+        match=rf"cannot listen on 127\.0\.0\.1:{port}: .*\. Choose another --port, "
+        "or stop the program that uses this one",
     ):
         open_server(bundle, PAGE, port=port)
 
 
-def test_impossible_port_is_said(bundle: Path) -> None:
+def test_an_impossible_port_is_refused(bundle: Path) -> None:
     with pytest.raises(ShelfcountError, match=r"cannot listen on 127\.0\.0\.1:70000"):
         open_server(bundle, PAGE, port=70000)
 
@@ -137,12 +143,15 @@ def test_broken_bundle_is_not_served(tmp_path: Path) -> None:
         open_server(tmp_path, PAGE, port=0)
 
 
-def test_page_must_be_one(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match=re.escape(f"'{tmp_path}' must hold the web page")):
+def test_a_folder_without_the_page_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ShelfcountError,
+        match=re.escape(f"'{tmp_path}' is not the folder of the web page: it has no index.html"),
+    ):
         open_server(bundle, tmp_path, port=0)
 
 
-# ---------------------------------------------------------------- the folder of the page
+# ---------------------------------------------------------------- folder of the page
 
 
 def page_files() -> set[str]:
@@ -168,7 +177,7 @@ def test_everything_is_stored_for_offline_use() -> None:
     } == page_files() - NOT_STORED - {"index.html"} | {"./"}
 
 
-def test_policy_closes_every_way_out() -> None:
+def test_policy_allows_no_other_host() -> None:
     policy = re.search(
         r'Content-Security-Policy"\s+content="([^"]+)"', (PAGE / "index.html").read_text()
     )
@@ -181,21 +190,21 @@ def test_policy_closes_every_way_out() -> None:
 
 
 def test_no_other_host_is_named() -> None:
-    # The one address is the name of the SVG format, which nobody fetches.
-    own = [
+    # The only address is the namespace of SVG, which is not fetched.
+    files = [
         name
         for name in page_files()
         if not name.startswith("vendor/") and Path(name).suffix in (".html", ".js", ".css", ".svg")
     ]
-    named = {
-        found
-        for name in own
-        for found in re.findall(r"https?://[^\s\"')]+", (PAGE / name).read_text())
+    addresses = {
+        address
+        for name in files
+        for address in re.findall(r"https?://[^\s\"')]+", (PAGE / name).read_text())
     }
-    assert named == {"http://www.w3.org/2000/svg"}
+    assert addresses == {"http://www.w3.org/2000/svg"}
 
 
-def test_vendored_files_are_those_that_were_fetched() -> None:
+def test_vendored_files_have_the_listed_checksums() -> None:
     readme = (VENDOR / "README.md").read_text()
     listed = dict(re.findall(r"\| `([^`]+)` \| `([0-9a-f]{64})` \|", readme))
     actual = {

@@ -1,4 +1,4 @@
-"""Splits: nothing that belongs together is parted, classes are shared out, a seed decides the rest."""
+"""Tests of splits: groups stay together, classes are balanced, the seed determines the parts."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ PHOTOS = 40
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> list[Path]:
-    """Photos of smooth noise, no two alike."""
+    """Paths of photos of smooth noise, of which no two are near-duplicates."""
     folder = tmp_path_factory.mktemp("photos")
     paths = []
     for i in range(PHOTOS):
@@ -61,19 +61,22 @@ def test_every_photo_is_in_one_part_and_no_group_is_parted(pictures, groups, see
     parts = split(dataset(pictures, groups), SHARES, seed)
     assert list(parts) == list(SHARES)
     assert sorted(p.path for part in parts.values() for p in part.photos) == pictures
-    held = [{p.group for p in part.photos} for part in parts.values()]
-    assert all(held)
-    assert sum(map(len, held)) == len(set(groups))
+    part_groups = [{p.group for p in part.photos} for part in parts.values()]
+    assert all(part_groups)
+    assert sum(map(len, part_groups)) == len(set(groups))
 
 
 def test_shares_and_classes_are_met(pictures):
-    """40 photos of 10 boxes each, parted freely: within one photo of the share, and a tenth for each class."""
+    """40 photos of 10 boxes in groups of one photo give nearly exact shares.
+
+    The number of photos differs by at most one, the share of a class by less than 0.1.
+    """
     whole = dataset(pictures)
     total = np.bincount(np.concatenate([p.truth.classes for p in whole.photos]))
     for name, part in split(whole, SHARES, 0).items():
         assert abs(len(part) - SHARES[name] * PHOTOS) <= 1
-        own = np.bincount(np.concatenate([p.truth.classes for p in part.photos]))
-        assert np.abs(own / total - SHARES[name]).max() < 0.1
+        boxes = np.bincount(np.concatenate([p.truth.classes for p in part.photos]))
+        assert np.abs(boxes / total - SHARES[name]).max() < 0.1
         assert part.name == f"shelf ({name})"
 
 
@@ -109,7 +112,7 @@ def test_near_duplicates_belong_together_and_so_do_chains(pictures, tmp_path):
         pictures[2],
         tmp_path / "lighter.png",
     ]
-    groups = ["a", "b", "c", "c", "d"]  # 3 is tied by group to 2, which looks like 0
+    groups = ["a", "b", "c", "c", "d"]  # Photo 3 has the group of 2, which is a copy of 0.
     photos = tuple(photo(path, [0], group) for path, group in zip(files, groups, strict=True))
     labels = near_duplicate_groups(Dataset(("cola",), photos))
     assert labels.tolist() == [0, 1, 0, 0, 0]
@@ -117,9 +120,8 @@ def test_near_duplicates_belong_together_and_so_do_chains(pictures, tmp_path):
 
 def test_a_photo_on_its_side_is_compared_upright(pictures, tmp_path):
     exif = Image.Exif()
-    exif[274] = (
-        6  # to be turned by 90 degrees clockwise, so the stored picture is turned the other way
-    )
+    # The upright photo is rotated by 90 degrees clockwise, so the stored one is rotated back.
+    exif[274] = 6
     with Image.open(pictures[0]) as image:
         image.transpose(Image.Transpose.ROTATE_90).save(
             tmp_path / "side.jpg", exif=exif, quality=95
@@ -138,9 +140,7 @@ def test_shares_must_sum_to_one(pictures, shares):
 
 def test_too_few_groups_are_an_error(pictures):
     groups = ["one", "two"] * (PHOTOS // 2)
-    with pytest.raises(
-        ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 40 photos"
-    ):
+    with pytest.raises(ShelfcountError, match="cannot split 2 groups of 40 photos into 3 parts"):
         split(dataset(pictures, groups), SHARES, 0)
 
 
@@ -150,7 +150,10 @@ def test_photo_that_is_gone_is_an_error(tmp_path):
 
 
 def test_drinks_near_duplicates_are_found_and_lie_in_one_split(drinks):
-    """Three pairs among the 244 photos, looked at: each shows one cooler twice. The README keeps such photos in one split."""
+    """By inspection, three pairs of the 244 photos show the same cooler.
+
+    The README states that such photos are in one split.
+    """
     parts = {name: read(drinks / f"{name}.json") for name in ("train", "val", "test")}
     pairs = 0
     for part in parts.values():
@@ -167,14 +170,14 @@ def test_shuffled_deals_out_every_photo_once_and_parts_no_group(seed: int) -> No
     parts = shuffled(groups, SHARES, seed)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(60))
     assert not set(groups[parts["train"]]) & set(groups[parts["test"]])
-    # Groups of two, so that 60 % of 60 photos can be dealt out exactly.
+    # With groups of two photos, the shares of 60 photos are exact.
     assert [len(part) for part in parts.values()] == [36, 12, 12]
 
 
 def test_shuffled_parts_of_two_seeds_share_what_chance_gives() -> None:
     tests = [set(shuffled(np.arange(1000), SHARES, seed)["test"]) for seed in range(10)]
     shared = [len(a & b) / len(a) for i, a in enumerate(tests) for b in tests[:i]]
-    # A fifth is in the test part, so a fifth of another test part is too.
+    # A test part contains a fifth of all photos, and thus of another test part.
     assert np.mean(shared) == pytest.approx(0.2, abs=0.02)
 
 
@@ -184,7 +187,5 @@ def test_shuffled_leaves_no_part_without_photos() -> None:
             len(part)
             for part in shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 2]), SHARES, seed).values()
         )
-    with pytest.raises(
-        ShelfcountError, match="3 parts need at least as many groups of photos, got 2 of 8 photos"
-    ):
+    with pytest.raises(ShelfcountError, match="cannot split 2 groups of 8 photos into 3 parts"):
         shuffled(np.array([0, 1, 1, 1, 1, 1, 1, 1]), SHARES, 0)

@@ -1,3 +1,5 @@
+"""Tests of synthetic shelf photos and their ground truth."""
+
 import json
 
 import cv2
@@ -24,7 +26,7 @@ CATALOGUE = products(24)
 
 
 def _mapped(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """(n, 4) bounding boxes of xyxy boxes after a homography."""
+    """Return the (n, 4) bounding boxes of xyxy boxes after a homography."""
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 1, 2).astype(np.float64)
     corners = cv2.perspectiveTransform(corners, homography).reshape(-1, 4, 2)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
@@ -51,7 +53,7 @@ def test_a_small_catalogue_starts_a_larger_one_and_holds_look_alikes():
 
 @pytest.mark.parametrize("n", [0, MOST_CLASSES + 1])
 def test_catalogue_size_out_of_range(n):
-    with pytest.raises(ShelfcountError, match=f"classes from 1 to 200, got {n}"):
+    with pytest.raises(ShelfcountError, match=f"classes .* must be from 1 to 200, got {n}"):
         products(n)
 
 
@@ -61,7 +63,7 @@ def test_a_sprite_fills_its_height_and_has_an_outline(kind):
     for variant in range(VARIANTS):
         drawn = sprite(product, 8, variant)
         rows = np.flatnonzero((drawn[..., 3] > 127).any(axis=1))
-        # A leaning product loses a little of its height, a bowed base adds 3.5 % of the width.
+        # A tilted product is slightly less high, and a curved base adds 3.5 % of the width.
         assert rows[-1] - rows[0] + 1 == pytest.approx(8 * product.height, rel=0.1)
         assert drawn[..., :3][drawn[..., 3] > 127].std() > 5
 
@@ -99,7 +101,7 @@ def test_truth_lies_in_the_photo_and_has_size(background):
 
 
 def _placed(params: ShelfParams, seed: int) -> tuple[Layout, list[Scene]]:
-    """A shelf, and two photos that see all of it between them (0.9 of a photo in common)."""
+    """Return a layout, and two photos of it that overlap by 0.9 and together show all of it."""
     scenes = views(CATALOGUE, params, np.random.default_rng(seed), 2, overlap=0.9)
     rng = np.random.default_rng(seed)
     width = int(rng.integers(params.facings[0], params.facings[1] + 1)) * CM_PER_FACING
@@ -109,13 +111,13 @@ def _placed(params: ShelfParams, seed: int) -> tuple[Layout, list[Scene]]:
 def test_the_number_of_boxes_is_what_was_placed_where_nothing_is_hidden():
     params = ShelfParams(width=640, height=480, back_row=0, occlusion=0, yaw=5, facings=(10, 10))
     layout, scenes = _placed(params, 5)
-    found = {
+    labelled = {
         int(i): int(c)
         for s in scenes
         for i, c in zip(s.items, s.truth.classes, strict=True)
         if not s.truth.ignore[s.items == i][0]
     }
-    assert found == {i: item.product for i, item in enumerate(layout.items)}
+    assert labelled == {i: item.product for i, item in enumerate(layout.items)}
 
 
 def test_products_behind_the_front_row_are_marked_ignore():
@@ -163,7 +165,8 @@ def test_the_homography_takes_a_product_to_its_box():
         overlaps.append(
             np.diag(iou(_mapped(scene.plane_boxes[inside], scene.homography), boxes[inside]))
         )
-    # Not 1, and no tilt here: the box of a turned rectangle is larger than that of the product in it.
+    # The IoU is below 1, and there is no tilt, since the bounding box of a rotated rectangle is
+    # larger than that of the product in it.
     assert np.concatenate(overlaps).min() > 0.9
 
 
@@ -191,7 +194,8 @@ def test_one_product_in_two_views_is_one_place_of_the_plane():
         np.testing.assert_allclose(
             cv2.perspectiveTransform(photo_a[None], between)[0], photo_b, atol=0.01
         )
-        # The truth boxes obey it too; exactly so only while verticals stay vertical, so no pitch and tilt here.
+        # The homography maps the boxes too. This is exact only if verticals remain vertical, hence
+        # without pitch and tilt.
         moved = _mapped(a.truth.boxes[in_a], between)
         gap = (moved[:, :2] + moved[:, 2:]) / 2 - (
             b.truth.boxes[in_b][:, :2] + b.truth.boxes[in_b][:, 2:]
@@ -216,7 +220,7 @@ def test_views_agree_pixel_by_pixel_where_they_overlap():
     seen = warped.any(axis=2)
     assert seen.mean() > 0.15
     error = np.abs(warped[seen].astype(int) - b.image[seen]).mean()
-    # The same photo moved by 6 pixels misses by far more than resampling does.
+    # A shift by 6 pixels gives a much larger difference than resampling.
     shifted = np.abs(np.roll(warped, 6, axis=1)[seen].astype(int) - b.image[seen]).mean()
     assert error < 0.5 * shifted
 
@@ -252,16 +256,16 @@ def test_density_raises_the_number_of_boxes():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"width": 10}, "need width in whole numbers from 64 to 8192, got 10"),
-        ({"width": 640.5}, "need width in whole numbers from 64 to 8192, got 640.5"),
-        ({"rows": (0, 3)}, r"need rows in whole numbers from 1 to 12, got \(0, 3\)"),
-        ({"rows": 3}, r"need rows as \(fewest, most\), got 3"),
-        ({"facings": (9, 4)}, r"need facings as \(fewest, most\), got \(9, 4\)"),
-        ({"gap": 1.5}, "need gap in numbers from 0 to 1, got 1.5"),
-        ({"noise": float("nan")}, "need noise in numbers from 0 to 1, got nan"),
-        ({"yaw": 60}, "need yaw in numbers from 0 to 45, got 60"),
-        ({"jpeg": 5}, "need jpeg in whole numbers from 20 to 100, got 5"),
-        ({"background": "marble"}, "need background from .*, got 'marble'"),
+        ({"width": 10}, "width .* must be a whole number from 64 to 8192, got 10"),
+        ({"width": 640.5}, "width .* must be a whole number from 64 to 8192, got 640.5"),
+        ({"rows": (0, 3)}, r"rows .* must be whole numbers from 1 to 12, got \(0, 3\)"),
+        ({"rows": 3}, r"rows .* must be \(minimum, maximum\), got 3"),
+        ({"facings": (9, 4)}, r"facings .* must be \(minimum, maximum\), got \(9, 4\)"),
+        ({"gap": 1.5}, "gap .* must be a number from 0 to 1, got 1.5"),
+        ({"noise": float("nan")}, "noise .* must be a number from 0 to 1, got nan"),
+        ({"yaw": 60}, "yaw .* must be a number from 0 to 45, got 60"),
+        ({"jpeg": 5}, "jpeg .* must be a whole number from 20 to 100, got 5"),
+        ({"background": "marble"}, "background .* must be one of cooler, .*, got 'marble'"),
     ],
 )
 def test_parameters_out_of_range(wrong, message):
@@ -272,10 +276,10 @@ def test_parameters_out_of_range(wrong, message):
 @pytest.mark.parametrize(
     ("catalogue", "n", "overlap", "message"),
     [
-        ((), 1, 0.4, "catalogue of at least 1 product, got 0"),
-        (CATALOGUE, 0, 0.4, "views of at least 1, got 0"),
-        (CATALOGUE, 2, 0.95, "overlap from 0 to 0.9, got 0.95"),
-        (CATALOGUE, 400, 0.4, "at most 32766 pixels a side"),
+        ((), 1, 0.4, "catalogue .* is empty. Give at least 1 product"),
+        (CATALOGUE, 0, 0.4, "views .* must be at least 1, got 0"),
+        (CATALOGUE, 2, 0.95, "overlap .* must be from 0 to 0.9, got 0.95"),
+        (CATALOGUE, 400, 0.4, r"takes \d+ x \d+ pixels; the maximum is 32766 pixels per side"),
     ],
 )
 def test_views_out_of_range(catalogue, n, overlap, message):
@@ -326,7 +330,7 @@ def test_what_is_generated_reads_back_with_its_truth(tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
     generate(tmp_path, photos=1, classes=3, seed=1, params=SMALL)
     before = (tmp_path / "images/00000.jpg").read_bytes()
-    with pytest.raises(ShelfcountError, match="is not empty and nothing is overwritten unasked"):
+    with pytest.raises(ShelfcountError, match=r"is not an empty folder, .* not overwritten"):
         generate(tmp_path, photos=1, classes=3, seed=2, params=SMALL)
     assert (tmp_path / "images/00000.jpg").read_bytes() == before
     generate(tmp_path, photos=1, classes=3, seed=2, params=SMALL, force=True)
@@ -335,7 +339,10 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"photos": 0}, "photos of at least 1, got 0"), ({"seed": -1}, "seed of at least 0, got -1")],
+    [
+        ({"photos": 0}, "photos .* must be at least 1, got 0"),
+        ({"seed": -1}, "seed .* must be at least 0, got -1"),
+    ],
 )
 def test_generate_out_of_range(tmp_path, wrong, message):
     with pytest.raises(ShelfcountError, match=message):

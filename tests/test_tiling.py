@@ -1,4 +1,4 @@
-"""Tiling: real pixels, so that products are really cut at tile borders."""
+"""Tests of tiling on real pixels, so that tile borders really cut products."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ SPEC = ModelSpec("blobs", "none", ("even", "odd"), 416, 416, (), product_px=(30.
 
 
 class BlobDetector:
-    """Finds rectangles of one colour at the network's resolution; the red channel is the product's number."""
+    """Detector of rectangles of one colour at the network's resolution.
+
+    The red channel is the number of the product.
+    """
 
     def __init__(
         self,
@@ -34,7 +37,7 @@ class BlobDetector:
 
     def detect(self, image: np.ndarray) -> Detections:
         self.looks += 1
-        # Pixel centres, nearest neighbour: what a network of this input size could see at best.
+        # Nearest neighbour at pixel centres: the best possible input for a network of this size.
         rows = ((np.arange(self.spec.height) + 0.5) * image.shape[0] / self.spec.height).astype(int)
         columns = ((np.arange(self.spec.width) + 0.5) * image.shape[1] / self.spec.width).astype(
             int
@@ -74,7 +77,7 @@ def paint(boxes: np.ndarray, width: int = WIDTH, height: int = HEIGHT) -> np.nda
 
 
 def packed(rng: np.random.Generator, smallest: int, largest: int, gap: int) -> np.ndarray:
-    """Rows of products from edge to edge: every tile border runs through some of them."""
+    """Return rows of products from edge to edge: every tile border cuts some of them."""
     boxes: list[list[int]] = []
     top = gap
     while top + smallest <= HEIGHT:
@@ -107,11 +110,8 @@ def assert_each_once(found: Detections, truth: np.ndarray, least_iou: float) -> 
     [
         ((416, 416), 42, 1),  # the photo is the input
         ((1024, 768), 42, 1),  # shrinks by (2.46 + 1.85) / 2 = 2.2, 200 / 42 = 4.8 allowed
-        (
-            (4000, 3000),
-            42,
-            3,
-        ),  # shrinks by 8.41; halves leave 8.41 / 1.75 = 4.81, just above 200 / 42 = 4.76
+        # shrinks by 8.41; halves leave 8.41 / 1.75 = 4.81, just above 200 / 42 = 4.76
+        ((4000, 3000), 42, 3),
         ((4000, 3000), 41, 2),  # 200 / 41 = 4.88 suffices for 2
         ((4000, 3000), 100, 6),  # 200 / 100 = 2; 8.41 / 4.75 = 1.77, 8.41 / 4 = 2.1
         ((30000, 20000), 42, MOST_TILES_PER_SIDE),
@@ -146,7 +146,9 @@ def test_each_product_of_60_to_900_pixels_once(
     found = detect_tiled(
         BlobDetector(jitter=jitter, seed=per_side), paint(truth), per_side=per_side
     )
-    # Every edge off by up to 5 %: (0.9 / 1.1) in one axis is 0.82, both axes at once stay rarer than these seeds.
+    # Every edge is off by up to 5 %: (0.9 / 1.1) in one axis is 0.82; with these seeds, both axes
+    # at
+    # once do not reach the maximum.
     assert_each_once(found, truth, 0.8 if jitter == 0 else 0.75)
 
 
@@ -188,7 +190,11 @@ def test_small_products_before_a_large_one_all_count() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_neighbours_that_overlap_both_count(seed: int) -> None:
-    """Blobs can't overlap, so here each pixel says where in the photo it is, and the detector knows what stands there."""
+    """Overlapping products count separately.
+
+    Blobs cannot overlap, so each pixel encodes its position in the photo, and the detector looks up
+    the products there.
+    """
     first = np.array(
         [[x, y, x + 200, y + 300] for x in range(100, 3600, 330) for y in range(50, 2600, 350)],
         np.float32,
@@ -201,8 +207,8 @@ def test_neighbours_that_overlap_both_count(seed: int) -> None:
 
     class KnowsThePlace(BlobDetector):
         def detect(self, image: np.ndarray) -> Detections:
-            column, row, rest = image[0, 0].astype(int)
-            left, top = column * 16 + rest % 16, row * 16 + rest // 16
+            column, row, offset = image[0, 0].astype(int)
+            left, top = column * 16 + offset % 16, row * 16 + offset // 16
             seen = box_math.clip(
                 truth - np.array([left, top, left, top], np.float32), image.shape[1], image.shape[0]
             )

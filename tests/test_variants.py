@@ -1,4 +1,4 @@
-"""The forms of a model: what a run gives, what fits together, and how its weights are counted."""
+"""Tests of the formats of a model: exports of a run, matching of run and bundle, and parameters."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ ROOT = Path(__file__).parents[1]
 
 
 def quiet(*_: object) -> None:
-    """No progress."""
+    """Ignore the progress."""
 
 
 def test_weights_of_a_file_are_those_of_the_network(released: Path) -> None:
-    # The shipped weights are of the released bundle's architecture. Batch norms fold into a bias a channel. What levels share
-    # in the heads stands there once a level: towers fold with norms of their own, and in a network that learnt with int8's
-    # rounding each level has its predictions.
+    # The shipped weights have the architecture of the released bundle. A batch norm is folded into
+    # one bias per channel. The shared layers of the heads are stored once per level: the towers are
+    # folded with the norms of the level, and after quantization-aware training each level has its
+    # own predictions.
     levels, expected = len(read_bundle(released).spec.levels), 0
     with safe_open(backbones.SHIPPED / "mobilenet_v2_fused.safetensors", "np") as weights:
         for name in weights.keys():  # noqa: SIM118
@@ -55,10 +56,10 @@ def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) 
     assert (rival.key, rival.trained) == ("baseline LiteRT int8", True)
 
 
-def test_a_baseline_that_is_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_baseline_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ShelfcountError,
-        match=r"--baseline must be a run or bundle folder, or 'resnet50'.*, got 'resnet51'",
+        match=r"--baseline must be a run folder, a bundle folder, or 'resnet50'.*, got 'resnet51'",
     ):
         variants.of_baseline("resnet51", ("cola",), tmp_path, quiet)
 
@@ -74,7 +75,7 @@ def test_the_run_it_was_fine_tuned_from_may_have_its_own_threshold(
     )
     with pytest.raises(
         ShelfcountError,
-        match=r"--run must be the run .*; their score_threshold differ: .* 0.125 in '.*floats'",
+        match=r"run '.*floats' differ in score_threshold: .* and 0\.125\. --run must be the run",
     ):
         variants.of_bundle(bundle, run, tmp_path, quiet)
     start = {"start": "floats/model.safetensors (301 of 301 tensors)"}
@@ -90,13 +91,13 @@ def test_a_run_of_another_model_is_refused(bundle: Path, overfit, tmp_path: Path
     (other / "spec.json").write_text(json.dumps({**spec, "score_threshold": 0.125}))
     with pytest.raises(
         ShelfcountError,
-        match=r"--run must be the run that .*; their score_threshold differ: .* 0.125 in '.*other'",
+        match=r"run '.*other' differ in score_threshold: .* and 0\.125\. --run must be the run",
     ):
         variants.of_bundle(read_bundle(bundle), other, tmp_path, quiet)
 
 
 @pytest.mark.slow
-def test_files_are_made_once_and_a_form_that_fails_is_told_of(
+def test_files_are_made_once_and_a_format_that_fails_is_reported(
     bundle: Path,
     overfit,
     artifact: Callable[[str], bytes],
@@ -120,10 +121,12 @@ def test_files_are_made_once_and_a_form_that_fails_is_told_of(
     assert dropped == []
     assert made[2].path.read_bytes() == artifact("float32")
     assert made[1].bytes == (overfit.run / "model.safetensors").stat().st_size
-    # Norms fold away, and the heads' towers unfold: near each other, and not the same.
+    # Norms are folded, and the towers of the heads are copied: the numbers are close, but not
+    # equal.
     assert made[2].parameters() == pytest.approx(made[1].parameters(), rel=0.1)
     assert told[-1][:2] == (3, 3)
-    # The second time nothing is converted; what is not there yet, and cannot be made, is named with its reason.
+    # The second time nothing is converted. A file that is missing and cannot be exported is
+    # reported with the reason.
     made[3].path.unlink()
 
     def fail(*_: object) -> bytes:
@@ -135,8 +138,8 @@ def test_files_are_made_once_and_a_form_that_fails_is_told_of(
         form for form in forms if form != "LiteRT float16"
     ]
     assert [str(d) for d in dropped] == [
-        "phone LiteRT float16: could not be exported: no such operator"
+        "phone LiteRT float16: cannot be exported: no such operator"
     ]
-    # Nor is a file kept that other code made.
+    # A file that was exported by other code is not reused.
     monkeypatch.setattr(variants, "_exporting_code", lambda: "changed")
     assert len(variants.of_bundle(opened, overfit.run, tmp_path, quiet)[1]) == 3

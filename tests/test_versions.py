@@ -1,4 +1,4 @@
-"""From one version of the labels to the next: the difference counts what was done, and the verb writes what it says."""
+"""Tests of the difference between two versions of labels, and of `shelfcount correct`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST, SECOND, FREE, ALSO_FREE = [(left, 10.0, 20.0, 40.0) for left in (10.0, 40
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Dataset:
-    """Two photos with a cola and a tea each, in labels.json."""
+    """Two photos with a cola and a tea each, labelled in labels.json."""
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (120, 60)).save(tmp_path / name)
     truth = Detections([[10, 10, 30, 50], [40, 10, 60, 50]], [0, 1])
@@ -45,16 +45,16 @@ def made(shop: Dataset) -> Corrections:
 
 def test_difference_counts_and_names_what_was_done(shop: Dataset, made: Corrections) -> None:
     after = apply_all(shop, [made])
-    found = difference(shop, after, [made])
-    assert found.decisions == {"accepted": 4, "refused": 1, "undecided": 1}
-    assert {action: n for action, n in found.actions.items() if n} == {
+    changes = difference(shop, after, [made])
+    assert changes.decisions == {"accepted": 4, "refused": 1, "undecided": 1}
+    assert {action: n for action, n in changes.actions.items() if n} == {
         "add": 2,
         "rename": 1,
         "ignore": 1,
     }
-    # Of two colas one is renamed; of two teas one is ignored, and three come.
-    assert found.classes == {"cola": (2, 1), "tea": (2, 4)}
-    assert found.lines() == [
+    # One of two colas is renamed to tea, one of two teas is ignored, and two teas are added.
+    assert changes.classes == {"cola": (2, 1), "tea": (2, 4)}
+    assert changes.lines() == [
         "changes on 2 of 2 photos: 2 added, 1 renamed, 1 ignored; left out: 1 refused, 1 undecided",
         f"labels {fingerprint(shop)[:12]} -> {fingerprint(after)[:12]}",
         "  cola: 2 -> 1 (-1)",
@@ -65,8 +65,8 @@ def test_difference_counts_and_names_what_was_done(shop: Dataset, made: Correcti
 
 
 def test_what_two_files_say_alike_counts_once(shop: Dataset, made: Corrections) -> None:
-    found = difference(shop, apply_all(shop, [made, made]), [made, made])
-    assert found.decisions["accepted"] == 4
+    changes = difference(shop, apply_all(shop, [made, made]), [made, made])
+    assert changes.decisions["accepted"] == 4
 
 
 def test_no_correction_is_no_difference(shop: Dataset) -> None:
@@ -80,7 +80,7 @@ def test_new_labels_must_find_their_photos(shop: Dataset, tmp_path: Path) -> Non
     check_place(shop, tmp_path / "new.json")
     with pytest.raises(
         ShelfcountError,
-        match=f"must lie where they find their photos, in '{tmp_path}' or the folder above it; got '.*/far'",
+        match=f"photo 'a.jpg' in '{tmp_path}' cannot be found from new labels in '.*/far'",
     ):
         check_place(shop, tmp_path / "far" / "new.json")
 
@@ -96,9 +96,9 @@ def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_
         "--out",
         f"{tmp_path}/new.json",
     ]
-    said = CliRunner().invoke(app, [*arguments, "--json", f"{tmp_path}/diff.json"])
-    assert said.exit_code == 0, said.output
-    assert "cola -> tea" in said.output
+    outcome = CliRunner().invoke(app, [*arguments, "--json", f"{tmp_path}/diff.json"])
+    assert outcome.exit_code == 0, outcome.output
+    assert "cola -> tea" in outcome.output
     written = read(tmp_path / "new.json")
     result = json.loads((tmp_path / "diff.json").read_text())
     assert (
@@ -117,7 +117,8 @@ def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_
     [
         (
             [],
-            "one of --corrections, which are applied, --propose with a bundle or run, and --folds; got none",
+            "one of --corrections, which are applied, --propose with a bundle or run, and --folds; "
+            "got none",
         ),
         (["--corrections", "c.json", "--propose", "bundle"], "got --corrections and --propose"),
         (
@@ -133,8 +134,8 @@ def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_
 def test_verb_wants_one_of_three(
     shop: Dataset, tmp_path: Path, extra: list[str], message: str
 ) -> None:
-    said = CliRunner().invoke(
+    outcome = CliRunner().invoke(
         app,
         ["correct", "--data", f"{tmp_path}/labels.json", "--out", f"{tmp_path}/new.json", *extra],
     )
-    assert message in str(said.exception)
+    assert message in str(outcome.exception)

@@ -1,5 +1,5 @@
 /**
- * The page: takes photos, has them counted one after the other, shows and saves the result.
+ * Main module of the page: adds photos, counts them one after the other, and shows and saves the results.
  */
 
 import { csv, freeName } from "./count.js";
@@ -10,7 +10,7 @@ const BUNDLE = new URL("bundle/", import.meta.url).href;
 const page = (id) => document.getElementById(id);
 const state = { cards: [], highlighted: null, counting: null, ready: false, offline: false };
 
-// A worker has the policy of where its script comes from, and a blob's is the page's: see index.html.
+// A worker has the Content-Security-Policy of its script's URL; for a blob: URL, that is the policy of the page (see index.html).
 const start = new Blob([`importScripts(${JSON.stringify(new URL("worker.js", import.meta.url).href)})`], { type: "text/javascript" });
 const worker = new Worker(URL.createObjectURL(start));
 worker.onmessage = ({ data }) => heard(data);
@@ -20,7 +20,7 @@ worker.postMessage({ open: BUNDLE });
 for (const input of [page("camera"), page("chooser")]) {
   input.addEventListener("change", () => {
     add([...input.files]);
-    // So that the same photo may be chosen again.
+    // Reset, so that the same photo can be chosen again.
     input.value = "";
   });
 }
@@ -36,7 +36,7 @@ function heard(message) {
     state.ready = true;
     showAbout(page("about"), message.about);
     if (!message.about.checked) {
-      notice("This page came without https: it works, but not offline, and the model’s checksum could not be verified.");
+      notice("This page was loaded without https. It works, but not offline, and the checksum of the model could not be verified.");
     }
     next();
   } else if (!state.ready) {
@@ -71,7 +71,7 @@ function add(files) {
   next();
 }
 
-/** Begin with the next photo, if none is being counted. */
+/** Start counting the next photo, unless one is being counted. */
 function next() {
   const waiting = state.cards.filter((card) => card.state === "waiting");
   if (state.ready && !state.counting && waiting.length) {
@@ -83,13 +83,13 @@ function next() {
 }
 
 function remove(card) {
-  // The worker cannot be stopped within a photo; what it says about this one is then not shown.
+  // The worker cannot be interrupted within a photo. Its result for a removed photo is not shown.
   card.close();
   state.cards = state.cards.filter((other) => other !== card);
   show();
 }
 
-/** Mark one class on all photos; once more, and none is marked. */
+/** Highlight one class on all photos, or none if it is highlighted already. */
 function highlight(name) {
   state.highlighted = state.highlighted === name ? null : name;
   show();
@@ -108,12 +108,12 @@ function counted() {
 function show() {
   const photos = counted();
   const left = state.cards.filter((card) => card.state === "waiting" || card.state === "counting").length;
-  // The last photo that shows a marked class may have been removed.
+  // The last photo with the highlighted class may have been removed.
   if (!photos.some((photo) => photo.products.some((item) => item.class === state.highlighted))) state.highlighted = null;
   page("empty").hidden = state.cards.length > 0;
   page("summary").hidden = photos.length === 0;
   const ready = state.offline ? "Ready, also offline." : "Ready.";
-  if (state.ready) page("status").textContent = left ? `Counting: ${left} ${left === 1 ? "photo" : "photos"} to go.` : ready;
+  if (state.ready) page("status").textContent = left ? `Counting: ${left} ${left === 1 ? "photo" : "photos"} left.` : ready;
   showSummary(photos, state.highlighted, highlightAndShow);
   for (const card of state.cards) card.highlight(state.highlighted);
 }
@@ -123,11 +123,11 @@ function download() {
   link.href = URL.createObjectURL(new Blob([csv(counted())], { type: "text/csv" }));
   link.download = `shelfcount-${new Date().toISOString().slice(0, 16).replaceAll(":", "-")}.csv`;
   link.click();
-  // Not at once: some browsers begin to read it only after the click.
+  // Delayed, since some browsers start reading the file only after the click.
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** Store the page for the next time, and look for something newer. */
+/** Store the page for offline use, and check for a newer version. */
 async function keepForOffline() {
   if (!navigator.serviceWorker) return;
   const stored = navigator.serviceWorker.controller;
@@ -138,13 +138,13 @@ async function keepForOffline() {
     if (stored) active.postMessage("refresh");
     else refreshed(false);
   } catch (error) {
-    notice(`The page could not be stored for offline use: ${error.message}`);
+    notice(`Could not store the page for offline use: ${error.message}`);
   }
 }
 
 function refreshed(changed) {
   if (changed && !state.cards.length) location.reload();
-  else if (changed) notice("There is a newer version. Open the page again to use it.");
+  else if (changed) notice("A newer version is available. Reload the page to use it.");
   state.offline = true;
   show();
 }

@@ -1,7 +1,7 @@
 /**
  * Boxes [left, top, right, bottom] in pixels: overlap and clipping.
  *
- * Mirrors shelfcount/vision/boxes.py, which computes in float32: so every step is rounded to it here.
+ * Mirrors shelfcount/vision/boxes.py, which computes in float32, so every step is rounded to float32.
  */
 
 const f32 = Math.fround;
@@ -16,21 +16,21 @@ export function intersection(a, b) {
   return area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
 }
 
-/** Intersection over union, 0 for boxes of no size. */
+/** Return the intersection over union of two boxes, 0 for boxes without area. */
 export function iou(a, b) {
   const common = intersection(a, b);
   const union = f32(f32(area(a) + area(b)) - common);
   return union > 0 ? f32(common / Math.max(union, TINY)) : 0;
 }
 
-/** The share of a piece that lies inside a box grown by `margin` of its size. */
+/** Return the share of the area of a piece that is inside a box enlarged by `margin` of its size on each side. */
 export function shareInside(piece, box, margin) {
   const [x, y] = [f32(f32(margin) * width(box)), f32(f32(margin) * height(box))];
   const grown = [f32(box[0] - x), f32(box[1] - y), f32(box[2] + x), f32(box[3] + y)];
   return f32(intersection(piece, grown) / Math.max(area(piece), TINY));
 }
 
-/** The part of a box inside [left, top, right, bottom]. */
+/** Return the part of a box that is inside [left, top, right, bottom]. */
 export function clip(box, [left, top, right, bottom]) {
   const within = (value, low, high) => Math.min(Math.max(value, low), high);
   return [within(box[0], left, right), within(box[1], top, bottom), within(box[2], left, right), within(box[3], top, bottom)];

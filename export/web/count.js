@@ -1,5 +1,5 @@
 /**
- * Photos to counts: every product's class, box, row and position, and the CSV file.
+ * Counting of photos: class, box, row and position of every product, and the CSV file.
  *
  * Mirrors shelfcount/shelf/count.py; the CSV file is the one that `shelfcount count --csv` writes.
  */
@@ -15,14 +15,14 @@ const CSV_COLUMNS = ["photo", "class", "score", "x", "y", "w", "h", "row", "posi
 const FORMULA_STARTS = ["=", "+", "-", "@", "\t", "\r"];
 
 /**
- * Count one photo that is already read.
+ * Count the products on one decoded photo.
  *
  * @param {{spec: object, detect: function}} detector
  * @param {{width: number, height: number, data: Uint8ClampedArray}} photo
- * @param {function(number, number)} onTile Told how many tiles are done, of how many.
- * @returns {Promise<{width: number, height: number, quality: object, products: object[], gaps: object[]}>} What `judge` says of
- *   the photo; products best score first: class (its name), score, box [x, y, w, h] in pixels of the photo, row and position
- *   from 0; what `gaps` finds between them.
+ * @param {function(number, number)} onTile Called with the number of tiles done and the number of tiles.
+ * @returns {Promise<{width: number, height: number, quality: object, products: object[], gaps: object[]}>} Size of the photo;
+ *   `quality`, the result of `judge`; `products`, highest score first, with class name, score, box [x, y, w, h] in pixels of
+ *   the photo, row and position from 0; `gaps`, the result of `gaps`.
  */
 export async function countPhoto(detector, photo, onTile) {
   const found = await detectTiled(detector, photo, onTile);
@@ -41,7 +41,7 @@ export async function countPhoto(detector, photo, onTile) {
 // A float32 times a power of ten up to 10,000 is exact, so this is Python's round().
 const rounded = (value, digits) => roundHalfToEven(value * 10 ** digits) / 10 ** digits;
 
-/** [{name, products, photos}] of several counted photos, most products first, then by name. */
+/** Return [{name, products, photos}] per class over several counted photos, most products first, then by name. */
 export function summaryRows(photos) {
   const found = new Map();
   for (const photo of photos) {
@@ -56,7 +56,7 @@ export function summaryRows(photos) {
     .sort((a, b) => b.products - a.products || (a.name < b.name ? -1 : 1));
 }
 
-/** A photo's name with a number where others have it: a camera may call every photo image.jpg. */
+/** Return the name of a photo, with a number if it is taken: some cameras call every photo image.jpg. */
 export function freeName(name, taken) {
   const [, stem, suffix] = /^(.*?)(\.[^.]*)?$/.exec(name);
   let free = name;
@@ -64,14 +64,14 @@ export function freeName(name, taken) {
   return free;
 }
 
-/** Shelf rows from top to bottom, each its products from left to right. */
+/** Return the shelf rows from top to bottom, each with its products from left to right. */
 export function shelfRows(products) {
   const found = [];
   for (const item of products) (found[item.row] ??= [])[item.position] = item;
   return found;
 }
 
-/** One line for each product, `photos` being [{name, products}]. */
+/** Return the CSV file with one line per product. `photos` is [{name, products}]. */
 export function csv(photos) {
   const lines = photos.flatMap(({ name, products }) =>
     products.map((item) => [inert(name), inert(item.class), ...[item.score, ...item.box].map(decimal), item.row, item.position]),
@@ -79,7 +79,7 @@ export function csv(photos) {
   return [CSV_COLUMNS, ...lines].map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
 }
 
-// Spreadsheets run a cell that begins so as a formula: owasp.org/www-community/attacks/CSV_Injection.
+// Spreadsheets execute cells with these first characters as formulas: owasp.org/www-community/attacks/CSV_Injection.
 const inert = (text) => (FORMULA_STARTS.some((start) => text.startsWith(start)) ? `'${text}` : text);
 const decimal = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
 const quoted = (cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);

@@ -1,7 +1,7 @@
 /**
- * A bundle as a detector, on LiteRT in WebAssembly.
+ * Detector of a bundle, run by LiteRT in WebAssembly.
  *
- * Mirrors shelfcount/runtime/bundle.py. The int8 network gives the same numbers there and here.
+ * Mirrors shelfcount/runtime/bundle.py. The int8 network gives the same numbers in both.
  */
 
 import { clip } from "./boxes.js";
@@ -14,34 +14,36 @@ const LITERT = new URL("./vendor/litert/", import.meta.url);
 /**
  * Fetch a bundle and check its model against model.json.
  *
- * @param {URL} folder That holds model.json and model.tflite.
- * @returns {Promise<{detector: {spec: object, detect: function}, about: object}>} `about` tells people which
- *   model it is; `about.checked` is false where the browser has no sha256, as on pages without https.
- * @throws {Error} If a file is missing, damaged or of another version.
+ * @param {URL} folder Folder with model.json and model.tflite.
+ * @returns {Promise<{detector: {spec: object, detect: function}, about: object}>} The detector, and a description of
+ *   the model. `about.checked` is false if the browser provides no sha256, as on pages without https.
+ * @throws {Error} If a file is missing or damaged, or has another format version.
  */
 export async function openBundle(folder) {
   const text = await fetched(new URL("model.json", folder));
   const head = parsed(text);
   if (head.format !== FORMAT) {
-    throw new Error(`model.json must have format ${FORMAT}, got ${head.format}. The model was made by another version of shelfcount.`);
+    throw new Error(`model.json has format ${head.format}, but this page needs format ${FORMAT}. Use page and bundle of the same shelfcount version.`);
   }
   const model = await fetched(new URL("model.tflite", folder));
-  const [wanted, got] = [head.files["model.tflite"], await sha256(model)];
-  if (got !== null && got !== wanted) {
+  const [expected, actual] = [head.files["model.tflite"], await sha256(model)];
+  if (actual !== null && actual !== expected) {
     throw new Error(
-      `model.tflite does not belong to model.json: its sha256 must be ${wanted.slice(0, 12)}, got ${got.slice(0, 12)}. Copy the bundle again.`,
+      `model.tflite does not match model.json: its sha256 is ${actual.slice(0, 12)}, model.json expects ${expected.slice(0, 12)}. Copy the bundle again.`,
     );
   }
   const { name, classes, provenance } = head.spec;
-  const about = { name, classes, provenance, recipe: head.recipe, sha256: await sha256(text), bytes: model.length, checked: got !== null };
+  const about = { name, classes, provenance, recipe: head.recipe, sha256: await sha256(text), bytes: model.length, checked: actual !== null };
   return { detector: await openDetector(model, head.spec), about };
 }
 
 async function fetched(url) {
   const answer = await fetch(url).catch(() => {
-    throw new Error("The model could not be loaded. Go online and open the page again.");
+    throw new Error("Could not load the model. Connect to the internet and reload the page.");
   });
-  if (!answer.ok) throw new Error(`The bundle must lie beside the page, but ${url.pathname} is not there (${answer.status}).`);
+  if (!answer.ok) {
+    throw new Error(`Could not load ${url.pathname} (${answer.status}). The files of the bundle must be in the folder “bundle” next to the page.`);
+  }
   return new Uint8Array(await answer.arrayBuffer());
 }
 
@@ -60,25 +62,27 @@ async function sha256(bytes) {
 }
 
 async function openDetector(model, spec) {
-  // The loader would look for the .wasm file beside the worker, and calls everything it says an error.
+  // By default, the loader searches for the .wasm file next to the worker, and logs every message as an error.
   self.Module = { locateFile: (name) => new URL(name, LITERT).href, printErr: (text) => console.debug(text) };
   await loadLiteRt(new URL("litert_wasm_compat_internal.js", LITERT).href);
   const network = await loadAndCompile(model, { accelerator: "wasm" });
   const shape = [1, spec.height, spec.width, 3];
   const [input, outputs] = [network.getInputDetails()[0], network.getOutputDetails()];
   if (input.dtype !== "uint8" || input.shape.join() !== shape.join() || outputs.length !== 4) {
-    throw new Error(`The model must take uint8 ${shape} and give 4 outputs, got ${input.dtype} ${input.shape} and ${outputs.length}.`);
+    throw new Error(
+      `The model has ${input.dtype} input ${input.shape} and ${outputs.length} outputs, but it must have uint8 input ${shape} and 4 outputs.`,
+    );
   }
   return { spec, detect: (photo, window) => detect(network, spec, photo, window) };
 }
 
-/** [{class, score, box}] of one window of a photo, best score first, boxes in pixels of the window. */
+/** Return [{class, score, box}] of one window of a photo, highest score first, boxes in pixels of the window. */
 async function detect(network, spec, photo, window) {
   const [width, height] = [window[2] - window[0], window[3] - window[1]];
   const pixels = stretch(photo, window, spec.height, spec.width);
   const [boxes, classes, scores, [count]] = await run(network, new Uint8Array(pixels.buffer), [1, spec.height, spec.width, 3]);
   const inPixels = (i) => [boxes[i + 1] * width, boxes[i] * height, boxes[i + 3] * width, boxes[i + 2] * height].map(Math.fround);
-  // What lies behind the count was never written.
+  // Entries after the count are not initialised.
   return Array.from(scores.subarray(0, count), (score, i) => ({
     class: classes[i],
     score,
@@ -86,7 +90,7 @@ async function detect(network, spec, photo, window) {
   })).filter(({ score }) => score >= Math.fround(spec.score_threshold));
 }
 
-/** The outputs as typed arrays. LiteRT keeps tensors outside the garbage collector's reach, so they are deleted here. */
+/** Run the network and return its outputs as typed arrays. Tensors of LiteRT are not garbage collected, so they are deleted. */
 async function run(network, data, shape) {
   const input = new Tensor(data, shape);
   const outputs = await network.run([input]);

@@ -1,7 +1,7 @@
 /**
- * Where in a row something is sold out: the shelf turned into its front view, and the holes between its facings.
+ * Detection of out-of-stock gaps: the boxes are rectified to a front view of the shelf, then gaps between facings are measured.
  *
- * Mirrors shelfcount/shelf/facings.py, as far as gaps need it; the reasons for each constant and step stand there.
+ * Mirrors the parts of shelfcount/shelf/facings.py that gaps need. That file explains the constants and steps.
  */
 
 const EDGE_SCATTER = 0.05;
@@ -18,12 +18,12 @@ const MOST_SPACING = 0.4;
 const STEP = 1e-3;
 
 /**
- * Places where at least one product more would stand, and none was found.
+ * Find gaps in the shelf rows with space for at least one more product.
  *
- * @param {object[]} products class (its name), box [x, y, w, h] in pixels and row of each.
- * @param {{width: number, height: number}} photo Its size.
- * @returns {{row: number, after: number, before: number, facings: number, box: number[]}[]} By row, from left to right: the
- *   products on both sides, by their place in `products`, how many fit, and [x, y, w, h] in pixels of the photo.
+ * @param {object[]} products Class name, box [x, y, w, h] in pixels, and row of each product.
+ * @param {{width: number, height: number}} photo Size of the photo in pixels.
+ * @returns {{row: number, after: number, before: number, facings: number, box: number[]}[]} Gaps by row, from left to right:
+ *   indices in `products` of the products on both sides, number of facings that fit, and [x, y, w, h] in pixels of the photo.
  */
 export function gaps(products, { width, height }) {
   if (!products.length) return [];
@@ -35,7 +35,7 @@ export function gaps(products, { width, height }) {
   const holes = Array.from({ length: most(row) + 1 }, (_, number) =>
     [...boxes.keys()].filter((i) => row[i] === number && onBoard[i]).sort((a, b) => middleOf(front[a]) - middleOf(front[b])),
   ).flatMap((board) => board.slice(1).map((before, i) => hole(front, board[i], before)));
-  // Of the whole shelf, since a row that is half sold out has few usual spaces.
+  // The median is over the whole shelf, since a row that is half sold out has few regular spaces.
   const usual = Math.min(Math.max(median(holes.map(({ share }) => share)), 0), MOST_SPACING);
   const toPhoto = inverse(toFront);
   return holes
@@ -55,7 +55,7 @@ function hole(front, after, before) {
 
 // ---------------------------------------------------------------- front view
 
-/** The camera before which rows are level and products of one class alike: Levenberg-Marquardt on its three angles. */
+/** Fit the homography to the front view, in which rows are level and products of one class have equal sizes: Levenberg-Marquardt over three camera angles. */
 function fitFront(boxes, products, row, width, height) {
   const onBoard = standsOnBoard(boxes, row);
   const inRows = groups(row.map((number, i) => (onBoard[i] ? number : null)));
@@ -89,7 +89,7 @@ function fitFront(boxes, products, row, width, height) {
   return frontOf(angles, width, height);
 }
 
-/** Photo to front view, for a camera rolled, turned up or down, and sideways by angles in radians. */
+/** Return the homography from photo to front view for roll, pitch and yaw of the camera in radians. */
 function frontOf(angles, width, height) {
   const [roll, nod, turn] = angles.map(Math.sin);
   const [rolled, nodded, turned] = angles.map(Math.cos);
@@ -114,13 +114,13 @@ function frontOf(angles, width, height) {
   return product(shift, inverse(product(lens, pose)));
 }
 
-/** The upright products whose outlines, seen through the camera, the boxes enclose. */
+/** Return the upright products in the front view whose projected outlines the boxes enclose. */
 function outlines(boxes, toFront, corner) {
   return boxes.map((box) => {
     const half = halfOf(box);
     const [x, y, depth] = times(toFront, [box[0] + half[0], box[1] + half[1], 1]);
     const middle = [x / depth, y / depth];
-    // Near the middle of a product the camera is linear.
+    // The projection is approximated as linear around the centre of a product.
     const [[a, b], [c, d]] = middle.map((place, i) => [0, 1].map((j) => (toFront[i][j] - place * toFront[2][j]) / depth));
     const scale = Math.abs(a * d - b * c);
     const lean = [
@@ -136,7 +136,7 @@ function outlines(boxes, toFront, corner) {
 
 const halfOf = ([left, top, right, bottom]) => [Math.max(right - left, 1) / 2, Math.max(bottom - top, 1) / 2];
 
-/** How far feet are from their row's height, and boxes from their class's size there, in units of the scatter. */
+/** Return the deviations of the feet from the height of their row, and of the boxes from the size of their class, in units of the scatter. */
 function oddnessOf(boxes, toFront, inRows, kinds) {
   const seen = outlines(boxes, toFront, CORNER);
   const unit = 2 * median(seen.map(({ size }) => size[1])) * EDGE_SCATTER;
@@ -155,7 +155,7 @@ function oddnessOf(boxes, toFront, inRows, kinds) {
   return [...feet, ...sizes];
 }
 
-/** The places of each value that occurs more than once; null is left out. */
+/** Return the indices of each value that occurs more than once, without null. */
 function groups(values) {
   const found = new Map();
   values.forEach((value, i) => found.set(value, [...(found.get(value) ?? []), i]));
@@ -163,7 +163,7 @@ function groups(values) {
   return [...found.values()].filter((own) => own.length > 1);
 }
 
-/** Whether each product stands on the board itself, and on no other product of its row. */
+/** Return for each product whether it is directly on the shelf board and not on top of another product of its row. */
 function standsOnBoard(boxes, row) {
   const rests = (a, b) => {
     const common = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
@@ -172,7 +172,7 @@ function standsOnBoard(boxes, row) {
   return boxes.map((box, i) => !boxes.some((other, j) => row[i] === row[j] && rests(box, other)));
 }
 
-/** The upright box [x, y, w, h] around the corners of a box that a homography maps. */
+/** Return the bounding box [x, y, w, h] of the corners of a box, mapped by a homography. */
 function around([left, top, right, bottom], homography) {
   const corners = [left, right].flatMap((x) => [top, bottom].map((y) => times(homography, [x, y, 1])));
   const [x, y] = [0, 1].map((side) => corners.map((corner) => corner[side] / corner[2]));

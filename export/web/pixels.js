@@ -1,43 +1,43 @@
 /**
- * Photos as pixels: read upright, stretch to the network's input, cut into tiles.
+ * Reading of photos: decode upright, resize to the network's input, split into tiles.
  *
- * Mirrors shelfcount/vision/images.py and gives the same bytes, so that the page counts what
- * `shelfcount count` counts. A photo is {width, height, data}, data being RGB, row after row.
+ * Mirrors shelfcount/vision/images.py and gives the same bytes, so that the page gives the same counts as
+ * `shelfcount count`. A photo is {width, height, data} with RGB data in row-major order.
  */
 
 const MOST_PIXELS = 250_000_000;
-// Phones refuse a canvas of more than about 16 megapixels, so a photo is copied out in bands.
+// Phones refuse canvases of more than about 16 megapixels, so a photo is read in bands.
 const BAND_PIXELS = 4_000_000;
 const JPEG_START_OF_SCAN = 0xda;
 const JPEG_END = 0xd9;
 
 // OpenCV's fixed point for bilinear weights: modules/imgproc/src/resize.cpp, INTER_RESIZE_COEF_BITS.
 const WEIGHT_ONE = 2048;
-// Below it OpenCV drops a source pixel's share of a target pixel: computeResizeAreaTab.
+// OpenCV drops smaller shares of a source pixel in a target pixel: computeResizeAreaTab.
 const LEAST_SHARE = 1e-3;
 
 /**
- * A photo as the person who took it saw it.
+ * Decode a photo in upright orientation.
  *
  * @param {Blob} file
  * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>}
- * @throws {Error} If it is no photo, cut short or larger than `MOST_PIXELS`.
+ * @throws {Error} If the file is not a photo, is truncated, or has more than `MOST_PIXELS` pixels.
  */
 export async function readPhoto(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (bytes[0] === 0xff && bytes[1] === 0xd8 && !jpegIsWhole(bytes)) {
-    throw new Error(`This photo is cut short: its JPEG data has no end (${bytes.length} bytes). Copy it again.`);
+    throw new Error(`The photo is incomplete: its JPEG data have no end marker (${bytes.length} bytes). Copy it again.`);
   }
   let bitmap;
   try {
-    // As OpenCV does: the orientation is applied, the colour profile is not.
+    // As in OpenCV, the orientation is applied and the colour profile is not.
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    throw new Error(`This browser cannot read the file as a photo (${bytes.length} bytes). JPEG and PNG always work.`);
+    throw new Error(`This browser cannot decode the photo (${bytes.length} bytes). All browsers support JPEG and PNG.`);
   }
   try {
     if (bitmap.width * bitmap.height > MOST_PIXELS) {
-      throw new Error(`The photo has ${bitmap.width} x ${bitmap.height} pixels; at most ${MOST_PIXELS} are read.`);
+      throw new Error(`The photo is too large: ${bitmap.width} x ${bitmap.height} pixels. At most ${MOST_PIXELS} pixels are allowed.`);
     }
     return { width: bitmap.width, height: bitmap.height, data: rgb(bitmap) };
   } finally {
@@ -64,19 +64,19 @@ function rgb(bitmap) {
   return data;
 }
 
-/** Whether a JPEG was written to its end: browsers, too, paint a missing part grey without a word. */
+/** Return whether a JPEG has its end marker. Browsers, like OpenCV, show a missing part in grey without an error. */
 export function jpegIsWhole(bytes) {
   let scanned = false;
   for (let at = 2; at + 1 < bytes.length;) {
     const marker = bytes[at + 1];
-    // Stuffed zeros and restarts within a scan, and markers that stand alone, begin no segment.
+    // Stuffed zeros, restart markers within a scan, and other markers without a length start no segment.
     if (bytes[at] !== 0xff || marker <= 0x01 || (marker >= 0xd0 && marker <= 0xd8) || marker === 0xff) {
       at += 1;
     } else if (marker === JPEG_END) {
       return scanned;
     } else {
       scanned ||= marker === JPEG_START_OF_SCAN;
-      // Segments are skipped by their length, since a thumbnail inside one has an end marker too.
+      // Segments are skipped by their length, since an embedded thumbnail has its own end marker.
       at += 2 + (bytes[at + 2] << 8) + bytes[at + 3];
     }
   }
@@ -84,24 +84,24 @@ export function jpegIsWhole(bytes) {
 }
 
 /**
- * Part of a photo, resized without keeping the aspect: averaged when shrinking, bilinear when enlarging.
+ * Resize a part of a photo without keeping its aspect ratio: averaging if it shrinks, bilinear interpolation if it grows.
  *
- * The arithmetic is that of OpenCV's resize (INTER_AREA and INTER_LINEAR on 8 bits), rounding included.
+ * The arithmetic is that of OpenCV's resize (INTER_AREA and INTER_LINEAR for 8 bits), including rounding.
  *
  * @param {{width: number, height: number, data: Uint8ClampedArray}} photo
  * @param {number[]} window [left, top, right, bottom] in pixels.
- * @param {number} height Of the result.
- * @param {number} width Of the result.
- * @returns {Uint8ClampedArray} height * width * 3, RGB.
+ * @param {number} height Height of the result in pixels.
+ * @param {number} width Width of the result in pixels.
+ * @returns {Uint8ClampedArray} RGB data, height * width * 3.
  */
 export function stretch(photo, window, height, width) {
   const [fromWidth, fromHeight] = [window[2] - window[0], window[3] - window[1]];
   const [across, down] = [fromWidth / width, fromHeight / height];
   if (across < 1 || down < 1) {
-    // OpenCV averages only where both sides shrink; where one does, it places bilinear weights by area.
+    // OpenCV averages only if both sides shrink. If one side shrinks, it computes bilinear weights by area.
     const byArea = across > 1 || down > 1;
     const columns = linearWeights(fromWidth, width, byArea);
-    // At the border OpenCV gives a column the nearest pixel's weight in full, but not a row.
+    // At the border, OpenCV gives the nearest pixel the full weight for columns, but not for rows.
     columns.high.forEach((high, x) => {
       if (high === columns.low[x]) [columns.lowWeight[x], columns.highWeight[x]] = [WEIGHT_ONE, 0];
     });
@@ -124,7 +124,7 @@ function blockMeans(photo, [left, top, right, bottom], across, down) {
           const begin = (row * photo.width + left + x * across) * 3 + channel;
           for (let i = begin; i < begin + across * 3; i += 3) sum += photo.data[i];
         }
-        // A clamped array rounds halves to even, as OpenCV does but for blocks of two by two.
+        // A clamped array rounds halves to even, as OpenCV does except for blocks of 2 x 2.
         out[at] = halvesUp ? (sum + 2) >> 2 : Math.fround(sum * share);
       }
     }
@@ -132,7 +132,7 @@ function blockMeans(photo, [left, top, right, bottom], across, down) {
   return out;
 }
 
-/** For each target pixel, the source pixels under it (`first`, `count`) and their shares, one after the other. */
+/** Return for each target pixel the range of source pixels (`first`, `count`), and the concatenated shares of all of them. */
 function areaShares(from, to) {
   const scale = 1 / (to / from);
   const [first, count, shares] = [[], [], []];
@@ -160,7 +160,7 @@ function weightedMeans(photo, [left, top], columns, rows) {
   for (let y = 0, k = 0; y < height; y++) {
     sum.fill(0);
     for (let source = rows.first[y]; source < rows.first[y] + rows.count[y]; source++, k++) {
-      // The row on the border of two target rows serves both.
+      // The source row on the border of two target rows is used for both.
       if (source !== held) averageRow(photo.data, ((top + source) * photo.width + left) * 3, columns, row);
       held = source;
       const share = rows.shares[k];
@@ -176,7 +176,7 @@ function averageRow(data, begin, { first, count, shares }, row) {
     let [r, g, b] = [0, 0, 0];
     let at = begin + first[x] * 3;
     for (const stop = k + count[x]; k < stop; k++, at += 3) {
-      // Rounded to float32 at each step, as the sums in OpenCV are.
+      // Every step is rounded to float32, as in OpenCV.
       r = Math.fround(r + Math.fround(data[at] * shares[k]));
       g = Math.fround(g + Math.fround(data[at + 1] * shares[k]));
       b = Math.fround(b + Math.fround(data[at + 2] * shares[k]));
@@ -187,7 +187,7 @@ function averageRow(data, begin, { first, count, shares }, row) {
   }
 }
 
-/** For each target pixel, the two source pixels it lies between and their weights in 2048ths. */
+/** Return for each target pixel the two nearest source pixels and their weights as multiples of 1/2048. */
 function linearWeights(from, to, byArea) {
   const inverse = to / from;
   const scale = 1 / inverse;
@@ -224,12 +224,12 @@ function bilinear(photo, [left, top], columns, rows) {
 }
 
 /**
- * Overlapping windows that cover a photo, n by n so that a tile keeps the photo's aspect.
+ * Return n x n overlapping windows that cover a photo and have its aspect ratio.
  *
- * @param {number} width Of the photo in pixels.
- * @param {number} height Of the photo in pixels.
- * @param {number} perSide n; 1 gives the photo itself.
- * @param {number} overlap Share of a tile that its neighbour sees too.
+ * @param {number} width Width of the photo in pixels.
+ * @param {number} height Height of the photo in pixels.
+ * @param {number} perSide Number n of windows per side; 1 returns the whole photo.
+ * @param {number} overlap Share of a window that is also in its neighbour.
  * @returns {number[][]} [left, top, right, bottom] in pixels, row after row.
  */
 export function tiles(width, height, perSide, overlap) {
@@ -240,9 +240,9 @@ export function tiles(width, height, perSide, overlap) {
   return starts(height - tileHeight).flatMap((top) => lefts.map((left) => [left, top, left + tileWidth, top + tileHeight]));
 }
 
-/** To the nearest whole number, halves to the even one, as Python and OpenCV round. */
+/** Round to the nearest integer, halves to the even one, as Python and OpenCV do. */
 export function roundHalfToEven(value) {
   const floor = Math.floor(value);
-  const rest = value - floor;
-  return rest < 0.5 || (rest === 0.5 && floor % 2 === 0) ? floor : floor + 1;
+  const fraction = value - floor;
+  return fraction < 0.5 || (fraction === 0.5 && floor % 2 === 0) ? floor : floor + 1;
 }

@@ -1,7 +1,7 @@
 /**
- * Which shelf row each product stands in, and where in the row, from the boxes alone.
+ * Shelf row of each product and its position in the row, computed from the boxes.
  *
- * Mirrors shelfcount/shelf/rows.py, name for name; the reasons for each constant and step stand there.
+ * Mirrors shelfcount/shelf/rows.py, name for name. That file explains the constants and steps.
  */
 
 const STEEPEST = 0.45;
@@ -14,10 +14,10 @@ const STACK_LIKENESS = 1.35;
 const STACK_SHIFT = 0.3;
 
 /**
- * Rows from top to bottom, and positions from left to right, both from 0.
+ * Return the row of each box, counted from the top, and its position, counted from the left, both from 0.
  *
  * @param {number[][]} boxes [left, top, right, bottom] in pixels.
- * @returns {{row: number, position: number}[]} In the order of the boxes.
+ * @returns {{row: number, position: number}[]} Entries in the order of the boxes.
  */
 export function rows(boxes) {
   if (!boxes.length) return [];
@@ -25,7 +25,7 @@ export function rows(boxes) {
   const { below, gap } = stackedOn(standing);
   const row = join(standing, below, gap, lines(standing));
   const placement = row.map((number) => ({ row: number, position: 0 }));
-  // A stack stays one column, though tilt leans it over its neighbours.
+  // A stack is one column, even if tilt makes it lean over its neighbours.
   const foot = ends(below.map((under, i) => (row[under] === row[i] ? under : i)));
   for (const number of new Set(row)) {
     indices(row, (r) => r === number)
@@ -35,7 +35,7 @@ export function rows(boxes) {
   return placement;
 }
 
-/** The pencil of lines y = v + (tilt + fan * v) * x on which most bottoms meet: a search from coarse to fine. */
+/** Find the pencil of lines y = v + (tilt + fan * v) * x with most box bottoms on common lines, by a coarse-to-fine search. */
 function fitPencil(boxes) {
   const x = boxes.map(([left, , right]) => (left + right) / 2);
   const y = boxes.map(([, , , bottom]) => bottom);
@@ -43,7 +43,7 @@ function fitPencil(boxes) {
   const [leftmost, rightmost, top, bottom] = [least(x), most(x), least(y), most(y)];
   const middle = [(leftmost + rightmost) / 2, (top + bottom) / 2];
   const [half, reach] = [Math.max((rightmost - leftmost) / 2, height), Math.max((bottom - top) / 2, height)];
-  // One step moves the outermost bottom by as much as the blur of the coarse search forgives.
+  // One step moves the outermost bottom by the blur of the coarse search.
   let blur = 0.2 * height;
   const tilts = fromMinusOneToOne(Math.ceil((STEEPEST * half) / blur)).map((share) => share * STEEPEST * half);
   const fans = fromMinusOneToOne(Math.ceil((MOST_CONVERGENCE * reach) / blur)).map((share) => share * MOST_CONVERGENCE);
@@ -63,13 +63,13 @@ function fitPencil(boxes) {
   return best;
 }
 
-/** Where the shelf line through a point crosses the middle of the photo. */
+/** Return the height at which the shelf line through a point crosses the middle of the photo. */
 function heightOn({ tilt, fan, middle, half }, x, y) {
   const aside = (x - middle[0]) / half;
   return (y - middle[1] - tilt * aside) / (1 + fan * aside);
 }
 
-/** About how many pairs of heights lie within `blur` of each other. */
+/** Return the approximate number of pairs of heights that differ by less than `blur`. */
 function meeting(heights, blur) {
   const lowest = least(heights);
   const bins = heights.map((height) => Math.trunc((height - lowest) / blur));
@@ -78,13 +78,13 @@ function meeting(heights, blur) {
   return count.reduce((pairs, n, bin) => pairs + (n * (n - 1)) / 2 + (bin ? (n * count[bin - 1]) / 2 : 0), 0);
 }
 
-/** Pairs that must meet for a steep pencil to be preferred to a level one. */
+/** Return the number of additional pairs that a steep pencil needs to be preferred to a level one. */
 function oddness({ tilt, fan, half }, n) {
   const [steep, convergent] = [tilt / half / STEEPEST, fan / MOST_CONVERGENCE];
   return (n / 4) * (steep * steep + convergent * convergent);
 }
 
-/** The boxes as they would stand in a level photo taken from the front. */
+/** Return the boxes as they would be in a level photo taken from the front. */
 function straighten(boxes, pencil) {
   const tilt = pencil.tilt / pencil.half;
   return boxes.map(([left, top, right, bottom]) => {
@@ -92,7 +92,7 @@ function straighten(boxes, pencil) {
     const [boxWidth, boxHeight] = [Math.max(right - left, 1), Math.max(bottom - top, 1)];
     const slope = (pencil.tilt + pencil.fan * heightOn(pencil, x, bottom)) / pencil.half;
     const lean = [Math.min(slope, Math.min(tilt, 0)), Math.max(slope, Math.max(tilt, 0))];
-    // The box around a slanting product ends below its foot and above its head; part of its width is the leaning height.
+    // The box around a leaning product ends below its foot and above its top, and is wider than the product.
     const width = Math.min(Math.max((boxWidth - Math.abs(tilt) * boxHeight) / (1 - tilt * tilt), 0.3 * boxWidth), boxWidth);
     const overhang = Math.min((Math.abs(slope) * width) / 2, boxHeight / 4);
     const foot = heightOn(pencil, x, bottom - overhang);
@@ -109,7 +109,7 @@ function straighten(boxes, pencil) {
   });
 }
 
-/** The product each one may rest on (itself where none) and the gap between as a share of their height. */
+/** Return the product that each one may be stacked on (itself if none), and the gap between them as a share of their height. */
 function stackedOn(standing) {
   const below = [];
   const gap = [];
@@ -131,13 +131,13 @@ function rests(upper, lower, gap) {
   return alike && gap < STACK_GAP && gap > -STACK_OVERLAP && shift < STACK_SHIFT;
 }
 
-/** Where one ends up who goes from i to following[i] and on, until a place leads to itself. */
+/** Follow i -> following[i] until an index that points to itself, and return that index for each i. */
 function ends(following) {
   const further = following.map((next) => following[next]);
   return further.every((next, i) => next === following[i]) ? following : ends(further);
 }
 
-/** Indices of the boxes of each line on which bottoms meet, the fullest line first. */
+/** Return the indices of the boxes with bottoms on a common line, for each line, fullest line first. */
 function lines(standing) {
   let left = [...standing.keys()];
   const found = [];
@@ -154,7 +154,7 @@ function lines(standing) {
   return found;
 }
 
-/** Row numbers, 0 for the top: a line joins the one that most of it rests on, or the fuller one it stands beside. */
+/** Return row numbers, 0 for the top. A line joins the line that most of its boxes are stacked on, or a fuller one beside it. */
 function join(standing, below, gap, lines) {
   const lineOf = [];
   lines.forEach((members, number) => members.forEach((i) => (lineOf[i] = number)));
@@ -162,7 +162,7 @@ function join(standing, below, gap, lines) {
   lines.forEach((members, number) => {
     const joins = (other) => {
       const gaps = members.filter((i) => lineOf[below[i]] === other).map((i) => gap[i]);
-      // The mean gap of many is better known than the gap of one.
+      // The mean of many gaps is more reliable than a single gap.
       const stacked = gaps.length > STACK_VOTE * members.length && mean(gaps) < STACK_GAP / Math.sqrt(gaps.length);
       return stacked || (other < number && mean(members.map((i) => beside(standing, i, lines[other]))) > 0.5);
     };
@@ -177,7 +177,7 @@ function join(standing, below, gap, lines) {
   return lineOf.map((line) => fromTop.indexOf(joined[line]));
 }
 
-/** 1 if a box overlaps the nearest of `others` upright by more than half of the shorter one, else 0. */
+/** Return 1 if a box and the nearest of `others` overlap vertically by more than half of the shorter one, 0 otherwise. */
 function beside(standing, i, others) {
   const distances = others.map((j) => Math.abs(standing[i].x - standing[j].x));
   const [one, nearest] = [standing[i], standing[others[distances.indexOf(least(distances))]]];
@@ -196,7 +196,7 @@ function median(values) {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
-/** 2 n + 1 numbers at equal distances. */
+/** Return 2 n + 1 evenly spaced numbers from -1 to 1. */
 function fromMinusOneToOne(n) {
   return Array.from({ length: 2 * n + 1 }, (_, i) => (i === 2 * n ? 1 : i * (2 / (2 * n)) - 1));
 }

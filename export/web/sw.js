@@ -1,8 +1,8 @@
 /**
- * Makes the page work without a network: everything it needs lies in one cache, filled whole or not at all.
+ * Service worker for offline use: all files of the page are in one cache, which is filled completely or not at all.
  *
- * The page is always answered from the cache. Each time it is opened, it asks for a refresh, and it opens
- * itself again if something is new.
+ * All requests are answered from the cache. Each time the page is opened, it requests a refresh, and it reloads itself
+ * if a file has changed.
  */
 
 const CACHE = "shelfcount";
@@ -45,11 +45,11 @@ async function answer(request) {
 }
 
 async function answerRefresh(page) {
-  // Without a network there is nothing new.
+  // Without a network, nothing has changed.
   page.postMessage({ changed: await refresh().catch(() => false) });
 }
 
-/** Fetch every file, then store every file. True if one differs from what was stored. */
+/** Fetch all files, then store them. Return whether any of them differs from the cached one. */
 async function refresh() {
   const cache = await caches.open(CACHE);
   const fresh = await Promise.all(FILES.map(async (file) => ({ file, bytes: await load(file) })));

@@ -1,7 +1,7 @@
 /**
- * Large photos: look at overlapping windows, then merge what they saw so that every product counts once.
+ * Tiling of large photos: detect in overlapping windows, then merge the detections so that every product is counted once.
  *
- * Mirrors shelfcount/runtime/tiling.py, name for name; the reasons for each constant and step stand there.
+ * Mirrors shelfcount/runtime/tiling.py, name for name. That file explains the constants and steps.
  */
 
 import { area, clip, height, iou, shareInside, width } from "./boxes.js";
@@ -15,7 +15,7 @@ const CUT_INPUT_PX = 2;
 const PIECE_SHARE = Math.fround(0.8);
 const PIECE_MARGIN = 0.1;
 
-/** How finely a photo must be cut for its small products to look as large as those in training. */
+/** Return the number of tiles per side at which the small products of a photo have the size of those in training. */
 export function tilesPerSide(spec, photoWidth, photoHeight) {
   const photoShrink = (photoWidth / spec.width + photoHeight / spec.height) / 2;
   const mostShrink = SMALLEST_PRODUCT_PX / spec.product_px[1];
@@ -26,13 +26,13 @@ export function tilesPerSide(spec, photoWidth, photoHeight) {
 }
 
 /**
- * Products on a photo of any size, each once.
+ * Detect the products on a photo of any size, each once.
  *
- * @param {{spec: object, detect: function}} detector `detect(photo, window)` gives a promise of
- *   [{class, score, box}], boxes in pixels of the window, best score first.
+ * @param {{spec: object, detect: function}} detector `detect(photo, window)` returns a promise of
+ *   [{class, score, box}], boxes in pixels of the window, highest score first.
  * @param {{width: number, height: number, data: Uint8ClampedArray}} photo
- * @param {function(number, number)} onTile Told how many tiles are done, of how many.
- * @returns {Promise<object[]>} [{class, score, box}], boxes in pixels of the photo, best score first.
+ * @param {function(number, number)} onTile Called with the number of tiles done and the number of tiles.
+ * @returns {Promise<object[]>} [{class, score, box}], boxes in pixels of the photo, highest score first.
  */
 export async function detectTiled(detector, photo, onTile = () => {}) {
   const perSide = tilesPerSide(detector.spec, photo.width, photo.height);
@@ -58,7 +58,7 @@ function levels(perSide) {
   return found;
 }
 
-/** What one window saw, in pixels of the photo: {class, score, box, window, cut}. */
+/** Return the detections of one window in pixels of the photo: {class, score, box, window, cut}. */
 function look(found, window, finer, whole, spec) {
   const [left, top, right, bottom] = window;
   const zone = finer === null ? [-1, -1] : [whole[2] * tileShare(finer) * OVERLAP, whole[3] * tileShare(finer) * OVERLAP];
@@ -90,7 +90,7 @@ function isPiece(cut, whole, nmsIou) {
   return whole.some((item) => shareInside(cut.box, item.box, PIECE_MARGIN) > PIECE_SHARE || agreement(cut, item) > nmsIou);
 }
 
-/** IoU of two boxes inside the part of the photo that both their windows see. */
+/** Return the IoU of two boxes, clipped to the part of the photo that is in both of their windows. */
 function agreement(a, b) {
   const low = [Math.max(a.window[0], b.window[0]), Math.max(a.window[1], b.window[1])];
   const high = [Math.min(a.window[2], b.window[2]), Math.min(a.window[3], b.window[3])];
@@ -98,7 +98,7 @@ function agreement(a, b) {
   return iou(clip(a.box, common), clip(b.box, common));
 }
 
-/** Whole boxes that no better box of another window stands for, best first. */
+/** Non-maximum suppression of uncut boxes between windows, highest score first. */
 function suppress(whole, nmsIou) {
   const kept = [];
   for (const item of byScore(whole)) {
@@ -107,13 +107,13 @@ function suppress(whole, nmsIou) {
   return kept;
 }
 
-/** Pieces of products that no window saw whole, one box around the pieces of each. */
+/** Join the pieces of products that are cut in every window: one box around the pieces of each product. */
 function unite(pieces, nmsIou) {
   const taken = new Set();
   const products = [];
   for (const i of pieces.keys()) {
     if (taken.has(i)) continue;
-    // A Set is walked to its end, also to what is added on the way.
+    // Iterating over a Set includes the members that are added meanwhile.
     const members = new Set([i]);
     for (const a of members) {
       for (const b of pieces.keys()) if (!taken.has(b) && agreement(pieces[a], pieces[b]) > nmsIou) members.add(b);
@@ -121,7 +121,7 @@ function unite(pieces, nmsIou) {
     members.forEach((member) => taken.add(member));
     products.push(around(pieces.filter((_, member) => members.has(member))));
   }
-  // A piece too thin to agree with the others still lies in what they make together.
+  // A piece that is too thin to agree with the others is still inside their joint box.
   const liesInside = (a, b) => area(b.box) > area(a.box) && shareInside(a.box, b.box, PIECE_MARGIN) > PIECE_SHARE;
   return products.filter((item) => !products.some((other) => liesInside(item, other)));
 }

@@ -1,21 +1,21 @@
 /**
- * What is seen: a card for each photo with its boxes and rows, the summary, notices.
+ * User interface: a card for each photo with its boxes and rows, the summary, and notices.
  */
 
 import { shelfRows, summaryRows } from "./count.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-// Successive hues this far apart stay as different as they can, however many there are.
+// With this step in degrees, any number of successive hues are well distributed.
 const GOLDEN_ANGLE = 137.508;
 
-// So many a phone shows before the photos; the same number stands in style.css.
+// Number of classes that are visible before “Show all”. The same number is in style.css.
 const FEW_CLASSES = 6;
 
 const page = (id) => document.getElementById(id);
 const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 const colours = new Map();
 
-/** The same colour for a class on every photo, in the order in which classes appear. */
+/** Return the colour of a class, the same on every photo. Colours are assigned in order of appearance. */
 function colourOf(name) {
   if (!colours.has(name)) {
     const hue = (205 + colours.size * GOLDEN_ANGLE) % 360;
@@ -42,25 +42,25 @@ function swatch(name) {
   return made;
 }
 
-/** Tell the person something, as "info" or as "error". */
+/** Show a message of kind "info" or "error". */
 export function notice(text, kind = "info") {
   page("notices").append(element("p", { className: kind, role: kind === "error" ? "alert" : "status", textContent: text }));
 }
 
-/** Which model counts, and whose data it learnt from. */
+/** Show the model and its training data. */
 export function showAbout(list, about) {
   const facts = {
     Model: `${about.name}, ${about.recipe}, ${(about.bytes / 1e6).toFixed(1)} MB`,
     Products: `${plural(about.classes.length, "class", "classes")}: ${about.classes.join(", ")}`,
     "Training photos": [about.provenance.photos, about.provenance.licence, about.provenance.attribution].filter(Boolean).join("; "),
-    Bundle: about.checked ? `sha256 ${about.sha256}` : "not verified, as the page came without https",
+    Bundle: about.checked ? `sha256 ${about.sha256}` : "not verified, since the page was loaded without https",
   };
   list.replaceChildren(
     ...Object.entries(facts).flatMap(([name, value]) => [element("dt", { textContent: name }), element("dd", { textContent: value })]),
   );
 }
 
-/** The total and a button for each class. */
+/** Show the total and a button for each class. */
 export function showSummary(photos, highlighted, onHighlight) {
   const rows = summaryRows(photos);
   const total = rows.reduce((sum, row) => sum + row.products, 0);
@@ -68,7 +68,7 @@ export function showSummary(photos, highlighted, onHighlight) {
   page("total-of").innerText =
     `${total === 1 ? "product" : "products"}\n${plural(rows.length, "class", "classes")}, ${plural(photos.length, "photo", "photos")}`;
   page("added-up").hidden = photos.length < 2;
-  page("all").textContent = `Show all ${rows.length} classes`;
+  page("all").textContent = `Show all ${plural(rows.length, "class", "classes")}`;
   page("all").hidden = rows.length <= FEW_CLASSES;
   page("download").disabled = total === 0;
   const focused = document.activeElement.dataset.name;
@@ -86,7 +86,7 @@ export function showSummary(photos, highlighted, onHighlight) {
     return element("li", {}, button);
   });
   page("classes").replaceChildren(...items);
-  // Who works with the keyboard stays where they were.
+  // The keyboard focus stays on the same class.
   if (focused)
     page("classes")
       .querySelector(`[data-name="${CSS.escape(focused)}"]`)
@@ -97,7 +97,7 @@ export function showSummary(photos, highlighted, onHighlight) {
 export class PhotoCard {
   /**
    * @param {File} file
-   * @param {string} name Of the photo, for people and for the CSV file.
+   * @param {string} name Name of the photo on the page and in the CSV file.
    * @param {{onRemove: function(PhotoCard), onHighlight: function(string)}} handlers
    */
   constructor(file, name, { onRemove, onHighlight }) {
@@ -126,7 +126,7 @@ export class PhotoCard {
 
   progress(tile, tiles) {
     this.state = "counting";
-    this.headline.textContent = tiles > 1 ? `Looking at part ${tile + 1} of ${tiles} …` : "Counting …";
+    this.headline.textContent = tiles > 1 ? `Counting part ${tile + 1} of ${tiles} …` : "Counting …";
     this.bar.hidden = false;
     if (tiles > 1) Object.assign(this.bar, { value: tile, max: tiles });
   }
@@ -146,7 +146,7 @@ export class PhotoCard {
     const rows = shelfRows(counted.products);
     this.finding = counted.products.length
       ? `${plural(counted.products.length, "product", "products")} in ${plural(rows.length, "row", "rows")}${counted.gaps.length ? `, ${plural(counted.gaps.length, "gap", "gaps")}` : ""}`
-      : "No product that the model knows was found.";
+      : "No products of the known classes were detected.";
     this.advice.hidden = counted.quality.fit;
     this.advice.replaceChildren(...counted.quality.advice.map((textContent) => element("li", { textContent })));
     this.frame.append(this.boxes(counted));
@@ -170,13 +170,13 @@ export class PhotoCard {
       const [x, y, w, h] = box;
       const hole = drawn("rect", { x, y, width: w, height: h, class: "gap" });
       hole.append(drawn("title", {}));
-      hole.lastChild.textContent = `Row ${row + 1}: gap for ${plural(facings, "product", "products")}: sold out, or not recognised`;
+      hole.lastChild.textContent = `Row ${row + 1}: gap for ${plural(facings, "product", "products")}, sold out or not detected`;
       picture.append(hole);
     }
     return picture;
   }
 
-  /** One shelf row: its products from left to right, neighbours of one class together, and the gaps between them. */
+  /** Return one shelf row: its products from left to right, neighbours of one class grouped, and the gaps between them. */
   shelfRow(row, number, gapBefore) {
     const runs = [];
     for (const item of row) {
@@ -204,9 +204,9 @@ export class PhotoCard {
   highlight(highlighted) {
     if (!this.counted) return;
     const { products } = this.counted;
-    const of = products.filter((item) => item.class === highlighted).length;
+    const number = products.filter((item) => item.class === highlighted).length;
     this.headline.textContent =
-      highlighted === null ? this.finding : `${highlighted}: ${of} of ${plural(products.length, "product", "products")}`;
+      highlighted === null ? this.finding : `${highlighted}: ${number} of ${plural(products.length, "product", "products")}`;
     for (const { node, name } of this.marks) {
       node.classList.toggle("dim", highlighted !== null && name !== highlighted);
       node.classList.toggle("lit", name === highlighted);

@@ -1,8 +1,8 @@
 /**
- * Counts beside the page, so that the page stays quick. No module, since LiteRT loads itself by importScripts.
+ * Worker that counts, so that the page stays responsive. It is a classic worker, since LiteRT loads itself with importScripts.
  *
- * In: {open: address of the bundle folder} or {count: File}, one at a time.
- * Out: {about}, {tile, tiles} as often as wanted, {counted}, or {failed: why}.
+ * Messages to it: {open: URL of the bundle folder} or {count: File}, one at a time.
+ * Messages from it: {about}, any number of {tile, tiles}, {counted}, or {failed: reason}.
  */
 
 let detector;

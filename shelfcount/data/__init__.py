@@ -1,1 +1,1 @@
-"""Labelled photos: formats, splits, synthetic shelves, augmentation."""
+"""Labelled photos: formats, checks, corrections, splits, synthetic shelves and augmentation."""

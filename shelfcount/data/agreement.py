@@ -1,9 +1,10 @@
-"""How far two labellings of the same photos agree: on what is there, on its name, and on its box.
+"""Inter-annotator agreement between two annotations of the same photos.
 
-Neither is taken to be right. Boxes of the two are paired on each photo so that their overlaps add up to the
-most, whatever their class; what is left over was labelled by one alone. The one figure for the quality of
-the data is the product of three shares, each of which can be read alone (as panoptic quality is one of
-recognition and segmentation: Kirillov et al. 2019, arXiv:1801.00868):
+Neither annotation is assumed to be correct. On each photo, the boxes of the two annotations are
+paired so that the sum of their overlaps is as large as possible, whatever their class. A box
+without a partner was labelled in one annotation only. The overall agreement is the product of
+three shares, each of which is meaningful by itself. Panoptic quality is a product of recognition
+and segmentation quality in the same way (Kirillov et al. 2019, arXiv:1801.00868).
 
     quality = presence x naming x tightness
 """
@@ -18,32 +19,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from shelfcount.data.formats import aligned
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.vision.boxes import area, intersection, iou
+from shelfcount.words import plural
 
-# The overlap at which a detection counts as having found a product, so that both judge alike.
+# Minimum IoU of a pair; the same as for a true positive in the detection metrics.
 SAME_PRODUCT_IOU = 0.5
-# Two boxes on one product that overlap by less are worth a look; the corrections of the drinks move a label at 0.7.
+# A pair with a lower IoU is reported as a loose box. Boxes that the corrections of the drinks data
+# move have an IoU of at most this with their new box.
 LOOSE_IOU = 0.7
-# Of two assignments that overlap alike, the one that agrees on the class: too little to outweigh a hundredth of IoU.
+# Bonus of a pair with equal classes, which decides between assignments of equal overlap. It is too
+# small to outweigh a difference of 0.01 in IoU.
 CLASS_BONUS = 1e-3
-# Draws of photos, with replacement, for the interval of a figure; its ends move by less than their last digit shown.
+# Bootstrap resamples for a confidence interval. With this number, its ends vary by less than the
+# last digit shown.
 DRAWS = 2000
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figure for the quality and its three parts.
+    """Overall agreement and its three factors.
 
     Attributes:
-        quality: presence * naming * tightness; 1 is one labelling twice.
-        presence: Of the products that the two labelled, counted in both, the share that both did:
-            2 pairs / (products of first + products of second). 1 where neither labelled any.
-        naming: Share of the pairs that have one name; None without pairs.
-        tightness: Mean IoU of the pairs; None without.
+        quality: presence * naming * tightness. It is 1 for identical annotations.
+        presence: Share of the labelled products that both annotations contain: 2 * pairs /
+            (products of first + products of second). 1 if neither contains a product.
+        naming: Share of the pairs that have the same class; None without pairs.
+        tightness: Mean IoU of the pairs; None without pairs.
     """
 
     quality: float
@@ -63,44 +69,50 @@ def _figures(sums: np.ndarray) -> Figures:
 
 @dataclass(frozen=True, eq=False)
 class PhotoAgreement:
-    """Two labellings of one photo.
+    """Agreement of two annotations on one photo.
 
     Attributes:
-        photo: As the first has it.
-        first, second: Labels, classes as indices into one list.
-        pairs: (k, 2) int64, indices into first and second of the two boxes of one product.
+        photo: Photo as it is in the first annotation.
+        first, second: Labels of the two annotations. Their classes index the same list.
+        pairs: (k, 2) int64, indices into `first` and `second` of the two boxes of a pair.
         overlap: (k,) float64, IoU of each pair.
-        alone: (n,) and (m,) bool, products that only this one labelled. What lies by half or more of its area
-            where the other labelled `ignore` is neither paired nor alone: it is not compared.
+        alone: (n,) and (m,) bool, products that only `first` and only `second` contains. A box
+            that an `ignore` box of the other annotation covers by half of its area or more is
+            not counted here: it is left out of the comparison.
     """
 
     photo: Photo
     first: Detections
     second: Detections
-    pairs: np.ndarray
-    overlap: np.ndarray
+    pairs: NDArray[np.int64]
+    overlap: NDArray[np.float64]
     alone: tuple[np.ndarray, np.ndarray]
 
     @property
-    def same_class(self) -> np.ndarray:
-        """(k,) bool, pairs that have one name."""
+    def same_class(self) -> NDArray[np.bool_]:
+        """(k,) bool, pairs that have the same class."""
         return self.first.classes[self.pairs[:, 0]] == self.second.classes[self.pairs[:, 1]]
 
     @property
-    def loose(self) -> np.ndarray:
-        """(k,) bool, pairs that agree on all but the box."""
+    def loose(self) -> NDArray[np.bool_]:
+        """(k,) bool, pairs that have the same class and an IoU below `LOOSE_IOU`."""
         return self.same_class & (self.overlap < LOOSE_IOU)
 
     @property
     def disagreements(self) -> int:
-        """Products on which the two differ."""
+        """Number of products that are in one annotation only, differ in class or are loose."""
         return int(
             self.alone[0].sum() + self.alone[1].sum() + (~self.same_class).sum() + self.loose.sum()
         )
 
     @property
     def sums(self) -> np.ndarray:
-        """(5,) float64: pairs, pairs of one name, sum of their IoU, and products that first and second alone have."""
+        """(5,) float64, sums from which `Figures` are computed.
+
+        The entries are the number of pairs, the number of pairs with the same class, the sum of
+        IoU over all pairs, and the numbers of products that only the first and only the second
+        annotation contains.
+        """
         return np.array(
             [
                 len(self.pairs),
@@ -113,14 +125,15 @@ class PhotoAgreement:
 
     @property
     def figures(self) -> Figures:
-        """Of this photo alone."""
+        """Agreement on this photo alone."""
         return _figures(self.sums)
 
     @property
     def edges(self) -> np.ndarray:
-        """(k, 4) float64: how far the second box reaches beyond the first at left, top, right and bottom.
+        """(k, 4) float64, distance by which the second box exceeds the first at each edge.
 
-        In shares of the first box's width and height; below 0 where it ends inside.
+        Columns are left, top, right and bottom, as shares of the first box's width and height. A
+        value is negative if the edge of the second box is inside the first.
         """
         a, b = (
             self.first.boxes[self.pairs[:, 0]].astype(np.float64),
@@ -131,17 +144,20 @@ class PhotoAgreement:
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """One class in two labellings.
+    """Agreement of two annotations on one class.
 
     Attributes:
-        name: Of the class.
-        first, second: Products of it that are compared, in each.
-        both: Those that both call so.
-        alone: Called so by first or second where the other labelled nothing.
-        otherwise: Called so by first or second where the other has another name.
-        share: 2 both / (first + second), the specific agreement; None where neither has any.
-        kappa: Cohen's, of this class against the rest, over all pairs; None where it says nothing.
-        tightness: Mean IoU where both call it so; None where none.
+        name: Class name.
+        first, second: Numbers of compared products of this class in each annotation.
+        both: Number of pairs that have this class in both annotations.
+        alone: Numbers of products of this class in first and second without a partner.
+        otherwise: Numbers of products of this class in first and second whose partner has
+            another class.
+        share: Specific agreement, 2 * both / (first + second); None if neither annotation
+            contains the class.
+        kappa: Cohen's kappa of this class against all others, over all pairs; None if it is
+            undefined.
+        tightness: Mean IoU of the pairs counted in `both`; None without any.
     """
 
     name: str
@@ -157,14 +173,15 @@ class ClassAgreement:
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """Two labellings of the same photos.
+    """Agreement of two annotations of the same photos.
 
     Attributes:
-        names: Of the two, for people.
-        classes: The list of both.
-        photos: Those that both labelled, in the order of the first.
-        unshared: File names of the photos that only first, and only second, has.
-        interval: Ends of the 95 % interval of each of `Figures`, from `interval`; empty where not asked for.
+        names: Display names of the two annotations.
+        classes: Class names of both annotations.
+        photos: Agreement on each photo that is in both, in the order of the first annotation.
+        unshared: File names of the photos that only the first and only the second annotation has.
+        interval: Ends of the 95 % confidence interval of each field of `Figures`, as `interval`
+            returns them; empty if they were not computed.
     """
 
     names: tuple[str, str]
@@ -175,7 +192,7 @@ class Agreement:
 
     @cached_property
     def figures(self) -> Figures:
-        """Over all photos."""
+        """Agreement over all photos."""
         return _figures(self._sums.sum(axis=0))
 
     @cached_property
@@ -184,7 +201,11 @@ class Agreement:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """(C + 1, C + 1) int64; row = name in first, column = name in second, the last of each is nothing."""
+        """(C + 1, C + 1) int64 confusion matrix of C classes.
+
+        Rows are classes of the first annotation, columns those of the second. The last row and
+        the last column count products without a partner.
+        """
         table = np.zeros((len(self.classes) + 1,) * 2, np.int64)
         for photo in self.photos:
             np.add.at(
@@ -198,25 +219,29 @@ class Agreement:
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa of the names of the pairs: 1 complete, 0 what chance gives; None where there is but one name."""
+        """Cohen's kappa of the classes of the pairs; None if there are fewer than two classes.
+
+        1 is complete agreement, 0 is the agreement expected by chance.
+        """
         return kappa(self.confusion[:-1, :-1])
 
     @property
     def alpha(self) -> float | None:
-        """Krippendorff's alpha over all products, "nothing" being a value; None where there is but one value.
+        """Krippendorff's alpha over all products; None if there are fewer than two values.
 
-        So it judges presence and name in one, corrected for chance.
+        A product without a partner has the value "nothing" in the other annotation. Thus alpha
+        measures presence and class together, corrected for chance.
         """
         return alpha(self.confusion)
 
     @cached_property
     def edges(self) -> np.ndarray:
-        """(k, 4) float64, `PhotoAgreement.edges` of all pairs."""
+        """(k, 4) float64, `PhotoAgreement.edges` of the pairs of all photos."""
         return np.concatenate([np.zeros((0, 4)), *(photo.edges for photo in self.photos)])
 
     @cached_property
     def per_class(self) -> tuple[ClassAgreement, ...]:
-        """One entry for each class."""
+        """Agreement on each class, in the order of `classes`."""
         overlap: list[list[float]] = [[] for _ in self.classes]
         for photo in self.photos:
             for class_, value in zip(
@@ -232,7 +257,7 @@ class Agreement:
         first, second, both = int(table[c].sum()), int(table[:, c].sum()), int(table[c, c])
         alone = int(table[c, -1]), int(table[-1, c])
         row, column = table[c, :-1].sum(), table[:-1, c].sum()
-        rest = table[:-1, :-1].sum() - row - column + both
+        neither = table[:-1, :-1].sum() - row - column + both
         return ClassAgreement(
             name=self.classes[c],
             first=first,
@@ -241,17 +266,23 @@ class Agreement:
             alone=alone,
             otherwise=(first - both - alone[0], second - both - alone[1]),
             share=2 * both / (first + second) if first + second else None,
-            kappa=kappa(np.array([[both, row - both], [column - both, rest]])),
+            kappa=kappa(np.array([[both, row - both], [column - both, neither]])),
             tightness=float(np.mean(overlap)) if overlap else None,
         )
 
     def errors(self) -> dict[str, dict[str, float | None]]:
-        """What the disagreement says of the labellers, under two assumptions that can't be told apart from here.
+        """Return error rates of the annotators under two alternative assumptions.
 
-        ``second``: the first is right, so all is the second's error. ``each``: both err alike and
-        independently, names evenly over the other classes, and neither labels what is not there. ``missed`` and
-        ``misnamed`` are shares of the products, ``added`` of those labelled; ``edge`` is the standard deviation of a box's edge, in
-        shares of the box's side. None where there is nothing to tell it from.
+        The two annotations alone cannot show which assumption holds.
+
+        Returns:
+            Error rates under each assumption. ``second``: the first annotation is correct, and
+            every difference is an error of the second. ``each``: both annotators err
+            independently at the same rate, wrong classes are spread evenly over the other
+            classes, and neither labels a product that does not exist. ``missed`` is the share of
+            products that were not labelled, ``misnamed`` the share of pairs with a wrong class,
+            ``added`` the share of labels without a product, and ``edge`` the standard deviation
+            of a box edge as a share of the side. A rate is None if it cannot be estimated.
         """
         pairs, same, _, first, second = self._sums.sum(axis=0).tolist()
         edge = float(self.edges.std()) if pairs else None
@@ -274,7 +305,7 @@ class Agreement:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings; what can't be told is null."""
+        """Return the agreement as lists, numbers and strings; undefined values are None."""
         edges = self.edges.mean(axis=0).tolist() if len(self.edges) else [None] * 4
         return {
             "first": self.names[0],
@@ -305,11 +336,15 @@ class Agreement:
 def interval(
     photos: Sequence[PhotoAgreement], rng: np.random.Generator
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the figures, photos being what was drawn; empty for fewer than two photos.
+    """Return 95 % bootstrap confidence intervals, with photos as the resampled unit.
 
     Args:
-        photos: From one or several comparisons.
-        rng: Draws the photos.
+        photos: Photos of one or several comparisons.
+        rng: Random generator that draws the resamples.
+
+    Returns:
+        Field name of `Figures` to the two ends of its interval; empty for fewer than two photos.
+        A field that is None in all resamples is left out.
     """
     n = len(photos)
     if n < 2:
@@ -325,14 +360,16 @@ def interval(
     return ends
 
 
-def kappa(table: np.ndarray) -> float | None:
-    """Cohen's kappa, as NLTK has it.
+def kappa(table: NDArray[np.int64]) -> float | None:
+    """Return Cohen's kappa as NLTK computes it.
 
     Args:
-        table: (n, n) int64, how often first said row and second column.
+        table: (n, n) int64 confusion matrix. Rows are classes of the first annotation, columns
+            those of the second.
 
     Returns:
-        At most 1; None where both gave but one name, so that chance alone would agree always and nothing can be said.
+        Kappa, at most 1; None if the table contains fewer than two classes, since kappa is then
+        undefined.
 
     >>> round(kappa(np.array([[20, 5], [10, 15]])), 3)
     0.4
@@ -340,36 +377,45 @@ def kappa(table: np.ndarray) -> float | None:
     return float(_named(table).kappa()) if _several(table) else None
 
 
-def alpha(table: np.ndarray) -> float | None:
-    """Krippendorff's alpha for names given by two, as NLTK has it.
+def alpha(table: NDArray[np.int64]) -> float | None:
+    """Return Krippendorff's alpha of two annotations as NLTK computes it.
 
     Args:
-        table: (n, n) int64, how often first said row and second column.
+        table: (n, n) int64 confusion matrix. Rows are values of the first annotation, columns
+            those of the second.
 
     Returns:
-        At most 1; None where only one name was given, so that nothing can be said.
+        Alpha, at most 1; None if the table contains fewer than two values, since alpha is then
+        undefined.
     """
     return float(_named(table).alpha()) if _several(table) else None
 
 
 def _several(table: np.ndarray) -> bool:
-    """Whether the two gave more than one name."""
+    """Return True if the table contains at least two classes."""
     return bool(np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) > 1)
 
 
 def _named(table: np.ndarray) -> Any:
-    """NLTK's task of two who named as many things as the table holds."""
-    # A second to import, which data that was labelled once need not spend.
+    """Return NLTK's annotation task with one item per count of the table."""
+    # The import takes a second and is needed only for a second annotation.
     from nltk.metrics.agreement import AnnotationTask
 
-    said = np.indices(table.shape).reshape(2, -1).repeat(table.ravel(), axis=1).tolist()
+    answers = np.indices(table.shape).reshape(2, -1).repeat(table.ravel(), axis=1).tolist()
     return AnnotationTask(
-        [(who, thing, name) for who, names in enumerate(said) for thing, name in enumerate(names)]
+        [
+            (annotator, item, name)
+            for annotator, names in enumerate(answers)
+            for item, name in enumerate(names)
+        ]
     )
 
 
 def _misnamed_by_each(naming: float, classes: int) -> float | None:
-    """c with (1 - c)^2 + c^2 / (classes - 1) = naming: both right, or both wrong in the same way."""
+    """Return the error rate c that solves (1 - c)^2 + c^2 / (classes - 1) = naming.
+
+    The left side is the probability that both annotators are correct or make the same error.
+    """
     if classes < 2:
         return None
     a = 1 + 1 / (classes - 1)
@@ -378,10 +424,20 @@ def _misnamed_by_each(naming: float, classes: int) -> float | None:
 
 
 def is_second_labelling(first: Dataset, second: Dataset) -> bool:
-    """Whether `second` labels photos of `first` anew, rather than being data of its own.
+    """Return True if `second` is another annotation of photos of `first`.
 
-    So it is if every photo of it is the same file as one of `first`, by its place or its bytes, and some box
-    differs. The same photos with the very same labels are a copy, which no second labeller makes.
+    This is the case if every photo of `second` is the same file as a photo of `first`, by path or
+    by content, and at least one label differs. The same photos with identical labels are a copy.
+
+    Args:
+        first: Labelled photos.
+        second: Labelled photos to compare with them.
+
+    Returns:
+        True for a second annotation, False for a copy or for other photos.
+
+    Raises:
+        ShelfcountError: If a photo whose path is not in both cannot be read.
     """
     pairs = shared_photos(first, second)
     if len(pairs) < len(second):
@@ -399,25 +455,34 @@ def _same_labels(a: Detections, b: Detections) -> bool:
 
 
 def shared_photos(first: Dataset, second: Dataset) -> list[tuple[int, int]]:
-    """Indices of the photos that are the same file in both: in the same place, or of the same bytes.
+    """Return the indices of photos that are the same file in both data sets.
+
+    Args:
+        first, second: Data sets to compare.
+
+    Returns:
+        (index in first, index in second) of each photo with the same path or the same content,
+        in the order of `first`.
 
     Raises:
-        ShelfcountError: If a photo that is not in the same place can't be read.
+        ShelfcountError: If a photo whose path is not in both cannot be read.
     """
-    places = {photo.path.resolve(): i for i, photo in enumerate(first.photos)}
-    found = {
-        j: places[photo.path.resolve()]
+    by_path = {photo.path.resolve(): i for i, photo in enumerate(first.photos)}
+    matches = {
+        j: by_path[photo.path.resolve()]
         for j, photo in enumerate(second.photos)
-        if photo.path.resolve() in places
+        if photo.path.resolve() in by_path
     }
-    left = [j for j in range(len(second)) if j not in found]
-    if left:
-        taken = set(found.values())
+    unmatched = [j for j in range(len(second)) if j not in matches]
+    if unmatched:
+        taken = set(matches.values())
         digests = {_digest(photo): i for i, photo in enumerate(first.photos) if i not in taken}
-        found |= {
-            j: digests[digest] for j in left if (digest := _digest(second.photos[j])) in digests
+        matches |= {
+            j: digests[digest]
+            for j in unmatched
+            if (digest := _digest(second.photos[j])) in digests
         }
-    return sorted((i, j) for j, i in found.items())
+    return sorted((i, j) for j, i in matches.items())
 
 
 def _digest(photo: Photo) -> str:
@@ -430,25 +495,32 @@ def _digest(photo: Photo) -> str:
 
 
 def compare(first: Dataset, second: Dataset, rng: np.random.Generator | None = None) -> Agreement:
-    """Two labellings of the same photos.
+    """Measure the agreement of two annotations of the same photos.
 
     Args:
-        first, second: Labels with names for classes, which may differ. Photos that only one has are named in
-            the result and not compared.
-        rng: Draws photos for the intervals; without it there are none.
+        first, second: Annotations to compare. Their class lists may differ. Photos that only one
+            of them has are named in the result and not compared.
+        rng: Random generator that draws the resamples for the confidence intervals. Default: no
+            intervals are computed.
+
+    Returns:
+        Agreement per photo, per class and over all photos.
 
     Raises:
-        ShelfcountError: If they share no photo, or have one in two sizes.
+        ShelfcountError: If the annotations share no photo, give a photo two sizes, or a photo
+            cannot be read.
     """
     names = Path(first.name).name or "first", Path(second.name).name or "second"
     a, b = aligned(first, second)
     shared = shared_photos(a, b)
     if not shared:
         raise ShelfcountError(
-            f"two labellings must be of the same photos, got none in common of {len(a)} in '{names[0]}' and {len(b)} in '{names[1]}'"
+            f"'{names[0]}' ({plural(len(a), 'photo')}) and '{names[1]}' "
+            f"({plural(len(b), 'photo')}) have no photo in common. Agreement is measured on photos "
+            "that are in both: give two annotations of the same photos."
         )
     photos = tuple(_compare(a.photos[i], b.photos[j]) for i, j in shared)
-    left = [
+    unshared = [
         tuple(
             photo.path.name
             for k, photo in enumerate(data.photos)
@@ -457,7 +529,7 @@ def compare(first: Dataset, second: Dataset, rng: np.random.Generator | None = N
         for side, data in enumerate((a, b))
     ]
     return Agreement(
-        names, a.classes, photos, (left[0], left[1]), interval(photos, rng) if rng else {}
+        names, a.classes, photos, (unshared[0], unshared[1]), interval(photos, rng) if rng else {}
     )
 
 
@@ -465,10 +537,12 @@ def _compare(photo: Photo, other: Photo) -> PhotoAgreement:
     if (photo.width, photo.height) != (other.width, other.height):
         sizes = f"{photo.width} x {photo.height} and {other.width} x {other.height}"
         raise ShelfcountError(
-            f"photo '{photo.path.name}' must have one size in both labellings, got {sizes}"
+            f"photo '{photo.path.name}' has two sizes in the two annotations, {sizes}. "
+            "Export both annotations from the same photos."
         )
     a, b = photo.truth, other.truth
-    # float64, so that boxes which overlap by just the least are decided alike from both sides.
+    # In float64, so that swapping the annotations does not change the decision on boxes whose IoU
+    # is exactly at the limit.
     overlap = iou(a.boxes.astype(np.float64), b.boxes.astype(np.float64))
     overlap[a.ignore] = 0
     overlap[:, b.ignore] = 0
@@ -486,7 +560,7 @@ def _compare(photo: Photo, other: Photo) -> PhotoAgreement:
 
 
 def _alone(own: Detections, other: Detections, paired: np.ndarray) -> np.ndarray:
-    """(n,) bool, products of one without a partner, and not where the other could not tell."""
+    """Return (n,) bool: unpaired products of `own` outside the `ignore` boxes of `other`."""
     alone = ~own.ignore
     alone[paired] = False
     inside = intersection(
@@ -496,7 +570,7 @@ def _alone(own: Detections, other: Detections, paired: np.ndarray) -> np.ndarray
 
 
 def describe(agreement: Agreement) -> list[tuple[str, str]]:
-    """The figures as (name, value with its 95 % interval), for a terminal."""
+    """Return the agreement as (title, value with its 95 % interval) for a terminal."""
 
     def shown(value: float | None, name: str = "") -> str:
         ends = (
@@ -514,6 +588,6 @@ def describe(agreement: Agreement) -> list[tuple[str, str]]:
     }
     return [
         *((title, shown(getattr(agreement.figures, name), name)) for title, name in parts.items()),
-        ("Cohen's kappa of the names", shown(agreement.kappa)),
-        ("Krippendorff's alpha, nothing being a name", shown(agreement.alpha)),
+        ("Cohen's kappa of the classes", shown(agreement.kappa)),
+        ("Krippendorff's alpha of presence and class", shown(agreement.alpha)),
     ]

@@ -1,8 +1,8 @@
-"""How products look, coarsely: enough to tell a turned photo, and a gap that holds a product.
+"""Coarse colour grids of products, to detect rotated photos and gaps that contain a product.
 
-A product is 4 x 4 colours of its box. Compared with the usual look of its class, it tells whether the
-labels fit the photo as it stands or turned; compared with the product beside it, whether a gap in
-a row is empty.
+A product is represented by a grid of 4 x 4 mean colours of its box. Comparison with the median
+grid of its class shows whether the labels fit the photo as it is or rotated. Comparison with the
+neighbouring product shows whether a gap in a row is empty.
 """
 
 from __future__ import annotations
@@ -13,93 +13,112 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.box_checks import Gap
 from shelfcount.data.findings import Finding, Severity
 from shelfcount.records import Photo
 from shelfcount.vision import boxes as box_math
 
+# Rows and columns of the colour grid.
 CELLS = 4
-# Boxes kept of a photo, evenly drawn; more change no median and fill the memory on dense shelves.
+# Maximum number of boxes kept per photo, evenly spaced over its boxes. More do not change the
+# medians and take much memory on dense shelves.
 MOST_BOXES = 32
-# Weight of the logarithm of width by height beside the mean difference of 8-bit Lab values.
+# Weight of a difference in log(width / height), relative to the mean difference of 8-bit Lab
+# values.
 ASPECT_WEIGHT = 5.0
-# A class is known from so many photos, of which the one in question may be one, and a photo judged by so many boxes of
-# known classes.
+# A class has a median look only if at least this many photos show it, the examined one included. A
+# photo is examined only if it has at least `FEWEST_BOXES` boxes of such classes.
 FEWEST_PHOTOS = 5
 FEWEST_BOXES = 4
-# Distance to the classes' usual look when turned, by that as labelled. The drinks training photos: 0.95 and more as
-# labelled. With labels turned by 90, 180 or 270 degrees: below 0.9 for all; lying on the side: for 99 in 100; upside
-# down: for 92 in 100. Below the second it is beyond doubt.
+# Limits of the ratio of two distances to the median looks of the classes: after rotation, and as
+# labelled. On the drinks training photos as labelled, the ratio is at least 0.95. It is below 0.9
+# for all photos whose labels alone were rotated by 90, 180 or 270 degrees, for 99 % of the photos
+# that were turned onto a side together with their labels, and for 92 % of those turned upside down.
+# Below `MOST_TURNED` a photo is reported with a warning, below `CLEARLY_TURNED` with an error.
 MOST_TURNED = 0.9
 CLEARLY_TURNED = 0.8
-# A gap holds a product if its colours are nearer to the product beside it than this share of the median distance between
-# products of the photo, and its edges are as strong as this share of the product's. Of gaps made by taking a box away on
-# the drinks training photos, 93 in 100 pass; of empty places on synthetic shelves, bare boards behind, none of 190. On the
-# drinks validation and test photos 35 gaps pass: each shows an unlabelled product, looked at one by one.
+# A gap is reported as an unlabelled product if both conditions are met. The distance between its
+# colours and those of the neighbouring product is below this share of the median distance between
+# products of the photo, and its edges are stronger than this share of the neighbour's. On the
+# drinks training photos, 93 % of the gaps made by removing a box pass. On synthetic shelves, none
+# of 190 empty places in front of bare boards passes. On the drinks validation and test photos, 35
+# gaps pass; inspected one by one, each shows an unlabelled product.
 MOST_DISTANT = 0.8
 LEAST_EDGES = 0.75
-# Where the product may stand exactly, in shares of its width and height.
+# Tried offsets of a proposed box, as shares of its width and height.
 SHIFTS_X = (-0.2, -0.1, 0.0, 0.1, 0.2)
 SHIFTS_Y = (-0.08, 0.0, 0.08)
-# Proposals from both sides of a gap, or shifted onto one another, are one.
+# Proposals that overlap by a higher IoU, such as those from both sides of a gap, are merged.
 SAME_GAP_IOU = 0.3
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The look of some of a photo's products, under each quarter turn of its labels.
+    """Colour grids of products of one photo, for each rotation of its labels by a quarter turn.
 
     Attributes:
-        classes: (n,) int64.
-        looks: (4, n, CELLS, CELLS, 3) float16 Lab less the photo's own median, for the labels as they are and turned
-            clockwise by 90, 180 and 270 degrees.
-        aspects: (4, n) float32, logarithm of width by height in pixels.
+        classes: (n,) int64, class indices.
+        looks: (4, n, CELLS, CELLS, 3) float16, Lab colours minus the median of the photo, for the
+            labels as they are and rotated clockwise by 90, 180 and 270 degrees.
+        aspects: (4, n) float32, logarithm of width / height of the boxes in pixels.
     """
 
-    classes: np.ndarray
-    looks: np.ndarray
-    aspects: np.ndarray
+    classes: NDArray[np.int64]
+    looks: NDArray[np.float16]
+    aspects: NDArray[np.float32]
 
 
 class Missing(NamedTuple):
-    """A product that was probably left unlabelled.
+    """Proposed box of a product that is likely unlabelled, as `likely_missing` finds it.
 
     Attributes:
-        box: (4,) float64 xyxy pixels, where it stands.
-        beside: Index of the labelled box that it looks like.
-        distance: In appearance from that box, 0 for the same, 1 at the limit.
+        box: (4,) float64 xyxy, pixels of the upright photo.
+        beside: Index of the neighbouring labelled box that it resembles.
+        distance: Colour distance from that box: 0 if equal, 1 at the limit.
     """
 
-    box: np.ndarray
+    box: NDArray[np.float64]
     beside: int
     distance: float
 
 
-def thumbnails(lab: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n, CELLS, CELLS, 3) float32 mean colours of (n, 4) xyxy boxes in an (h, w, 3) picture."""
+def thumbnails(lab: np.ndarray, boxes: np.ndarray) -> NDArray[np.float32]:
+    """Return the colour grids of boxes.
+
+    Args:
+        lab: (h, w, 3) uint8 Lab image.
+        boxes: (n, 4) xyxy, pixels of the image.
+
+    Returns:
+        (n, CELLS, CELLS, 3) float32, mean Lab colours.
+    """
     height, width = lab.shape[:2]
     low = np.floor(boxes[:, :2]).clip(0, (width - 1, height - 1)).astype(int)
     high = np.ceil(boxes[:, 2:]).clip(low + 1, (width, height)).astype(int)
-    found = np.zeros((len(boxes), CELLS, CELLS, 3), np.float32)
+    grids = np.zeros((len(boxes), CELLS, CELLS, 3), np.float32)
     for i, ((left, top), (right, bottom)) in enumerate(zip(low, high, strict=True)):
-        found[i] = cv2.resize(
+        grids[i] = cv2.resize(
             lab[top:bottom, left:right], (CELLS, CELLS), interpolation=cv2.INTER_AREA
         )
-    return found
+    return grids
 
 
 def sample(lab: np.ndarray, photo: Photo) -> Sample:
-    """The look of a photo's products.
+    """Return the colour grids of at most `MOST_BOXES` products of a photo.
 
     Args:
-        lab: (h, w, 3) uint8 Lab of the upright photo.
-        photo: Its labels.
+        lab: (h, w, 3) uint8 Lab image of the upright photo.
+        photo: Photo with its labels. Ignored areas are left out.
+
+    Returns:
+        Colour grids and aspect ratios for each quarter turn of the labels.
     """
-    judged = _some(np.flatnonzero(~photo.truth.ignore & (box_math.area(photo.truth.boxes) > 0)))
+    indices = _some(np.flatnonzero(~photo.truth.ignore & (box_math.area(photo.truth.boxes) > 0)))
     size = np.array([photo.width, photo.height] * 2, np.float64)
-    ratios = photo.truth.boxes[judged] / size
-    # The photo's exposure and cast, so that what is left is the products' own.
+    ratios = photo.truth.boxes[indices] / size
+    # Subtracting the median colour removes exposure and colour cast of the photo.
     usual = np.median(lab[::4, ::4].reshape(-1, 3), axis=0)
     looks, aspects = [], []
     for _ in range(4):
@@ -107,24 +126,27 @@ def sample(lab: np.ndarray, photo: Photo) -> Sample:
         looks.append((thumbnails(lab, boxes) - usual).astype(np.float16))
         aspects.append(np.log((boxes[:, 2] - boxes[:, 0]) / (boxes[:, 3] - boxes[:, 1])))
         ratios = np.stack([1 - ratios[:, 3], ratios[:, 0], 1 - ratios[:, 1], ratios[:, 2]], axis=1)
-    return Sample(photo.truth.classes[judged], np.array(looks), np.array(aspects, np.float32))
+    return Sample(photo.truth.classes[indices], np.array(looks), np.array(aspects, np.float32))
 
 
 def turned(photos: Sequence[Photo], samples: Sequence[Sample]) -> list[Finding]:
-    """Photos whose products look like their classes only when labels or photo are turned.
+    """Return findings on photos whose products resemble their classes only after rotation.
 
     Args:
-        photos: All photos of the data.
-        samples: One for each.
+        photos: All photos of the data set.
+        samples: Colour grids of each photo, from `sample`.
+
+    Returns:
+        One finding per photo whose labels, or which itself, is likely rotated.
     """
     usual = _usual_looks(samples)
-    found = []
-    for photo, own in zip(photos, samples, strict=True):
-        known = np.array([c in usual for c in own.classes.tolist()], bool)
+    findings = []
+    for photo, grids in zip(photos, samples, strict=True):
+        known = np.array([c in usual for c in grids.classes.tolist()], bool)
         if known.sum() < FEWEST_BOXES:
             continue
-        looks, aspects = own.looks[:, known].astype(np.float32), own.aspects[:, known]
-        expected = [usual[c] for c in own.classes[known].tolist()]
+        looks, aspects = grids.looks[:, known].astype(np.float32), grids.aspects[:, known]
+        expected = [usual[c] for c in grids.classes[known].tolist()]
         as_labelled = _distance(looks[0], aspects[0], expected)
         turns: dict[tuple[str, int], float] = {}
         for quarter in (1, 2, 3):
@@ -135,12 +157,16 @@ def turned(photos: Sequence[Photo], samples: Sequence[Sample]) -> list[Finding]:
             )
         (what, quarter), least = min(turns.items(), key=lambda item: item[1])
         if least < MOST_TURNED * as_labelled:
-            found.append(_turned_finding(photo, what, 90 * quarter, as_labelled / max(least, 1e-6)))
-    return found
+            ratio = as_labelled / max(least, 1e-6)
+            findings.append(_turned_finding(photo, what, 90 * quarter, ratio))
+    return findings
 
 
 def _usual_looks(samples: Sequence[Sample]) -> dict[int, tuple[np.ndarray, float]]:
-    """Class to its median look (CELLS, CELLS, 3) and aspect, for classes that enough photos show."""
+    """Return class index to its median (CELLS, CELLS, 3) colour grid and median aspect.
+
+    Classes on fewer than `FEWEST_PHOTOS` photos are left out.
+    """
     classes = np.concatenate([s.classes for s in samples]) if samples else np.zeros(0, np.int64)
     shown = np.repeat(np.arange(len(samples)), [len(s.classes) for s in samples])
     usual = {}
@@ -166,22 +192,34 @@ def _distance(
 def _turned_finding(photo: Photo, what: str, degrees: int, times: float) -> Finding:
     name = photo.path.name
     if what == "labels":
-        message = f"{name}: the labels fit the photo {times:.1f} times as well turned by {degrees} degrees clockwise"
-        fix = "The EXIF rotation was applied to one of the two only. Export the labels again from the upright photo."
+        message = (
+            f"{name}: the labels fit the photo {times:.1f} times better if they are rotated by "
+            f"{degrees} degrees clockwise"
+        )
+        fix = (
+            "The EXIF rotation was likely applied to the photo or to the labels only. Export the "
+            "labels again from the upright photo."
+        )
     else:
-        message = f"{name}: the products look {times:.1f} times as much like their classes with the photo turned by {degrees} degrees clockwise"
-        fix = "Turn the photo upright together with its boxes."
+        message = (
+            f"{name}: the products resemble their classes {times:.1f} times better if the photo is "
+            f"rotated by {degrees} degrees clockwise"
+        )
+        fix = "Rotate the photo upright together with its boxes."
     severity: Severity = "error" if times > 1 / CLEARLY_TURNED else "warning"
     return Finding(severity, "orientation", message, fix, photo.path, degree=times * MOST_TURNED)
 
 
 def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[Gap]) -> list[Missing]:
-    """Those gaps in rows that look like the product beside them, the surest first.
+    """Return the gaps in rows that resemble the neighbouring product, most similar first.
 
     Args:
-        lab: (h, w, 3) uint8 Lab of the upright photo.
-        boxes: (n, 4) xyxy pixels, the labelled products.
-        gaps: From `box_checks.gaps` of these boxes.
+        lab: (h, w, 3) uint8 Lab image of the upright photo.
+        boxes: (n, 4) xyxy, pixels of the photo, the labelled products.
+        gaps: Gaps between these boxes, from `box_checks.gaps`.
+
+    Returns:
+        Proposed boxes, shortest colour distance first. Overlapping proposals are merged.
     """
     if not gaps:
         return []
@@ -191,7 +229,7 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[Gap]) -> l
     limit = max(MOST_DISTANT * float(np.median(pairs)), 1e-6)
     light = lab[..., 0].astype(np.float32)
     edges = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1))
-    found = []
+    proposals = []
     for gap in gaps:
         width, height = gap.box[2:] - gap.box[:2]
         places = np.array(
@@ -203,17 +241,17 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[Gap]) -> l
         if distances.min() < 1 and _mean(edges, place) > LEAST_EDGES * _mean(
             edges, boxes[gap.beside]
         ):
-            found.append(Missing(place, gap.beside, float(distances.min())))
+            proposals.append(Missing(place, gap.beside, float(distances.min())))
     kept = box_math.suppress(
-        np.array([m.box for m in found]).reshape(-1, 4),
-        np.array([-m.distance for m in found]),
+        np.array([m.box for m in proposals]).reshape(-1, 4),
+        np.array([-m.distance for m in proposals]),
         SAME_GAP_IOU,
     )
-    return [found[i] for i in kept]
+    return [proposals[i] for i in kept]
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
-    """At most `MOST_BOXES` rows, evenly drawn."""
+    """Return at most `MOST_BOXES` rows, evenly spaced."""
     return (
         rows[np.unique(np.linspace(0, len(rows) - 1, MOST_BOXES).astype(int))]
         if len(rows) > MOST_BOXES

@@ -1,7 +1,7 @@
-"""What phones and people do to a photo, as training sees it: torchvision.transforms.v2, and mosaic.
+"""Training augmentation: torchvision.transforms.v2, mosaic, copy-paste and photo conditions.
 
-Every sample depends on (seed, epoch, index) alone, so that a run can be repeated and a killed one
-goes on as if nothing had happened, whatever the number of worker processes.
+Every sample depends only on (seed, epoch, index), whatever the number of worker processes. Thus a
+run can be repeated, and an interrupted run continues with the same samples.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 from torchvision import tv_tensors
@@ -22,27 +23,30 @@ from shelfcount.records import Dataset, Detections
 from shelfcount.vision.conditions import CONDITIONS, STRENGTHS
 from shelfcount.vision.images import read_photo, stretch
 
-# A product of which less is left after a crop is marked as one not to judge.
+# Minimum share of a product's box that must remain after a crop; below it, the box is marked
+# `ignore`.
 LEAST_VISIBLE = 0.35
-# torchvision fills with the value it is given; mid-grey is 0 for the network.
+# Fill colour outside the photo; the network's input normalization maps mid-grey to 0.
 GREY = 127
-# Of the products of a photo that is pasted into, how many give way.
+# Share of a photo's products that copy-paste replaces.
 PASTED_SHARE = 0.25
-# A pasted product's width and height differ by at most this factor's logarithm from those it replaces.
+# Maximum difference in log width and in log height between a pasted product and the one it
+# replaces.
 LEAST_LIKE = float(np.log(1.35))
 
 Sample = dict[str, torch.Tensor]
 
 
 def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Transform, v2.Transform]:
-    """Geometry and look of training photos.
+    """Return the geometric and the photometric transform of training photos.
 
     Args:
-        config: Probabilities and ranges.
-        height, width: Of the network's input.
+        config: Probabilities and ranges of the transforms.
+        height, width: Size of the network's input in pixels.
 
     Returns:
-        The first moves an image and points on it alike, the second changes the look of an image alone.
+        The geometric transform, for an image and its boxes, and the photometric transform, for an
+        image only.
     """
     geometry = v2.Compose(
         [
@@ -74,21 +78,21 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
 
 @dataclass(frozen=True)
 class _Products:
-    """Every product of the training photos, as something to paste.
+    """All products of the training photos that copy-paste can draw.
 
     Attributes:
         photos: (n,) int64, index of the photo.
         boxes: (n, 4) int64 xyxy, pixels of the network's input.
         log_sizes: (n, 2) float64, logarithms of width and height.
-        classes: (n,) int64.
-        weights: (n,) float64; the rarer the class, the larger.
+        classes: (n,) int64, class indices.
+        weights: (n,) float64, sampling weights; products of rare classes have larger ones.
     """
 
-    photos: np.ndarray
-    boxes: np.ndarray
-    log_sizes: np.ndarray
-    classes: np.ndarray
-    weights: np.ndarray
+    photos: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    log_sizes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    weights: NDArray[np.float64]
 
 
 def _products(dataset: Dataset, height: int, width: int) -> _Products:
@@ -103,7 +107,8 @@ def _products(dataset: Dataset, height: int, width: int) -> _Products:
         classes.append(truth.classes[good])
     place, corner, kind = np.concatenate(photos), np.concatenate(boxes), np.concatenate(classes)
     counts = np.bincount(kind, minlength=1)
-    # Between drawing products (rare classes stay rare) and drawing classes (a rare product is seen over and over).
+    # A compromise between uniform sampling of products, in which rare classes remain rare, and
+    # uniform sampling of classes, in which the same few products of a rare class are repeated.
     weights = 1 / np.sqrt(np.maximum(counts[kind], 1))
     return _Products(
         place, corner, np.log(np.maximum(corner[:, 2:] - corner[:, :2], 1)), kind, weights
@@ -111,14 +116,16 @@ def _products(dataset: Dataset, height: int, width: int) -> _Products:
 
 
 class TrainingPhotos(TorchDataset[Sample]):
-    """Augmented training photos, decoded once and kept in memory at the network's size.
+    """Augmented training photos, decoded once and kept in memory at the network's input size.
+
+    The key of a sample is (epoch, index of the photo).
 
     Args:
         dataset: Labelled photos.
-        height, width: Of the network's input.
-        config: Augmentation; None shows the photos as they are.
-        epochs: In all, so that mosaic can end before the last ones.
-        seed: Of every random choice.
+        height, width: Size of the network's input in pixels.
+        config: Augmentation settings; None returns the photos without augmentation.
+        epochs: Number of epochs of the run, from which the last epoch with mosaic follows.
+        seed: Seed of all random choices.
     """
 
     def __init__(
@@ -139,7 +146,7 @@ class TrainingPhotos(TorchDataset[Sample]):
             self.pixels[i] = torch.from_numpy(
                 stretch(read_photo(photo.path), height, width)
             ).permute(2, 0, 1)
-        # One block that worker processes share instead of copying.
+        # Worker processes share this memory instead of copying it.
         self.pixels.share_memory_()
         self.products = _products(dataset, height, width)
 
@@ -151,7 +158,7 @@ class TrainingPhotos(TorchDataset[Sample]):
         image, boxes, classes, ignore = self._photo(index)
         if self.config is not None:
             rng = np.random.default_rng((self.seed, epoch, index))
-            # torchvision draws from the global generators.
+            # torchvision uses the global random generators.
             random.seed(int(rng.integers(2**32)))
             torch.manual_seed(int(rng.integers(2**63)))
             if rng.random() < self.config.mosaic and epoch < self.config.mosaic_until * self.epochs:
@@ -189,7 +196,11 @@ class TrainingPhotos(TorchDataset[Sample]):
     def _mosaic(
         self, index: int, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Corners of four photos meet at a random point: new neighbours for every product."""
+        """Return a mosaic of windows from four photos that meet at a random point.
+
+        Products thus get new neighbours. Boxes that a window cuts to less than `LEAST_VISIBLE` are
+        marked `ignore`.
+        """
         center_x = int(self.width * rng.uniform(0.35, 0.65))
         center_y = int(self.height * rng.uniform(0.35, 0.65))
         canvas = torch.empty_like(self.pixels[index])
@@ -202,14 +213,15 @@ class TrainingPhotos(TorchDataset[Sample]):
         ]
         for source, (left, top, right, bottom) in zip([index, *others], corners, strict=True):
             image, boxes, classes, ignore = self._photo(int(source))
-            # A window of the same size from anywhere in the source photo, at its own scale.
+            # A window of this size at a random position of the source photo, without scaling.
             x = int(rng.integers(0, self.width - (right - left) + 1))
             y = int(rng.integers(0, self.height - (bottom - top) + 1))
             canvas[:, top:bottom, left:right] = image[:, y : y + bottom - top, x : x + right - left]
             moved = boxes + boxes.new_tensor([left - x, top - y] * 2)
             kept = _cut(moved, left, top, right, bottom)
-            seen = (kept[:, 2:] > kept[:, :2]).all(dim=1)
-            parts.append((kept[seen], classes[seen], (ignore | _hidden(kept, moved))[seen]))
+            visible = (kept[:, 2:] > kept[:, :2]).all(dim=1)
+            ignore = ignore | _hidden(kept, moved)
+            parts.append((kept[visible], classes[visible], ignore[visible]))
         boxes, classes, ignore = (torch.cat(column) for column in zip(*parts, strict=True))
         return canvas, boxes, classes, ignore
 
@@ -221,7 +233,11 @@ class TrainingPhotos(TorchDataset[Sample]):
         ignore: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some products give their place to one from another photo, of about the same shape: rare classes meet new neighbours."""
+        """Return the image and classes after copy-paste.
+
+        A random part of the products is replaced by products of similar size from the training
+        photos, with preference for rare classes.
+        """
         image, classes = image.clone(), classes.clone()
         whole = boxes.round().long()
         whole[:, :2].clamp_(min=0)
@@ -254,9 +270,10 @@ class TrainingPhotos(TorchDataset[Sample]):
         ignore: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # The middles of the edges go along, not the corners: around a rotated rectangle the box of the
-        # corners grows by some pixels, around a rotated bottle it does not. They travel as boxes of no
-        # size, which torchvision leaves unclamped on request, so that one can tell how much of each is left.
+        # The midpoints of the edges are transformed, not the corners: the bounding box of a rotated
+        # rectangle's corners is some pixels larger than that of the bottle in it. The points are
+        # passed as boxes without size, which torchvision does not clamp on request, so that the
+        # remaining share of each box can be computed.
         points = _edge_middles(boxes).reshape(-1, 2)
         canvas = (self.height, self.width)
         frame = tv_tensors.BoundingBoxes(
@@ -264,7 +281,8 @@ class TrainingPhotos(TorchDataset[Sample]):
         )  # type: ignore[call-arg]
         picture, frame = self.geometry(tv_tensors.Image(image), frame)
         moved = _around(frame.as_subclass(torch.Tensor)[:, :2].reshape(-1, 4, 2))
-        # What left the frame here is lost: narrowing must not bring its box back onto grey.
+        # Cut the boxes before the picture is narrowed: the part outside the frame is lost, and
+        # narrowing would move its box back onto the grey fill.
         kept = _cut(moved, 0, 0, self.width, self.height)
         stretch_x = 1 + rng.uniform(-self.config.aspect, self.config.aspect) if self.config else 1.0
         if abs(stretch_x - 1) > 0.02:
@@ -280,7 +298,10 @@ class TrainingPhotos(TorchDataset[Sample]):
         ignore: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Under one of the config's conditions, at any of its strengths; what leaves the frame is left as a box of no size."""
+        """Return the sample under a random condition of the config at a random severity.
+
+        Boxes outside the frame get no size and are marked `ignore`.
+        """
         assert self.config is not None
         condition = CONDITIONS[
             self.config.conditions[int(rng.integers(len(self.config.conditions)))]
@@ -297,7 +318,8 @@ class TrainingPhotos(TorchDataset[Sample]):
             seen.boxes * np.array([self.width / width, self.height / height] * 2, np.float32)
         )
         hidden[kept] = torch.from_numpy(seen.ignore.copy())
-        # A condition may shrink the photo; the network's input stays as large.
+        # A condition may change the size of the photo; the input of the network is of constant
+        # size.
         return (
             torch.from_numpy(stretch(changed.image, self.height, self.width)).permute(2, 0, 1),
             moved,
@@ -311,7 +333,10 @@ class TrainingPhotos(TorchDataset[Sample]):
         ignore: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A square of the config's side from anywhere in the input; what lies outside is left as a box of no size."""
+        """Return a square window of the sample at a random position.
+
+        Boxes outside the window get no size and are marked `ignore`.
+        """
         assert self.config is not None
         side = self.config.window
         top, left = (int(rng.integers(0, size - side + 1)) for size in (self.height, self.width))
@@ -321,48 +346,75 @@ class TrainingPhotos(TorchDataset[Sample]):
 
 
 def _edge_middles(boxes: torch.Tensor) -> torch.Tensor:
-    """(n, 4) xyxy to (n, 4, 2), the middles (x, y) of left, top, right and bottom edge."""
+    """Return the midpoints of box edges.
+
+    Args:
+        boxes: (n, 4) float32 xyxy, pixels.
+
+    Returns:
+        (n, 4, 2) float32, (x, y) of the left, top, right and bottom edge.
+    """
     left, top, right, bottom = boxes.unbind(dim=1)
     x, y = (left + right) / 2, (top + bottom) / 2
     return torch.stack([left, y, x, top, right, y, x, bottom], dim=1).reshape(-1, 4, 2)
 
 
 def _around(points: torch.Tensor) -> torch.Tensor:
-    """(n, k, 2) to the (n, 4) xyxy boxes around them."""
+    """Return the (n, 4) xyxy bounding boxes of (n, k, 2) points (x, y)."""
     return torch.cat([points.amin(dim=1), points.amax(dim=1)], dim=1)
 
 
 def _widen(image: torch.Tensor, share: float) -> torch.Tensor:
-    """Stretch in x about the middle; the frame stays."""
+    """Return the image stretched by `share` in x around its centre, with the same size.
+
+    Args:
+        image: (3, h, w) uint8.
+        share: Factor of the width; below 1 the sides are filled with grey.
+    """
     height, width = image.shape[-2:]
     wide = v2.functional.resize(image, [height, round(width * share)], antialias=False)
-    # `center_crop` fills with black; padded before, it only cuts.
+    # `center_crop` fills with black. After this padding it only cuts.
     missing = max(width - wide.shape[-1], 0)
     wide = v2.functional.pad(wide, [missing // 2, 0, missing - missing // 2, 0], fill=[GREY])
     return v2.functional.center_crop(wide, [height, width])
 
 
 def _widen_boxes(boxes: torch.Tensor, share: float, width: int) -> torch.Tensor:
-    """The boxes of a picture that `_widen` stretched."""
+    """Return the (n, 4) xyxy boxes of an image of `width` pixels after `_widen`."""
     scaled = boxes.clone()
     scaled[:, [0, 2]] = (boxes[:, [0, 2]] - width / 2) * share + width / 2
     return scaled
 
 
 def _cut(boxes: torch.Tensor, left: int, top: int, right: int, bottom: int) -> torch.Tensor:
-    """Boxes cut at a window; of no size where they lie outside it."""
+    """Return the (n, 4) xyxy boxes cut at a window; boxes outside it get no size."""
     low, high = boxes.new_tensor([left, top] * 2), boxes.new_tensor([right, bottom] * 2)
     return torch.minimum(torch.maximum(boxes, low), high)
 
 
 def _hidden(kept: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """Which boxes show too little of the whole to be judged."""
+    """Return (n,) bool: boxes of which less than `LEAST_VISIBLE` of the area is left.
+
+    Args:
+        kept: (n, 4) xyxy, boxes after the cut.
+        whole: (n, 4) xyxy, the same boxes before the cut.
+    """
     left_over, before = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (kept, whole))
     return left_over < LEAST_VISIBLE * before
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) pairs in an order that depends on (seed, epoch) alone, shared out between processes."""
+    """Sampler of (epoch, index) keys in a random order, divided between processes.
+
+    The order depends only on (seed, epoch).
+
+    Args:
+        size: Number of samples per epoch over all processes.
+        seed: Seed of the order.
+        epoch: Function that returns the current epoch.
+        rank: Index of this process.
+        world: Number of processes.
+    """
 
     def __init__(
         self, size: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1
@@ -380,7 +432,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def collate(samples: list[Sample]) -> tuple[torch.Tensor, list[Sample]]:
-    """Images stacked to (B, 3, H, W) uint8; labels stay one a photo."""
+    """Return the images of samples as one (B, 3, H, W) uint8 tensor, and their labels as a list."""
     return torch.stack([s["image"] for s in samples]), [
         {k: v for k, v in s.items() if k != "image"} for s in samples
     ]

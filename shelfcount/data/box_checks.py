@@ -1,7 +1,7 @@
-"""What the boxes of one photo say by themselves: doubled, far too large, askew, and gaps in their rows.
+"""Checks of the boxes of one photo: duplicate boxes, oversized boxes, tilt, and gaps in rows.
 
 The limits were chosen on the training photos of the drinks data (180 photos, 5,285 boxes) and on
-the same photos with a fault put in; each constant says what was seen there.
+the same photos with artificial faults. The comment on each constant gives the measured values.
 """
 
 from __future__ import annotations
@@ -9,108 +9,118 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.vision import boxes as box_math
 
-# Two products never overlapped by an IoU of 0.3 or more; the one doubled box did by 0.9. Two people drawing one
-# product agree to 0.6 and more.
+# Minimum IoU of duplicate boxes. The IoU of two products was always below 0.3, that of the one
+# duplicate box 0.9. Two annotators' boxes of one product have an IoU of at least 0.6.
 DOUBLED_IOU = 0.6
-# Of each of its 5 nearest neighbours' kind a box is compared with the median, which one odd neighbour cannot move.
+# A box is compared with the median of its 5 nearest neighbours of the same class, and of the same
+# row: the median is robust to one bad box.
 NEIGHBOURS = 5
-# A box grown by half to 1.8 times its sides passes both limits in 97 of 100 cases, and no box as labelled does: bottles
-# of 1.5 litres beside those of half a litre pass the first, but do not reach over their neighbours.
+# Minimum ratio of sides, and minimum share of a neighbour that an oversized box covers. Of boxes
+# enlarged to 1.5 to 1.8 times their sides, 97 % exceed both limits; no box as labelled does.
+# Bottles of 1.5 litres beside bottles of 0.5 litres exceed the first, but do not cover their
+# neighbours.
 OVERSIZED = 1.4
 OVERSIZED_COVER = 0.2
-# Rows that neighbours show: pairs that overlap upright by half, are alike in height to 20 %, and stand at most 3 widths apart.
+# Pairs of neighbours in a row, from which the tilt is measured: they overlap vertically by half,
+# differ by at most 20 % in height, and are at most 3 widths apart.
 ROW_OVERLAP = 0.5
 PAIR_LIKENESS = 1.2
 PAIR_REACH = 3.0
 FEWEST_PAIRS = 6
-# A product fits a gap of 0.8 of its neighbour's width, as boxes are drawn with some air. Gaps of more than 3.5 are
-# mostly the end of one shelf and the beginning of the next.
+# Widths of gaps, as shares of the neighbour's width. A product fits into a gap of 0.8, since boxes
+# are drawn with a margin. Most gaps of more than 3.5 are between two separate shelves.
 FEWEST_IN_ROW = 3
 LEAST_GAP = 0.8
 MOST_GAP = 3.5
-# Steps from one product to the next on a full shelf, in widths.
+# Distance from one product to the next on a full shelf, in widths, and maximum absolute slope of a
+# row.
 STEP = 1.03
 STEEPEST = 0.3
-# More of a proposed box, or of its neighbour, than this covered by labelled boxes means that it is no gap.
+# Maximum overlap of a proposed box with a labelled or ignored box, as a share of the smaller of the
+# two.
 MOST_COVERED = 0.25
 
 
 class Gap(NamedTuple):
-    """A place in a row where a product may have been left unlabelled.
+    """Gap in a row that may contain an unlabelled product.
 
     Attributes:
-        box: (4,) float64 xyxy, where it would stand.
-        beside: Index of the labelled box that it was derived from.
+        box: (4,) float64 xyxy, pixels, box that the product would have.
+        beside: Index of the labelled box from which `box` was derived.
     """
 
-    box: np.ndarray
+    box: NDArray[np.float64]
     beside: int
 
 
 def doubled(boxes: np.ndarray) -> list[tuple[int, int, float]]:
-    """Pairs of boxes that lie on one product.
+    """Return pairs of boxes that likely label the same product.
 
     Args:
-        boxes: (n, 4) xyxy.
+        boxes: (n, 4) xyxy, pixels.
 
     Returns:
-        Indices, the lower first, and IoU of each pair.
+        (lower index, higher index, IoU) of each pair with an IoU of at least `DOUBLED_IOU`.
     """
     overlap = np.triu(box_math.iou(boxes, boxes), 1)
     return [(int(i), int(j), float(overlap[i, j])) for i, j in np.argwhere(overlap >= DOUBLED_IOU)]
 
 
-def oversized(boxes: np.ndarray, classes: np.ndarray) -> list[tuple[int, float]]:
-    """Boxes much wider or higher than those of their class and of their row around them, that reach over a neighbour.
+def oversized(boxes: np.ndarray, classes: NDArray[np.int64]) -> list[tuple[int, float]]:
+    """Return boxes that are much larger than their neighbours and cover one of them in part.
 
     Args:
-        boxes: (n, 4) xyxy pixels.
-        classes: (n,) class indices.
+        boxes: (n, 4) xyxy, pixels.
+        classes: (n,) int64, class indices.
 
     Returns:
-        Index, and how many times as wide or high as its neighbours (the lesser of class and row).
+        (index, ratio) of each such box. The ratio is that of its width or height, whichever is
+        larger, to the median of its neighbours: of the same class or of the same row, whichever
+        gives the smaller ratio.
     """
     boxes = boxes.astype(np.float64)
     sides, middles = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
     covered = box_math.intersection(boxes, boxes) / np.maximum(box_math.area(boxes), 1)
-    # Doubled boxes are told as such, and a box does not cover itself.
+    # Duplicate boxes have a finding of their own, and a box does not cover itself.
     covered[box_math.iou(boxes, boxes) >= DOUBLED_IOU] = 0
-    found = []
+    large = []
     for i in np.flatnonzero(covered.max(axis=1, initial=0) >= OVERSIZED_COVER).tolist():
         distance = np.hypot(*(middles - middles[i]).T)
         ratios = []
-        # One of its class says more than one that merely stands beside it.
+        # A box of the same class is better evidence than a box of the same row, so one is enough.
         for alike, fewest in ((classes == classes[i], 1), (_same_row(boxes, i), 2)):
             others = np.flatnonzero(alike & (np.arange(len(boxes)) != i))
             if len(others) >= fewest:
                 nearest = others[np.argsort(distance[others], kind="stable")[:NEIGHBOURS]]
                 ratios.append(float((sides[i] / np.median(sides[nearest], axis=0)).max()))
         if ratios and min(ratios) >= OVERSIZED:
-            found.append((i, min(ratios)))
-    return found
+            large.append((i, min(ratios)))
+    return large
 
 
-def _same_row(boxes: np.ndarray, i: int) -> np.ndarray:
-    """(n,) bool: stands beside box i, which is itself among them."""
+def _same_row(boxes: np.ndarray, i: int) -> NDArray[np.bool_]:
+    """Return (n,) bool: boxes in the row of box i, including box i itself."""
     height = boxes[:, 3] - boxes[:, 1]
     common = np.minimum(boxes[:, 3], boxes[i, 3]) - np.maximum(boxes[:, 1], boxes[i, 1])
     return common > ROW_OVERLAP * np.minimum(height, height[i])
 
 
 def tilt(boxes: np.ndarray) -> float | None:
-    """Slope of the shelves in degrees, from the feet of neighbours; positive where the right side hangs down.
+    """Return the slope of the shelves in degrees, from the bottom edges of neighbouring boxes.
 
-    The median over all pairs: seen from the side, shelves above and below the camera slope against each
-    other and cancel.
+    The slope is the median over all pairs of neighbours. In a photo taken from the side, shelves
+    above and below the camera slope in opposite directions, which the median cancels.
 
     Args:
-        boxes: (n, 4) xyxy pixels.
+        boxes: (n, 4) xyxy, pixels.
 
     Returns:
-        None where fewer than `FEWEST_PAIRS` neighbours tell it.
+        Slope, positive if the right side is lower; None if there are fewer than `FEWEST_PAIRS`
+        pairs of neighbours.
     """
     boxes = boxes.astype(np.float64)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
@@ -130,21 +140,22 @@ def tilt(boxes: np.ndarray) -> float | None:
 
 
 def gaps(boxes: np.ndarray, ignored: np.ndarray, width: int, height: int) -> list[Gap]:
-    """Places between two boxes of a row that a product like one of them would fill.
+    """Return gaps between two boxes of a row into which a product like one of them would fit.
 
-    The ends of rows are left out: the drinks photos mostly show the side of the cooler there.
+    The ends of rows are left out: most of the drinks photos show the side of the cooler there.
 
     Args:
-        boxes: (n, 4) xyxy pixels.
-        ignored: (m, 4) boxes marked `ignore`; what they cover is no gap.
-        width, height: Of the photo.
+        boxes: (n, 4) xyxy, pixels of the photo.
+        ignored: (m, 4) xyxy, boxes marked `ignore`. Areas that they cover are not gaps.
+        width, height: Size of the photo in pixels.
 
     Returns:
-        At most one on each side of each box; those derived from both sides of a gap overlap.
+        At most one gap on each side of each box. Gaps derived from both sides of the same gap
+        overlap.
     """
     boxes = boxes.astype(np.float64)
     x, taken = (boxes[:, 0] + boxes[:, 2]) / 2, np.concatenate([boxes, ignored])
-    found = []
+    places = []
     for i in range(len(boxes)):
         row = _same_row(boxes, i)
         if row.sum() < FEWEST_IN_ROW:
@@ -154,16 +165,16 @@ def gaps(boxes: np.ndarray, ignored: np.ndarray, width: int, height: int) -> lis
             if not len(ahead):
                 continue
             neighbour = ahead[np.abs(x[ahead] - x[i]).argmin()]
-            own = boxes[i, 2] - boxes[i, 0]
+            box_width = boxes[i, 2] - boxes[i, 0]
             gap = (
                 boxes[neighbour, 0] - boxes[i, 2] if side > 0 else boxes[i, 0] - boxes[neighbour, 2]
             )
-            if not LEAST_GAP * own <= gap <= MOST_GAP * own:
+            if not LEAST_GAP * box_width <= gap <= MOST_GAP * box_width:
                 continue
             slope = np.clip(
                 (boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -STEEPEST, STEEPEST
             )
-            place = boxes[i] + STEP * own * side * np.array([1, slope, 1, slope])
+            place = boxes[i] + STEP * box_width * side * np.array([1, slope, 1, slope])
             covered = box_math.overlap_of_smaller(place[None], taken).max()
             if (
                 covered <= MOST_COVERED
@@ -171,5 +182,5 @@ def gaps(boxes: np.ndarray, ignored: np.ndarray, width: int, height: int) -> lis
                 and place[2] <= width
                 and place[3] <= height
             ):
-                found.append(Gap(place, i))
-    return found
+                places.append(Gap(place, i))
+    return places

@@ -1,4 +1,4 @@
-"""Whether labelled photos are fit to train on: every check there is, in one report."""
+"""Check of a labelled data set before training: all checks of photos, boxes and classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from shelfcount.vision import boxes as box_math
 
 
 class _Reading(NamedTuple):
-    """What is made of an entry that reading left out or corrected."""
+    """Rule that turns an entry dropped or corrected by the reader into a finding.
+
+    Attributes:
+        words: Regular expression that matches the reason of the entry.
+        kind: Key of `findings.KINDS`.
+        severity: Severity of the finding.
+        fix: Advice of the finding.
+    """
 
     words: str
     kind: str
@@ -31,51 +38,60 @@ class _Reading(NamedTuple):
     fix: str
 
 
-# What `data.labels` and the parsers say, told by their words; the first that fits is taken.
+# Rules for the messages of `data.labels` and the parsers. The first rule that matches applies.
 READING = (
     _Reading(
         "before the EXIF rotation",
         "orientation",
         "note",
-        "Nothing: it was put right. Look at one of the photos to be sure.",
+        "No action needed: the boxes were rotated. Check one of the photos to be sure.",
     ),
     _Reading(
         "photo .* is missing",
         "missing-photo",
         "error",
-        "Put it where the labels name it, or remove it from the labels.",
+        "Copy the photo to the path in the labels, or remove it from the labels.",
     ),
     _Reading(
-        "must be listed once|is listed twice",
+        "is listed twice",
         "unusable-label",
         "warning",
-        "Remove the second entry, or join the two.",
+        "Remove the second entry, or merge the two.",
     ),
     _Reading(
-        "photo .* (is cut short|cannot be read|must be of the stated size|has .* pixels)",
+        "photo .* (is cut short|cannot be read|has .* pixels)",
         "broken-photo",
         "error",
-        "Copy the photo again from where it came, or remove it from the labels.",
+        "Copy the photo again from its source, or remove it from the labels.",
     ),
     _Reading(
         "outside the photo",
         "box-outside",
         "warning",
-        "Draw it again; many of these mean labels of another size or another photo.",
+        "Draw the box again. If there are many, the labels are of another size or another photo.",
     ),
     _Reading(
-        "wider and higher than 0|less than a pixel",
+        "width or height of 0|less than a pixel",
         "box-without-size",
         "warning",
         "Remove the box, or draw it again.",
     ),
-    _Reading("reaches over the border", "box-cut", "note", "Nothing: it was cut there."),
     _Reading(
-        "", "unusable-label", "warning", "Put it right in the labelling tool and export again."
+        "exceeds the border",
+        "box-cut",
+        "note",
+        "No action needed: the box was cut at the border.",
+    ),
+    _Reading(
+        "",
+        "unusable-label",
+        "warning",
+        "Correct the entry in the labelling tool and export the labels again.",
     ),
 )
-# Boxes an anchor must match, as shares. With the default of one anchor at a place the drinks training photos reach 0.90
-# and are learnt well; with fewer than three of four, whole classes go without.
+# Minimum share of boxes that an anchor matches: below the first a warning, below the second an
+# error. With the default of one anchor per location, the drinks training photos reach 0.90 and
+# training succeeds. Below 0.75, whole classes have no matching anchor.
 ENOUGH_ANCHORS = 0.9
 LEAST_ANCHORS = 0.75
 # Two photos have the same labels if each box has a partner of its class with at least this IoU.
@@ -88,45 +104,45 @@ def check(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Look at all photos and labels.
+    """Check the photos and labels of a data set.
 
     Args:
-        dataset: From `formats.read`: what it dropped is part of the report.
-        against: Data that must share no photo with it, such as the test photos.
-        progress: Called with (photos done, photos in all).
+        dataset: Data set from `formats.read`. Entries that it dropped are part of the report.
+        against: Second data set that must not share a photo with `dataset`, such as the test set.
+        progress: Callback that is called with (photos done, photos in total).
 
     Returns:
-        Findings, worst first. `Report.passed` says whether training may go on.
+        Report with all findings, worst first. `Report.passed` is True if there is no error.
 
     Raises:
         ShelfcountError: If a photo of `against` cannot be read.
     """
-    found = [_from_reading(entry, dataset) for entry in dataset.dropped]
+    findings = [_from_reading(entry, dataset) for entry in dataset.dropped]
     looks: list[Look] = []
     for done, photo in enumerate(dataset.photos, 1):
         try:
             looks.append(photo_checks.look_at(photo))
         except ShelfcountError as error:
-            found.append(
+            findings.append(
                 Finding(
                     "error",
                     "broken-photo",
                     f"{error}",
-                    "Copy it again, or remove it from the labels.",
+                    "Copy the photo again, or remove it from the labels.",
                     photo.path,
                 )
             )
         if progress:
             progress(done, len(dataset))
     for look in looks:
-        found += photo_checks.quality(look)
-        found += _on_boxes(look, dataset.classes)
-    found += photo_checks.unlike_the_rest(looks)
-    found += appearance.turned([look.photo for look in looks], [look.sample for look in looks])
-    found += _duplicates(looks, against or Dataset((), ()))
-    found += check_classes(dataset)
-    found += _anchor_recall(dataset)
-    return Report(dataset, tuple(found), against.name if against else "")
+        findings += photo_checks.quality(look)
+        findings += _on_boxes(look, dataset.classes)
+    findings += photo_checks.unlike_the_rest(looks)
+    findings += appearance.turned([look.photo for look in looks], [look.sample for look in looks])
+    findings += _duplicates(looks, against or Dataset((), ()))
+    findings += check_classes(dataset)
+    findings += _anchor_recall(dataset)
+    return Report(dataset, tuple(findings), against.name if against else "")
 
 
 def _from_reading(entry: Dropped, dataset: Dataset) -> Finding:
@@ -143,14 +159,14 @@ def _from_reading(entry: Dropped, dataset: Dataset) -> Finding:
 
 
 def _on_boxes(look: Look, classes: tuple[str, ...]) -> list[Finding]:
-    """Doubled, oversized and probably missing boxes of one photo."""
+    """Return findings on duplicate, oversized and likely missing boxes of one photo."""
     photo = look.photo
     truth = photo.truth[~photo.truth.ignore]
     names = [classes[i] for i in truth.classes]
-    found = []
+    findings = []
 
     def add(kind: str, box: np.ndarray, degree: float, message: str, fix: str) -> None:
-        found.append(
+        findings.append(
             Finding(
                 "warning",
                 kind,
@@ -165,52 +181,60 @@ def _on_boxes(look: Look, classes: tuple[str, ...]) -> list[Finding]:
     for i, j, overlap in box_checks.doubled(truth.boxes):
         if names[i] == names[j]:
             message, fix = (
-                f"two boxes of '{names[i]}' overlap by an IoU of {overlap:.2f}",
+                f"two boxes of '{names[i]}' overlap with an IoU of {overlap:.2f}",
                 "Remove one of the two.",
             )
         else:
             message, fix = (
-                f"boxes of '{names[i]}' and '{names[j]}' overlap by an IoU of {overlap:.2f}",
-                "Keep the one of the right class.",
+                f"boxes of '{names[i]}' and '{names[j]}' overlap with an IoU of {overlap:.2f}",
+                "Keep the box with the correct class.",
             )
         add("doubled-box", truth.boxes[j], overlap / box_checks.DOUBLED_IOU, message, fix)
     for i, times in box_checks.oversized(truth.boxes, truth.classes):
-        message = f"the box of '{names[i]}' is {times:.1f} times as large on a side as those around it and reaches over a neighbour"
+        message = (
+            f"the box of '{names[i]}' is {times:.1f} times as wide or high as its neighbours and "
+            "covers part of one"
+        )
         add(
             "oversized-box",
             truth.boxes[i],
             times / box_checks.OVERSIZED,
             message,
-            "Draw it tightly around one product.",
+            "Draw the box tightly around one product.",
         )
     for box, beside, distance in look.missing:
-        message = f"a gap in a row that looks like the '{names[beside]}' beside it"
-        fix = "Label the product, or mark it `ignore` (iscrowd) if a person cannot tell it."
+        message = f"a gap in a row looks like the '{names[beside]}' beside it"
+        fix = "Label the product, or mark it as `ignore` (iscrowd) if a person cannot recognize it."
         add("missing-box", box, 1 / max(distance, 0.01), message, fix)
-    return found
+    return findings
 
 
 def _duplicates(looks: Sequence[Look], against: Dataset) -> list[Finding]:
-    """The same file twice, the same picture twice, and pictures of `against` among these."""
+    """Return findings on duplicates, near-duplicates, and photos shared with `against`."""
     photos = [*(look.photo for look in looks), *against.photos]
     if not photos:
         return []
-    # By their pixels alone: equal names of groups in two data sets need not mean one store.
+    # Groups are cleared, so that only the pixels count: the same group name in two data sets need
+    # not be the same store.
     bare = tuple(dataclasses.replace(photo, group="", truth=Detections.empty()) for photo in photos)
     alike = near_duplicate_groups(Dataset((), bare))
-    own, theirs = _members(alike[: len(looks)]), _members(alike[len(looks) :])
-    found = []
-    for group, members in own.items():
-        leaked = tuple(against.photos[j].path for j in theirs[group])
+    by_group, against_by_group = _members(alike[: len(looks)]), _members(alike[len(looks) :])
+    findings = []
+    for group, members in by_group.items():
+        leaked = tuple(against.photos[j].path for j in against_by_group[group])
         for photo in [looks[i].photo for i in members] if leaked else []:
-            message = f"{photo.path.name} is also in '{Path(against.name).name}', the same or nearly, as {leaked[0].name}"
-            fix = "Keep it in one of the two data sets only, together with its near duplicates."
-            found.append(Finding("error", "leak", message, fix, photo.path, others=leaked))
-        found += _duplicates_within([looks[i] for i in members])
-    return found
+            message = (
+                f"{photo.path.name} is the same as, or a near-duplicate of, {leaked[0].name} in "
+                f"'{Path(against.name).name}'"
+            )
+            fix = "Keep the photo and its near-duplicates in only one of the two data sets."
+            findings.append(Finding("error", "leak", message, fix, photo.path, others=leaked))
+        findings += _duplicates_within([looks[i] for i in members])
+    return findings
 
 
 def _members(labels: np.ndarray) -> defaultdict[int, list[int]]:
+    """Return group number to the indices of its members."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     for i, label in enumerate(labels.tolist()):
         members[label].append(i)
@@ -218,45 +242,40 @@ def _members(labels: np.ndarray) -> defaultdict[int, list[int]]:
 
 
 def _duplicates_within(alike: Sequence[Look]) -> list[Finding]:
-    """Findings on photos that look alike: one for each file that is there several times, one for what else is alike."""
+    """Return findings on photos that look alike.
+
+    There is one finding for each file with several copies, and one for all near-duplicates.
+    """
     by_file: dict[str, list[Look]] = defaultdict(list)
     for look in alike:
         by_file[look.digest].append(look)
-    found = []
+    findings = []
     for copies in by_file.values():
-        first, *rest = (look.photo for look in copies)
-        if not rest:
+        first, *others = (look.photo for look in copies)
+        if not others:
             continue
-        message = f"{first.path.name} is the same file as {', '.join(p.path.name for p in rest)}"
+        message = f"{first.path.name} is the same file as {', '.join(p.path.name for p in others)}"
         severity: Severity = "warning"
-        if not all(_same_labels(first, p) for p in rest):
+        if not all(_same_labels(first, p) for p in others):
             message, severity = f"{message}, but their labels differ", "error"
-        fix = "Keep the photo once, with the right labels."
-        found.append(
-            Finding(
-                severity, "duplicate", message, fix, first.path, others=tuple(p.path for p in rest)
-            )
-        )
-    first, *rest = (copies[0].photo for copies in by_file.values())
-    if rest:
+        fix = "Keep one copy of the photo, with the correct labels."
+        paths = tuple(p.path for p in others)
+        findings.append(Finding(severity, "duplicate", message, fix, first.path, others=paths))
+    first, *others = (copies[0].photo for copies in by_file.values())
+    if others:
         message = (
-            f"{first.path.name} looks nearly the same as {', '.join(p.path.name for p in rest)}"
+            f"{first.path.name} looks nearly the same as {', '.join(p.path.name for p in others)}"
         )
-        fix = "Keep the best one, or keep all in one split (`shelfcount` never parts them)."
-        found.append(
-            Finding(
-                "note",
-                "near-duplicate",
-                message,
-                fix,
-                first.path,
-                others=tuple(p.path for p in rest),
-            )
+        fix = (
+            "Keep the best one, or keep all in the same split (`shelfcount` never separates them)."
         )
-    return found
+        paths = tuple(p.path for p in others)
+        findings.append(Finding("note", "near-duplicate", message, fix, first.path, others=paths))
+    return findings
 
 
 def _same_labels(a: Photo, b: Photo) -> bool:
+    """Return True if each box of one photo matches a box of the other in class and place."""
     if len(a.truth) != len(b.truth):
         return False
     partners = box_math.iou(a.truth.boxes, b.truth.boxes) >= SAME_LABEL_IOU
@@ -265,7 +284,7 @@ def _same_labels(a: Photo, b: Photo) -> bool:
 
 
 def _anchor_recall(dataset: Dataset) -> list[Finding]:
-    """Whether the anchors that training would fit with its default settings match the boxes."""
+    """Return a finding if too few boxes match an anchor fitted with the default settings."""
     model = ModelConfig()
     scaled = [
         (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64)
@@ -285,8 +304,13 @@ def _anchor_recall(dataset: Dataset) -> list[Finding]:
         return []
     more = model.anchors_per_place + 2
     severity: Severity = "error" if recall < LEAST_ANCHORS else "warning"
-    message = f"anchors match {recall:.0%} of the boxes in shape, fewer than {ENOUGH_ANCHORS:.0%}"
-    fix = f"Train with --set model.anchors_per_place={more}, which matches {matched(more):.0%}; see that no box is far too large."
+    message = (
+        f"anchors match {recall:.0%} of the boxes in shape, below the limit of {ENOUGH_ANCHORS:.0%}"
+    )
+    fix = (
+        f"Train with --set model.anchors_per_place={more}, which matches {matched(more):.0%}. Also "
+        "check that no box is far too large."
+    )
     return [
         Finding(severity, "anchor-recall", message, fix, degree=ENOUGH_ANCHORS / max(recall, 0.01))
     ]

@@ -1,4 +1,4 @@
-"""What the class names and the number of their examples say: misspellings, junk, too few, imbalance."""
+"""Checks of classes: misspelt names, junk names, too few examples, and class imbalance."""
 
 from __future__ import annotations
 
@@ -9,51 +9,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.findings import Corners, Finding, Severity, corners
 from shelfcount.records import Dataset
+from shelfcount.words import plural
 
-# A word this long with one letter off is rarely another word; two letters need twice the length. Shorter ones are: of the
-# drinks, `cam` and `dau` are flavours, and `twister-cam2` is another can than `twister-cam`, so digits must agree too.
+# Minimum lengths at which words that differ in one letter, or in two, count as the same word
+# misspelt. Shorter words are often different words: among the drinks, `cam` and `dau` are flavours.
+# Digits must be equal too, since `twister-cam2` is another can than `twister-cam`.
 LONG_WORD = 5
 LONGER_WORD = 10
-# A name with so small a share of the boxes of the one it resembles is a slip; the two in the drinks data have 2 and 3 %.
+# Maximum number of boxes of a misspelt class, as a share of the class it resembles, for an error; a
+# class with more is reported as a warning. The two misspelt classes of the drinks data have 2 and 3
+# %.
 SLIP = 0.1
-# What labelling tools and hurried people leave behind.
+# Words that labelling tools and annotators use as placeholders.
 PLACEHOLDERS = re.compile(
-    "asdf|bbox|box|class|default|delete|dummy|item|label|misc|na|nan|new|none|null|obj|object|other|product|qwerty|region|rubbish|"
-    "temp|test|tmp|todo|trash|undefined|unknown|unlabell?ed|untitled|xxx|[0-9]+"
+    "asdf|bbox|box|class|default|delete|dummy|item|label|misc|na|nan|new|none|null|obj|object|"
+    "other|product|qwerty|region|rubbish|temp|test|tmp|todo|trash|undefined|unknown|unlabell?ed|"
+    "untitled|xxx|[0-9]+"
 )
-# Boxes in training. The drinks classes with fewer have all a lower F1 on the test photos than the median class has
-# (benchmarks/results/drinks_plain.json, per_class).
+# Minimum number of boxes for training. All drinks classes with fewer have an F1 on the test photos
+# below that of the median class (benchmarks/results/drinks_plain.json, per_class).
 FEW_BOXES = 40
-# Boxes of the commonest class by those of the median one: 4.2 in the drinks training photos.
+# Maximum ratio of boxes of the most frequent class to boxes of the median class. It is 4.2 in the
+# drinks training photos.
 MOST_UNEVEN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Census:
-    """How often each class is there: (classes,) numbers of its boxes and of photos with it, and one box as an example."""
+    """Frequency of each class.
+
+    Attributes:
+        names: Class names.
+        boxes: (classes,) int64, number of boxes.
+        photos: (classes,) int64, number of photos with at least one box.
+        examples: Class index to the photo and the box of one example.
+    """
 
     names: tuple[str, ...]
-    boxes: np.ndarray
-    photos: np.ndarray
+    boxes: NDArray[np.int64]
+    photos: NDArray[np.int64]
     examples: dict[int, tuple[Path, Corners]]
 
     def told(self, class_: int) -> str:
-        """The class with its number of boxes, for messages."""
-        number = int(self.boxes[class_])
-        return f"'{self.names[class_]}' ({number:,} {'box' if number == 1 else 'boxes'})"
+        """Return the class name with its number of boxes, for messages."""
+        return f"'{self.names[class_]}' ({plural(int(self.boxes[class_]), 'box', 'boxes')})"
 
     def finding(
         self, class_: int, severity: Severity, kind: str, message: str, fix: str, degree: float
     ) -> Finding:
+        """Return a finding on a class, with one of its boxes as an example."""
         file, box = self.examples.get(class_, (None, None))
         return Finding(severity, kind, message, fix, file, box, degree=float(degree))
 
 
 def check_classes(dataset: Dataset) -> list[Finding]:
-    """Findings on the classes, each with one of its boxes as an example."""
+    """Return findings on the classes of a data set, each with one of its boxes as an example."""
     census = _census(dataset)
     junk = _junk(census)
     misspelt = _misspelt(census, junk)
@@ -80,36 +94,40 @@ def _census(dataset: Dataset) -> _Census:
 
 
 def _junk(census: _Census) -> dict[int, Finding]:
-    """Class to the finding that its name stands for no product."""
+    """Return class index to finding, for names that likely do not denote a product."""
     letterless = np.array(
         [not any(letter.isalpha() for letter in name) for name in census.names], bool
     )
-    # Article numbers are names where most boxes have them.
+    # If most boxes have a number as their class name, the numbers are article numbers.
     by_number = letterless @ census.boxes > census.boxes.sum() / 2
-    found = {}
+    findings = {}
     for i, name in enumerate(census.names):
         numbered = letterless[i] and not by_number
-        # The only class of a data set may be called what it likes: it counts products of any kind.
+        # The name of the only class of a data set is not checked: it stands for products of any
+        # kind.
         placeholder = (
             len(census.names) > 1
             and not letterless[i]
             and all(PLACEHOLDERS.fullmatch(word) for word in _words(name))
         )
         if numbered or placeholder:
-            # A number with many boxes may be a beer that is called by its year, and `other` may be meant.
+            # A number with many boxes may be the name of a product, such as a beer named after a
+            # year, and `other` may be intended.
             severity: Severity = "error" if numbered and census.boxes[i] < FEW_BOXES else "warning"
             message = f"class {census.told(i)} does not look like the name of a product"
-            fix = f"Give its boxes their right class, or remove class '{name}' from the labels."
-            found[i] = census.finding(
+            fix = (
+                f"Give its boxes their correct class, or remove the class '{name}' from the labels."
+            )
+            findings[i] = census.finding(
                 i, severity, "junk-class", message, fix, FEW_BOXES / max(census.boxes[i], 1)
             )
-    return found
+    return findings
 
 
 def _misspelt(census: _Census, junk: Collection[int]) -> dict[int, Finding]:
-    """Class to the finding that it is a commoner one, misspelt."""
+    """Return class index to finding, for names that are likely a misspelt more frequent name."""
     by_number = sorted(set(range(len(census.names))) - set(junk), key=lambda i: -census.boxes[i])
-    found = {}
+    findings = {}
     for place, rare in enumerate(by_number):
         common = next(
             (
@@ -125,8 +143,11 @@ def _misspelt(census: _Census, junk: Collection[int]) -> dict[int, Finding]:
             "error" if census.boxes[rare] <= SLIP * census.boxes[common] else "warning"
         )
         message = f"class {census.told(rare)} looks like a misspelling of {census.told(common)}"
-        fix = f"Rename '{census.names[rare]}' to '{census.names[common]}' in the labels if they are one product."
-        found[rare] = census.finding(
+        fix = (
+            f"Rename '{census.names[rare]}' to '{census.names[common]}' in the labels if they are "
+            "the same product."
+        )
+        findings[rare] = census.finding(
             rare,
             severity,
             "misspelt-class",
@@ -134,17 +155,18 @@ def _misspelt(census: _Census, junk: Collection[int]) -> dict[int, Finding]:
             fix,
             census.boxes[common] / max(census.boxes[rare], 1),
         )
-    return found
+    return findings
 
 
 def _few_examples(census: _Census, spoken_of: Collection[int]) -> list[Finding]:
-    found = []
+    """Return findings on classes with too few boxes, without those in `spoken_of`."""
+    findings = []
     for i in np.flatnonzero(census.boxes < FEW_BOXES).tolist():
         if i in spoken_of:
             continue
         message, fix = (
-            f"class {census.told(i)} has fewer than {FEW_BOXES}",
-            "Add photos that show it, or merge it with a class it may count as.",
+            f"class {census.told(i)} has fewer than the minimum of {FEW_BOXES} boxes",
+            "Add photos that show it, or merge it with a similar class.",
         )
         if census.boxes[i] == 0:
             message, fix = (
@@ -153,32 +175,45 @@ def _few_examples(census: _Census, spoken_of: Collection[int]) -> list[Finding]:
             )
         elif census.photos[i] == 1:
             message = (
-                f"class {census.told(i)} is on one photo only: it cannot be both learnt and tested"
+                f"class {census.told(i)} is on one photo only, so it cannot be used for both "
+                "training and testing"
             )
-        found.append(
+        findings.append(
             census.finding(
                 i, "warning", "few-examples", message, fix, FEW_BOXES / max(census.boxes[i], 0.5)
             )
         )
-    return found
+    return findings
 
 
 def _imbalance(census: _Census) -> list[Finding]:
+    """Return a finding if the most frequent class has far more boxes than the median class."""
     present = census.boxes[census.boxes > 0]
     times = float(present.max() / np.median(present)) if len(present) else 0.0
     if times < MOST_UNEVEN:
         return []
     most = int(census.boxes.argmax())
-    message = f"class {census.told(most)} has {times:.0f} times as many as the median class; {MOST_UNEVEN:.0f} times is the limit"
-    fix = "Collect photos of the rarer classes, and judge by the mean of the classes' F1, not by the overall one."
+    message = (
+        f"class {census.told(most)} has {times:.0f} times as many boxes as the median class; the "
+        f"limit is {MOST_UNEVEN:.0f} times"
+    )
+    fix = (
+        "Collect photos of the rarer classes, and evaluate by the mean F1 over classes instead of "
+        "the overall F1."
+    )
     return [census.finding(most, "note", "imbalance", message, fix, times / MOST_UNEVEN)]
 
 
 def same_but_misspelt(a: str, b: str) -> bool:
-    """Whether two class names are one name but for case, accents, separators, or a letter or two in a long word.
+    """Return True if two class names are likely the same name, spelt differently.
 
-    >>> same_but_misspelt("minrinda-soda", "mirinda-soda"), same_but_misspelt("mirinda-cam", "mirinda-cam2")
-    (True, False)
+    Differences in case, accents and separators are allowed. So is one letter in a word of at least
+    `LONG_WORD` letters, or two in a word of at least `LONGER_WORD`.
+
+    >>> same_but_misspelt("minrinda-soda", "mirinda-soda")
+    True
+    >>> same_but_misspelt("mirinda-cam", "mirinda-cam2")
+    False
     """
     first, second = _words(a), _words(b)
     if "".join(first) == "".join(second):
@@ -190,7 +225,7 @@ def same_but_misspelt(a: str, b: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """Lower-case words without accents; what parts them is dropped."""
+    """Return the words of a name in lower case, without accents and separators."""
     plain = "".join(
         c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c)
     )
@@ -198,6 +233,7 @@ def _words(name: str) -> list[str]:
 
 
 def _slip_of_the_pen(a: str, b: str) -> bool:
+    """Return True if two words differ by few letters for their length, and in no digit."""
     shorter = min(len(a), len(b))
     if shorter < LONG_WORD or re.findall(r"\d", a) != re.findall(r"\d", b):
         return False
@@ -205,7 +241,10 @@ def _slip_of_the_pen(a: str, b: str) -> bool:
 
 
 def _edits(a: str, b: str) -> int:
-    """Letters to insert, delete, exchange or swap with their neighbour to get from one to the other (Damerau 1964)."""
+    """Return the edit distance of two words (Damerau 1964).
+
+    It is the minimum number of letters to insert, delete, replace or swap with a neighbour.
+    """
     rows = [list(range(len(b) + 1))]
     for i, x in enumerate(a, 1):
         row = [i]

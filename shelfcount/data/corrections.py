@@ -1,8 +1,8 @@
-"""Corrections to the labels of a data set, as a list that says what was changed and why.
+"""Corrections to the labels of a data set, as a list of changes with reasons.
 
-The labels themselves stay as they were published, so that every figure can be given on both truths. Each
-correction rests on what a person saw on the photo, in words. It names the labelled box it changes; a file
-is applied to exactly the labels it was made for, or not at all.
+The published labels remain unchanged, so that every metric can be given for the original and for
+the corrected ground truth. Each correction states the labelled box that it changes and, in words,
+what a person saw on the photo. A file is applied only to exactly the labels for which it was made.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from shelfcount.data.labels import read_json, short
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.vision.boxes import iou
 from shelfcount.vision.images import MOST_PIXELS, write_whole
+from shelfcount.words import plural
 
-# A box in the file is the labelled one up to rounding: products in a row overlap by far less.
+# Minimum IoU between a box in the file and the labelled box that it refers to. It allows for
+# rounding; products in a row overlap by far less.
 SAME_BOX_IOU = 0.9
-# What an entry of each action holds beside photo, action, box and reason; "class" of an ignored area is optional.
+# Required keys of an entry per action, besides photo, action, box and reason. An ignored area may
+# also have a "class".
 FIELDS: dict[str, tuple[str, ...]] = {
     "add": ("class",),
     "move": ("class", "to_box"),
@@ -33,7 +36,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "ignore": (),
 }
 
-# What may be decided on an entry. One without a word on it was written by a person and holds.
+# Possible decisions on an entry. An entry without one was written by a person and is accepted.
 DECISIONS = ("accepted", "refused", "undecided")
 
 Box = tuple[float, float, float, float]
@@ -45,15 +48,16 @@ class Correction:
 
     Attributes:
         photo: File name of the photo, without its folder.
-        action: A key of `FIELDS`. ``add`` labels a product, ``move`` and ``rename`` give a labelled one another
-            box or class, ``remove`` takes a label away. ``ignore`` marks an area where a person can't tell:
-            products found in it count neither way, whatever their class.
-        box: (left, top, width, height) in pixels of the upright photo; of the labelled box, except for ``add``
-            and for ``ignore`` without a class.
-        reason: What is seen on the photo.
-        class_: Of the product at `box`. An ``ignore`` that has one takes the place of that label.
-        to_class, to_box: What ``rename`` and ``move`` put in place of the labelled.
-        decision: One of `DECISIONS`; only what is accepted is applied.
+        action: Key of `FIELDS`. ``add`` adds a label, ``move`` and ``rename`` change the box or the
+            class of a label, ``remove`` deletes a label. ``ignore`` marks an area in which a person
+            cannot recognize the products: detections in it count neither as true nor as false
+            positives, whatever their class.
+        box: (left, top, width, height) in pixels of the upright photo. It is the labelled box,
+            except for ``add`` and for ``ignore`` without a class.
+        reason: What the photo shows.
+        class_: Class of the product at `box`. An ``ignore`` with a class replaces that label.
+        to_class, to_box: New class for ``rename`` and new box for ``move``.
+        decision: One of `DECISIONS`. Only accepted corrections are applied.
     """
 
     photo: str
@@ -66,8 +70,8 @@ class Correction:
     decision: str = "accepted"
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
-        stated = {
+        """Return the entry as it is written to the file."""
+        entry = {
             "photo": self.photo,
             "action": self.action,
             "box": list(self.box),
@@ -77,7 +81,7 @@ class Correction:
             "reason": self.reason,
             "decision": None if self.decision == "accepted" else self.decision,
         }
-        return {key: value for key, value in stated.items() if value is not None}
+        return {key: value for key, value in entry.items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self.action} '{self.class_ or 'area'}' at {list(self.box)} on '{self.photo}'"
@@ -89,9 +93,9 @@ class Corrections:
 
     Attributes:
         data: File name of the labels.
-        fingerprint: Of the labels as they were, from `formats.fingerprint`.
-        corrections: In the order they were made; it does not matter.
-        reviewed: File names of the photos that were looked at, those without a fault included.
+        fingerprint: Fingerprint of the uncorrected labels, from `formats.fingerprint`.
+        corrections: Corrections in any order.
+        reviewed: File names of the photos that were reviewed, including those without an error.
     """
 
     data: str
@@ -100,15 +104,22 @@ class Corrections:
     reviewed: tuple[str, ...] = ()
 
     def decided(self, decision: str) -> tuple[Correction, ...]:
-        """Those of one of `DECISIONS`."""
+        """Return the corrections with the given decision, one of `DECISIONS`."""
         return tuple(c for c in self.corrections if c.decision == decision)
 
 
 def read_corrections(path: Path | str) -> Corrections:
-    """Read what `write_corrections` wrote, or a person.
+    """Read a corrections file, written by `write_corrections` or by a person.
+
+    Args:
+        path: Path of the JSON file.
+
+    Returns:
+        Corrections in the order of the file.
 
     Raises:
-        ShelfcountError: If the file is missing or an entry has another form than `Correction` describes.
+        ShelfcountError: If the file is missing, or an entry does not have the form that
+            `Correction` describes.
     """
     path = Path(path)
     data = read_json(path)
@@ -120,9 +131,8 @@ def read_corrections(path: Path | str) -> Corrections:
         ("corrections", list),
     ):
         if not isinstance(data[key], kind):
-            raise ShelfcountError(
-                f"'{path}': {key} must be a {kind.__name__}, got {short(data[key])}"
-            )
+            form = "a list" if kind is list else "a text"
+            raise ShelfcountError(f"'{path}': {key} must be {form}, got {short(data[key])}")
     corrections = tuple(
         _parsed(entry, f"'{path}', correction {i}")
         for i, entry in enumerate(data["corrections"], 1)
@@ -136,7 +146,10 @@ def read_corrections(path: Path | str) -> Corrections:
 
 
 def write_corrections(corrections: Corrections, path: Path | str) -> None:
-    """Write a file that `read_corrections` turns into the same again, a correction a line."""
+    """Write a corrections file with one correction per line.
+
+    `read_corrections` returns the same corrections from it.
+    """
     head = {
         "data": corrections.data,
         "fingerprint": corrections.fingerprint,
@@ -154,7 +167,8 @@ def _parsed(entry: Any, where: str) -> Correction:
     action = entry.get("action") if isinstance(entry, Mapping) else None
     if not isinstance(action, str) or action not in FIELDS:
         raise ShelfcountError(
-            f"{where}: it must be an object whose action is one of {', '.join(FIELDS)}, got {short(entry)}"
+            f"{where}: {short(entry)} has no valid action. The entry must be an object whose "
+            f"action is one of {', '.join(FIELDS)}."
         )
     optional = ("decision", "class") if action == "ignore" else ("decision",)
     _require_keys(entry, ("photo", "action", "box", "reason", *FIELDS[action]), optional, where)
@@ -179,18 +193,22 @@ def _decision(value: Any, where: str) -> str:
 def _require_keys(entry: Any, needed: Sequence[str], optional: Sequence[str], where: str) -> None:
     keys = set(entry) if isinstance(entry, Mapping) else set()
     if missing := [key for key in needed if key not in keys]:
+        key = "key" if len(missing) == 1 else "keys"
         raise ShelfcountError(
-            f"{where}: it must be an object with {', '.join(needed)}; {', '.join(missing)} is missing"
+            f"{where}: missing {key} {', '.join(missing)}. It must be an object with the keys "
+            f"{', '.join(needed)}."
         )
     if unknown := sorted(keys - set(needed) - set(optional)):
+        key = "key" if len(unknown) == 1 else "keys"
         raise ShelfcountError(
-            f"{where}: it must have no keys but {', '.join([*needed, *optional])}, got {short(unknown)}"
+            f"{where}: unknown {key} {', '.join(map(short, unknown))}. Allowed "
+            f"keys: {', '.join([*needed, *optional])}."
         )
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ShelfcountError(f"{where} must be a text, got {short(value)}")
+        raise ShelfcountError(f"{where} must be a text that is not empty, got {short(value)}")
     return value
 
 
@@ -198,47 +216,59 @@ def _box(value: Any, where: str) -> Box:
     numbers = (
         value if isinstance(value, list) and all(type(v) in (int, float) for v in value) else []
     )
-    # No side of a photo is longer than its pixels are many; NaN and what float can't hold fail it too.
+    # No side of a photo is longer than its number of pixels. NaN and numbers beyond the range of
+    # float are refused by this comparison too.
     if (
         len(numbers) != 4
         or not all(abs(v) <= MOST_PIXELS for v in numbers)
         or min(numbers[2:]) <= 0
     ):
         raise ShelfcountError(
-            f"{where} must be left, top, width and height in pixels, the sides above 0, got {short(value)}"
+            f"{where} must be [left, top, width, height] in pixels, with width and height above 0, "
+            f"got {short(value)}"
         )
     left, top, width, height = map(float, numbers)
     return left, top, width, height
 
 
 def apply(dataset: Dataset, corrections: Corrections) -> Dataset:
-    """The data with its labels corrected by what was accepted.
+    """Apply the accepted corrections to the labels of a data set.
 
-    Every correction refers to the labels as they were, so their order does not matter and a label is changed
-    at most once. What is left as it was keeps its place among the boxes of a photo; the new follow.
+    Every correction refers to the uncorrected labels, so their order does not matter and a label is
+    changed at most once. Unchanged boxes of a photo keep their order; new boxes follow them.
 
     Args:
-        dataset: The labels the corrections were made for.
-        corrections: From `read_corrections`.
+        dataset: Data set with the labels for which the corrections were made.
+        corrections: Corrections from `read_corrections`.
+
+    Returns:
+        Data set with corrected labels.
 
     Raises:
-        ShelfcountError: If the labels are others, or a correction names a photo, class or box that is not
-            there, adds a product that is labelled, or changes a label that another one changes.
+        ShelfcountError: If the labels are not those for which the corrections were made, if a
+            correction refers to a photo, class or box that does not exist, adds a product that is
+            already labelled, or changes a label that another correction changes, or if two photos
+            have the same file name.
     """
-    got = fingerprint(dataset)
-    if got != corrections.fingerprint:
+    actual = fingerprint(dataset)
+    if actual != corrections.fingerprint:
         raise ShelfcountError(
-            f"the corrections of '{corrections.data}' are for labels of fingerprint {corrections.fingerprint}, "
-            f"{dataset.name or 'the data'} has {got}. Give the labels they were made for, or check them anew."
+            f"the corrections of '{corrections.data}' are for labels with the fingerprint "
+            f"{corrections.fingerprint}, but {dataset.name or 'the data'} has {actual}. Give the "
+            "labels for which the corrections were made, or review the corrections for these."
         )
     by_photo: dict[str, list[Correction]] = {photo.path.name: [] for photo in dataset.photos}
     if len(by_photo) != len(dataset):
         raise ShelfcountError(
-            f"photos must differ in file name to be corrected; {len(dataset) - len(by_photo)} of {dataset.name} do not"
+            f"{dataset.name} has {plural(len(dataset) - len(by_photo), 'photo')} with the file "
+            "name of another photo. Corrections refer to photos by file name, so the names must "
+            "differ."
         )
     for correction in corrections.decided("accepted"):
         if correction.photo not in by_photo:
-            raise ShelfcountError(f"{correction}: {dataset.name or 'the data'} has no such photo")
+            raise ShelfcountError(
+                f"{correction}: {dataset.name or 'the data'} has no photo of this name"
+            )
         by_photo[correction.photo].append(correction)
     photos = tuple(
         _corrected(photo, by_photo[photo.path.name], dataset.classes) for photo in dataset.photos
@@ -247,25 +277,33 @@ def apply(dataset: Dataset, corrections: Corrections) -> Dataset:
 
 
 def apply_all(dataset: Dataset, given: Sequence[Corrections]) -> Dataset:
-    """The data corrected by several files, whatever their order.
+    """Apply several corrections files, in any order.
 
-    Those made for the same labels are joined, what they agree on counting once, as when several people send
-    what they saw; those made for the labels that come out of it follow.
+    Files made for the same labels, for example by several people, are merged; corrections that they
+    have in common are applied once. Files made for the resulting labels are applied next.
+
+    Args:
+        dataset: Data set with uncorrected labels.
+        given: Corrections from `read_corrections`.
+
+    Returns:
+        Data set with corrected labels.
 
     Raises:
-        ShelfcountError: As `apply` does, also where a file fits neither.
+        ShelfcountError: As for `apply`. Also if a file was made neither for the labels nor for
+            labels that result from other files.
     """
-    left = list(given)
-    while left:
+    remaining = list(given)
+    while remaining:
         now = fingerprint(dataset)
-        fitting = [corrections for corrections in left if corrections.fingerprint == now]
-        left = [corrections for corrections in left if corrections.fingerprint != now]
-        dataset = apply(dataset, _joined(fitting or left[:1]))
+        fitting = [corrections for corrections in remaining if corrections.fingerprint == now]
+        remaining = [corrections for corrections in remaining if corrections.fingerprint != now]
+        dataset = apply(dataset, _joined(fitting or remaining[:1]))
     return dataset
 
 
 def _joined(given: Sequence[Corrections]) -> Corrections:
-    # Two people hardly say the same thing in the same words.
+    # Corrections that differ only in the wording of the reason are the same.
     different = {
         dataclasses.replace(c, reason=""): c
         for corrections in given
@@ -301,36 +339,41 @@ def _corrected(photo: Photo, corrections: Sequence[Correction], classes: tuple[s
 def _class_index(correction: Correction, name: str, classes: tuple[str, ...]) -> int:
     if name not in classes:
         raise ShelfcountError(
-            f"{correction}: '{name}' is none of the {len(classes)} classes of the data"
+            f"{correction}: the data has no class '{name}' among its "
+            f"{plural(len(classes), 'class', 'classes')}"
         )
     return classes.index(name)
 
 
 def _find(correction: Correction, class_: int, truth: Detections, taken: np.ndarray) -> int:
-    """The index of the label that a correction changes; of two alike, the first that is left."""
+    """Return the index of the label that a correction changes.
+
+    If several labels match, it is the one with the highest IoU that no other correction changes.
+    """
     overlap = iou(_corners(correction.box), truth.boxes)[0]
     same = (truth.classes == class_) & (overlap >= SAME_BOX_IOU)
     if not same.any():
         nearest = overlap[truth.classes == class_].max(initial=0.0)
         raise ShelfcountError(
-            f"{correction}: no such label; it must overlap one of its class by IoU {SAME_BOX_IOU} or more, the nearest by {nearest:.2f}"
+            f"{correction}: no label matches. A label must have this class and overlap the box "
+            f"with an IoU of at least {SAME_BOX_IOU}; the nearest has {nearest:.2f}."
         )
     if taken[same].all():
         raise ShelfcountError(
-            f"{correction}: another correction has changed this label already; make one of the two"
+            f"{correction}: another correction already changes this label. Merge the two into one."
         )
     return int(np.argmax(np.where(same & ~taken, overlap, -1.0)))
 
 
 def _replacement(correction: Correction, photo: Photo, classes: tuple[str, ...]) -> Detections:
-    """What stands in the labels after the correction."""
+    """Return the labels that a correction adds."""
     corners = _corners(correction.to_box or correction.box)
     if (corners < 0).any() or (corners > [photo.width, photo.height] * 2).any():
         raise ShelfcountError(
-            f"{correction}: the new box must lie inside the photo of {photo.width} x {photo.height}"
+            f"{correction}: the new box is not inside the photo of {photo.width} x {photo.height}"
         )
     if correction.action == "ignore":
-        # Truth that is ignored forgives detections of its own class only, and this is to forgive any.
+        # An ignored box exempts only detections of its own class, so the area gets one per class.
         return Detections(
             corners.repeat(len(classes), axis=0),
             range(len(classes)),
@@ -344,11 +387,12 @@ def _require_single(correction: Correction, truth: Detections) -> None:
     same = int((iou(_corners(correction.box), truth.boxes)[0] >= SAME_BOX_IOU).sum())
     if same > 1:
         raise ShelfcountError(
-            f"{correction}: one label must stand there, got {same}; rename or move the one that is labelled already"
+            f"{correction}: {same} labels would overlap here with an IoU of at least "
+            f"{SAME_BOX_IOU}. Rename or move the existing label instead of adding one."
         )
 
 
 def _corners(box: Box) -> np.ndarray:
-    """(1, 4) xyxy."""
+    """Return a (left, top, width, height) box as (1, 4) float64 xyxy."""
     left, top, width, height = box
     return np.array([[left, top, left + width, top + height]])

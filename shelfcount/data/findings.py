@@ -1,4 +1,4 @@
-"""What a check of labelled photos has to say: findings, their kinds, and the report that holds them."""
+"""Findings of a data set check, the kinds of findings, and the report."""
 
 from __future__ import annotations
 
@@ -15,100 +15,109 @@ from shelfcount.vision import boxes as box_math
 
 Corners = tuple[float, float, float, float]
 Severity = Literal["error", "warning", "note"]
-# Worst first. An error says that training on the data as it is would teach or measure something wrong.
+# Worst first. An error means that training or evaluation on the data as it is would be wrong.
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 class Kind(NamedTuple):
-    """A kind of finding: its name for people, and why it matters."""
+    """Title of a kind of finding, and why it matters."""
 
     title: str
     why: str
 
 
 KINDS: dict[str, Kind] = {
-    "missing-photo": Kind("Missing photos", "The labels name a photo that is not there."),
+    "missing-photo": Kind("Missing photos", "The labels refer to a photo that does not exist."),
     "broken-photo": Kind(
-        "Broken photos", "Cut short, unreadable, or of another size than the labels state."
+        "Broken photos",
+        "The photo is cut short, unreadable, or of another size than the labels state.",
     ),
     "orientation": Kind(
         "Wrong orientation",
-        "Photo and labels are turned against each other, or the photo lies on its side.",
+        "The photo is rotated relative to its labels, or is not upright.",
     ),
     "leak": Kind(
         "Leaks between data sets",
-        "A photo that is also in the other data set: what was learnt by heart would be measured as skill.",
+        "The photo is also in the other data set, so memorized photos would raise test results.",
     ),
     "duplicate": Kind(
-        "Exact duplicates", "One file twice counts twice in training, and splits would share it."
+        "Exact duplicates",
+        "A file that is in the data twice counts twice in training.",
     ),
     "near-duplicate": Kind(
-        "Near duplicates",
-        "Almost the same picture; it adds little, and both must stay in one split.",
+        "Near-duplicates",
+        "The pictures are almost the same. They add little, and must be in the same split.",
     ),
     "misspelt-class": Kind(
         "Class names spelt in two ways",
-        "One product under two names is learnt as two and counted as neither.",
+        "A product with two names is trained and counted as two classes.",
     ),
     "junk-class": Kind(
-        "Junk classes", "Names that stand for no product, mostly left behind by a labelling tool."
+        "Junk classes", "The name does not denote a product; often a labelling tool left it behind."
     ),
     "few-examples": Kind(
-        "Classes with too few examples", "Hardly learnt, and a score on the few is an accident."
+        "Classes with too few examples",
+        "The class is hard to learn, and its metrics depend on a few boxes.",
     ),
     "imbalance": Kind(
-        "Imbalance", "The common classes decide the overall score, and the rare ones hide in it."
+        "Imbalance", "Frequent classes determine the overall metrics and hide the rare ones."
     ),
     "anchor-recall": Kind(
-        "Boxes without an anchor", "Boxes that no anchor matches in shape are learnt badly."
+        "Boxes without an anchor", "Boxes that no anchor matches in shape are hard to learn."
     ),
     "unlike-the-rest": Kind(
-        "Photos unlike the rest", "Wrong file, or conditions that no other photo shows."
+        "Photos unlike the rest",
+        "The photo is a wrong file, or shows conditions that no other photo shows.",
     ),
-    "no-boxes": Kind("Photos without boxes", "Whatever stands on them is taught to be background."),
+    "no-boxes": Kind(
+        "Photos without boxes", "Unlabelled products on them are trained as background."
+    ),
     "blurred": Kind(
-        "Blurred photos", "At the size at which the network sees products, their labels are gone."
+        "Blurred photos",
+        "Small print is not legible at the size at which the network sees the products.",
     ),
     "dark": Kind("Dark photos", "Even the bright parts of the products are dark."),
     "glare": Kind("Glare", "A reflection or overexposure covers products."),
     "tilted": Kind(
-        "Tilted photos", "The shelves run askew; boxes get loose, and rows are harder to tell."
+        "Tilted photos",
+        "The shelves are not level, so boxes are looser and rows are harder to recognize.",
     ),
-    "low-resolution": Kind(
-        "Too little resolution", "Products have too few pixels to be told apart."
-    ),
-    "unusable-label": Kind("Unusable labels", "Entries that reading had to leave out."),
+    "low-resolution": Kind("Low resolution", "Products have too few pixels to be distinguished."),
+    "unusable-label": Kind("Unusable labels", "The reader had to leave out these entries."),
     "box-outside": Kind(
-        "Boxes outside the photo", "They, or most of them, lie beyond the border and were left out."
+        "Boxes outside the photo", "These boxes are mostly outside the photo and were left out."
     ),
-    "box-without-size": Kind("Boxes of no size", "Stray clicks; they were left out."),
-    "box-cut": Kind("Boxes over the border", "They were cut at the border of the photo."),
-    "doubled-box": Kind("Doubled boxes", "Two boxes on one product count it twice."),
+    "box-without-size": Kind(
+        "Boxes without size", "These boxes, often stray clicks, were left out."
+    ),
+    "box-cut": Kind("Boxes over the border", "These boxes were cut at the border of the photo."),
+    "doubled-box": Kind("Duplicate boxes", "A product with two boxes is counted twice."),
     "oversized-box": Kind(
-        "Far too loose or large boxes", "Much larger than those around it, and over its neighbours."
+        "Oversized boxes",
+        "The box is much larger than those around it and covers part of a neighbour.",
     ),
-    "missing-box": Kind(
-        "Probably missing boxes", "A gap in a row that looks like the product beside it."
-    ),
+    "missing-box": Kind("Likely missing boxes", "A gap in a row looks like the product beside it."),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with labelled photos, or may be.
+    """One certain or likely fault of a labelled data set.
 
     Attributes:
-        severity: An error if training should not go on before it is settled.
+        severity: One of `SEVERITIES`. An error should be fixed before training.
         kind: Key of `KINDS`.
-        message: What was found, where, and the figure behind it.
-        fix: What to do about it.
-        file: The photo; for a finding on a class or the whole data, an example, or None.
-        box: (4,) xyxy, pixels of the upright photo, or None.
-        others: Further photos it concerns, such as the duplicates.
-        degree: How far beyond the limit, for the order within a kind; 1 where nothing was measured.
+        message: Fault, with its place and the measured value.
+        fix: Advice on what to do about it.
+        file: Path of the photo. For a finding on a class it is that of an example, and for a
+            finding on the whole data set it is None.
+        box: (left, top, right, bottom) in pixels of the upright photo, or None.
+        others: Paths of further photos that are concerned, such as duplicates.
+        degree: Measured value relative to its limit, which gives the order within a kind; 1 if
+            nothing was measured.
 
     Raises:
-        ValueError: If severity or kind is unknown.
+        ValueError: If `severity` or `kind` is unknown.
     """
 
     severity: Severity
@@ -123,12 +132,13 @@ class Finding:
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES or self.kind not in KINDS:
             raise ValueError(
-                f"a finding must be of a known severity and kind, got '{self.severity}' and '{self.kind}'"
+                f"unknown severity '{self.severity}' or kind '{self.kind}' of a finding; "
+                f"severities are {', '.join(SEVERITIES)}, kinds are the keys of KINDS"
             )
 
 
 def corners(box: np.ndarray) -> Corners:
-    """(4,) xyxy array as the plain numbers of a `Finding`."""
+    """Return a (4,) xyxy array as four Python floats, as `Finding` needs them."""
     left, top, right, bottom = (float(v) for v in box)
     return left, top, right, bottom
 
@@ -138,9 +148,9 @@ class Report:
     """All findings on a data set, worst first.
 
     Attributes:
-        dataset: What was checked.
-        findings: By severity, then kind in the order of `KINDS`, then degree.
-        against: Name of the data set it was compared with, or empty.
+        dataset: Checked data set.
+        findings: Findings, sorted by severity, then kind in the order of `KINDS`, then degree.
+        against: Name of the second data set, or empty.
     """
 
     dataset: Dataset
@@ -157,23 +167,25 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether training may go on: there is no error."""
+        """True if no finding is an error."""
         return not any(f.severity == "error" for f in self.findings)
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each severity, worst first, zeros too."""
-        found = Counter(f.severity for f in self.findings)
-        return {severity: found[severity] for severity in SEVERITIES}
+        """Return the number of findings of each severity, worst first, including zeros."""
+        numbers = Counter(f.severity for f in self.findings)
+        return {severity: numbers[severity] for severity in SEVERITIES}
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings.
+        """Return the report as lists, numbers and strings.
 
         Returns:
-            ``{"data": str, "against": str or null, "photos": n, "boxes": n, "classes": n, "passed": bool,
-            "counts": {"error": n, "warning": n, "note": n}, "kinds": {kind: {"title", "why"}}, "findings": [finding]}``; numbers
-            of what could be read, kinds that were found, findings worst first. A finding is ``{"severity", "kind",
-            "file": str or null, "box": [x, y, w, h] or null, "others": [str], "message", "fix", "degree"}``; boxes in
-            pixels of the upright photo, files relative to the folder that all of them share.
+            ``{"data": str, "against": str or null, "photos": n, "boxes": n, "classes": n, "passed":
+            bool, "counts": {"error": n, "warning": n, "note": n}, "kinds": {kind: {"title",
+            "why"}}, "findings": [finding]}``. Photos, boxes and classes are the numbers that could
+            be read, kinds are those with a finding, and findings are sorted worst first. A finding
+            is ``{"severity", "kind", "file": str or null, "box": [x, y, w, h] or null, "others":
+            [str], "message", "fix", "degree"}``. Boxes are in pixels of the upright photo, paths
+            are relative to the common folder of all of them.
         """
         parents = [
             path.absolute().parent

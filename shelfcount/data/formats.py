@@ -1,4 +1,4 @@
-"""Labelled photos in and out: `read` any format, `write_coco`, `fingerprint`."""
+"""Labelled photos: reading in any supported format, writing as COCO, and fingerprints."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from shelfcount.data.labels import StatedLabels, checked, read_json, read_rows, 
 from shelfcount.records import Dataset, Photo, ShelfcountError
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import write_whole
+from shelfcount.words import plural
 
-# Each takes the path, the folder of the photos or None, and the split or an empty string.
+# Parser of each format. Its arguments are the path, the folder of the photos or None, and the name
+# of the split or an empty string.
 PARSERS: dict[str, Callable[[Path, Path | None, str], StatedLabels]] = {
     "coco": parsers.coco,
     "yolo": yolo.parse,
@@ -33,29 +35,36 @@ def read(
     images: Path | None = None,
     format: str | None = None,
 ) -> Dataset:
-    """Labelled photos, whichever tool exported them.
+    """Read labelled photos in any supported format.
 
-    Boxes are in pixels of the upright photo. What can't be used is listed in `Dataset.dropped`.
+    Boxes are in pixels of the upright photo. Entries that cannot be used are listed in
+    `Dataset.dropped`.
 
     Args:
-        path: COCO `.json` or a folder with one; YOLO folder or `data.yaml`; Pascal VOC folder; SKU-110K
-            `.csv`. One split of several is chosen behind a hash: ``data.yaml#val``.
-        class_names: Number to name, for labels exported as numbers; or a CSV (``number,name``) or
-            JSON file that holds this. A number that is not in it is unknown and its boxes are dropped.
-        images: Folder of the photos, where it can't be known from the labels. Only photos inside it,
-            or else in the folders that belong to the labels, are read, whatever the labels name.
-        format: A key of `PARSERS`; told from the path by default.
+        path: COCO `.json` or a folder with one, YOLO folder or `data.yaml`, Pascal VOC folder, or
+            SKU-110K `.csv`. A hash selects one of several splits, as in ``data.yaml#val``.
+        class_names: Class number to name, for labels exported as numbers, or the path of a CSV
+            (``number,name``) or JSON file with this table. Numbers that are not in it are unknown,
+            and their boxes are dropped.
+        images: Folder of the photos. Only photos in it are read, whatever paths the labels contain.
+            Default: the folders that belong to the labels.
+        format: Key of `PARSERS`. Default: recognized from the path.
+
+    Returns:
+        Labelled photos in the order of the labels.
 
     Raises:
-        ShelfcountError: If the path is missing, of no known form, or leaves no photo.
+        ShelfcountError: If the path does not exist, its format is unknown or the labels are
+            malformed, or if no photo can be used.
     """
     source = str(path)
-    # Absolute, so that what a label file names can be told to lie inside or outside.
+    # An absolute path, so that photos outside of the data set's folders are recognized.
     path, split = _without_split(Path(os.path.abspath(path)))
     images = images and Path(os.path.abspath(images))
     if not path.exists():
         raise ShelfcountError(
-            f"there is no '{path}'; it must be a COCO .json, YOLO folder or data.yaml, VOC folder or SKU-110K .csv"
+            f"'{path}' does not exist. Give a COCO .json, a YOLO folder or data.yaml, a Pascal VOC "
+            "folder or an SKU-110K .csv."
         )
     if format is None:
         format = _detected(path)
@@ -67,7 +76,8 @@ def read(
     table = read_class_names(class_names) if isinstance(class_names, Path) else class_names
     if format == "yolo" and stated.names is None and table is None:
         raise ShelfcountError(
-            f"class numbers in '{path}' must have names: write one a line into classes.txt or give `class_names`"
+            f"the class numbers in '{path}' have no names. Write one name per line into "
+            "classes.txt, or give `class_names`."
         )
     return checked(stated, source, table)
 
@@ -82,9 +92,14 @@ def _detected(path: Path) -> str:
     if path.is_file():
         if path.suffix.lower() in by_suffix:
             return by_suffix[path.suffix.lower()]
-        hint = " Unpack it first." if path.suffix.lower() in (".zip", ".tar", ".gz", ".7z") else ""
+        hint = (
+            " Unpack the archive first."
+            if path.suffix.lower() in (".zip", ".tar", ".gz", ".7z")
+            else ""
+        )
         raise ShelfcountError(
-            f"labels must be a folder or one of {', '.join(by_suffix)}, got '{path}'.{hint}"
+            f"cannot recognize the label format of '{path}'. Give a folder or a file with one of "
+            f"the suffixes {', '.join(by_suffix)}.{hint}"
         )
     if (path / "Annotations").is_dir() or any(path.glob("*.xml")):
         return "voc"
@@ -99,20 +114,26 @@ def _only_json(folder: Path) -> Path:
     files = _json_files(folder)
     if len(files) != 1:
         raise ShelfcountError(
-            f"there must be one COCO .json in '{folder}', found {[f.name for f in files]}; name the file itself"
+            f"'{folder}' contains {plural(len(files), 'COCO .json file')} "
+            f"({', '.join(file.name for file in files) or 'none'}). Give the path of one file."
         )
     return files[0]
 
 
 def read_class_names(path: Path) -> dict[str, str]:
-    """A lookup table from class number to name.
+    """Read a table of class numbers and names.
 
     Args:
-        path: CSV of `number,name` (semicolons do too; a first row without a digit is the header), or
-            JSON: an object, or a list whose first name is that of class 0.
+        path: CSV file with the columns number and name, or a JSON file. The CSV separator is a
+            comma or a semicolon, and a first row without a digit in its first column is the header.
+            The JSON is an object, or a list whose first name is that of class 0.
+
+    Returns:
+        Class number, as text, to class name.
 
     Raises:
-        ShelfcountError: If a row has another form, or a number has two names.
+        ShelfcountError: If the file cannot be read, is empty, has a row of another form, or has two
+            names for a number.
     """
     if path.suffix.lower() == ".json":
         data = read_json(path)
@@ -136,24 +157,31 @@ def read_class_names(path: Path) -> dict[str, str]:
             isinstance(value, str) and value.strip() for value in columns
         ):
             raise ShelfcountError(
-                f"'{path}', entry {row}: it must be a number and a name, got {short(columns)}"
+                f"'{path}', entry {row} must be a class number and a name, got {short(columns)}"
             )
         number, name = (value.strip() for value in columns)
         if table.setdefault(number, name) != name:
             raise ShelfcountError(
-                f"'{path}', entry {row}: class {number} must have one name, got '{table[number]}' and '{name}'"
+                f"'{path}', entry {row}: class {number} has two names, '{table[number]}' and "
+                f"'{name}'. Keep one of them."
             )
     if not table:
-        raise ShelfcountError(f"'{path}' must hold a table of class numbers and names, found none")
+        raise ShelfcountError(
+            f"'{path}' contains no table of class numbers and names. Give a CSV file with one "
+            "number and name per row, or a JSON object."
+        )
     return table
 
 
 def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
-    """What was read, and what of it was left out or cut, one line each.
+    """Return lines that summarize a data set and its dropped or corrected entries.
 
     Args:
-        dataset: From `read`.
-        most: So many of the latter are listed, the others counted.
+        dataset: Data set from `read`.
+        most: Maximum number of entries to list. The others are counted.
+
+    Returns:
+        Summary line, followed by one line per listed entry.
     """
     photos, boxes, classes, dropped = (
         len(dataset),
@@ -161,18 +189,28 @@ def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
         len(dataset.classes),
         len(dataset.dropped),
     )
-    head = f"read {photos:,} photos, {boxes:,} boxes, {classes:,} classes"
+    head = (
+        f"read {plural(photos, 'photo')}, {plural(boxes, 'box', 'boxes')}, "
+        f"{plural(classes, 'class', 'classes')}"
+    )
     if not dropped:
         return [head]
     listed = [f"  {entry}" for entry in dataset.dropped[:most]]
-    rest = [f"  and {dropped - most:,} more"] if dropped > most else []
-    return [f"{head}; left out or corrected: {dropped:,}", *listed, *rest]
+    unlisted = [f"  and {dropped - most:,} more"] if dropped > most else []
+    return [f"{head}; left out or corrected: {dropped:,}", *listed, *unlisted]
 
 
 def aligned(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
-    """Both with one list of classes: those of `train`, then those that only `val` has.
+    """Return both data sets with a common list of classes.
 
-    Formats without a class list give the classes of the boxes present, which differ between splits.
+    The list contains the classes of `train`, followed by those that only `val` has. Formats without
+    a class list give only the classes of the labelled boxes, which may differ between splits.
+
+    Args:
+        train, val: Data sets whose class lists may differ.
+
+    Returns:
+        The two data sets with the common class list.
     """
     classes = train.classes + tuple(c for c in val.classes if c not in train.classes)
     return _with_classes(train, classes), _with_classes(val, classes)
@@ -190,15 +228,16 @@ def _with_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
 
 
 def write_coco(dataset: Dataset, path: Path | str) -> None:
-    """Write COCO detection JSON that `read` turns into the same photos again.
+    """Write COCO detection JSON from which `read` returns the same labelled photos.
 
-    Beyond COCO, an image has its `group` and `info` the `attribution`. A photo in or under the
-    folder of the file, or in `images` beside it, is named relative to it, any other by its full path;
-    to read those again, `images` has to name their folder.
+    In addition to the COCO keys, each image has its `group`, and `info` has the `attribution`. The
+    path of a photo is relative if the photo is in or below the folder of the file, or in a folder
+    `images` next to that folder. Any other photo has its absolute path, and can only be read again
+    if `images` is given.
 
     Args:
-        dataset: To be written; what was dropped from it is not.
-        path: Of the JSON file, written whole or not at all.
+        dataset: Data set to write, without its dropped entries.
+        path: Path of the JSON file. The file is written completely or not at all.
     """
     path = Path(path)
     images: list[dict[str, object]] = []
@@ -216,7 +255,7 @@ def write_coco(dataset: Dataset, path: Path | str) -> None:
                 "group": photo.group,
             }
         )
-        # In float64, so that left + width gives back the right edge exactly.
+        # In float64, so that left + width is exactly the right edge.
         boxes = box_math.xyxy_to_xywh(photo.truth.boxes.astype(np.float64))
         for box, class_, ignore in zip(boxes, photo.truth.classes, photo.truth.ignore, strict=True):
             annotations.append(
@@ -240,13 +279,19 @@ def write_coco(dataset: Dataset, path: Path | str) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over class names, labels and the photos' bytes, in hex.
+    """Return the SHA-256 over class names, labels and photo files, as hexadecimal digits.
 
-    The same wherever the photos lie and in whatever order photos, boxes and classes come; another
-    as soon as a box, a class name, an `ignore` or a byte of a photo changes.
+    The fingerprint does not depend on the paths of the photos or on the order of photos, boxes and
+    classes. It changes if a box, a class name, an `ignore` or a byte of a photo changes.
+
+    Args:
+        dataset: Labelled photos.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
-        ShelfcountError: If a photo can't be read.
+        ShelfcountError: If a photo cannot be read.
     """
     photos = sorted(_photo_digest(photo, dataset.classes) for photo in dataset.photos)
     return hashlib.sha256(json.dumps([sorted(dataset.classes), photos]).encode()).hexdigest()

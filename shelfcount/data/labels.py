@@ -1,7 +1,7 @@
-"""What a label file states, and the check of it against the photos themselves.
+"""Parsed labels, and their validation against the photos.
 
-Every format is parsed into `StatedLabels`, and `checked` alone decides what of it can be used: so
-a box that is cut or left out is treated and reported alike, whichever tool wrote it.
+Every format is parsed into `StatedLabels`. Only `checked` decides which of its entries can be used,
+so boxes are cut, left out and reported in the same way for all formats.
 """
 
 from __future__ import annotations
@@ -21,27 +21,31 @@ from PIL import ExifTags, Image
 from shelfcount.records import Dataset, Detections, Dropped, Photo, ShelfcountError
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import MOST_PIXELS, PHOTO_SUFFIXES, jpeg_is_whole, read_photo
+from shelfcount.words import plural
 
-# YOLO's six decimals, and tools that round to whole pixels, move an edge by up to half a pixel.
+# Maximum overhang of a box that is not reported. YOLO's six decimals, and tools that round to whole
+# pixels, move an edge by up to half a pixel.
 ROUNDING_PX = 0.5
-# No product is narrower; what is left of a box at the border may be.
+# Minimum side of a box after it was cut at the border. No product is narrower.
 LEAST_SIDE_PX = 1.0
-# Tools let a box run over the border. One of which most lies outside belongs to another frame.
+# Minimum share of a box inside the photo. Labelling tools allow boxes over the border, but a box
+# that is mostly outside belongs to another photo or size.
 LEAST_SHARE_INSIDE = 0.25
-# EXIF 2.32, tag 0x0112: the orientations whose stored picture lies on its side.
+# EXIF 2.32, tag 0x0112: orientations that swap width and height of the stored picture.
 SIDEWAYS = (5, 6, 7, 8)
 
 Corners = tuple[float, float, float, float]
 
 
 class StatedBox(NamedTuple):
-    """One box as the file has it.
+    """One box as it is stated in the label file.
 
     Attributes:
         where: File and row, or file and record number.
         label: Class name, or class number in decimal digits.
-        corners: xyxy, pixels of the stated picture, or ratios where the photo says so.
-        ignore: COCO ``iscrowd``, VOC ``difficult``.
+        corners: (left, top, right, bottom), in pixels of the stated picture, or as ratios if
+            `StatedPhoto.ratios` is set.
+        ignore: COCO ``iscrowd`` or VOC ``difficult``.
     """
 
     where: str
@@ -52,15 +56,15 @@ class StatedBox(NamedTuple):
 
 @dataclass(frozen=True)
 class StatedPhoto:
-    """One photo as the file has it.
+    """One photo as it is stated in the label file.
 
     Attributes:
         where: File and record, for messages.
-        path: Of an existing file.
-        boxes: On this photo.
-        size: (width, height) as stated; None where the format has none.
-        group: As stated, or empty.
-        ratios: Whether the corners are ratios of the upright photo.
+        path: Path of the existing photo.
+        boxes: Boxes on the photo.
+        size: Stated (width, height) in pixels; None if the labels state no size.
+        group: Stated group, or empty.
+        ratios: True if the box corners are ratios of the size of the upright photo.
     """
 
     where: str
@@ -73,13 +77,13 @@ class StatedPhoto:
 
 @dataclass(frozen=True)
 class StatedLabels:
-    """All that a label file states.
+    """Content of a label file.
 
     Attributes:
-        photos: In the order of the file.
-        names: Class name of each label, in class order; None where labels are the names.
-        dropped: What the parser could not use.
-        licence, attribution: As stated, or empty.
+        photos: Photos in the order of the file.
+        names: Class name of each label, in class order; None if the labels are the names.
+        dropped: Entries that the parser could not use.
+        licence, attribution: Stated licence and attribution, or empty.
     """
 
     photos: Sequence[StatedPhoto]
@@ -90,44 +94,44 @@ class StatedLabels:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, with or without byte order mark.
+    """Return the content of a UTF-8 text file, without a byte order mark.
 
     Raises:
-        ShelfcountError: If it is missing or no such text.
+        ShelfcountError: If the file cannot be read or is not UTF-8 text.
     """
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ShelfcountError(f"'{path}' must be a readable UTF-8 text file: {error}") from error
+        raise ShelfcountError(f"cannot read '{path}' as UTF-8 text: {error}") from error
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        ShelfcountError: If it is missing or not JSON.
+        ShelfcountError: If the file cannot be read or is not valid JSON.
     """
     text = read_text(path)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ShelfcountError(f"'{path}' must be JSON: {error}") from error
+        raise ShelfcountError(f"'{path}' is not valid JSON: {error}") from error
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """The rows of a CSV file, empty ones too, so that counting them gives the row number.
+    """Yield the rows of a CSV file, including empty ones, so that their index is the row number.
 
     Raises:
-        ShelfcountError: If it is missing or not CSV.
+        ShelfcountError: If the file cannot be read or is not valid CSV.
     """
     try:
         yield from csv.reader(read_text(path).splitlines(), delimiter=delimiter)
     except csv.Error as error:
-        raise ShelfcountError(f"'{path}' must be CSV: {error}") from error
+        raise ShelfcountError(f"'{path}' is not valid CSV: {error}") from error
 
 
 def short(value: object) -> str:
-    """A value for a message, which must not grow with what a broken file holds."""
+    """Return a value as text for a message, of at most 60 characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python prints
@@ -136,21 +140,31 @@ def short(value: object) -> str:
 
 
 def around(x: Sequence[float], y: Sequence[float]) -> Corners:
-    """The corners of the box around a polygon's points; a NaN anywhere stays one."""
+    """Return (left, top, right, bottom) of a polygon's bounding box; NaN coordinates remain NaN.
+
+    Args:
+        x, y: Coordinates of the points.
+    """
     return float(np.min(x)), float(np.min(y)), float(np.max(x)), float(np.max(y))
 
 
 def find_photo(name: str, folder: Path, images: Path | None) -> Path:
-    """The photo that a label file names.
+    """Return the path of a photo that a label file refers to.
 
     Args:
-        name: As the label file has it; `/` and `\\` both part folders.
-        folder: Of the label file, absolute. Photos lie in it, or in `images` or `JPEGImages` in or beside it,
-            as CVAT, Roboflow, Label Studio and VOC lay them out.
-        images: Absolute; where the user says the photos are; then nowhere else, and the file name alone will do.
+        name: Path as stated in the label file. Both `/` and `\\` separate folders.
+        folder: Absolute path of the label file's folder. Photos are searched in it, and in folders
+            `images` and `JPEGImages` in it or next to it, as CVAT, Roboflow, Label Studio and VOC
+            write them.
+        images: Absolute path of the folder given by the user. If set, photos are searched only in
+            it, also by their file name alone.
+
+    Returns:
+        Path of an existing file.
 
     Raises:
-        LookupError: If there is no such photo, more than one, or the name leads out of the folders.
+        LookupError: If the photo does not exist, if several files match, or if the path is outside
+            of the searched folders.
     """
     relative = name.replace("\\", "/")
     names = [relative]
@@ -166,52 +180,59 @@ def find_photo(name: str, folder: Path, images: Path | None) -> Path:
         ]
     roots = [Path(os.path.normpath(root)) for root in roots]
     candidates = dict.fromkeys(Path(os.path.normpath(root / n)) for n in names for root in roots)
-    # Without resolving links: the user may have put one there, a label file cannot.
+    # Symbolic links are not resolved: the user may have created one, a label file cannot.
     inside = [c for c in candidates if any(c.is_relative_to(root) for root in roots)]
     if not inside:
         raise LookupError(
-            f"photo {name!r} leads out of '{roots[0]}'; only photos in the data's own folders are read, or in `images`"
+            f"photo {name!r} is outside of '{roots[0]}'; only photos in the folders of the data "
+            "set, or in the folder given as `images`, are read"
         )
-    found = [c for c in inside if _is_file(c)]
-    if not found:
+    files = [c for c in inside if _is_file(c)]
+    if not files:
         raise LookupError(
-            f"photo {name!r} is missing; looked in '{roots[0]}'"
-            + (" and the image folders beside it" if roots[1:] else "")
+            f"photo {name!r} is missing; it was searched in '{roots[0]}'"
+            + (" and the image folders in it and next to it" if roots[1:] else "")
         )
-    if len(found) > 1 and images is None:
+    if len(files) > 1 and images is None:
         raise LookupError(
-            f"photo {name!r} is there twice, '{found[0]}' and '{found[1]}'; which one is meant cannot be told"
+            f"photo {name!r} exists twice, as '{files[0]}' and '{files[1]}', so the labels are "
+            "ambiguous; remove or rename one of them"
         )
-    return found[0]
+    return files[0]
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name longer than the file system takes
+    except OSError:  # a name longer than the file system allows
         return False
 
 
 def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None = None) -> Dataset:
-    """The part of the labels that can be used, the rest listed in `Dataset.dropped`.
+    """Return the usable labels as a data set, with all other entries in `Dataset.dropped`.
 
-    A box is cut at the photo's border and listed; it is left out where it has no size, is not
-    finite, lies outside or is of no known class. A photo is left out where it is missing, cut short,
-    listed twice, or of another size than stated. Where the stated size is that of the file before
-    its EXIF rotation, the boxes are turned upright with the photo, and that is listed once.
+    A box over the border of the photo is cut there and listed as dropped. A box is left out if it
+    has no size, is not finite, is mostly outside the photo, or has an unknown class. A photo is
+    left out if it is cut short, listed twice, or of another size than stated. If the stated size is
+    that before the EXIF rotation, the boxes are rotated upright with the photo. This is listed
+    once.
 
     Args:
-        stated: From a parser.
+        stated: Labels from a parser.
         source: Name of the data for messages.
-        table: Number to class name; numbers not in it are unknown, names not in it are kept.
+        table: Class number to class name. Numbers that are not in it are unknown; names that are
+            not in it remain.
+
+    Returns:
+        Data set with at least one photo.
 
     Raises:
-        ShelfcountError: If no photo is left.
+        ShelfcountError: If a class name is empty or no photo can be used.
     """
-    # One line each, as labels.txt of a bundle has one a line.
+    # A class name is a single line, since labels.txt of a bundle has one name per line.
     names = {label: " ".join(name.split()) for label, name in _class_names(stated, table).items()}
     if "" in names.values():
-        raise ShelfcountError(f"every class of '{source}' must have a name, got an empty one")
+        raise ShelfcountError(f"'{source}' has a class with an empty name. Give it a name.")
     classes = tuple(dict.fromkeys(names.values()))
     index = {label: classes.index(name) for label, name in names.items()}
     dropped = list(stated.dropped)
@@ -222,14 +243,15 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
         try:
             if photo.path in first:
                 raise ShelfcountError(
-                    f"photo '{photo.path.name}' must be listed once; {first[photo.path]} has it already"
+                    f"photo '{photo.path.name}' is listed twice, first in {first[photo.path]}"
                 )
             stored, upright, orientation = _sizes(photo)
         except ShelfcountError as error:
             dropped.append(
                 Dropped(
                     photo.where,
-                    f"{error}. The photo and its {len(photo.boxes)} boxes are left out.",
+                    f"{error}. The photo and its {plural(len(photo.boxes), 'box', 'boxes')} are "
+                    "left out.",
                 )
             )
             continue
@@ -237,14 +259,13 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
         known = [box for box in photo.boxes if box.label in index]
         unknown = [box for box in photo.boxes if box.label not in index]
         for box in unknown:
-            # What the user knows is the number in the table, not the file's own id of it.
-            given = (stated.names or {}).get(box.label, box.label)
-            dropped.append(
-                Dropped(box.where, f"class {short(given)} is not one of the {len(classes)} known")
-            )
+            # The user knows the number in the table, not the id in the label file.
+            label = (stated.names or {}).get(box.label, box.label)
+            number = plural(len(classes), "known class", "known classes")
+            dropped.append(Dropped(box.where, f"class {short(label)} is not among the {number}"))
         corners = np.array([box.corners for box in known], np.float64).reshape(-1, 4)
         if photo.ratios:
-            with np.errstate(over="ignore"):  # into inf, which `_fitted` refuses
+            with np.errstate(over="ignore"):  # An overflow gives inf, which `_fitted` refuses.
                 corners = corners * (upright * 2)
         elif photo.size is not None and photo.size != upright:
             corners = _turned(corners, orientation, *stored)
@@ -256,11 +277,16 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
         )
         photos.append(Photo(photo.path, *upright, truth, photo.group or _stem_group(photo.path)))
     if turned:
-        note = f"{len(turned)} photos, this one first, state their size before the EXIF rotation; their boxes were turned upright with them"
+        note = (
+            f"{plural(len(turned), 'photo')} with a stated size before the EXIF rotation, of which "
+            "this is the first: the boxes were rotated upright with the photo"
+        )
         dropped.append(Dropped(turned[0], note))
     if not photos:
         why = (
-            f"; the first of {len(dropped)} reasons: {dropped[0]}" if dropped else ": it names none"
+            f"; the first of {plural(len(dropped), 'reason')}: {dropped[0]}"
+            if dropped
+            else ": it lists no photo"
         )
         raise ShelfcountError(f"no photo of '{source}' can be used{why}")
     return Dataset(
@@ -269,10 +295,11 @@ def checked(stated: StatedLabels, source: str, table: Mapping[str, str] | None =
 
 
 def _class_names(stated: StatedLabels, table: Mapping[str, str] | None) -> dict[str, str]:
+    """Return label to class name, without labels that are numbers missing in `table`."""
     names = stated.names
     if names is None:
         labels = {box.label for photo in stated.photos for box in photo.boxes}
-        # The table first: then the classes do not depend on which of them this split happens to hold.
+        # The table first, so that the classes do not depend on which of them this split contains.
         names = {label: label for label in [*(table or ()), *sorted(labels)]}
     if table is None:
         return dict(names)
@@ -284,39 +311,55 @@ def _class_names(stated: StatedLabels, table: Mapping[str, str] | None) -> dict[
 
 
 def _stem_group(path: Path) -> str:
-    # Roboflow names the augmented copies of shelf.jpg "shelf_jpg.rf.<hash>.jpg": one group.
+    # Roboflow names augmented copies of shelf.jpg "shelf_jpg.rf.<hash>.jpg". They are one group.
     return path.stem.split(".rf.")[0]
 
 
 def _sizes(photo: StatedPhoto) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """(width, height) as stored and upright, and the EXIF orientation between; one of the sizes is the stated one."""
+    """Return the stored and the upright size of a photo, and its EXIF orientation.
+
+    Returns:
+        (width, height) as stored, (width, height) of the upright photo, and the orientation.
+
+    Raises:
+        ShelfcountError: If the photo cannot be used, or the stated size is neither of the two.
+    """
     stored, upright, orientation = _header(photo.path)
     if photo.size is not None and photo.size not in (stored, upright):
-        stated, got = "{} x {}".format(*photo.size), "{} x {}".format(*upright)
+        stated, actual = "{} x {}".format(*photo.size), "{} x {}".format(*upright)
         raise ShelfcountError(
-            f"photo '{photo.path.name}' must be of the stated size {stated}, got {got}"
+            f"photo '{photo.path.name}' has {actual} pixels, but the labels state {stated}"
         )
     return stored, upright, orientation
 
 
 def _header(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """As `_sizes`, of a whole photo whose upright size is that of `read_photo`; a JPEG is not decoded for it."""
+    """Return the sizes and the EXIF orientation of a complete photo, as `_sizes` does.
+
+    The upright size is that which `read_photo` returns. A JPEG is not decoded.
+
+    Raises:
+        ShelfcountError: If the photo cannot be read, is cut short or has too many pixels.
+    """
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             stored = image.size
             if image.width * image.height > MOST_PIXELS:
                 raise ShelfcountError(
-                    f"photo '{path.name}' has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are read"
+                    f"photo '{path.name}' has {image.width} x {image.height} pixels, more than the "
+                    f"maximum of {MOST_PIXELS:,}"
                 )
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             if data[:2] == b"\xff\xd8":
                 if not jpeg_is_whole(data):
                     raise ShelfcountError(
-                        f"photo '{path.name}' is cut short: its JPEG data has no end ({len(data)} bytes)"
+                        f"photo '{path.name}' is cut short: its JPEG data has no end marker "
+                        f"({len(data)} bytes)"
                     )
                 return stored, stored[::-1] if orientation in SIDEWAYS else stored, orientation
-            # Only decoding tells whether such a file is whole, and whether OpenCV turns this format upright.
+            # Only decoding shows whether the file is complete, and whether OpenCV applies the EXIF
+            # rotation to this format.
             image.load()
             height, width = read_photo(path).shape[:2]
             return stored, (width, height), orientation
@@ -325,7 +368,16 @@ def _header(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
 
 
 def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.ndarray:
-    """xyxy boxes of a picture stored on its side, `width` x `height`, in the upright one."""
+    """Return boxes of a stored picture in pixels of the upright photo.
+
+    Args:
+        boxes: (n, 4) float64 xyxy, pixels of the stored picture.
+        orientation: EXIF orientation, one of `SIDEWAYS`.
+        width, height: Size of the stored picture in pixels.
+
+    Returns:
+        (n, 4) float64 xyxy, pixels of the upright photo.
+    """
     left, top, right, bottom = boxes.T
     if orientation in (6, 7):
         top, bottom = height - bottom, height - top
@@ -337,33 +389,43 @@ def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.
 def _fitted(
     boxes: np.ndarray, where: list[str], width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray, list[Dropped]]:
-    """Boxes cut at the border of the photo: indices of those kept, their new corners, and what is to be told."""
+    """Return the usable boxes, cut at the border of the photo.
+
+    Args:
+        boxes: (n, 4) float64 xyxy, pixels of the photo.
+        where: File and record of each box.
+        width, height: Size of the photo in pixels.
+
+    Returns:
+        Indices of the usable boxes, their (k, 4) xyxy corners after the cut, and an entry for each
+        box that was cut or left out.
+    """
     finite = np.isfinite(boxes).all(axis=1)
     with np.errstate(
         all="ignore"
-    ):  # numbers near 1e308 overflow into inf and count as outside; 0 / 0 is no size
+    ):  # Numbers near 1e308 overflow to inf and count as outside; 0 / 0 is a box without size.
         sides = boxes[:, 2:] - boxes[:, :2]
         cut = box_math.clip(boxes, width, height)
         left_over = cut[:, 2:] - cut[:, :2]
         share = (left_over / sides).prod(axis=1)
         overhang = np.abs(cut - boxes).max(axis=1, initial=0)
-        # The first that holds is told.
+        # The first problem that applies is reported.
         problems = {
-            "a box must have finite numbers, got {}": ~finite,
-            "a box must be wider and higher than 0, got {}": (sides <= 0).any(axis=1),
-            "the box {} lies outside the photo of {} x {}": (left_over <= 0).any(axis=1),
-            "the box {} lies mostly outside the photo of {} x {}": share < LEAST_SHARE_INSIDE,
+            "the box {} contains a number that is not finite": ~finite,
+            "the box {} has a width or height of 0 or less": (sides <= 0).any(axis=1),
+            "the box {} is outside the photo of {} x {}": (left_over <= 0).any(axis=1),
+            "the box {} is mostly outside the photo of {} x {}": share < LEAST_SHARE_INSIDE,
             "the box {} on the photo of {} x {} is less than a pixel wide or high": (
                 left_over < LEAST_SIDE_PX
             ).any(axis=1),
         }
         bad = np.any(list(problems.values()), axis=0)
-    problems["the box {} reaches over the border of the photo of {} x {}; it was cut there"] = (
+    problems["the box {} exceeds the border of the photo of {} x {} and was cut there"] = (
         overhang > ROUNDING_PX
     )
     notes = []
     for i in np.flatnonzero(bad | (overhang > ROUNDING_PX)).tolist():
-        message = next(text for text, holds in problems.items() if holds[i])
+        message = next(text for text, applies in problems.items() if applies[i])
         corners = "({})".format(", ".join(f"{v:.6g}" for v in boxes[i]))
         notes.append(Dropped(where[i], message.format(corners, width, height)))
     kept = np.flatnonzero(~bad)

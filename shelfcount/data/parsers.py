@@ -1,6 +1,7 @@
-"""Label files as the tools write them, into `StatedLabels`: COCO, Pascal VOC, SKU-110K (YOLO has its own file).
+"""Parsers of COCO, Pascal VOC and SKU-110K label files. YOLO has a module of its own.
 
-A parser knows the form of its files and nothing of what makes a box usable; `labels.checked` does.
+A parser turns files of its format into `StatedLabels`. It does not decide whether a box can be
+used; `labels.checked` does.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from shelfcount.data.labels import (
     short,
 )
 from shelfcount.records import Dropped, ShelfcountError
+from shelfcount.words import plural
 
 
 class _Record(BaseModel):
-    # Strict: a "12" where a number belongs is a mistake of the tool, and guessing hides it.
+    # Strict, since a "12" in place of a number is an error of the tool, which conversion would
+    # hide.
     model_config = ConfigDict(strict=True, frozen=True)
 
 
@@ -66,22 +69,32 @@ _R = TypeVar("_R", bound=_Record)
 
 
 def coco(path: Path, images: Path | None, split: str) -> StatedLabels:
-    """COCO detection JSON, as CVAT, Label Studio, Roboflow and `formats.write_coco` write it.
+    """Parse COCO detection JSON, as CVAT, Label Studio, Roboflow and `formats.write_coco` write it.
 
-    A box that is missing is taken from the polygon. Beyond COCO, an image may have a `group`, `store`
-    or `bay`: photos of one group stay in one split.
+    If an annotation has no `bbox`, the bounding box of its polygon is used. In addition to the COCO
+    keys, an image may have a `group`, `store` or `bay`; photos of one group remain in one split.
+
+    Args:
+        path: COCO `.json` file.
+        images: Folder of the photos, or None to search for them next to the file.
+        split: Must be empty, since the format has no splits.
+
+    Returns:
+        Parsed labels.
 
     Raises:
-        ShelfcountError: If the file is not JSON, lacks one of the three lists, or a split is asked for.
+        ShelfcountError: If the file is not COCO JSON, a category id has two names, or a split
+            is given.
     """
     _refuse_split(path, split)
     data = read_json(path)
     if not isinstance(data, dict) or not all(
         isinstance(data.get(key), list) for key in ("images", "annotations", "categories")
     ):
-        got = sorted(data) if isinstance(data, dict) else type(data).__name__
+        content = f"the keys {sorted(data)}" if isinstance(data, dict) else type(data).__name__
         raise ShelfcountError(
-            f"'{path}' must be COCO: an object with the lists images, annotations and categories, got {got}"
+            f"'{path}' is not COCO detection JSON. It must be an object with the lists images, "
+            f"annotations and categories, got {content}."
         )
     dropped: list[Dropped] = []
     annotations = _records(_Annotation, data["annotations"], f"{path.name}, annotations", dropped)
@@ -96,9 +109,7 @@ def coco(path: Path, images: Path | None, split: str) -> StatedLabels:
     boxes: dict[Id, list[StatedBox]] = defaultdict(list)
     for where, annotation in annotations:
         if annotation.image_id not in by_id:
-            dropped.append(
-                Dropped(where, f"image_id must be the id of an image, got {annotation.image_id!r}")
-            )
+            dropped.append(Dropped(where, f"no image has the id {annotation.image_id!r}"))
             continue
         try:
             corners = _coco_corners(annotation)
@@ -113,15 +124,19 @@ def coco(path: Path, images: Path | None, split: str) -> StatedLabels:
         where, image = entries[0]
         try:
             if len({entry.file_name for _, entry in entries}) > 1:
-                raise LookupError(
-                    f"image id {id_!r} must belong to one photo, got {', '.join(entry.file_name for _, entry in entries)}"
-                )
+                names = ", ".join(entry.file_name for _, entry in entries)
+                raise LookupError(f"several photos have the image id {id_!r}: {names}")
             photo = find_photo(image.file_name, path.parent, images)
         except LookupError as error:
-            dropped.append(Dropped(where, f"{error}. Its {len(boxes[id_])} boxes are left out."))
+            number = plural(len(boxes[id_]), "box is", "boxes are")
+            dropped.append(Dropped(where, f"{error}. Its {number} left out."))
             continue
         dropped += [
-            Dropped(again, f"'{image.file_name}' is listed twice under id {id_!r}; once was read")
+            Dropped(
+                again,
+                f"'{image.file_name}' is listed twice with the id {id_!r}; the second entry "
+                "is left out",
+            )
             for again, _ in entries[1:]
         ]
         size = (int(image.width), int(image.height)) if image.width and image.height else None
@@ -134,7 +149,7 @@ def coco(path: Path, images: Path | None, split: str) -> StatedLabels:
 def _records(
     model: type[_R], entries: Sequence[Any], where: str, dropped: list[Dropped]
 ) -> list[tuple[str, _R]]:
-    """The entries that have the form of `model`, each with where it stands; the others go to `dropped`."""
+    """Return (file and index, record) of entries that match `model`; append others to `dropped`."""
     records = []
     for i, entry in enumerate(entries):
         try:
@@ -153,11 +168,16 @@ def _used_categories(
     annotations: Sequence[tuple[str, _Annotation]],
     dropped: list[Dropped],
 ) -> dict[str, str]:
+    """Return category id to class name, without Roboflow's parent category.
+
+    Raises:
+        ShelfcountError: If one id has two names.
+    """
     used = {annotation.category_id for _, annotation in annotations}
     parents = {category.supercategory for _, category in categories}
     names: dict[str, str] = {}
     for where, category in categories:
-        # Roboflow puts the project's name first, as a class above all others and without boxes.
+        # Roboflow adds the name of the project as the parent category of all others, without boxes.
         if (
             category.supercategory == "none"
             and category.name in parents
@@ -166,20 +186,23 @@ def _used_categories(
             dropped.append(
                 Dropped(
                     where,
-                    f"'{category.name}' has no boxes and stands above the other categories; it is no class",
+                    f"category '{category.name}' is the parent of other categories and has no "
+                    "boxes, so it is not a class",
                 )
             )
         elif names.get(str(category.id), category.name) != category.name:
             both = f"'{names[str(category.id)]}' and '{category.name}'"
             raise ShelfcountError(
-                f"{where}: category id {category.id!r} must have one name, got {both}"
+                f"{where}: category id {category.id!r} has two names, {both}. Give each category "
+                "an id of its own."
             )
         else:
             if category.name in names.values():
                 dropped.append(
                     Dropped(
                         where,
-                        f"'{category.name}' is there under another id already; the boxes of both count as one class",
+                        f"category '{category.name}' has two ids; their boxes are read as one "
+                        "class",
                     )
                 )
             names[str(category.id)] = category.name
@@ -190,7 +213,7 @@ def _coco_corners(annotation: _Annotation) -> Corners:
     if annotation.bbox:
         if len(annotation.bbox) != 4:
             raise ValueError(
-                f"bbox must be x, y, width, height, got {len(annotation.bbox)} numbers"
+                f"bbox must be [x, y, width, height], got {plural(len(annotation.bbox), 'number')}"
             )
         x, y, width, height = annotation.bbox
         return x, y, x + width, y + height
@@ -201,13 +224,16 @@ def _coco_corners(annotation: _Annotation) -> Corners:
             [y for polygon in polygons for y in polygon[1::2]],
         )
     except ValueError:
-        got = "RLE" if isinstance(annotation.segmentation, dict) else short(annotation.segmentation)
+        content = (
+            "RLE" if isinstance(annotation.segmentation, dict) else short(annotation.segmentation)
+        )
         raise ValueError(
-            f"an annotation needs a bbox, or a polygon to take it from, got segmentation {got}"
+            f"the annotation has neither a bbox nor a polygon; its segmentation is {content}"
         ) from None
 
 
 def _coco_licence(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the licence and the attribution that COCO JSON states, or empty texts."""
     info = data["info"] if isinstance(data.get("info"), dict) else {}
     licences = data["licenses"] if isinstance(data.get("licenses"), list) else []
     names = [
@@ -225,27 +251,35 @@ def _coco_licence(data: Mapping[str, Any]) -> tuple[str, str]:
 
 def _refuse_split(path: Path, split: str) -> None:
     if split:
-        raise ShelfcountError(f"'{path}' holds one split, so '#{split}' cannot be chosen from it")
+        raise ShelfcountError(
+            f"'{path}' has no splits, so '#{split}' cannot be selected. Give the path without it."
+        )
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    # Entities, the way to make a small file fill the memory or read another, are declared there.
+    # A DOCTYPE can declare entities, with which a small file can fill the memory or include others.
     def doctype(self, name: str, pubid: str, system: str) -> None:
-        raise ValueError(f"a DOCTYPE ({name}) is not read; label files have none")
+        raise ValueError(f"the file has a DOCTYPE ({name}), which is not allowed in label files")
 
 
 def voc(path: Path, images: Path | None, split: str) -> StatedLabels:
-    """Pascal VOC XML, one file for each photo; pixels as stated, ``difficult`` as `ignore`.
+    """Parse Pascal VOC XML with one file per photo; ``difficult`` is read as `ignore`.
 
-    VOC counted pixels from 1; the labelling tools write edges from 0, and so they are read.
+    Coordinates are read as edges counted from 0, as labelling tools write them. The original VOC
+    data set counts pixels from 1.
 
     Args:
-        path: One XML file, a folder of them, or a folder that holds `Annotations`.
-        images: Where the photos are, if not beside the XML, in `JPEGImages` or in `images`.
-        split: File in `ImageSets/Main` that lists the photos to read, such as ``train``; empty for all.
+        path: One XML file, a folder of XML files, or a folder that contains `Annotations`.
+        images: Folder of the photos, or None if they are next to the XML files, in `JPEGImages` or
+            in `images`.
+        split: Name of the list in `ImageSets/Main` of the photos to read, such as ``train``; empty
+            to read all.
+
+    Returns:
+        Parsed labels.
 
     Raises:
-        ShelfcountError: If there is no XML file, or no such list.
+        ShelfcountError: If there is no XML file, or the list of the split cannot be read.
     """
     folder = (
         path.parent
@@ -262,13 +296,13 @@ def voc(path: Path, images: Path | None, split: str) -> StatedLabels:
         by_stem = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
         files = [file for stem, file in by_stem.items() if stem in stems]
         dropped += [
-            Dropped(listed.name, f"there is no '{stem}.xml'")
+            Dropped(listed.name, f"'{stem}.xml' does not exist")
             for stem in sorted(stems - by_stem.keys())
         ]
     if not files:
         raise ShelfcountError(
-            f"there must be Pascal VOC .xml files in '{folder}', found none"
-            + (f" of split '{split}'" if split else "")
+            f"'{folder}' contains no Pascal VOC .xml files"
+            + (f" of the split '{split}'" if split else "")
         )
     photos = []
     for file in files:
@@ -298,13 +332,13 @@ def voc(path: Path, images: Path | None, split: str) -> StatedLabels:
 def _voc_box(where: str, element: ElementTree.Element) -> StatedBox:
     label = (element.findtext("name") or "").strip()
     if not label:
-        raise ValueError("an object must have a name, got none")
+        raise ValueError("the object has no name")
     texts = [element.findtext(f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax")]
     try:
         left, top, right, bottom = (float(text or "") for text in texts)
     except ValueError:
         raise ValueError(
-            f"bndbox must have the numbers xmin, ymin, xmax, ymax, got {short(texts)}"
+            f"bndbox must contain the numbers xmin, ymin, xmax and ymax, got {short(texts)}"
         ) from None
     return StatedBox(
         where,
@@ -315,10 +349,21 @@ def _voc_box(where: str, element: ElementTree.Element) -> StatedBox:
 
 
 def sku110k(path: Path, images: Path | None, split: str) -> StatedLabels:
-    """SKU-110K's CSV: image_name, x1, y1, x2, y2, class, image_width, image_height; no header needed.
+    """Parse the CSV of SKU-110K.
+
+    The columns are image_name, x1, y1, x2, y2, class, image_width and image_height. A header is
+    optional.
+
+    Args:
+        path: CSV file.
+        images: Folder of the photos, or None to search for them next to the file.
+        split: Must be empty, since the format has no splits.
+
+    Returns:
+        Parsed labels.
 
     Raises:
-        ShelfcountError: If the file can't be read as text, or a split is asked for.
+        ShelfcountError: If the file cannot be read as CSV, or a split is given.
     """
     _refuse_split(path, split)
     dropped: list[Dropped] = []
@@ -330,25 +375,27 @@ def sku110k(path: Path, images: Path | None, split: str) -> StatedLabels:
             continue
         try:
             if len(columns) != 8:
-                raise ValueError(f"a row must have 8 columns, got {len(columns)}")
+                raise ValueError(f"the row must have 8 columns, got {len(columns)}")
             left, top, right, bottom, width, height = (
                 float(columns[i]) for i in (1, 2, 3, 4, 6, 7)
             )
             name, label, size = columns[0].strip(), columns[5].strip(), (int(width), int(height))
             if not label or sizes.setdefault(name, size) != size:
                 raise ValueError(
-                    f"a row must have a class and the size its photo has above, got class {label!r} and size {size}"
+                    "the row has no class, or states another photo size than an earlier row: class "
+                    f"{label!r}, size {size}"
                 )
         except (ValueError, OverflowError) as error:
             dropped.append(Dropped(where, str(error)))
             continue
         boxes[name].append(StatedBox(where, label, (left, top, right, bottom)))
     photos = []
-    for name, own in boxes.items():
+    for name, stated in boxes.items():
+        where = stated[0].where
         try:
-            photos.append(
-                StatedPhoto(own[0].where, find_photo(name, path.parent, images), own, sizes[name])
-            )
+            photo = find_photo(name, path.parent, images)
+            photos.append(StatedPhoto(where, photo, stated, sizes[name]))
         except LookupError as error:
-            dropped.append(Dropped(own[0].where, f"{error}. Its {len(own)} boxes are left out."))
+            number = plural(len(stated), "box is", "boxes are")
+            dropped.append(Dropped(where, f"{error}. Its {number} left out."))
     return StatedLabels(photos, None, dropped)

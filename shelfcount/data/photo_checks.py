@@ -1,8 +1,9 @@
-"""What the pixels of a photo say: blur, darkness, glare, products too small, and photos unlike the rest.
+"""Image quality checks: blur, darkness, glare, low resolution, tilt, and outlier photos.
 
-A photo is judged at the scale at which a detector sees its products, so that a slight blur on 12
-megapixels is none. The limits were chosen on the training photos of the drinks data (180 photos)
-and on the same photos blurred, darkened and lit; each constant says what was seen there.
+A photo is measured at the scale at which a detector sees its products, so that a slight blur of a
+12-megapixel photo is not reported. The limits were chosen on the training photos of the drinks data
+(180 photos) and on the same photos with artificial blur, darkness and glare. The comment on each
+constant gives the measured values.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data import appearance, box_checks
 from shelfcount.data.appearance import Missing, Sample
@@ -19,30 +21,35 @@ from shelfcount.data.findings import Finding
 from shelfcount.records import Photo, ShelfcountError
 from shelfcount.vision.images import decode_photo
 
-# Shorter side in pixels to which the median product is shrunk before judging: the 95th percentile of the drinks photos,
-# so that nearly all of them are judged as they are. Photos without boxes are shrunk to a longest side of 640.
+# Shorter side in pixels to which the median product is reduced before measuring. It is the 95th
+# percentile of the drinks photos, so that nearly all of them are measured at their own size. Photos
+# without boxes are reduced to a longer side of 640 pixels.
 JUDGED_SIDE = 48.0
 JUDGED_PHOTO = 640.0
-# Crete et al. 2007, "The blur effect": what a box blur of 11 pixels leaves of the differences between neighbouring
-# pixels. As taken: 0.22 to 0.43, median 0.29; blurred by 1.5 pixels sigma, where small print goes: 0.44 to 0.60.
+# Blur measure of Crete et al. 2007, "The blur effect", from the change of the differences between
+# neighbouring pixels under a box blur of 11 pixels. Original photos: 0.22 to 0.43, median 0.29.
+# Photos blurred with a sigma of 1.5 pixels, which makes small print illegible: 0.44 to 0.60.
 BLUR_WINDOW = 11
 MOST_BLUR = 0.44
-# 90th percentile of the grey levels on products. As taken: 107 to 251; at a quarter of the light: 30 to 62.
+# Minimum 90th percentile of the grey levels on products. Original photos: 107 to 251. Photos at a
+# quarter of the brightness: 30 to 62.
 LEAST_BRIGHT = 90
-# Share of the products' area that is blown out, or bright without any detail within half a product. As taken: up to
-# 0.12, but for two overexposed photos at 0.23 and 0.71; with a reflection of 200 grey levels over a third of the
-# photo: median 0.22.
+# Maximum share of the products' area that is overexposed, or bright without detail within half a
+# product. Original photos: up to 0.12, except for two overexposed photos with 0.23 and 0.71. Photos
+# with a reflection of 200 grey levels over a third of the photo: median 0.22.
 BLOWN = 250
 BRIGHT = 170
 LEAST_DETAIL = 15.0
 MOST_GLARE = 0.13
-# Shorter side of the median product, pixels of the photo. As taken: 16.5 and more. The finest level of the network has
-# one place in 8 pixels, so 12 pixels leave one and a half across a product.
+# Minimum shorter side of the median product, in pixels of the photo. Original photos: at least
+# 16.5. The finest feature map of the network has a stride of 8 pixels, so 12 pixels are 1.5 cells.
 LEAST_SIDE = 12.0
-# Degrees. As taken: 0.9 in the median, 10 at most; finding rows and the augmentation of training were made for less.
+# Maximum slope of the shelves in degrees. Original photos: 0.9 in the median, 10 at most. Row
+# detection and the training augmentation are made for smaller slopes.
 MOST_TILT = 8.0
-# Distance to the fifth nearest photo, in units of the median one. As taken: up to 1.7, but for one photo all white with
-# glare at 2.5; noise, text, walls, landscapes and close-ups: 2.7 and more.
+# Maximum distance to the fifth nearest photo, relative to the median of these distances. Original
+# photos: up to 1.7, except for one photo that is white with glare, at 2.5. Noise, text, walls,
+# landscapes and close-ups: at least 2.7.
 NEAREST = 5
 MOST_UNLIKE = 2.0
 FEWEST_TO_COMPARE = 12
@@ -50,17 +57,19 @@ FEWEST_TO_COMPARE = 12
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What is kept of a photo's pixels.
+    """Image measurements of one photo.
 
     Attributes:
-        photo: With its labels.
-        digest: SHA-256 of the file.
-        blur: 0 sharp to 1, see `MOST_BLUR`.
-        brightness: 90th percentile of the grey levels on products, or of all where there are no boxes.
-        glare: Share of the same area.
-        picture: (14,) float64, colours and edges of the whole, to be compared with other photos.
-        sample: Appearance of its products.
-        missing: Products that were probably left unlabelled, by index into the boxes that are not `ignore`.
+        photo: Photo with its labels.
+        digest: SHA-256 of the file, in hexadecimal digits.
+        blur: Blur measure from 0 (sharp) to 1, see `MOST_BLUR`.
+        brightness: 90th percentile of the grey levels on products, or on the whole photo if it has
+            no boxes.
+        glare: Share of the same area that is covered by glare.
+        picture: (14,) float64, features of colour and edges, for comparison with other photos.
+        sample: Colour grids of its products.
+        missing: Likely unlabelled products. Their `beside` is an index into the boxes that are not
+            marked `ignore`.
     """
 
     photo: Photo
@@ -68,16 +77,22 @@ class Look:
     blur: float
     brightness: float
     glare: float
-    picture: np.ndarray
+    picture: NDArray[np.float64]
     sample: Sample
     missing: list[Missing]
 
 
 def look_at(photo: Photo) -> Look:
-    """Read a photo once and measure it.
+    """Read a photo and return its measurements.
+
+    Args:
+        photo: Photo with its labels.
+
+    Returns:
+        Measurements of the photo.
 
     Raises:
-        ShelfcountError: If it cannot be read.
+        ShelfcountError: If the photo cannot be read or its size is not that of the labels.
     """
     try:
         data = photo.path.read_bytes()
@@ -87,22 +102,23 @@ def look_at(photo: Photo) -> Look:
         ) from error
     image = decode_photo(data, photo.path)
     if image.shape[:2] != (photo.height, photo.width):
-        got = f"{image.shape[1]} x {image.shape[0]}"
+        size = f"{image.shape[1]} x {image.shape[0]}"
         raise ShelfcountError(
-            f"photo '{photo.path}' must be of the size {photo.width} x {photo.height} that its labels were read with, got {got}"
+            f"photo '{photo.path}' has {size} pixels, but its labels were read for "
+            f"{photo.width} x {photo.height}. Read the labels again."
         )
     boxes = photo.truth.boxes[~photo.truth.ignore]
     ignored = photo.truth.boxes[photo.truth.ignore]
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    judged, scale = _judged(image, boxes)
-    grey = cv2.cvtColor(judged, cv2.COLOR_RGB2GRAY)
+    scaled, scale = _judged(image, boxes)
+    grey = cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY)
     products = _covered(boxes * scale, grey.shape)
     return Look(
         photo,
         hashlib.sha256(data).hexdigest(),
         _blur(grey),
         float(np.percentile(grey[products], 90)),
-        _glare(judged, grey, products, median_side(boxes) * scale),
+        _glare(scaled, grey, products, median_side(boxes) * scale),
         _picture(image),
         appearance.sample(lab, photo),
         appearance.likely_missing(
@@ -112,20 +128,27 @@ def look_at(photo: Photo) -> Look:
 
 
 def median_side(boxes: np.ndarray) -> float:
-    """Shorter side of the median box, in the unit of the (n, 4) xyxy boxes; `JUDGED_SIDE` where there are none."""
+    """Return the median over boxes of their shorter side, in the unit of the boxes.
+
+    Args:
+        boxes: (n, 4) xyxy.
+
+    Returns:
+        Median shorter side, or `JUDGED_SIDE` without boxes.
+    """
     return (
         float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1))) if len(boxes) else JUDGED_SIDE
     )
 
 
 def _judged(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, float]:
-    """The photo at the scale at which it is judged, and that scale, at most 1."""
-    wanted = (
+    """Return the photo at the scale at which it is measured, and this scale, at most 1."""
+    target = (
         JUDGED_SIDE / max(median_side(boxes), 1)
         if len(boxes)
         else JUDGED_PHOTO / max(image.shape[:2])
     )
-    scale = min(1.0, wanted)
+    scale = min(1.0, target)
     if scale == 1:
         return image, scale
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -133,7 +156,7 @@ def _judged(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(h, w) bool: on a product, or everywhere where there are none."""
+    """Return an (h, w) bool mask of the products, or of the whole photo if there are none."""
     mask = np.zeros(shape[:2], bool)
     for left, top, right, bottom in boxes.astype(int):
         mask[top : bottom + 1, left : right + 1] = True
@@ -141,16 +164,25 @@ def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _blur(grey: np.ndarray) -> float:
+    """Return the blur measure of an (h, w) uint8 photo, from 0 (sharp) to 1; see `BLUR_WINDOW`."""
     measures = []
     for axis, window in ((0, (1, BLUR_WINDOW)), (1, (BLUR_WINDOW, 1))):
         sharp = np.abs(np.diff(grey.astype(np.float32), axis=axis))
-        again = np.abs(np.diff(cv2.blur(grey.astype(np.float32), window), axis=axis))
-        lost = np.maximum(sharp - again, 0).sum()
+        blurred = np.abs(np.diff(cv2.blur(grey.astype(np.float32), window), axis=axis))
+        lost = np.maximum(sharp - blurred, 0).sum()
         measures.append(1 - lost / max(float(sharp.sum()), 1e-6))
     return float(max(measures))
 
 
 def _glare(image: np.ndarray, grey: np.ndarray, products: np.ndarray, side: float) -> float:
+    """Return the share of an area that is overexposed, or bright without detail.
+
+    Args:
+        image: (h, w, 3) uint8 RGB photo.
+        grey: (h, w) uint8, the photo in grey levels.
+        products: (h, w) bool mask of the area.
+        side: Shorter side of the median product in pixels of the photo.
+    """
     window = (max(3, round(side / 2)),) * 2
     level = grey.astype(np.float32)
     mean = cv2.blur(level, window)
@@ -160,7 +192,11 @@ def _glare(image: np.ndarray, grey: np.ndarray, products: np.ndarray, side: floa
 
 
 def _picture(image: np.ndarray) -> np.ndarray:
-    """(14,) Colour, its spread, strength of edges, colourfulness, and how the edges run."""
+    """Return the (14,) float64 features of a photo for comparison with others.
+
+    They are the mean and the standard deviation of the three Lab channels, the mean edge strength
+    on a log scale, the colourfulness, and the shares of six edge directions.
+    """
     lab = cv2.cvtColor(
         cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB
     ).astype(np.float32)
@@ -176,44 +212,46 @@ def _picture(image: np.ndarray) -> np.ndarray:
 
 
 def quality(look: Look) -> list[Finding]:
-    """Findings on one photo by itself: blur, light, resolution, tilt, no boxes."""
+    """Return findings on one photo: blur, darkness, glare, resolution, tilt and missing labels."""
     photo = look.photo
     boxes = photo.truth.boxes[~photo.truth.ignore]
     side, slope = median_side(boxes), box_checks.tilt(boxes) or 0.0
-    again = (
-        "Take the photo again if you can; leave it out if a person cannot tell the products on it."
+    retake = (
+        "Take the photo again if possible. Leave it out if a person cannot recognize its products."
     )
-    # How many times the limit, what to say, what to do.
+    # Measured value relative to its limit, message and advice.
     measured = {
         "blurred": (
             look.blur / MOST_BLUR,
-            f"blur {look.blur:.2f}; {MOST_BLUR} is the limit",
-            again,
+            f"blur is {look.blur:.2f}; the limit is {MOST_BLUR}",
+            retake,
         ),
         "dark": (
             LEAST_BRIGHT / max(look.brightness, 1),
-            f"nine tenths of the products' pixels are below {look.brightness:.0f} of 255; {LEAST_BRIGHT} is the least",
-            again,
+            f"the 90th percentile of grey levels on products is {look.brightness:.0f} of 255; the "
+            f"minimum is {LEAST_BRIGHT}",
+            retake,
         ),
         "glare": (
             look.glare / MOST_GLARE,
-            f"{look.glare:.1%} of the products is blank white; {MOST_GLARE:.0%} is the limit",
-            again,
+            f"glare covers {look.glare:.1%} of the products; the limit is {MOST_GLARE:.0%}",
+            retake,
         ),
         "low-resolution": (
             LEAST_SIDE / max(side, 0.1),
-            f"half of the products are narrower than {side:.1f} pixels; {LEAST_SIDE:.0f} is the least",
-            "Use the photo in its original size, or come closer.",
+            f"the median product has a shorter side of {side:.1f} pixels; the minimum is "
+            f"{LEAST_SIDE:.0f}",
+            "Use the photo in its original size, or take it from a shorter distance.",
         ),
         "tilted": (
             abs(slope) / MOST_TILT,
-            f"the shelves slope by {slope:.1f} degrees; {MOST_TILT:.0f} is the limit",
-            "Turn the photo level together with its boxes, or take it again.",
+            f"the shelves slope by {slope:.1f} degrees; the limit is {MOST_TILT:.0f}",
+            "Rotate the photo level together with its boxes, or take it again.",
         ),
         "no-boxes": (
             2.0 if len(photo.truth) == 0 else 0.0,
-            "there is no box on it",
-            "Label it, or keep it only if it shows no product of any class.",
+            "the photo has no box",
+            "Label the photo, or keep it only if it shows no product of any class.",
         ),
     }
     return [
@@ -224,26 +262,36 @@ def quality(look: Look) -> list[Finding]:
 
 
 def unlike_the_rest(looks: list[Look]) -> list[Finding]:
-    """Photos far from all others in colour and structure; nothing where there are too few to compare with."""
+    """Return findings on photos that differ from all others in colour and structure.
+
+    Args:
+        looks: Measurements of all photos.
+
+    Returns:
+        Findings, or none if there are fewer than `FEWEST_TO_COMPARE` photos.
+    """
     if len(looks) < FEWEST_TO_COMPARE:
         return []
     pictures = np.array([look.picture for look in looks])
     middle = np.median(pictures, axis=0)
     spread = np.median(np.abs(pictures - middle), axis=0)
-    places = np.clip((pictures - middle) / np.maximum(1.4826 * spread, 1e-6), -8, 8)
+    scores = np.clip((pictures - middle) / np.maximum(1.4826 * spread, 1e-6), -8, 8)
     distances = np.array(
         [
-            np.partition(np.sqrt(((places - place) ** 2).mean(axis=1)), NEAREST)[NEAREST]
-            for place in places
+            np.partition(np.sqrt(((scores - score) ** 2).mean(axis=1)), NEAREST)[NEAREST]
+            for score in scores
         ]
     )
     degrees = distances / max(float(np.median(distances)), 1e-6)
-    found = []
+    findings = []
     for i in np.flatnonzero(degrees > MOST_UNLIKE):
         path = looks[i].photo.path
-        message = f"{path.name}: {degrees[i]:.1f} times the usual distance to the photos most like it; {MOST_UNLIKE:.0f} is the limit"
-        fix = "Leave it out if it is no photo of a shelf; otherwise take more photos like it."
-        found.append(
+        message = (
+            f"{path.name}: the distance to similar photos is {degrees[i]:.1f} times the median; "
+            f"the limit is {MOST_UNLIKE:.0f} times"
+        )
+        fix = "Leave the photo out if it does not show a shelf. Otherwise, add similar photos."
+        findings.append(
             Finding(
                 "warning",
                 "unlike-the-rest",
@@ -253,4 +301,4 @@ def unlike_the_rest(looks: list[Look]) -> list[Finding]:
                 degree=float(degrees[i]) / MOST_UNLIKE,
             )
         )
-    return found
+    return findings

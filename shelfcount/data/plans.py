@@ -1,4 +1,4 @@
-"""Plans of shelves as files: what should stand there, row by row from the top and from left to right."""
+"""Planogram files: planned products of a shelf, in rows from top to bottom and left to right."""
 
 from __future__ import annotations
 
@@ -19,50 +19,57 @@ class _Part(BaseModel):
 
 
 class PlannedProduct(_Part):
-    """One product of a row, with all its facings side by side."""
+    """One planned product of a row, with the number of its facings."""
 
     name: str = Field(alias="class", min_length=1, description="Class name as the model knows it.")
     facings: int = Field(
         ge=1,
         le=1000,
-        description="Places side by side on the shelf board; what is stacked on them does not count.",
+        description="Number of facings side by side on the shelf board. Stacked products do not "
+        "count.",
     )
     on_top: tuple[str, ...] = Field(
-        default=(), description="Other classes that may be stacked on it."
+        default=(), description="Other classes that may be stacked on the product."
     )
 
 
 class PlannedRow(_Part):
-    """One row of the shelf, left to right."""
+    """One row of the shelf, with its products from left to right."""
 
     products: tuple[PlannedProduct, ...] = Field(min_length=1)
 
 
 class Plan(_Part):
-    """What should stand on a shelf, rows from top to bottom."""
+    """Planogram of a shelf, with its rows from top to bottom."""
 
     schema_of: str = Field(
-        default="", alias="$schema", description="Where this schema lies, for editors; not read."
+        default="",
+        alias="$schema",
+        description="Path or URL of this schema, for editors. Not read.",
     )
-    version: Literal[1] = Field(description="Of this format.")
-    name: str = Field(default="", description="For people.")
+    version: Literal[1] = Field(description="Version of the plan format.")
+    name: str = Field(default="", description="Display name of the shelf.")
     rows: tuple[PlannedRow, ...] = Field(min_length=1)
 
     @property
     def facings(self) -> int:
-        """Facings of all products."""
+        """Number of facings of all products."""
         return sum(product.facings for row in self.rows for product in row.products)
 
 
 def read_plan(path: Path | str, classes: Sequence[str]) -> Plan:
-    """Read and check a plan.
+    """Read and validate a plan.
 
     Args:
-        path: JSON as `plan_schema` describes it.
-        classes: What the model can find.
+        path: JSON file in the form that `plan_schema` describes.
+        classes: Class names of the model.
+
+    Returns:
+        Plan in which every class is one of `classes`.
 
     Raises:
-        ShelfcountError: Naming every place of the file that is wrong.
+        ShelfcountError: If the file cannot be read or is not a valid plan. The message lists every
+            error with its place in the file.
     """
     try:
         plan = Plan.model_validate_json(Path(path).read_bytes())
@@ -81,17 +88,17 @@ def read_plan(path: Path | str, classes: Sequence[str]) -> Plan:
 
 
 def write_plan(path: Path | str, plan: Plan) -> None:
-    """Write a plan as `read_plan` reads it."""
+    """Write a plan as JSON that `read_plan` reads."""
     write_whole(path, plan.model_dump_json(by_alias=True, exclude_defaults=True, indent=1))
 
 
 def plan_schema() -> dict[str, Any]:
-    """JSON Schema of a plan, as export/plan.schema.json holds it."""
+    """Return the JSON Schema of a plan, which export/plan.schema.json contains."""
     return {"$schema": GenerateJsonSchema.schema_dialect, **Plan.model_json_schema(by_alias=True)}
 
 
 def _names(plan: Plan) -> Iterator[tuple[str, str]]:
-    """(place in the file, class name) of every name in a plan."""
+    """Yield (place in the file, class name) of every class name in a plan."""
     for r, row in enumerate(plan.rows):
         for p, product in enumerate(row.products):
             yield f"rows[{r}].products[{p}].class", product.name
@@ -102,11 +109,13 @@ def _names(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
+    """Return a question with the most similar known name, or an empty text."""
     near = difflib.get_close_matches(name, known, n=1)
     return f". Did you mean '{near[0]}'?" if near else ""
 
 
 def _explain(problem: Any) -> str:
+    """Return one validation error of pydantic as text."""
     place = "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]
     ).removeprefix(".")
@@ -120,6 +129,7 @@ def _explain(problem: Any) -> str:
 
 
 def _keys() -> list[str]:
+    """Return all keys that a plan may contain."""
     return [
         field.alias or key
         for part in (Plan, PlannedRow, PlannedProduct)

@@ -1,8 +1,8 @@
-"""Made-up products for synthetic shelves: a catalogue of classes, and the drawing of a single one.
+"""Invented products for synthetic shelves: catalogue of classes, and drawing of one product.
 
-A product is drawn as a flat skin (what would come off the printing press), which is then wrapped
-around its shape and shaded. Neighbours in the catalogue look alike on purpose: one brand as can and
-as bottle, one can in two flavours. The brands are invented.
+A product is drawn as a flat texture, which is then wrapped around its shape and shaded. Adjacent
+products of the catalogue look similar on purpose: the same brand as can and as bottle, the same can
+in two flavours. The brands are invented.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import ShelfcountError
 
 Colour = tuple[int, int, int]
 MOST_CLASSES = 200
-# So many ways to put one product on the shelf: turned label, tilt.
+# Number of drawings of one product, which differ in the rotation of the label and in tilt.
 VARIANTS = 6
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What all products of one kind share.
+    """Shape and material of one kind of product.
 
     Attributes:
-        height, width: Of a usual one, in cm.
-        profile: (height, half width) pairs from top (0) to bottom (1); half width 1 is the widest.
-        label: (top, bottom) of the printed part as shares of the height.
-        cap: (top, bottom) of the closure, equal where there is none.
-        gloss: Strength of the highlights: 0 cardboard, 1 polished metal.
-        is_round: Wrapped around a cylinder, or flat.
-        is_clear: Shows its content outside the label.
+        height, width: Typical size in cm.
+        profile: (height, half width) pairs from top (0) to bottom (1). A half width of 1 is the
+            maximum.
+        label: (top, bottom) of the printed part, as shares of the height.
+        cap: (top, bottom) of the closure, as shares of the height; equal if there is none.
+        gloss: Strength of the highlights, from 0 (cardboard) to 1 (polished metal).
+        is_round: True if the product is a body of revolution, False if it is flat.
+        is_clear: True if the content is visible outside of the label.
     """
 
     height: float
@@ -49,8 +51,8 @@ class Shape:
 
 _CAN = ((0, 0.8), (0.03, 0.82), (0.11, 1), (0.93, 1), (0.985, 0.86), (1, 0.8))
 _PET = (
-    (0, 0.38), (0.08, 0.4), (0.085, 0.44), (0.1, 0.44), (0.11, 0.37), (0.15, 0.4), (0.24, 0.7), (0.34, 0.97), (0.42, 1),
-    (0.6, 0.97), (0.68, 1), (0.8, 0.94), (0.9, 1), (0.98, 0.98), (1, 0.9),
+    (0, 0.38), (0.08, 0.4), (0.085, 0.44), (0.1, 0.44), (0.11, 0.37), (0.15, 0.4), (0.24, 0.7),
+    (0.34, 0.97), (0.42, 1), (0.6, 0.97), (0.68, 1), (0.8, 0.94), (0.9, 1), (0.98, 0.98), (1, 0.9),
 )  # fmt: skip
 _LONG_NECK = (
     (0, 0.42),
@@ -66,8 +68,8 @@ _LONG_NECK = (
 _JAR = ((0, 0.9), (0.02, 0.94), (0.17, 0.94), (0.18, 0.88), (0.26, 1), (0.95, 1), (1, 0.92))
 _TUBE = ((0, 1), (0.06, 1), (0.5, 0.97), (0.86, 0.86), (0.87, 0.72), (1, 0.72))
 _PUMP = (
-    (0, 0.34), (0.06, 0.34), (0.061, 0.12), (0.12, 0.12), (0.121, 0.4), (0.2, 0.4), (0.21, 0.36), (0.26, 0.7), (0.32, 1),
-    (0.97, 1), (1, 0.95),
+    (0, 0.34), (0.06, 0.34), (0.061, 0.12), (0.12, 0.12), (0.121, 0.4), (0.2, 0.4), (0.21, 0.36),
+    (0.26, 0.7), (0.32, 1), (0.97, 1), (1, 0.95),
 )  # fmt: skip
 
 SHAPES: dict[str, Shape] = {
@@ -111,7 +113,7 @@ SHAPES: dict[str, Shape] = {
     "pump-bottle": Shape(20.0, 7.0, _PUMP, (0.32, 0.97), (0, 0.21), 0.5),
 }
 
-# Thing: main colour, second colour, colour of what is pictured or inside.
+# Thing to its main colour, second colour, and colour of the content or its picture.
 _DRINKS: dict[str, tuple[Colour, Colour, Colour]] = {
     "cola": ((176, 18, 30), (245, 240, 232), (38, 16, 10)),
     "lemon": ((250, 208, 20), (40, 120, 50), (240, 228, 110)),
@@ -170,7 +172,7 @@ _CARE: dict[str, tuple[Colour, Colour, Colour]] = {
     "gel": ((30, 60, 110), (150, 220, 240), (90, 170, 220)),
     "scrub": ((226, 206, 170), (110, 70, 40), (190, 160, 120)),
 }
-# Things, kinds they come in, and two invented brands.
+# Families of products: things, the kinds in which they exist, and two invented brands.
 _FAMILIES: tuple[
     tuple[dict[str, tuple[Colour, Colour, Colour]], tuple[str, ...], tuple[str, str]], ...
 ] = (
@@ -189,11 +191,11 @@ class Product:
 
     Attributes:
         name: Unique in its catalogue, such as ``lemon-bottle``.
-        kind: Key into `SHAPES`.
-        thing: What it is, printed on the label.
-        brand: Printed on the label; its letters also choose the style that a brand's products share.
-        colours: Main, second, and that of the content.
-        height, width: In cm.
+        kind: Key of `SHAPES`.
+        thing: Type of product, printed on the label.
+        brand: Brand, printed on the label. The layout of the label is derived from it.
+        colours: Main colour, second colour, and colour of the content, as RGB.
+        height, width: Size in cm.
     """
 
     name: str
@@ -206,32 +208,40 @@ class Product:
 
     @property
     def shape(self) -> Shape:
+        """Shape of the product's kind."""
         return SHAPES[self.kind]
 
     @property
     def stacks(self) -> bool:
-        """Whether it is found standing on its own kind."""
+        """True if products of this kind can be stacked on each other."""
         return self.height < 14 and self.kind in ("can", "box", "jar", "tub")
 
 
 def products(n: int, seed: int = 0) -> tuple[Product, ...]:
-    """A catalogue: the first n of up to `MOST_CLASSES` distinct products in an order given by the seed.
+    """Return a catalogue of n distinct products.
 
     Args:
-        n: 1 to `MOST_CLASSES`. A smaller catalogue of the same seed is the start of a larger one.
-        seed: Chooses which products come first, and their sizes.
+        n: Number of products, from 1 to `MOST_CLASSES`. A smaller catalogue is the beginning of a
+            larger one with the same seed.
+        seed: Seed of the order of the products and of their sizes.
+
+    Returns:
+        Products with distinct names.
 
     Raises:
         ShelfcountError: If n is out of range.
     """
     if not 1 <= n <= MOST_CLASSES:
-        raise ShelfcountError(f"synthetic shelves need classes from 1 to {MOST_CLASSES}, got {n}")
+        raise ShelfcountError(
+            f"the number of classes of synthetic shelves must be from 1 to {MOST_CLASSES}, got {n}"
+        )
     rng = np.random.default_rng(seed)
     families = [list(_family(family, rng, series)) for series in (0, 1) for family in _FAMILIES]
     chosen: list[Product] = []
     while len(chosen) < n:
-        # Four of a family at a time: two flavours in two kinds, which a detector has to tell apart.
-        # The second brands, whose names carry the brand, come later.
+        # Four products of a family at a time, often two flavours in two kinds, which a detector has
+        # to distinguish. Products of the second brands, whose names contain the brand, have a lower
+        # weight.
         weight = np.array(
             [len(f) * (8 if i < len(_FAMILIES) else 1) for i, f in enumerate(families)], float
         )
@@ -246,13 +256,15 @@ def _family(
     rng: np.random.Generator,
     series: int,
 ) -> Iterator[Product]:
+    """Yield the products of a family in random order, with the first (0) or second (1) brand."""
     things, kinds, brands = family
     order = rng.permutation(list(things))
     for pair in zip(order[::2], order[1::2], strict=True):
         for kind in kinds:
             for thing in map(str, pair):
                 shape = SHAPES[kind]
-                # Care boxes hold a tube; a brand's sizes differ by a few percent from another's.
+                # Boxes of care products contain a tube and are smaller. Sizes vary by a few
+                # percent.
                 size = (0.62 if kind == "box" and things is _CARE else 1.0) * rng.uniform(
                     0.94, 1.06
                 )
@@ -273,24 +285,29 @@ def _family(
                 )
 
 
-def sprite(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
-    """One product seen from the front, ready to be scaled down and pasted.
+def sprite(product: Product, px_per_cm: int, variant: int) -> NDArray[np.uint8]:
+    """Return the drawing of a product from the front, to be scaled down and pasted.
 
     Args:
-        product: Of a catalogue.
-        px_per_cm: Resolution. Draw at about twice the final size, so that scaling down smooths edges.
-        variant: 0 to `VARIANTS` - 1: how far the label is turned and how the product leans.
+        product: Product of a catalogue.
+        px_per_cm: Resolution in pixels per cm. About twice the final resolution gives smooth edges
+            after scaling down.
+        variant: Index of the drawing, from 0 to `VARIANTS` - 1. It determines the rotation of the
+            label and the tilt.
 
     Returns:
-        (h, w, 4) uint8 RGBA, read-only; alpha is the silhouette. A few empty columns may lie at the sides.
+        (h, w, 4) uint8 RGBA, read-only. Alpha is the silhouette. The sides may have a few empty
+        columns.
     """
     return (_small_sprite if px_per_cm <= 24 else _large_sprite)(product, px_per_cm, variant)
 
 
 def _draw(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
+    """Return the drawing of a product, as `sprite` describes it, without a cache."""
     rng = np.random.default_rng([variant, *product.name.encode()])
     skin = _skin(product, px_per_cm)
-    # Staff turn most labels to the front; the last ones were put back by a customer.
+    # Most labels face the front, as shop staff arrange them. The last two variants are rotated at
+    # random, as customers put products back.
     turn = rng.normal(0, 0.04) if variant < VARIANTS - 2 else rng.uniform(-0.5, 0.5)
     image = (
         _wrap(product, skin, px_per_cm, turn)
@@ -303,27 +320,39 @@ def _draw(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
     return image
 
 
-# Every sprite of the largest catalogue at the size of usual photos, about 150 KB each; few of those for
-# photos of many megapixels, which take up to 6 MB.
+# The first cache has room for all sprites of the largest catalogue at the size of usual photos, of
+# about 150 KB each. The second has room for few, since sprites for photos of many megapixels take
+# up to 6 MB.
 _small_sprite = lru_cache(maxsize=MOST_CLASSES * VARIANTS)(_draw)
 _large_sprite = lru_cache(maxsize=96)(_draw)
 
 
 def _size(product: Product, px_per_cm: int) -> tuple[int, int]:
+    """Return (height, width) of a product in pixels, at least 8 each."""
     return max(8, round(product.height * px_per_cm)), max(8, round(product.width * px_per_cm))
 
 
 def _half_widths(product: Product, height: int, width: int) -> np.ndarray:
-    """(height,) half width of the silhouette in pixels, corners of the profile rounded off."""
+    """Return the (height,) float32 half widths of the silhouette in pixels, slightly smoothed."""
     at, value = np.array(product.shape.profile, np.float32).T
     line = np.interp(np.linspace(0, 1, height), at, value).astype(np.float32)
     return cv2.blur(line[:, None], (1, max(1, height // 45)))[:, 0] * width / 2
 
 
 def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np.ndarray:
-    """Wrap the skin around the body of revolution that the profile describes."""
+    """Return the drawing of a body of revolution, with the texture wrapped around it.
+
+    Args:
+        product: Product with a round shape.
+        skin: (h, w, 3) uint8 RGB texture, from `_skin`.
+        px_per_cm: Resolution in pixels per cm.
+        turn: Rotation of the label, as a share of half the circumference.
+
+    Returns:
+        (h, w, 4) uint8 RGBA.
+    """
     height, width = _size(product, px_per_cm)
-    bow = 0.035 * width  # a camera a little above sees circles as flat ellipses
+    bow = 0.035 * width  # A camera slightly above the product sees circles as flat ellipses.
     rows = np.arange(round(height + bow), dtype=np.float32)[:, None]
     columns = np.arange(width, dtype=np.float32)[None] + 0.5
     half = _half_widths(product, height, width)
@@ -333,7 +362,7 @@ def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np
     inside = (np.abs(across) < 1) & (v >= -bow * 0.5) & (v < height)
     across = np.clip(across, -1, 1)
     angle = np.arcsin(across)
-    # The skin covers half the circumference and repeats on the back.
+    # The texture covers half of the circumference and is repeated on the back.
     u = ((angle / math.pi + 0.5 + turn) % 1) * (skin.shape[1] - 1)
     image = cv2.remap(
         skin, u.astype(np.float32), np.clip(v, 0, height - 1).astype(np.float32), cv2.INTER_LINEAR
@@ -343,7 +372,7 @@ def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np
     shine = gloss * (
         105 * np.exp(-(((across + 0.5) / 0.1) ** 2)) + 60 * np.exp(-(((across - 0.7) / 0.06) ** 2))
     )
-    # Highlights break where the surface bends.
+    # Highlights are weaker where the profile changes its width.
     shine *= np.clip(
         1.1 - 2.5 * np.abs(np.gradient(half))[np.clip(v, 0, height - 1).astype(int)], 0.25, 1
     )
@@ -354,7 +383,20 @@ def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np
 def _fold(
     product: Product, skin: np.ndarray, px_per_cm: int, turn: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Boxes, cartons and bags: flat fronts, with a side that comes into view or with creases."""
+    """Return the drawing of a box, carton or bag.
+
+    A bag has creases. A box or carton shows part of its side, which depends on `turn`.
+
+    Args:
+        product: Product with a flat shape.
+        skin: (h, w, 3) uint8 RGB texture, from `_skin`.
+        px_per_cm: Resolution in pixels per cm.
+        turn: Rotation; a positive value shows the right side.
+        rng: Random generator of the creases.
+
+    Returns:
+        (h, w, 4) uint8 RGBA.
+    """
     height, width = _size(product, px_per_cm)
     half: np.ndarray = _half_widths(product, height, width)
     columns = np.arange(width, dtype=np.float32)[None] + 0.5
@@ -399,6 +441,7 @@ def _fold(
 
 
 def _lean(image: np.ndarray, degrees: float) -> np.ndarray:
+    """Return the (h, w, 4) drawing rotated around the middle of its base, with wider sides."""
     height, width = image.shape[:2]
     pad = math.ceil(height * math.sin(math.radians(abs(degrees)))) + 1
     padded = cv2.copyMakeBorder(image, 0, 0, pad, pad, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
@@ -408,7 +451,10 @@ def _lean(image: np.ndarray, degrees: float) -> np.ndarray:
 
 @lru_cache(maxsize=512)
 def _skin(product: Product, px_per_cm: int) -> np.ndarray:
-    """(h, w, 3) uint8 RGB: the front unrolled; for round products half the circumference."""
+    """Return the (h, w, 3) uint8 RGB texture of the front.
+
+    For a round product it covers half of the circumference.
+    """
     shape, (height, width) = product.shape, _size(product, px_per_cm)
     if shape.is_round:
         width = round(width * math.pi / 2)
@@ -420,7 +466,7 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
         np.uint8,
     )
     if shape.is_clear:
-        # Light through the content, and the air above it.
+        # Uneven brightness of the content, and the empty part above it.
         streaks = cv2.resize(
             rng.normal(1, 0.22, (1, 14)).astype(np.float32),
             (width, height),
@@ -442,12 +488,15 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
 
 
 def _label(product: Product, height: int, width: int) -> np.ndarray:
-    """The printed part, (height, width, 3) uint8 RGB: the brand gives the layout, the thing the colours."""
+    """Return the printed part of a product as (height, width, 3) uint8 RGB.
+
+    The brand determines the layout, the product its colours.
+    """
     style = np.random.default_rng([2, *product.brand.encode()])
     main, second, content = product.colours
     art = _ground(int(style.integers(4)), main, second, height, width)
     size = min(height, width)
-    # A tall label carries its picture below the name, a wide one beside it.
+    # A tall label has its picture below the name, a wide label next to it.
     is_tall = height > 0.75 * width
     middle, name_y = (0.5 if is_tall else 0.42) * width, (0.3 if is_tall else 0.42) * height
     ink = (
@@ -516,6 +565,7 @@ def _label(product: Product, height: int, width: int) -> np.ndarray:
 
 
 def _ground(style: int, main: Colour, second: Colour, height: int, width: int) -> np.ndarray:
+    """Return the (height, width, 3) uint8 RGB background of a label in one of four styles."""
     art = np.full((height, width, 3), main, np.uint8)
     if style == 0:
         fade = np.linspace(1.15, 0.7, height)[:, None, None]
@@ -540,7 +590,7 @@ def _ground(style: int, main: Colour, second: Colour, height: int, width: int) -
 def _picture(
     art: np.ndarray, product: Product, centre: tuple[float, float], size: float, colour: Colour
 ) -> None:
-    """A heap of what is inside: round fruit, or the flat ellipses of chips and biscuits."""
+    """Draw the content on a label: round fruit, or flat ellipses for chips and biscuits."""
     rng = np.random.default_rng([3, *product.thing.encode()])
     flat = 0.55 if product.kind in ("bag", "canister", "box") else 1.0
     for dx, dy in ((-0.9, 0.2), (0.9, 0.1), (-0.2, -0.5), (0.3, 0.55)):
@@ -570,7 +620,16 @@ def _picture(
 def write(
     art: np.ndarray, text: str, centre: tuple[float, float], width: float, ink: Colour, font: int
 ) -> None:
-    """Centred text of a given width in pixels; below 6 pixels nobody could read it and it's left out."""
+    """Draw centred text of a given width; text of less than 6 pixels is illegible and left out.
+
+    Args:
+        art: (h, w, 3) uint8 RGB picture, changed in place.
+        text: Text to draw.
+        centre: (x, y) of the centre of the text, in pixels.
+        width: Width of the text in pixels.
+        ink: RGB colour.
+        font: Font of OpenCV, such as ``cv2.FONT_HERSHEY_SIMPLEX``.
+    """
     thick = max(1, round(width / len(text) / 5))
     (wide, high), _ = cv2.getTextSize(text, font, 1.0, 2)
     scale = width / wide
@@ -580,7 +639,7 @@ def write(
 
 
 def _small_print(art: np.ndarray, ink: Colour) -> None:
-    """Lines of ingredients and a bar code at the seam, seen where the product is turned."""
+    """Draw lines of ingredients and a bar code at the seam, visible on rotated products."""
     height, width = art.shape[:2]
     for line in range(6):
         y = int((0.3 + 0.05 * line) * height)

@@ -1,4 +1,4 @@
-"""A shelf laid out in cm and painted flat, before any camera: what stands where, and how it looks."""
+"""Layout of a synthetic shelf in cm, and its painting on a flat plane, before the camera."""
 
 from __future__ import annotations
 
@@ -8,34 +8,40 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.products import VARIANTS, Colour, Product, sprite, write
 from shelfcount.records import ShelfcountError
+from shelfcount.words import plural
 
 BACKGROUNDS = ("cooler", "dark-cooler", "metal", "white", "wood")
-# An average facing; `facings` times this is the width of the shelf that a photo frames.
+# Width of an average facing. `facings` times this is the width of the shelf that a photo shows.
 CM_PER_FACING = 8.0
 
 
 @dataclass(frozen=True)
 class ShelfParams:
-    """What a synthetic photo shows. Ranges are drawn from evenly, angles within plus and minus.
+    """Parameters of synthetic photos.
+
+    Values are drawn uniformly from a range, angles from both directions up to their maximum.
 
     Attributes:
-        width, height: Of the photo in pixels.
-        rows: Fewest and most shelves.
-        facings: Fewest and most products side by side in a row, the density; a product counts 8 cm.
-        run: Fewest and most facings of one product side by side.
-        gap: Chance that a facing is sold out.
-        occlusion: Chance, per run, that something stands or hangs in front of it.
-        back_row: Chance that a facing has another behind it.
-        stacked: Chance that a stackable product carries another.
-        background: One of `BACKGROUNDS`, or None for any.
-        yaw, pitch, tilt: Largest angle of the camera, in degrees: turned sideways, up or down, rolled.
-        light: Unevenness of light, its colour and glare, 0 to 1.
-        blur: Defocus and motion, 0 to 1.
-        noise: Of the sensor, 0 to 1.
-        jpeg: Lowest JPEG quality, 20 to 100.
+        width, height: Size of the photo in pixels.
+        rows: Minimum and maximum number of shelf rows.
+        facings: Minimum and maximum number of products side by side in a row, which is the density.
+            A product counts as 8 cm.
+        run: Minimum and maximum number of facings of the same product side by side.
+        gap: Probability that a facing is out of stock.
+        occlusion: Probability, per run, that something covers part of it.
+        back_row: Probability that a facing has a second product behind it.
+        stacked: Frequency of stacked products, from 0 to 1. A row has stacks with twice this
+            probability.
+        background: One of `BACKGROUNDS`, or None for a random one.
+        yaw, pitch, tilt: Maximum angles of the camera in degrees: sideways, up or down, and rolled.
+        light: Strength of uneven light, colour cast and glare, from 0 to 1.
+        blur: Strength of defocus and motion blur, from 0 to 1.
+        noise: Strength of sensor noise, from 0 to 1.
+        jpeg: Minimum JPEG quality, from 20 to 100.
 
     Raises:
         ShelfcountError: If a parameter is out of range.
@@ -68,6 +74,7 @@ class ShelfParams:
             "facings": (1, 80),
             "run": (1, 80),
         }
+        pairs = ("rows", "facings", "run")
         real: dict[str, tuple[int, int]] = {"yaw": (0, 45), "pitch": (0, 30), "tilt": (0, 30)}
         real |= dict.fromkeys(
             ("gap", "occlusion", "back_row", "stacked", "light", "blur", "noise"), (0, 1)
@@ -79,33 +86,34 @@ class ShelfParams:
                 isinstance(v, int if name in whole else (int, float)) and low <= v <= high
                 for v in numbers
             ):
-                kind = "whole numbers" if name in whole else "numbers"
+                number = "a whole number" if name in whole else "a number"
+                kind = "whole numbers" if name in pairs else number
                 raise ShelfcountError(
-                    f"synthetic shelves need {name} in {kind} from {low} to {high}, got {value!r}"
+                    f"{name} of synthetic shelves must be {kind} from {low} to {high}, got "
+                    f"{value!r}"
                 )
-            if name in ("rows", "facings", "run") and (
-                len(numbers) != 2 or numbers[0] > numbers[1]
-            ):
+            if name in pairs and (len(numbers) != 2 or numbers[0] > numbers[1]):
                 raise ShelfcountError(
-                    f"synthetic shelves need {name} as (fewest, most), got {value}"
+                    f"{name} of synthetic shelves must be (minimum, maximum), got {value}"
                 )
         if self.background is not None and self.background not in BACKGROUNDS:
             raise ShelfcountError(
-                f"synthetic shelves need background from {', '.join(BACKGROUNDS)}, got '{self.background}'"
+                f"background of synthetic shelves must be one of {', '.join(BACKGROUNDS)}, got "
+                f"'{self.background}'"
             )
 
 
 @dataclass(frozen=True)
 class Item:
-    """A product on the shelf, in cm from the top left corner of the bay.
+    """One product on the shelf, in cm from the top left corner of the bay.
 
     Attributes:
         product: Index in the catalogue.
-        row: 0 is the top shelf.
-        left, bottom: Its left side, and where it stands.
-        layer: -1 behind the front row, 0 in it, 1 before it.
-        variant: See `products.sprite`.
-        gain: Brightness.
+        row: Row of the shelf; 0 is the top row.
+        left, bottom: Left edge and base of the product.
+        layer: -1 behind the front row, 0 in it, 1 in front of it.
+        variant: Index of the drawing, see `products.sprite`.
+        gain: Factor of the brightness.
     """
 
     product: int
@@ -117,9 +125,10 @@ class Item:
     gain: float
 
 
-# Layer: (size, brightness) as seen from the front.
+# Layer to its factors of size and brightness, as seen from the front.
 _LAYERS = {-1: (0.93, 0.6), 0: (1.0, 1.0), 1: (1.04, 1.03)}
-# Largest side that cv2.warpPerspective reads from (SHRT_MAX - 1), and most items that int16 can number.
+# Maximum side of an image that cv2.warpPerspective can read (SHRT_MAX - 1), and maximum number of
+# items in int16.
 _LARGEST_PLANE = 32766
 _KINDS_IN_COOLERS = ("can", "bottle", "glass-bottle", "big-bottle", "carton")
 # Height of the front of a shelf board with its price rail, in cm.
@@ -128,13 +137,13 @@ _RAIL = 3.5
 
 @dataclass(frozen=True)
 class Layout:
-    """A whole shelf in cm.
+    """Layout of a whole shelf in cm.
 
     Attributes:
         background: One of `BACKGROUNDS`.
-        width, height: Of the bay.
-        floors: Height that the products of each row stand on, from the top.
-        items: In the order they are painted, row by row and from the back to the front.
+        width, height: Size of the bay.
+        floors: Distance of each row's board from the top of the bay.
+        items: Products in painting order, row by row and from back to front.
         tags: (row, left) of each price tag.
     """
 
@@ -148,27 +157,37 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """A painted shelf.
+    """Painted shelf.
 
     Attributes:
         image: (h, w, 3) uint8 RGB.
-        owner: (h, w) int16, number of the item that a pixel shows + 1, or 0.
-        hulls: For each item its convex hull, (k, 2) float64 x, y in continuous plane pixels.
-        areas: (items,) number of pixels of each item if nothing stood before it.
-        from_cm: (3, 3) from cm of the layout to plane pixels.
+        owner: (h, w) int16, index of the item that a pixel shows plus 1, or 0.
+        hulls: Convex hull of each item, (k, 2) float64 x, y in continuous plane pixels.
+        areas: (items,) int64, number of pixels of each item without occlusion.
+        from_cm: (3, 3) float64 homography from cm of the layout to plane pixels.
     """
 
-    image: np.ndarray
-    owner: np.ndarray
-    hulls: tuple[np.ndarray, ...]
-    areas: np.ndarray
-    from_cm: np.ndarray
+    image: NDArray[np.uint8]
+    owner: NDArray[np.int16]
+    hulls: tuple[NDArray[np.float64], ...]
+    areas: NDArray[np.int64]
+    from_cm: NDArray[np.float64]
 
 
 def lay_out(
     catalogue: Sequence[Product], params: ShelfParams, width: float, rng: np.random.Generator
 ) -> Layout:
-    """Decide which product stands where on a shelf `width` cm wide."""
+    """Return a random layout of products on a shelf.
+
+    Args:
+        catalogue: Products to choose from.
+        params: Parameters of the shelf.
+        width: Width of the shelf in cm.
+        rng: Random generator. The same state gives the same layout.
+
+    Returns:
+        Layout in cm.
+    """
     n_rows = int(rng.integers(params.rows[0], params.rows[1] + 1))
     background = params.background or str(rng.choice(BACKGROUNDS))
     pool = rng.permutation(len(catalogue))
@@ -176,7 +195,8 @@ def lay_out(
         drinks = pool[[catalogue[i].kind in _KINDS_IN_COOLERS for i in pool]]
         pool = drinks if len(drinks) >= 3 else pool
     pool = pool[: max(3, 4 * n_rows)]
-    # Shelves are set to what stands on them, so products of like height share one.
+    # The distance of shelf boards is adapted to the products, so products of similar height are in
+    # the same row.
     pool = pool[np.argsort([catalogue[i].height + rng.normal(0, 3) for i in pool])]
     items: list[Item] = []
     tags: list[tuple[int, float]] = []
@@ -219,7 +239,7 @@ def _runs(
     width: float,
     rng: np.random.Generator,
 ) -> Iterator[tuple[float, int, int]]:
-    """(left, facings, product) of each run in a row."""
+    """Yield (left in cm, number of facings, product index) of each run in a row."""
     left = rng.uniform(0, 1.5)
     while True:
         fitting = [i for i in choice if catalogue[i].width * 1.02 <= width - left]
@@ -242,7 +262,7 @@ def _places(
     params: ShelfParams,
     rng: np.random.Generator,
 ) -> Iterator[tuple[float, float, int]]:
-    """(left, rise above the floor, layer) of each product of a run, in cm."""
+    """Yield (left, height above the board, layer) of each product of a run, in cm."""
     step = product.width * 1.02
     for x in left + step * np.arange(facings):
         if rng.random() < params.back_row:
@@ -260,7 +280,16 @@ def _places(
 
 @dataclass(frozen=True)
 class _Look:
-    """Colours of a piece of shop furniture; brightness of its inside at the top and the bottom of a row."""
+    """Colours of a piece of shop furniture.
+
+    Attributes:
+        back: Colour of the back wall.
+        board: Colour of the shelf boards.
+        rails: Possible colours of the price rails.
+        frames: Possible colours of the frame.
+        inside: Brightness at the top of a row, and from the middle of the row down.
+        is_cooler: True for a cooler with a door.
+    """
 
     back: Colour
     board: Colour
@@ -312,7 +341,7 @@ _LOOKS = {
 
 
 class _Canvas:
-    """The plane while it is painted; rectangles are (left, top, right, bottom) in cm."""
+    """Plane to paint on. Rectangles are (left, top, right, bottom) in cm."""
 
     def __init__(self, area: tuple[float, float, float, float], px_per_cm: float) -> None:
         self.scale = px_per_cm
@@ -323,18 +352,19 @@ class _Canvas:
         )
         if max(height, width) > _LARGEST_PLANE:
             raise ShelfcountError(
-                f"synthetic shelves need a plane of at most {_LARGEST_PLANE} pixels a side, got {width} x {height}: "
-                "ask for fewer views or smaller photos"
+                f"the synthetic shelf takes {width} x {height} pixels; the maximum is "
+                f"{_LARGEST_PLANE} pixels per side. Use fewer views or smaller photos."
             )
         self.image = np.zeros((height, width, 3), np.uint8)
         self.owner = np.zeros((height, width), np.int16)
 
     def pixel(self, x: float, y: float) -> tuple[int, int]:
+        """Return the nearest pixel (x, y) of a point in cm."""
         left, top = (np.array([x, y]) - self.origin) * self.scale
         return round(left), round(top)
 
     def window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
-        """Where the rectangle lies, cut at the canvas."""
+        """Return the rows and columns of a rectangle on the canvas."""
         (x0, y0), (x1, y1) = self.pixel(left, top), self.pixel(right, bottom)
         return slice(max(0, y0), max(0, y1)), slice(max(0, x0), max(0, x1))
 
@@ -345,7 +375,7 @@ class _Canvas:
         top: float = 1.0,
         bottom: float = 1.0,
     ) -> None:
-        """Paint opaquely; brightness goes from `top` to `bottom`."""
+        """Fill a rectangle with a colour whose brightness changes from `top` to `bottom`."""
         window = self.window(*rectangle)
         rows = self.image[window].shape[0]
         self.image[window] = np.clip(
@@ -356,7 +386,11 @@ class _Canvas:
     def shade(
         self, rectangle: tuple[float, float, float, float], top: float, bottom: float, reach: float
     ) -> None:
-        """Darken what is painted: from `top` at the upper edge to `bottom` at the share `reach` of the height."""
+        """Multiply the brightness of a rectangle.
+
+        The factor changes from `top` at the upper edge to `bottom` at the share `reach` of the
+        height, and is constant below.
+        """
         part = self.image[self.window(*rectangle)]
         if part.size:
             fall = np.interp(np.linspace(0, 1, part.shape[0]), (0, reach), (top, bottom)).astype(
@@ -373,7 +407,10 @@ class _Canvas:
         depth: float,
         rng: np.random.Generator,
     ) -> None:
-        """Lighten and darken what is painted by smooth noise with `grid` (rows, columns) knots."""
+        """Multiply a rectangle by smooth noise of strength `depth`.
+
+        The noise has `grid` (rows, columns) knots.
+        """
         part = self.image[self.window(*rectangle)]
         if part.size:
             noise = rng.normal(1, depth, (*grid, 1)) + rng.normal(0, depth / 4, (*grid, 3))
@@ -382,7 +419,7 @@ class _Canvas:
             )
 
     def text(self, text: str, x: float, y: float, width: float, ink: Colour) -> None:
-        """Text of a width in cm, centred at x, y."""
+        """Draw text of a width in cm, centred at x, y in cm."""
         write(self.image, text, self.pixel(x, y), width * self.scale, ink, cv2.FONT_HERSHEY_DUPLEX)
 
 
@@ -394,22 +431,26 @@ def paint(
     px_per_cm: float,
     rng: np.random.Generator,
 ) -> Plane:
-    """Paint a shelf and what surrounds it.
+    """Paint a shelf and its surroundings.
 
     Args:
-        layout: Of `lay_out`.
-        catalogue: The products that the layout's items number.
-        params: Chance that a card hangs before a product.
-        area: (left, top, right, bottom) in cm to be painted.
-        px_per_cm: Resolution of the plane.
-        rng: Same state, same picture.
+        layout: Layout from `lay_out`.
+        catalogue: Products to which the items of the layout refer.
+        params: Parameters of the photo, of which the probability of occlusion is used.
+        area: (left, top, right, bottom) of the painted area in cm.
+        px_per_cm: Resolution of the plane in pixels per cm.
+        rng: Random generator. The same state gives the same picture.
+
+    Returns:
+        Painted plane.
 
     Raises:
         ShelfcountError: If the shelf is too long for one plane.
     """
     if len(layout.items) > _LARGEST_PLANE:
         raise ShelfcountError(
-            f"synthetic shelves need at most {_LARGEST_PLANE} products, got {len(layout.items)}: ask for fewer views"
+            f"the synthetic shelf has {plural(len(layout.items), 'product')}; the maximum is "
+            f"{_LARGEST_PLANE:,}. Use fewer views."
         )
     look = _LOOKS[layout.background]
     canvas = _Canvas(area, px_per_cm)
@@ -441,15 +482,25 @@ def paint(
 
 
 def _stamp(canvas: _Canvas, product: Product, item: Item, number: int) -> tuple[np.ndarray, int]:
-    """Paste a product with its shadow; returns its hull in plane pixels and its area."""
+    """Paste a product with its shadow on the canvas.
+
+    Args:
+        canvas: Canvas, changed in place.
+        product: Product to paste.
+        item: Its place on the shelf.
+        number: Value of its pixels in `Plane.owner`.
+
+    Returns:
+        (k, 2) float64 convex hull of the product in plane pixels, and its area in pixels.
+    """
     size, gain = _LAYERS[item.layer]
     scale = canvas.scale * size
-    # A ladder of resolutions keeps the cache of sprites useful from photo to photo.
+    # A few fixed resolutions, so that photos share cached sprites.
     master = round(16 * 2 ** (max(0, math.ceil(2 * math.log2(scale * 1.25 / 16))) / 2))
     drawn = sprite(product, master, item.variant)
     width, height = (max(2, round(n * scale / master)) for n in drawn.shape[1::-1])
     small = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_LINEAR)
-    # The sprite may be wider than the product, where it leans.
+    # The sprite of a tilted product is wider than the product.
     middle, bottom = canvas.pixel(item.left + product.width / 2, item.bottom)
     pad = max(2, round(0.8 * scale))
     left, top = middle - width // 2, bottom - height
@@ -471,9 +522,9 @@ def _stamp(canvas: _Canvas, product: Product, item: Item, number: int) -> tuple[
         row, column = upper - top + pad, outer - left + pad
         cut = (slice(row, row + ground.shape[0]), slice(column, column + ground.shape[1]))
         colour = cv2.copyMakeBorder(small[..., :3], pad, pad, pad, pad, cv2.BORDER_CONSTANT)[cut]
-        own = cv2.multiply(colour, cv2.merge([alpha[cut]] * 3), scale=gain * item.gain / 255)
+        pasted = cv2.multiply(colour, cv2.merge([alpha[cut]] * 3), scale=gain * item.gain / 255)
         canvas.image[window] = cv2.add(
-            cv2.multiply(ground, cv2.merge([through[cut]] * 3), scale=1 / 255), own
+            cv2.multiply(ground, cv2.merge([through[cut]] * 3), scale=1 / 255), pasted
         )
         canvas.owner[window][alpha[cut] > 127] = number
     return hull[:, 0].astype(np.float64), int(inside.sum())
@@ -487,7 +538,7 @@ def _paint_furniture(
     brand: str,
     rng: np.random.Generator,
 ) -> None:
-    """The shop around, the frame and the inside of the shelf before any product stands in it."""
+    """Paint the surroundings, the frame and the inside of the empty shelf."""
     left, _, right, bottom = area
     frame = look.frames[rng.integers(len(look.frames))]
     side, head, base = (
@@ -513,7 +564,7 @@ def _paint_furniture(
             _WHITE if sum(frame) < 420 else _BLUE,
         )
     if look.is_cooler:
-        # The open door, seen edge on, and the strips of light inside the frame.
+        # The open door.
         door = layout.width + side, layout.width + side + rng.uniform(14, 50)
         if rng.random() < 0.5:
             door = -door[1] + layout.width, -side
@@ -532,7 +583,7 @@ def _paint_furniture(
             for x in np.arange(2, layout.width, 5.0):
                 canvas.image[canvas.window(x, y, x + 0.5, y + 0.9)] = 40
     for floor in layout.floors:
-        # The upper side of the board that the products stand on, and the shadow at its far end.
+        # Upper side of the board, darker at the back.
         canvas.fill((0, floor - 2.6, layout.width, floor + 1), look.board, 0.55, 1.0)
 
 
@@ -547,7 +598,7 @@ def _paint_rail(
     params: ShelfParams,
     rng: np.random.Generator,
 ) -> None:
-    """The front of a board: price rail, tags, wire guard and advertising cards, before the products' feet."""
+    """Paint the front of a board: price rail, price tags, wire guard and advertising cards."""
     top = floor + rng.uniform(-0.5, 0.5)
     if guard:
         for y in (floor - 4.2, floor - 2.2):

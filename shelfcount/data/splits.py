@@ -1,4 +1,4 @@
-"""Shares of a data set for training, choosing and testing that have no shelf in common."""
+"""Splits of a data set for training, validation and testing that keep groups of photos together."""
 
 from __future__ import annotations
 
@@ -9,41 +9,49 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.words import plural
 
-# Of the 64 bits of the hash. Among the 244 drinks photos, three pairs differ in 8 bits or fewer, each of them one
-# cooler; the next nine differ in 14, and eight of those are different coolers, so a wider net ties strangers together.
+# Maximum number of differing bits, of the 64 bits of the perceptual hash, for near-duplicates.
+# Among the 244 drinks photos, three pairs differ in at most 8 bits, and each of them shows one
+# cooler. The next nine pairs differ in 14 bits, and eight of these show two coolers.
 NEAR_BITS = 10
 
 
 def split(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str, Dataset]:
-    """Parts of a data set; photos of one group, and photos that look alike, stay in one part.
+    """Split a data set into parts with a balanced share of every class.
 
-    The biggest group goes first, each to the part that lacks most of what is in it: rare classes count as
-    much as frequent ones, so that each part gets near its share of every class.
+    Photos of one group, and near-duplicates, are in the same part. Groups are assigned in order of
+    size, largest first, each to the part that is furthest below its share of the group's content.
+    Rare classes count as much as frequent ones.
 
     Args:
-        dataset: The photos; their order doesn't matter.
-        shares: Name of a part to its share, such as ``{"train": 0.75, "val": 0.1, "test": 0.15}``.
-        seed: The same seed gives the same parts; it decides between groups of one size.
+        dataset: Labelled photos. Their order does not change which part a photo is in.
+        shares: Name of each part to its share, such as ``{"train": 0.75, "val": 0.1, "test":
+            0.15}``.
+        seed: Seed of the order of groups of equal size. The same seed gives the same parts.
 
     Returns:
-        Part by part, photos in the order they have in `dataset`. `dropped` is that of the whole.
+        Name of each part to its data set, with photos in the order of `dataset`. Each part has the
+        `dropped` entries of the whole data set.
 
     Raises:
-        ShelfcountError: If the shares are not positive or don't sum to 1, or there are fewer groups than parts.
+        ShelfcountError: If the shares are not positive or do not sum to 1, if there are fewer
+            groups than parts, or if a photo cannot be read.
     """
     _check_shares(shares)
     labels = near_duplicate_groups(dataset)
     groups = labels.max(initial=-1) + 1
     if groups < len(shares):
         raise ShelfcountError(
-            f"{len(shares)} parts need at least as many groups of photos, got {groups} of {len(dataset)} photos: "
-            "photos of one store or bay, and near-duplicates, are never parted"
+            f"cannot split {plural(groups, 'group')} of {plural(len(dataset), 'photo')} into "
+            f"{plural(len(shares), 'part')}. Photos of one store or bay, and near-duplicates, stay "
+            "in one part: add photos of other shelves."
         )
     part = _assigned(
         _content(dataset, labels, groups),
@@ -59,32 +67,37 @@ def split(dataset: Dataset, shares: Mapping[str, float], seed: int) -> dict[str,
     }
 
 
-def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
-    """Photos dealt out by chance alone, a group at a time: what repeated shuffles want.
+def shuffled(
+    groups: NDArray[np.int64], shares: Mapping[str, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Return a random split of groups of photos, for repeated hold-out.
 
-    `split` balances its parts, and so gives nearly the same ones for every seed: of the drinks photos, the test
-    parts of two seeds share 56 %. Here they share what chance gives, and a rare class may miss a part.
+    `split` balances its parts and therefore gives similar parts for every seed: on the drinks
+    photos, the test parts of two seeds have 56 % of their photos in common. Parts of this function
+    overlap only by chance, and a rare class may be absent from a part.
 
     Args:
-        groups: (photos,) int64 from `near_duplicate_groups`.
-        shares: As for `split`, of the photos.
-        seed: The same seed gives the same parts.
+        groups: (photos,) int64, group numbers from `near_duplicate_groups`.
+        shares: Name of each part to its share of the photos, as for `split`.
+        seed: Seed of the split. The same seed gives the same parts.
 
     Returns:
-        Part by part, (n,) int64 indices of its photos, whole groups in random order: its first photos are a
-        random choice of groups too.
+        Name of each part to its (n,) int64 photo indices. The groups are in random order, so the
+        first photos of a part are a random choice of groups too.
 
     Raises:
-        ShelfcountError: If the shares are not positive or don't sum to 1, or there are fewer groups than parts.
+        ShelfcountError: If the shares are not positive or do not sum to 1, or if there are fewer
+            groups than parts.
     """
     _check_shares(shares)
     order = np.random.default_rng(seed).permutation(groups.max(initial=-1) + 1)
     if len(order) < len(shares):
         raise ShelfcountError(
-            f"{len(shares)} parts need at least as many groups of photos, got {len(order)} of {len(groups)} photos"
+            f"cannot split {plural(len(order), 'group')} of {plural(len(groups), 'photo')} into "
+            f"{plural(len(shares), 'part')}. Each part needs at least one group."
         )
     sizes = np.bincount(groups, minlength=len(order))[order]
-    # A group goes where the middle of its photos falls; but no part goes without.
+    # The middle photo of a group determines its part, but each part gets at least one group.
     middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
     ends = np.searchsorted(middles, np.cumsum(list(shares.values())))
     first = 0
@@ -102,21 +115,24 @@ def shuffled(groups: np.ndarray, shares: Mapping[str, float], seed: int) -> dict
     return parts
 
 
-def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> np.ndarray:
-    """Which photos belong together: by their group, by near-equal pictures, and by any chain of these.
+def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> NDArray[np.int64]:
+    """Group photos that must be in the same split.
 
-    The hash finds the same view taken again, resized, recoloured or compressed. A shelf seen from another
-    place mostly looks different to it: such photos need a common `Photo.group`.
+    Photos belong together if they have the same `Photo.group`, if they are near-duplicates, or if a
+    chain of such photos connects them. The perceptual hash recognizes the same view if it was taken
+    again, resized, recoloured or compressed. It usually does not recognize the same shelf from
+    another position: such photos need the same `Photo.group`.
 
     Args:
-        dataset: The photos; one with an empty group is alone in it.
-        max_distance: Pictures whose 64-bit perceptual hashes differ in so many bits or fewer are near-equal.
+        dataset: Labelled photos. An empty group does not connect photos.
+        max_distance: Maximum number of differing bits between the 64-bit perceptual hashes of
+            near-duplicates.
 
     Returns:
-        (photos,) int64, the same number for photos that belong together, from 0 without gaps.
+        (photos,) int64, group number of each photo, from 0 without gaps.
 
     Raises:
-        ShelfcountError: If a photo can't be read.
+        ShelfcountError: If a photo cannot be read.
     """
     n = len(dataset)
     groups = {photo.group: i for i, photo in enumerate(dataset.photos) if photo.group}
@@ -133,6 +149,7 @@ def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> np
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
+    """Raise ShelfcountError if the shares are not positive or do not sum to 1."""
     if (
         not shares
         or any(not share > 0 for share in shares.values())
@@ -142,9 +159,10 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 
 
 def _hash(path: Path) -> int:
+    """Return the 64-bit perceptual hash of the upright photo."""
     try:
         with Image.open(path) as image:
-            # A JPEG is decoded at the least size that suffices; the hash looks at 32 x 32 pixels.
+            # A JPEG is decoded at the smallest sufficient size; the hash uses 32 x 32 pixels.
             image.draft("L", (128, 128))
             return int(str(imagehash.phash(ImageOps.exif_transpose(image))), 16)
     except (OSError, ValueError) as error:
@@ -152,7 +170,17 @@ def _hash(path: Path) -> int:
 
 
 def _content(dataset: Dataset, labels: np.ndarray, groups: int) -> np.ndarray:
-    """(groups, classes + 2): share of each class's boxes, of all boxes and of all photos that a group holds."""
+    """Return the content of each group, as shares of the whole data set.
+
+    Args:
+        dataset: Labelled photos.
+        labels: (photos,) int64, group numbers.
+        groups: Number of groups.
+
+    Returns:
+        (groups, classes + 2) float64, shares of the boxes of each class, of all boxes and of all
+        photos.
+    """
     amounts = np.zeros((groups, len(dataset.classes) + 2))
     for label, photo in zip(labels, dataset.photos, strict=True):
         amounts[label, :-2] += np.bincount(photo.truth.classes, minlength=len(dataset.classes))
@@ -161,7 +189,10 @@ def _content(dataset: Dataset, labels: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _order(dataset: Dataset, labels: np.ndarray, groups: int, seed: int) -> np.ndarray:
-    """(groups,) indices of the groups, most boxes first, ties by seed and not by the order of the photos."""
+    """Return the (groups,) group numbers in order of their boxes, most first.
+
+    The order of groups with equally many boxes depends on the seed, not on the order of the photos.
+    """
     paths = [photo.path.as_posix() for photo in dataset.photos]
     boxes = np.bincount(labels, [len(photo.truth) for photo in dataset.photos], groups)
     by_name = list(dict.fromkeys(labels[sorted(range(len(paths)), key=paths.__getitem__)].tolist()))
@@ -170,15 +201,22 @@ def _order(dataset: Dataset, labels: np.ndarray, groups: int, seed: int) -> np.n
 
 
 def _assigned(content: np.ndarray, shares: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """(groups,) index of the part each group goes to."""
+    """Return the (groups,) int64 index of the part of each group.
+
+    Args:
+        content: (groups, classes + 2) float64 from `_content`.
+        shares: (parts,) float64, share of each part.
+        order: (groups,) int64, group numbers in the order of assignment.
+    """
     part = np.full(len(content), -1)
-    held = np.zeros((len(shares), content.shape[1]))
+    filled = np.zeros((len(shares), content.shape[1]))
     for done, group in enumerate(order):
-        # The change of the squared distance to the wanted shares, without the term all parts have in common.
-        cost = (held - shares[:, None]) @ content[group]
+        # Change of the squared distance to the target shares, without the term that all parts have
+        # in common.
+        cost = (filled - shares[:, None]) @ content[group]
         empty = ~np.isin(np.arange(len(shares)), part)
         if empty.sum() >= len(order) - done:
             cost[~empty] = np.inf
         part[group] = cost.argmin()
-        held[part[group]] += content[group]
+        filled[part[group]] += content[group]
     return part

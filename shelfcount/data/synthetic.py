@@ -1,7 +1,8 @@
-"""Synthetic shelf photos with exact truth: laid out, painted on a flat plane, photographed, written.
+"""Synthetic shelf photos with exact ground truth.
 
-Everything lies in one plane, so one homography is exact for every product of a photo; the price is
-that products behind the front row show no parallax.
+A shelf is laid out, painted on a plane, and photographed by a simulated camera. All products are in
+the same plane, so one homography is exact for every product of a photo. Therefore, products behind
+the front row have no parallax.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data import formats
 from shelfcount.data.products import Product, products
@@ -27,45 +29,54 @@ from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
-# A product of which less can be seen is marked `ignore`; below the second share it is not labelled.
+# Minimum visible share of a product. Below the first, it is marked `ignore`; below the second, it
+# is not labelled.
 LEAST_VISIBLE = 0.3
 LEAST_IGNORED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A synthetic photo and all that is known about it.
+    """Synthetic photo with its ground truth.
 
-    Coordinates are continuous: pixel i covers [i, i + 1), for boxes and the homography alike.
+    Coordinates are continuous: pixel i covers [i, i + 1), for boxes and the homography.
 
     Attributes:
         image: (h, w, 3) uint8 RGB.
-        truth: The labelled products; box = the extent of the whole product, cut at the photo's border.
-        rows: (n,) int64, 0 is the top row of which this photo labels a product.
-        positions: (n,) int64 in the row from the left, by box centre; -1 for `ignore` boxes.
-        items: (n,) int64, number of the physical product, the same in all views of a shelf.
-        visible: (n,) float32, share of the product's area that the photo shows.
-        plane_boxes: (n, 4) float32, xyxy on the shelf plane.
-        homography: (3, 3) float64, shelf plane to photo.
+        truth: Labelled products. A box is the extent of the whole product, including hidden parts,
+            cut at the border of the photo.
+        rows: (n,) int64, shelf row. 0 is the top row with a labelled product in this photo.
+        positions: (n,) int64, position in the row from the left, by box centre; -1 for `ignore`
+            boxes.
+        items: (n,) int64, index of the physical product, the same in all views of a shelf.
+        visible: (n,) float32, share of the product's area that is visible in the photo.
+        plane_boxes: (n, 4) float32, xyxy, pixels of the shelf plane.
+        homography: (3, 3) float64, from the shelf plane to the photo.
     """
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     truth: Detections
-    rows: np.ndarray
-    positions: np.ndarray
-    items: np.ndarray
-    visible: np.ndarray
-    plane_boxes: np.ndarray
-    homography: np.ndarray
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    items: NDArray[np.int64]
+    visible: NDArray[np.float32]
+    plane_boxes: NDArray[np.float32]
+    homography: NDArray[np.float64]
 
 
 def render(catalogue: Sequence[Product], params: ShelfParams, rng: np.random.Generator) -> Scene:
-    """One photo of one shelf.
+    """Render one photo of one shelf.
 
     Args:
-        catalogue: Index in it = class in the truth.
-        params: What the photo shows.
-        rng: Same state, same photo.
+        catalogue: Products. The index of a product is its class in the ground truth.
+        params: Parameters of the photo.
+        rng: Random generator. The same state gives the same photo.
+
+    Returns:
+        Photo with its ground truth.
+
+    Raises:
+        ShelfcountError: If the catalogue is empty, or the shelf is too large to be painted.
     """
     return views(catalogue, params, rng, 1)[0]
 
@@ -77,28 +88,33 @@ def views(
     n: int,
     overlap: float = 0.4,
 ) -> list[Scene]:
-    """Overlapping photos of one long shelf, from left to right.
+    """Render overlapping photos of one long shelf, from left to right.
 
-    A product seen in photos a and b has the same number in `items`, and lies in b where
-    ``b.homography @ inv(a.homography)`` takes it.
+    A product in two photos a and b has the same index in `items`. The homography
+    ``b.homography @ inv(a.homography)`` maps it from a to b.
 
     Args:
-        catalogue: Index in it = class in the truth.
-        params: Of each photo; `facings` are those of one photo, the shelf is longer.
-        rng: Same state, same photos.
+        catalogue: Products. The index of a product is its class in the ground truth.
+        params: Parameters of each photo. `facings` is the number in one photo; the shelf is longer.
+        rng: Random generator. The same state gives the same photos.
         n: Number of photos.
-        overlap: Share of a photo's width that the next one sees too.
+        overlap: Share of a photo's width that the next photo shows too.
+
+    Returns:
+        Photos with their ground truth, from left to right.
 
     Raises:
-        ShelfcountError: If the catalogue is empty, n below 1, the overlap outside 0 to 0.9, or the shelf too
-            long to be painted in one piece.
+        ShelfcountError: If the catalogue is empty, n is below 1, the overlap is not from 0 to 0.9,
+            or the shelf is too large to be painted in one piece.
     """
     if not catalogue:
-        raise ShelfcountError("synthetic shelves need a catalogue of at least 1 product, got 0")
+        raise ShelfcountError(
+            "the catalogue of synthetic shelves is empty. Give at least 1 product."
+        )
     if n < 1:
-        raise ShelfcountError(f"synthetic shelves need views of at least 1, got {n}")
+        raise ShelfcountError(f"views of synthetic shelves must be at least 1, got {n}")
     if not 0 <= overlap <= 0.9:
-        raise ShelfcountError(f"synthetic shelves need overlap from 0 to 0.9, got {overlap}")
+        raise ShelfcountError(f"overlap of synthetic shelves must be from 0 to 0.9, got {overlap}")
     seen = int(rng.integers(params.facings[0], params.facings[1] + 1)) * CM_PER_FACING
     seen = max(seen, 1.5 + 1.02 * max(p.width for p in catalogue))
     step = seen * (1 - overlap)
@@ -107,7 +123,7 @@ def views(
         _camera((step * i, step * i + seen), layout.height, params, 0.5 if n == 1 else 0.0, rng)
         for i in range(n)
     ]
-    # Painted a little finer than the photo shows it, so that the warp does not blur.
+    # The plane has a slightly higher resolution than the photo, so that the warp does not blur.
     px_per_cm = 1.1 * max(
         _magnification(camera, step * i + seen / 2, layout.height / 2)
         for i, camera in enumerate(cameras)
@@ -126,10 +142,15 @@ def _camera(
     crop: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """(3, 3) from cm on the shelf to the photo.
+    """Return a random camera as a (3, 3) float64 homography from cm on the shelf to the photo.
 
-    Frames the shelf between the two x of `span` and 0 to `height`. With `crop` above 0 the camera may come
-    so much closer: 1 fills the photo with shelf and cuts what does not fit.
+    Args:
+        span: (left, right) in cm of the part of the shelf to show.
+        height: Height of the shelf in cm.
+        params: Size of the photo and maximum angles of the camera.
+        crop: Maximum share by which the camera is closer than needed to show the whole part: 0
+            shows all of it, 1 fills the photo with the shelf and cuts the rest off.
+        rng: Random generator of angles, distance and shift.
     """
     yaw, pitch, tilt = (
         math.radians(rng.uniform(-a, a)) for a in (params.yaw, params.pitch, params.tilt)
@@ -140,7 +161,8 @@ def _camera(
         @ cv2.Rodrigues(np.array([0, yaw, 0]))[0]
     )
     x, y = (span[0] + span[1]) / 2, height / 2
-    # A phone's main camera sees about 65 degrees; the shelf's larger side fills most of them.
+    # The field of view of a phone's main camera is about 65 degrees. The larger side of the shelf
+    # fills most of it.
     distance = 1.1 * max(span[1] - span[0], height)
     view = np.column_stack([turn[:, 0], turn[:, 1], (0, 0, distance)]) @ np.array(
         [[1, 0, -x], [0, 1, -y], [0, 0, 1.0]]
@@ -156,11 +178,12 @@ def _camera(
 
 
 def _map(points: Sequence[tuple[float, float]] | np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """Return (n, 2) float64 points x, y after a (3, 3) homography."""
     return cv2.perspectiveTransform(np.asarray(points, np.float64).reshape(1, -1, 2), homography)[0]
 
 
 def _magnification(camera: np.ndarray, x: float, y: float) -> float:
-    """Photo pixels per cm around a point of the shelf."""
+    """Return the photo's pixels per cm around a point of the shelf, given in cm."""
     here, right, below = _map([(x, y), (x + 1, y), (x, y + 1)], camera)
     return math.sqrt(abs(float(np.linalg.det(np.array([right - here, below - here])))))
 
@@ -168,7 +191,10 @@ def _magnification(camera: np.ndarray, x: float, y: float) -> float:
 def _seen_area(
     cameras: Sequence[np.ndarray], layout: Layout, params: ShelfParams
 ) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) in cm that the photos show, at most 80 cm or a shelf's height beyond the shelf."""
+    """Return (left, top, right, bottom) in cm of the area that the photos show.
+
+    The area ends at most 80 cm, or the height of the shelf if that is more, beyond the shelf.
+    """
     frame = [(0, 0), (params.width, 0), (params.width, params.height), (0, params.height)]
     beyond = max(80.0, layout.height)
     limit = (-beyond, -beyond, layout.width + beyond, layout.height + beyond)
@@ -178,7 +204,7 @@ def _seen_area(
             for camera in cameras
         ]
     )
-    # A corner above the horizon looks past the plane.
+    # The ray of a corner above the horizon does not meet the plane.
     if np.ptp(np.sign(rays[:, 2])) > 0:
         return limit
     x, y = (rays[:, :2] / rays[:, 2:]).T
@@ -197,8 +223,17 @@ def _photograph(
     params: ShelfParams,
     rng: np.random.Generator,
 ) -> Scene:
+    """Return the photo of a painted shelf with its ground truth.
+
+    Args:
+        plane: Painted shelf.
+        homography: (3, 3) float64, from plane pixels to photo pixels.
+        layout: Layout of the shelf.
+        params: Parameters of the photo.
+        rng: Random generator of blur, light and noise.
+    """
     size = (params.width, params.height)
-    # OpenCV's warp has pixel i centred at i, everything else here has it cover [i, i + 1).
+    # In OpenCV's warp, pixel i is centred at i. Everywhere else here, it covers [i, i + 1).
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     warp = np.linalg.inv(half) @ homography @ half
     clean = cv2.warpPerspective(
@@ -211,7 +246,8 @@ def _photograph(
     for item in np.flatnonzero(shown):
         hull = plane.hulls[item]
         outline = _map(hull, homography).astype(np.float32)
-        # What the product would cover in a photo without borders: its hull there, filled as on the plane.
+        # Area of the whole product in a photo without borders: the area of its hull, times the
+        # share of the hull that the product fills on the plane.
         whole = (
             cv2.contourArea(outline) * plane.areas[item] / cv2.contourArea(hull.astype(np.float32))
         )
@@ -240,10 +276,20 @@ def _photograph(
 def _places(
     shelf: Sequence[int], boxes: np.ndarray, ignore: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and positions as `Scene` defines them, from the shelf that each box stands on."""
+    """Return the rows and positions of boxes as `Scene` defines them.
+
+    Args:
+        shelf: Index of the shelf row of each box.
+        boxes: (n, 4) xyxy, pixels of the photo.
+        ignore: (n,) bool.
+
+    Returns:
+        (n,) int64 rows and (n,) int64 positions.
+    """
     shelves = np.asarray(shelf, np.int64)
     labelled = np.unique(shelves[~ignore])
-    # Boxes to ignore on a shelf without a labelled product get the row below the nearest labelled one.
+    # Ignored boxes on a row without a labelled product get the index of the next labelled row
+    # below.
     rows = np.searchsorted(labelled, shelves)
     positions = np.full(len(shelves), -1, np.int64)
     for row in range(len(labelled)):
@@ -254,10 +300,11 @@ def _places(
 
 
 def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -> np.ndarray:
-    """What lens, light, sensor and JPEG make of a clean picture; (h, w, 3) uint8 in and out."""
+    """Return an (h, w, 3) uint8 picture with the effects of lens, light, sensor and JPEG."""
     height, width = image.shape[:2]
     side = min(height, width)
-    # On a 768-pixel side at full strength: defocus up to 1.5 pixels sigma, motion up to 6 pixels.
+    # With a shorter side of 768 pixels and full strength, defocus has a sigma of up to 1.5 pixels,
+    # and motion blur a length of up to 6 pixels.
     sigma = 0.002 * side * params.blur * rng.random() ** 2
     if sigma > 0.3:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -278,7 +325,7 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
     cv2.multiply(picture, gain, picture)
     cv2.add(picture, cv2.merge([glare] * 3), picture)
     if params.noise:
-        # Phones smooth colour noise more than brightness noise, so it comes out coarser.
+        # Phones smooth colour noise more than brightness noise, so colour noise is coarser.
         strength = 9 * params.noise * rng.random()
         fine = rng.standard_normal((height, width), np.float32) * strength
         coarse = rng.standard_normal((height // 4 + 1, width // 4 + 1, 3), np.float32) * (
@@ -288,7 +335,7 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
         cv2.add(picture, cv2.resize(coarse, (width, height)), picture)
     developed = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
     quality = int(rng.integers(params.jpeg, 101))
-    # JPEG weighs the channels, so they have to be in OpenCV's order for it.
+    # JPEG weights the channels differently, so they must be in OpenCV's order.
     _, packed = cv2.imencode(
         ".jpg", cv2.cvtColor(developed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
@@ -296,7 +343,15 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
 
 
 def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coarse maps over the photo: (24, 32, 3) float32 factors, and (24, 32) float32 to be added."""
+    """Return coarse random light maps of a photo.
+
+    Args:
+        strength: Strength from 0 to 1.
+        rng: Random generator.
+
+    Returns:
+        (24, 32, 3) float32 factors, and (24, 32) float32 grey levels to add.
+    """
     y, x = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 32), indexing="ij")
     angle = rng.uniform(0, 2 * math.pi)
     fall = 1 + strength * (
@@ -308,7 +363,7 @@ def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     gain = fall[..., None] * tint * (1 + strength * rng.uniform(-0.35, 0.22))
     glare = np.full(x.shape, strength * rng.uniform(0, 14))
     for _ in range(int(rng.integers(0, 3))):
-        # A lamp or window mirrored by a cooler's door or by foil.
+        # Reflection of a lamp or window in a cooler's door or in foil.
         centre, size = rng.uniform(-1, 1, 2), rng.uniform(0.1, 0.5, 2)
         glare += (
             strength
@@ -323,7 +378,7 @@ def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
 
 @dataclass(frozen=True)
 class _Job:
-    """All that a worker needs to know to make photos of any number of a data set."""
+    """Parameters that a worker process needs to write any shelf of a data set."""
 
     out: Path
     classes: int
@@ -348,39 +403,44 @@ def generate(
 ) -> Dataset:
     """Write a labelled data set of synthetic shelf photos.
 
-    Shelf i depends on nothing but the seeds, the parameters and i: more photos continue the fewer, and
-    the number of workers changes nothing.
+    Shelf i depends only on the seeds, the parameters and i. Thus a data set with fewer photos is
+    the beginning of one with more, and the result does not depend on the number of workers.
 
     Args:
-        out: Gets ``images/*.jpg``, ``labels.json`` (COCO) and ``scenes.json``, which holds for each photo the
-            homography from the shelf plane, and for each box its row, position, physical product and visible share.
-        photos: Number of shelves photographed.
-        classes: Number of product classes, 1 to 200.
-        seed: Of the shelves.
-        params: What the photos show.
-        views: Overlapping photos of each shelf; those of one shelf share a group.
-        catalogue_seed: Of the products. Two data sets of one catalogue have the same classes.
-        workers: Processes. More than 1 in a script of one's own needs the usual ``if __name__ == "__main__"``.
-        force: Write although `out` is not empty. Files of other names are left alone.
-        progress: Called with (shelves done, shelves in all).
+        out: Output folder for ``images/*.jpg``, ``labels.json`` (COCO) and ``scenes.json``. The
+            latter contains, for each photo, the homography from the shelf plane, and for each box
+            its row, position, physical product and visible share.
+        photos: Number of shelves.
+        classes: Number of product classes, from 1 to 200.
+        seed: Seed of the shelves.
+        params: Parameters of the photos. Default: those of `ShelfParams`.
+        views: Number of overlapping photos of each shelf, which form a group.
+        catalogue_seed: Seed of the products. Data sets with the same seed and number of classes
+            have the same classes.
+        workers: Number of worker processes. A script that uses more than 1 needs
+            ``if __name__ == "__main__"``.
+        force: If True, write to a folder that is not empty. Files with other names remain.
+        progress: Callback that is called with (shelves done, shelves in total).
 
     Returns:
-        What was written, photos in order.
+        Written data set, with photos in order.
 
     Raises:
-        ShelfcountError: If a parameter is out of range, or `out` holds files and `force` is not set.
+        ShelfcountError: If a parameter is out of range, or `out` is not an empty folder and `force`
+            is not set.
     """
     out = Path(out)
     for name, value in (("photos", photos), ("views", views), ("workers", workers)):
         if value < 1:
-            raise ShelfcountError(f"synthetic shelves need {name} of at least 1, got {value}")
+            raise ShelfcountError(f"{name} of synthetic shelves must be at least 1, got {value}")
     for name, value in (("seed", seed), ("catalogue_seed", catalogue_seed)):
         if value < 0:
-            raise ShelfcountError(f"synthetic shelves need {name} of at least 0, got {value}")
+            raise ShelfcountError(f"{name} of synthetic shelves must be at least 0, got {value}")
     catalogue = products(classes, catalogue_seed)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise ShelfcountError(
-            f"'{out}' is not empty and nothing is overwritten unasked. Name a new folder, or set force."
+            f"'{out}' is not an empty folder, and existing files are not overwritten. Give a new "
+            "folder, or set force."
         )
     job = _Job(out, classes, seed, catalogue_seed, params or ShelfParams(), views)
     written: list[tuple[Photo, dict[str, Any]]] = []
@@ -402,16 +462,18 @@ def generate(
     images.write_whole(
         out / "scenes.json", json.dumps({**facts, "photos": [scene for _, scene in written]})
     )
-    # Last, so that labels only exist where everything that they name does.
+    # The labels are written last, so that they exist only if all files to which they refer exist.
     formats.write_coco(dataset, out / "labels.json")
     return dataset
 
 
 def _run(job: _Job, photos: int, workers: int) -> Iterator[list[tuple[Photo, dict[str, Any]]]]:
+    """Write all shelves, and yield the photos of each shelf in order."""
     if workers == 1:
         yield from map(partial(_write_shelf, job), range(photos))
         return
-    # A forked child inherits the locks of torch's and OpenCV's threads, but not the threads.
+    # Spawned, since a forked process inherits the locks of threads of torch and OpenCV, but not the
+    # threads.
     with ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)
     ) as pool:
@@ -419,6 +481,7 @@ def _run(job: _Job, photos: int, workers: int) -> Iterator[list[tuple[Photo, dic
 
 
 def _write_shelf(job: _Job, shelf: int) -> list[tuple[Photo, dict[str, Any]]]:
+    """Write the photos of one shelf, and return each with its entry of ``scenes.json``."""
     rng = np.random.default_rng([job.seed, shelf])
     written = []
     for view, scene in enumerate(

@@ -1,4 +1,4 @@
-"""From one version of the labels to the next: what corrections changed, in words and figures."""
+"""Differences between two versions of labels: the changes made by corrections, as text and JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from shelfcount.data.corrections import DECISIONS, FIELDS, Correction, Corrections
 from shelfcount.data.formats import fingerprint
 from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.words import plural
 
 WORDS = {
     "add": "added",
@@ -24,15 +25,17 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """What corrections made of labels.
+    """Changes that corrections made to labels.
 
     Attributes:
-        fingerprints: Of the labels before and after.
-        photos: How many there are, and how many of them were changed.
-        decisions: How many entries are of each of `corrections.DECISIONS`; only the accepted changed anything.
-        actions: How many of the accepted there are of each key of `corrections.FIELDS`.
-        classes: Products to be found before and after, of each class in which that differs.
-        changes: Of each changed photo, by name: what changed and how often, such as ``"cola -> tea"``.
+        fingerprints: Fingerprints of the labels before and after.
+        photos: Number of photos, and number of changed photos.
+        decisions: Number of entries with each of `corrections.DECISIONS`. Only accepted entries
+            change the labels.
+        actions: Number of accepted entries with each key of `corrections.FIELDS`.
+        classes: Numbers of labelled products before and after, for each class in which they differ.
+        changes: File name of each changed photo to its changes, such as ``"cola -> tea"``, and how
+            often each occurs.
     """
 
     fingerprints: tuple[str, str]
@@ -43,12 +46,15 @@ class Difference:
     changes: dict[str, dict[str, int]]
 
     def lines(self) -> list[str]:
-        """The difference for people, from the whole to the photos."""
+        """Return the difference as text: a summary, then changes per class and per photo."""
         done = [f"{number} {WORDS[action]}" for action, number in self.actions.items() if number]
-        left = [f"{self.decisions[word]} {word}" for word in DECISIONS[1:] if self.decisions[word]]
+        skipped = [
+            f"{self.decisions[word]} {word}" for word in DECISIONS[1:] if self.decisions[word]
+        ]
         lines = [
-            f"changes on {self.photos[1]} of {self.photos[0]} photos: {', '.join(done) or 'none'}"
-            + (f"; left out: {', '.join(left)}" if left else ""),
+            f"changes on {self.photos[1]} of {plural(self.photos[0], 'photo')}: "
+            f"{', '.join(done) or 'none'}"
+            + (f"; left out: {', '.join(skipped)}" if skipped else ""),
             f"labels {self.fingerprints[0][:12]} -> {self.fingerprints[1][:12]}",
         ]
         lines += [
@@ -63,7 +69,7 @@ class Difference:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings."""
+        """Return the difference as lists, numbers and strings."""
         return {
             "fingerprint_before": self.fingerprints[0],
             "fingerprint": self.fingerprints[1],
@@ -80,13 +86,19 @@ class Difference:
 
 
 def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) -> Difference:
-    """What turned one version of the labels into the next.
+    """Return the changes between two versions of labels.
 
     Args:
-        before, after: The labels, and what `corrections.apply_all` made of them.
-        given: The corrections that did.
+        before, after: Uncorrected labels, and the result of `corrections.apply_all`.
+        given: Corrections that were applied.
+
+    Returns:
+        Changes in total, per class and per photo.
+
+    Raises:
+        ShelfcountError: If a photo cannot be read.
     """
-    # Said twice is done once.
+    # A correction that several files contain was applied once.
     accepted = list(
         dict.fromkeys(_key(c) for corrections in given for c in corrections.decided("accepted"))
     )
@@ -110,7 +122,7 @@ def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) ->
 
 
 def _key(correction: Correction) -> tuple[str, str, str, Any]:
-    """(photo, action, words, what tells it from others like it)."""
+    """Return (photo, action, text, boxes), which is equal for equal corrections."""
     words = {
         "add": f"+ {correction.class_}",
         "remove": f"- {correction.class_}",
@@ -127,6 +139,7 @@ def _key(correction: Correction) -> tuple[str, str, str, Any]:
 
 
 def _products(dataset: Dataset) -> Counter[str]:
+    """Return the number of labelled products per class name, without ignored areas."""
     return Counter(
         dataset.classes[c]
         for photo in dataset.photos
@@ -135,14 +148,15 @@ def _products(dataset: Dataset) -> Counter[str]:
 
 
 def check_place(dataset: Dataset, path: Path) -> None:
-    """Refuse a place for new labels from which their photos can't be found again.
+    """Check that photos can be found again from a new label file.
 
     Args:
-        dataset: That `formats.write_coco` is to write.
-        path: Of the file.
+        dataset: Data set that `formats.write_coco` will write.
+        path: Path of the label file.
 
     Raises:
-        ShelfcountError: If a photo lies neither in or under the file's folder nor in `images` beside that.
+        ShelfcountError: If a photo is neither in or below the file's folder, nor in a folder
+            `images` next to that folder.
     """
     folder = Path(os.path.abspath(path)).parent
     roots = (folder, folder.parent / "images")
@@ -150,5 +164,6 @@ def check_place(dataset: Dataset, path: Path) -> None:
         place = Path(os.path.abspath(photo.path))
         if not any(place.is_relative_to(root) for root in roots):
             raise ShelfcountError(
-                f"the new labels must lie where they find their photos, in '{place.parent}' or the folder above it; got '{folder}'"
+                f"photo '{place.name}' in '{place.parent}' cannot be found from new labels in "
+                f"'{folder}'. Write the labels to the folder of the photos or the folder above it."
             )

@@ -1,7 +1,8 @@
-"""YOLO labels in the layouts of Ultralytics, Roboflow, CVAT, Label Studio, LabelImg and makesense.ai.
+"""Parser of YOLO labels in the layouts of several tools.
 
-A text file for each photo; each line is a class number and a box or a polygon in ratios of the
-upright photo. What differs between the tools is where photos, labels and class names lie.
+Supported layouts are those of Ultralytics, Roboflow, CVAT, Label Studio, LabelImg and makesense.ai.
+Each photo has a text file. Each line is a class number and a box or a polygon, in ratios of the
+size of the upright photo. The tools differ in the folders of photos, labels and class names.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from shelfcount.data.labels import (
 )
 from shelfcount.records import Dropped, ShelfcountError
 from shelfcount.vision.images import PHOTO_SUFFIXES
+from shelfcount.words import plural
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-# Class names, one a line: Label Studio and LabelImg, CVAT and darknet, makesense.ai.
+# Files with one class name per line: of Label Studio and LabelImg, of CVAT and darknet, and of
+# makesense.ai.
 CLASS_FILES = ("classes.txt", "obj.names", "labels.txt")
 SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
-# Text files that lie among labels and are none.
+# Text files that may be in a label folder but contain no labels.
 NO_LABELS = {
     *CLASS_FILES,
     *(f"{split}.txt" for split in SPLIT_NAMES),
@@ -41,39 +44,46 @@ NO_LABELS = {
 
 
 def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
-    """Photos and labels of one split.
+    """Parse the photos and labels of one split.
 
     Args:
         path: A `data.yaml`, or a folder.
-        images: Where the photos are, if they are not where the layout has them.
-        split: Key in `data.yaml` or `obj.data`, or name of a folder; empty where there is only one.
+        images: Folder of the photos, or None if they are in the folders of the layout.
+        split: Key in `data.yaml` or `obj.data`, or name of a folder; may be empty if there is only
+            one split.
+
+    Returns:
+        Parsed labels.
 
     Raises:
-        ShelfcountError: If the split or the photos can't be found, or a file of names has a wrong form.
+        ShelfcountError: If the split or its photos cannot be found, or a file with class names is
+            malformed.
     """
     if path.is_dir():
         path = next((path / name for name in YAML_NAMES if (path / name).is_file()), path)
     config, folder = (_read_yaml(path), path.parent) if path.is_file() else ({}, path)
     splits = _splits(folder, config)
     if (split and split not in splits) or (not split and len(splits) > 1):
-        named = f"'{split}' is not one of them" if split else "one of them has to be named"
+        problem = f"'{path}' has no split '{split}'" if split else f"'{path}' has several splits"
         example = f"'{path.name}#{next(iter(splits), 'train')}'"
         raise ShelfcountError(
-            f"'{path}' has the splits {', '.join(splits) or '(none)'}; {named}, as in {example}"
+            f"{problem}. Its splits are {', '.join(splits) or '(none)'}. Select one as in "
+            f"{example}."
         )
     entries = (splits[split] if split else next(iter(splits.values()), None)) or ["."]
     dropped: list[Dropped] = []
-    found: dict[Path, Path] = {}
+    relative: dict[Path, Path] = {}
     for entry in entries:
-        found |= _photos(
+        relative |= _photos(
             _place(folder, str(config.get("path") or "."), entry, images), folder, images, dropped
         )
-    if not found:
+    if not relative:
         raise ShelfcountError(
-            f"there must be photos in {', '.join(entries)} of '{path}', found none. `images` may name their folder."
+            f"no photos in {', '.join(entries)} of '{path}'. If they are in another folder, give "
+            "it as `images`."
         )
-    claims = _claims(folder, found, dropped)
-    # Where a list chooses the photos, the other labels of a folder belong to other splits.
+    claims = _claims(folder, relative, dropped)
+    # If a list selects the photos, other label files in the folder belong to other splits.
     if not any(entry.endswith(".txt") for entry in entries):
         labels = {
             file
@@ -82,7 +92,7 @@ def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
             if file.name not in NO_LABELS
         }
         dropped += [
-            Dropped(os.path.relpath(file, folder), "these labels belong to no photo")
+            Dropped(os.path.relpath(file, folder), "the labels do not belong to any photo")
             for file in sorted(labels - claims.keys())
         ]
     photos = _photos_with_boxes(folder, claims, dropped)
@@ -95,16 +105,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError) as error:
-        raise ShelfcountError(f"'{path}' must be YAML: {error}") from error
+        raise ShelfcountError(f"'{path}' is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise ShelfcountError(
-            f"'{path}' must hold keys such as names and train, got {short(config)}"
+            f"'{path}' must contain keys such as names and train, got {short(config)}"
         )
     return config
 
 
 def _splits(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Split name to the folders of its photos, or to the text files that list them."""
+    """Return split name to the folders of its photos, or to the text files that list them."""
     if not config and (folder / "obj.data").is_file():
         pairs = (line.partition("=") for line in read_text(folder / "obj.data").splitlines())
         config = {key.strip(): value.strip() for key, _, value in pairs}
@@ -125,23 +135,32 @@ def _splits(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _place(folder: Path, base: str, entry: str, images: Path | None) -> Path:
-    """The folder or the list of photos that an entry of a split means."""
-    # Roboflow writes ../train/images where train/images is meant, darknet data/train.txt for train.txt.
-    wanted = [Path(base, entry), Path(entry.removeprefix("../")), Path(entry.removeprefix("data/"))]
+    """Return the folder or the list of photos that an entry of a split refers to.
+
+    Raises:
+        ShelfcountError: If it does not exist, or is outside of `folder` and `images`.
+    """
+    # Roboflow writes ../train/images for train/images, darknet writes data/train.txt for train.txt.
+    candidates = [
+        Path(base, entry),
+        Path(entry.removeprefix("../")),
+        Path(entry.removeprefix("data/")),
+    ]
     roots = [Path(os.path.normpath(root)) for root in (folder, images) if root is not None]
     for root in roots:
-        for place in (Path(os.path.normpath(root / want)) for want in wanted):
+        for place in (Path(os.path.normpath(root / candidate)) for candidate in candidates):
             if place.is_relative_to(root) and place.exists():
                 return images if images is not None and place == folder else place
     raise ShelfcountError(
-        f"'{entry}' (under path '{base}') must exist inside '{folder}', or inside the folder that `images` names"
+        f"'{entry}' (under path '{base}') does not exist inside '{folder}', or inside the folder "
+        "given as `images`"
     )
 
 
 def _photos(
     place: Path, folder: Path, images: Path | None, dropped: list[Dropped]
 ) -> dict[Path, Path]:
-    """Each photo with the path relative to `folder` from which that of its label follows."""
+    """Return each photo with its path relative to `folder`, which determines its label file."""
     if place.is_dir():
         photos = sorted(
             p for p in place.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()
@@ -150,26 +169,26 @@ def _photos(
             photo: photo.relative_to(folder if photo.is_relative_to(folder) else place)
             for photo in photos
         }
-    found = {}
+    listed = {}
     for row, line in enumerate(read_text(place).splitlines(), 1):
         name = line.strip().removeprefix("data/")
         try:
             if name:
-                found[find_photo(name, place.parent, images)] = Path(name)
+                listed[find_photo(name, place.parent, images)] = Path(name)
         except LookupError as error:
             dropped.append(Dropped(f"{place.name}, row {row}", str(error)))
-    return found
+    return listed
 
 
 def _claims(
     folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]
 ) -> dict[Path, list[Path]]:
-    """Each label file with the photos it could belong to."""
+    """Return each label file with the photos to which it may belong."""
     claims: dict[Path, list[Path]] = defaultdict(list)
     for photo, relative in found.items():
         parts = list(relative.parts)
         if "images" in parts:
-            # Ultralytics: the last `images` in the path becomes `labels`.
+            # Ultralytics replaces the last `images` in the path by `labels`.
             parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         places = [folder.joinpath(*parts), photo, folder / relative, folder / "labels" / relative]
         if photo.parent.name == "images":
@@ -182,7 +201,8 @@ def _claims(
             dropped.append(
                 Dropped(
                     str(relative),
-                    f"there is no label file '{photo.stem}.txt'; an empty one says that no product is on it",
+                    f"the photo has no label file '{photo.stem}.txt'; add an empty file if it "
+                    "shows no product",
                 )
             )
         else:
@@ -193,6 +213,7 @@ def _claims(
 def _photos_with_boxes(
     folder: Path, claims: Mapping[Path, Sequence[Path]], dropped: list[Dropped]
 ) -> list[StatedPhoto]:
+    """Return the photos with the boxes of their label files."""
     photos = []
     for label, owners in claims.items():
         where = os.path.relpath(label, folder)
@@ -200,7 +221,7 @@ def _photos_with_boxes(
             if len(owners) > 1:
                 names = " and ".join(f"'{os.path.relpath(owner, folder)}'" for owner in owners)
                 raise ShelfcountError(
-                    f"whose labels these are cannot be told: {names} have one name. They are left out."
+                    f"the labels are ambiguous: {names} have the same name. They are left out."
                 )
             text = read_text(label)
         except ShelfcountError as error:
@@ -220,7 +241,8 @@ def _photos_with_boxes(
 def _box(where: str, columns: Sequence[str]) -> StatedBox:
     if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
         raise ValueError(
-            f"a line must have 5 columns (class, x, y, width, height), or a class and 3 or more points, got {len(columns)}"
+            "the line must have 5 columns (class, x, y, width, height), or a class and at least 3 "
+            f"points (x, y), got {plural(len(columns), 'column')}"
         )
     if not columns[0].isdecimal():
         raise ValueError(f"the first column must be a class number, got {short(columns[0])}")
@@ -233,10 +255,17 @@ def _box(where: str, columns: Sequence[str]) -> StatedBox:
 
 
 def _class_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str] | None:
-    """Class number to name: from `data.yaml`, else the nearest file of names; None if there is none."""
+    """Return class number to name, from `data.yaml` or the nearest file with class names.
+
+    Returns:
+        Class names, or None if there is no such file.
+
+    Raises:
+        ShelfcountError: If a class has no valid name.
+    """
     names: Any = config.get("names")
     source = folder / YAML_NAMES[0]
-    # A split's own folder has its names above it.
+    # The class names of a split's folder may be in a folder above it.
     for place in (folder, folder / "labels", folder.parent, folder.parent.parent):
         for name in (*CLASS_FILES, "notes.json", *YAML_NAMES):
             if names is not None or not (place / name).is_file():
@@ -254,12 +283,17 @@ def _class_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str] | No
         isinstance(names, dict)
         and all(type(value) in (str, int) and value != "" for value in names.values())
     ):
-        raise ShelfcountError(f"'{source}' must give every class number a name, got {short(names)}")
+        raise ShelfcountError(
+            f"'{source}' must contain a name for every class number, got {short(names)}"
+        )
     return None if names is None else {str(number): str(name) for number, name in names.items()}
 
 
 def _notes(notes: Any) -> Any:
-    """The names in Label Studio's `notes.json`; whatever else is there is for the caller to refuse."""
+    """Return class id to name from Label Studio's `notes.json`.
+
+    Other content is returned unchanged, for the caller to refuse.
+    """
     try:
         return {entry["id"]: entry["name"] for entry in notes["categories"]}
     except (KeyError, TypeError):

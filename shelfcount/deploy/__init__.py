@@ -1,1 +1,1 @@
-"""From a trained model to a bundle that a phone can load."""
+"""Deployment: conversion of a trained network to a bundle for phones."""

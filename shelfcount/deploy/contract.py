@@ -1,4 +1,4 @@
-"""What an app may rely on, checked on the files of a bundle themselves."""
+"""Contract checks: the properties of a bundle's .tflite files that apps may rely on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from shelfcount.deploy.metadata import LABELS_FILE
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import RAW_MODEL, Bundle, label_lines
 from shelfcount.vision import anchors
+from shelfcount.words import plural
 
-# GPU and Core ML delegates have no kernels for them, or only with conditions.
+# Operators that GPU and Core ML delegates do not support, or only under conditions.
 NOT_ON_DELEGATES = {"GATHER", "GATHER_ND", "TOPK_V2", "CAST"}
 METADATA = b"TFLITE_METADATA"
-# They compute nothing new of what others made.
+# Operators that move, pad or convert data and compute no new values.
 MOVING = {
     "PAD",
     "PADV2",
@@ -36,7 +37,14 @@ MOVING = {
 
 
 def breaches(bundle: Bundle) -> list[str]:
-    """One sentence for each promise that a bundle's files do not keep; none where all is well."""
+    """Check model.tflite and model-raw.tflite of a bundle against the contract.
+
+    Args:
+        bundle: Bundle from `runtime.bundle.read_bundle`.
+
+    Returns:
+        One sentence per breach, starting with the name of the file; empty if there is none.
+    """
     found = []
     for name, check in (("model.tflite", _main), (RAW_MODEL, _raw)):
         path = bundle.path / name
@@ -58,31 +66,47 @@ def breaches(bundle: Bundle) -> list[str]:
             struct.error,
             ShelfcountError,
         ) as error:
-            found.append(f"{name} cannot be read as a model: {error}")
+            found.append(f"{name} cannot be read as a .tflite model: {error}")
             continue
         found += [f"{name}: {breach}" for breach in _labels(path, bundle.spec)]
     return found
 
 
 def stray_operators(data: bytes) -> list[str]:
-    """Operators that LiteRT runs one by one, outside XNNPACK, in the order in which they run.
+    """Return the operators that are not delegated to XNNPACK.
 
     Args:
-        data: A model.
+        data: Content of a .tflite file.
 
     Returns:
-        Their names, such as ``TFLite_Detection_PostProcess``.
+        Names of the operators in the order of execution, such as ``TFLite_Detection_PostProcess``.
     """
     return [name for name in _executed(data) if name != "DELEGATE"]
 
 
 def moving_operators(data: bytes) -> list[str]:
-    """Those of a model that only pad, reorder, join or change the number format of what others made, in its order."""
+    """Return the operators that only pad, reorder, join or convert the outputs of others.
+
+    Args:
+        data: Content of a .tflite file.
+
+    Returns:
+        Names of those operators that are in `MOVING`, in the order of the file.
+    """
     return [name for name in flatbuffer.operator_names(data) if name in MOVING]
 
 
 def partitions(data: bytes) -> int:
-    """Into how many pieces XNNPACK cuts the model; each border between them copies and waits."""
+    """Count the partitions of the model that are delegated to XNNPACK.
+
+    Each border between two partitions costs copies and synchronisation.
+
+    Args:
+        data: Content of a .tflite file.
+
+    Returns:
+        Number of partitions.
+    """
     return _executed(data).count("DELEGATE")
 
 
@@ -92,8 +116,9 @@ def _executed(data: bytes) -> list[str]:
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     listed = interpreter._get_ops_details()
-    # The operators that a delegate took over stay in the list; what runs is found from the outputs back,
-    # and delegates, which come last, are the first to be asked for a tensor.
+    # The list still contains the operators that a delegate replaces. The executed ones are found by
+    # going back from the outputs. A delegate comes later in the list than the operators that it
+    # replaces, so `maker` maps their output tensors to the delegate.
     maker = {int(index): op for op in listed for index in op["outputs"]}
     todo, seen = [int(o["index"]) for o in interpreter.get_output_details()], {}
     while todo:
@@ -113,14 +138,14 @@ def _main(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
         [(flatbuffer.INPUT_NAME, [1, spec.height, spec.width, 3], schema.TensorType.UINT8)],
     )
     shapes = ([1, n, 4], [1, n], [1, n], [1])
-    wanted = [
+    expected = [
         (name, shape, schema.TensorType.FLOAT32)
         for name, shape in zip(flatbuffer.OUTPUT_NAMES, shapes, strict=True)
     ]
-    yield from _tensors("outputs", graph, graph.outputs, wanted)
+    yield from _tensors("outputs", graph, graph.outputs, expected)
     last = flatbuffer.operator_names(data)[-1]
     if last != flatbuffer.POSTPROCESS:
-        yield f"the last operator must be {flatbuffer.POSTPROCESS}, got {last}"
+        yield f"the last operator is {last}, but must be {flatbuffer.POSTPROCESS}"
         return
     options = flexbuffers.Loads(bytes(graph.operators[-1].customOptions))
     for key, value in (
@@ -129,11 +154,15 @@ def _main(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
         ("use_regular_nms", False),
     ):
         if options.get(key) != value:
-            yield f"the post-processing's {key} must be {value}, got {options.get(key)}"
+            yield f"the post-processing has {key} = {options.get(key)}, but must have {value}"
     if not np.isclose(options.get("nms_iou_threshold", -1.0), spec.nms_iou):
-        yield f"the post-processing's nms_iou_threshold must be {spec.nms_iou}, got {options.get('nms_iou_threshold')}"
+        got = options.get("nms_iou_threshold")
+        yield f"the post-processing has nms_iou_threshold = {got}, but must have {spec.nms_iou}"
     if stray := [name for name in stray_operators(data) if name != flatbuffer.POSTPROCESS]:
-        yield f"every operator but the last must run inside XNNPACK, outside are {', '.join(stray)}"
+        yield (
+            f"operators not delegated to XNNPACK: {', '.join(stray)}. "
+            "All but the last must be delegated"
+        )
 
 
 def _raw(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
@@ -153,9 +182,12 @@ def _raw(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
     if unfit := sorted(
         {code.customCode.decode() for code in model.operatorCodes if code.customCode}
     ):
-        yield f"there must be no custom operator, got {', '.join(unfit)}"
+        yield f"custom operators are not allowed in this file, but it contains {', '.join(unfit)}"
     if unfit := sorted(NOT_ON_DELEGATES & set(flatbuffer.operator_names(data))):
-        yield f"there must be no operator that delegates lack, got {', '.join(unfit)}"
+        yield (
+            "operators that GPU or Core ML delegates do not support are not allowed in this file, "
+            f"but it contains {', '.join(unfit)}"
+        )
 
 
 def _tensors(
@@ -173,24 +205,24 @@ def _tensors(
         kinds = {
             value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)
         }
-        shown = [
+        actual, expected = (
             "; ".join(f"{name} {kinds[kind]} {shape}" for name, shape, kind in side)
-            for side in (wanted, got)
-        ]
-        yield f"the {what} must be {shown[0]}, got {shown[1]}"
+            for side in (got, wanted)
+        )
+        yield f"the {what} are {actual}, but must be {expected}"
 
 
 def _common(model: Any) -> Iterator[str]:
     if len(model.subgraphs) != 1:
-        yield f"there must be one subgraph, got {len(model.subgraphs)}"
+        yield f"the file has {plural(len(model.subgraphs), 'subgraph')}, but must have one"
     if large := [
         t.name.decode()
         for t in model.subgraphs[0].tensors
         if t.shape is not None and len(t.shape) > 4
     ]:
-        yield f"no tensor may have more than 4 dimensions, got {large[0]}"
+        yield f"tensor '{large[0]}' has more than 4 dimensions"
     if not any(entry.name == METADATA for entry in model.metadata or ()):
-        yield "there is no TFLite metadata; MediaPipe refuses such a file"
+        yield "TFLite metadata is missing; MediaPipe does not load a file without it"
 
 
 def _labels(path: Any, spec: ModelSpec) -> Iterator[str]:
@@ -198,8 +230,11 @@ def _labels(path: Any, spec: ModelSpec) -> Iterator[str]:
         with zipfile.ZipFile(path) as archive:
             inside = archive.read(LABELS_FILE)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        yield f"its own {LABELS_FILE} cannot be read: {error}"
+        yield f"the embedded {LABELS_FILE} cannot be read: {error}"
         return
     if inside != label_lines(spec.classes):
-        got = inside.count(b"\n")
-        yield f"its own {LABELS_FILE} must list the {len(spec.classes)} classes of model.json in their order, got {got} lines"
+        lines = plural(inside.count(b"\n"), "line")
+        yield (
+            f"the embedded {LABELS_FILE} has {lines} and does not list the "
+            f"{plural(len(spec.classes), 'class', 'classes')} of model.json in their order"
+        )

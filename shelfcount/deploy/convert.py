@@ -1,7 +1,7 @@
-"""From PyTorch to a float32 LiteRT file, and from there to float16, dynamic and full int8.
+"""Conversion from PyTorch to a float32 LiteRT file, and quantization of that file.
 
-Two steps on purpose: conversion must not change the numbers (its output equals PyTorch's but for
-rounding), quantization may, and by how much is measured.
+These are two separate steps: conversion must not change the outputs (except for float32 rounding
+errors), while quantization may, and the change is measured.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import contextlib
 import io
 import logging
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,13 @@ from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.training.fake_quant import FakeQuantized
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
+# Quantization recipes: no quantization; float16 weights; int8 weights and float32 activations; int8
+# weights and activations.
 RECIPES = ("float32", "float16", "dynamic", "int8")
 
 
 class _Exported(nn.Module):
-    """The network as the file holds it: NHWC in, location and scores out, sigmoid inside."""
+    """Network with the interface of the .tflite file: NHWC input, and scores instead of logits."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -41,19 +42,24 @@ class _Exported(nn.Module):
 
 
 def to_litert(net: nn.Module, spec: ModelSpec) -> bytes:
-    """Convert a trained network.
+    """Convert a trained network to a float32 .tflite file.
 
     Args:
-        net: Maps (1, 3, H, W) in [-1, 1] to (location, logits).
-        spec: Gives H and W.
+        net: Network that maps (1, 3, H, W) float32 in [-1, 1] to (location, logits).
+        spec: Specification of the model; it gives the input size H x W.
 
     Returns:
-        A float32 flatbuffer: one input (1, H, W, 3) float32 in [-1, 1]; outputs location (1, A, 4)
-        and scores (1, A, C), in this order. Of a `FakeQuantized` network, with its weights unrounded, and its
-        ranges kept with the tensors.
+        Content of the file. It has one input, (1, H, W, 3) float32 in [-1, 1], and the outputs
+        location (1, A, 4) and scores (1, A, C), both float32, in this order. The file of a
+        `FakeQuantized` network has the unrounded weights, and the quantization ranges are stored
+        with its tensors.
+
+    Raises:
+        ShelfcountError: If the converted file of a `FakeQuantized` network does not match its
+            steps.
     """
     if isinstance(net, FakeQuantized):
-        with net.rounding(()):
+        with net.without_rounding():
             data = _converted(net, spec)
         return ranges.put(data, ranges.of_network(data, net))
     return _converted(net, spec)
@@ -70,26 +76,23 @@ def _converted(net: nn.Module, spec: ModelSpec) -> bytes:
         return path.read_bytes()
 
 
-def quantize(
-    model: bytes, recipe: str, calibration: Iterable[np.ndarray], keep_float: Collection[str] = ()
-) -> bytes:
-    """Quantize a float32 file; inputs and outputs stay float32.
+def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> bytes:
+    """Quantize a float32 .tflite file. Its inputs and outputs remain float32.
 
     Args:
-        model: From `to_litert`.
-        recipe: One of `RECIPES`.
-        calibration: (H, W, 3) uint8 training photos, stretched as at test time; read for int8 only, and
-            there only where the file holds no ranges of its own.
-        keep_float: Names of the tensors whose operators int8 leaves in float32.
+        model: Content of a file from `to_litert`.
+        recipe: Quantization recipe, one of `RECIPES`.
+        calibration: Training photos as network inputs, each (H, W, 3) uint8 RGB. They are used for
+            int8 only, and only if the file contains no quantization ranges.
 
     Returns:
-        A flatbuffer with the same inputs and outputs.
+        Content of the quantized file, with the same inputs and outputs.
 
     Raises:
-        ShelfcountError: If the recipe is unknown or there are no calibration photos for int8.
+        ShelfcountError: If the recipe is unknown, or there are no photos to calibrate int8 on.
     """
     if recipe not in RECIPES:
-        raise ShelfcountError(f"unknown recipe '{recipe}'. Recipes are: {', '.join(RECIPES)}")
+        raise ShelfcountError(f"unknown recipe '{recipe}'. Allowed: {', '.join(RECIPES)}")
     model, known = ranges.take(model)
     if recipe == "float32":
         return model
@@ -112,7 +115,8 @@ def quantize(
             job.update_quantization_recipe(".*", operation.ALL_SUPPORTED, options, "float_casting")
         elif recipe == "dynamic":
             job.load_quantization_recipe(recipes.dynamic_wi8_afp32())
-            # XNNPACK has no depthwise convolution of float pixels with int8 weights; they are few, and stay float.
+            # XNNPACK has no depthwise convolution of float32 inputs with int8 weights. These
+            # convolutions have few weights, so they remain float32.
             job.update_quantization_recipe(
                 ".*", operation.DEPTHWISE_CONV_2D, algorithm_key="no_quantize"
             )
@@ -120,15 +124,11 @@ def quantize(
             job.load_quantization_recipe(recipes.static_wi8_ai8())
             for boundary in (operation.INPUT, operation.OUTPUT):
                 job.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
-            # Groups have a mean and a variance for each photo: they fold into no weights, and int8 is too coarse for them.
+            # Group normalisation computes mean and variance per photo, so it cannot be folded into
+            # weights, and int8 is not precise enough for it.
             job.update_quantization_recipe(
                 ".*GroupNorm.*", operation.ALL_SUPPORTED, algorithm_key="no_quantize"
             )
-            for name in keep_float:
-                # The quantizer looks for operators by the names of what they write, each ended by a semicolon.
-                job.update_quantization_recipe(
-                    f"^{re.escape(name)};$", operation.ALL_SUPPORTED, algorithm_key="no_quantize"
-                )
             calibrated = (
                 _as_calibrated(model, known)
                 if known
@@ -141,7 +141,7 @@ def quantize(
 def _as_calibrated(
     model: bytes, known: Mapping[str, tuple[float, float]]
 ) -> dict[str, dict[str, np.ndarray]]:
-    # In the form of the quantizer's own calibration: arrays of the tensor's rank.
+    # In the format of the quantizer's calibration: arrays with the tensor's number of dimensions.
     rank = {
         tensor.name.decode(): len(tensor.shape)
         for tensor in flatbuffer.read(model).subgraphs[0].tensors
@@ -164,36 +164,38 @@ def _signature(
     (name,) = signature["inputs"]
     samples = []
     for pixels in calibration:
-        # Black and white in a corner pin the input's range to that of pixels: then the int8 input
-        # is the pixel byte itself, moved by 128.
+        # A black and a white pixel in a corner fix the input's range: then int8 input value =
+        # uint8 pixel - 128.
         pinned = pixels.copy()
         pinned[0, 0], pinned[0, 1] = 0, 255
         samples.append({name: (pinned[None].astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE})
     if not samples:
-        raise ShelfcountError("int8 needs training photos to calibrate on, got none")
+        raise ShelfcountError(
+            "no training photos to calibrate int8 on. Give at least one, or use another recipe."
+        )
     return {key: samples}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # The converter and the quantizer narrate on stdout, on stderr and, from C++, on the file
-    # descriptors behind them. What they say of a failure comes with the exception.
+    # The converter and the quantizer print to stdout, to stderr and, from C++, to their file
+    # descriptors. All information about a failure is in the exception.
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [(number, os.dup(number)) for number in (1, 2)]
+    saved = [(number, os.dup(number)) for number in (1, 2)]
     try:
-        with open(os.devnull, "w") as nowhere:
-            for number, _ in kept:
-                os.dup2(nowhere.fileno(), number)
+        with open(os.devnull, "w") as null:
+            for number, _ in saved:
+                os.dup2(null.fileno(), number)
             with (
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
             ):
                 yield
     finally:
-        for number, copy in kept:
+        for number, copy in saved:
             os.dup2(copy, number)
             os.close(copy)
         logging.root.setLevel(level)

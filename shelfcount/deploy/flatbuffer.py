@@ -1,7 +1,6 @@
-"""Edits of a .tflite file: pixels as uint8 in, post-processing inside.
+"""Edits of .tflite files: uint8 pixels as the input, and post-processing inside the model.
 
-The public schema classes that come with ai-edge-litert read and write the file; nothing here
-touches a weight.
+The public schema classes of ai-edge-litert read and write the files. No weight is changed.
 """
 
 from __future__ import annotations
@@ -19,22 +18,29 @@ from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import CODER_SCALES
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
+from shelfcount.words import plural
 
 POSTPROCESS = "TFLite_Detection_PostProcess"
 INPUT_NAME = "image"
-# Names by which the op's outputs can be told apart in any tool, in the op's order.
+# Names of the operator's outputs, in its order, so that every tool can identify them.
 OUTPUT_NAMES = ("location", "category", "score", "number of detections")
 
 
 def read(data: bytes) -> Any:
-    """A model as mutable objects, all weights inside them.
+    """Read a .tflite file as mutable objects.
 
-    ai-edge-quantizer puts buffers behind the flatbuffer and refers to them by offset, which
-    MediaPipe refuses; here they come back in.
+    ai-edge-quantizer stores buffers after the flatbuffer and refers to them by offset, which
+    MediaPipe does not support. These buffers are moved into the objects.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        ``ModelT`` of the schema, with all weights.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
     for buffer in model.buffers:
-        # Offset 1 is how the schema marks 'no data outside'.
+        # In the schema, offsets 0 and 1 mean that no data is outside the flatbuffer.
         if buffer.offset and buffer.offset > 1:
             buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
@@ -42,7 +48,10 @@ def read(data: bytes) -> Any:
 
 
 class _Builder(flatbuffers.Builder):
-    """Puts constants on 16 bytes, as the schema's ``force_align`` asks and the generated Python does not."""
+    """Builder that aligns constants to 16 bytes.
+
+    The schema requires this with ``force_align``, but the generated Python code does not do it.
+    """
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
         self.Prep(16, x.nbytes)
@@ -50,14 +59,20 @@ class _Builder(flatbuffers.Builder):
 
 
 def write(model: Any) -> bytes:
-    """The inverse of `read`."""
+    """Write a model from `read` as the content of a .tflite file."""
     builder = _Builder(1 << 22)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
 def set_metadata(model: Any, name: str, data: bytes) -> None:
-    """Keep `data` in the model under a name; what stood there under it goes."""
+    """Store a metadata entry in a model, in place. An entry of the same name is replaced.
+
+    Args:
+        model: Model from `read`.
+        name: Name of the entry.
+        data: Content of the entry.
+    """
     model.metadata = model.metadata or []
     entry = next((entry for entry in model.metadata if entry.name == name.encode()), None)
     if entry is None:
@@ -69,26 +84,40 @@ def set_metadata(model: Any, name: str, data: bytes) -> None:
 
 
 def read_heads(data: bytes, spec: ModelSpec) -> Any:
-    """As `read`, for a file that ends in the heads.
+    """Read a .tflite file without post-processing and check its outputs.
+
+    Args:
+        data: Content of the file.
+        spec: Specification of the model.
+
+    Returns:
+        ``ModelT`` of the schema, as `read`.
 
     Raises:
-        ShelfcountError: If it has more than one subgraph, or outputs other than location (1, A, 4) and
-            scores (1, A, C) for the spec's anchors and classes.
+        ShelfcountError: If the file has more than one subgraph, or outputs other than location
+            (1, A, 4) and scores (1, A, C) for the anchors and classes of `spec`.
     """
     model = read(data)
     if len(model.subgraphs) != 1:
-        raise ShelfcountError(f"the model must have one subgraph, got {len(model.subgraphs)}")
+        raise ShelfcountError(
+            f"the model has {plural(len(model.subgraphs), 'subgraph')}, but must have one"
+        )
     graph = model.subgraphs[0]
     count = len(anchors.layout(spec.levels, spec.height, spec.width))
-    wanted = [[1, count, 4], [1, count, len(spec.classes)]]
+    expected = [[1, count, 4], [1, count, len(spec.classes)]]
     shapes = [[int(side) for side in graph.tensors[i].shape] for i in graph.outputs]
-    if shapes != wanted:
-        raise ShelfcountError(f"the model's outputs must have shapes {wanted}, got {shapes}")
+    if shapes != expected:
+        raise ShelfcountError(
+            f"the model's outputs have shapes {shapes}, but its anchors and classes need {expected}"
+        )
     return model
 
 
 def sign(model: Any) -> None:
-    """Let the signature call inputs and outputs as their tensors are called, for runtimes that go by it."""
+    """Give the inputs and outputs of the signatures the names of their tensors, in place.
+
+    Some runtimes address inputs and outputs by these names.
+    """
     graph = model.subgraphs[0]
     for signature in model.signatureDefs or []:
         signature.inputs, signature.outputs = (
@@ -103,18 +132,20 @@ def _entry(graph: Any, index: int) -> Any:
 
 
 def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
-    """The main artifact: uint8 pixels in, four float32 outputs out of the post-processing op.
+    """Add uint8 input and post-processing to a model: the main artifact, without metadata.
 
     Args:
-        data: A file with one float32 input (1, H, W, 3) in [-1, 1] and outputs location and scores.
-        spec: Anchors, suppression and number of detections.
-        score_threshold: Below it the op does not look.
+        data: Content of a .tflite file with one float32 input, (1, H, W, 3) in [-1, 1], and the
+            outputs location (1, A, 4) and scores (1, A, C).
+        spec: Specification of the model; it gives anchors, NMS settings and number of detections.
+        score_threshold: Minimum score of the post-processing operator.
 
     Returns:
-        The edited file.
+        Content of the edited file. Its input is (1, H, W, 3) uint8 RGB; its outputs are the four
+        float32 outputs of the operator, named as in `OUTPUT_NAMES`.
 
     Raises:
-        ShelfcountError: If the file is not of that form.
+        ShelfcountError: If the file has other outputs, or more than one subgraph.
     """
     model = read_heads(data, spec)
     graph = model.subgraphs[0]
@@ -126,7 +157,15 @@ def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
 
 
 def operator_names(data: bytes) -> list[str]:
-    """The operators of the first subgraph in order, by the schema's names; custom ones by their own."""
+    """Return the names of the operators in a .tflite file.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        Names of the schema, such as ``CONV_2D``, or the names of custom operators, for the first
+        subgraph in its order.
+    """
     model = read(data)
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
     codes = [
@@ -139,10 +178,10 @@ def operator_names(data: bytes) -> list[str]:
 
 
 def _take_pixels(model: Any, graph: Any) -> None:
-    """Make the float input a uint8 one, with a DEQUANTIZE behind it.
+    """Replace the float32 input by a uint8 one that is followed by a DEQUANTIZE.
 
-    In an int8 file a QUANTIZE follows. One operator from uint8 to int8 would do, but XNNPACK has none;
-    the two it has, and the pixel bytes come through them unchanged.
+    In an int8 file, a QUANTIZE comes next. A single operator from uint8 to int8 would be enough,
+    but XNNPACK does not support one. It supports these two, and the result is exact.
     """
     (index,) = graph.inputs
     tensor = graph.tensors[index]
@@ -166,9 +205,10 @@ def _take_pixels(model: Any, graph: Any) -> None:
 
 
 def _drop_requantize(model: Any, graph: Any) -> None:
-    """Let each operator write the scale that its reader wants, instead of a QUANTIZE from int8 to int8 between them.
+    """Remove QUANTIZE operators from int8 to int8 between a convolution and its reader.
 
-    The quantizer puts one before a concatenation wherever the joined scales differ.
+    The quantizer inserts one before a concatenation if the scales of its inputs differ. Instead,
+    the convolution gets the scale that the reader needs.
     """
     made_by = {index: op for op in graph.operators for index in op.outputs}
     readers = Counter(index for op in graph.operators for index in op.inputs)
@@ -213,7 +253,7 @@ def _append_postprocess(model: Any, graph: Any, spec: ModelSpec, score_threshold
     with options.Map():
         options.Int("max_detections", n)
         options.Int("max_classes_per_detection", 1)
-        # Suppression whatever the class: two products cannot stand in one place.
+        # Class-agnostic suppression, since two products cannot be in the same place.
         options.Bool("use_regular_nms", False)
         options.Float("nms_score_threshold", score_threshold)
         options.Float("nms_iou_threshold", spec.nms_iou)
@@ -233,7 +273,7 @@ def _append_postprocess(model: Any, graph: Any, spec: ModelSpec, score_threshold
 def _opcode(model: Any, builtin: int, custom: str | None = None) -> int:
     code = schema.OperatorCodeT()
     code.builtinCode = builtin
-    # Readers older than the wide field look at the narrow one.
+    # Old readers use this 8-bit field; the 32-bit field was added later.
     code.deprecatedBuiltinCode = min(builtin, 127)
     code.version = 1
     code.customCode = custom.encode() if custom else None
@@ -264,7 +304,16 @@ def _quantization(scale: float, zero: int) -> Any:
 
 
 def count_macs(data: bytes) -> int:
-    """Multiply-accumulates of all convolutions for one input; the rest of a detector is small change."""
+    """Count the multiply-accumulate operations of all convolutions for one input.
+
+    All other operators of a detector are negligible.
+
+    Args:
+        data: Content of a .tflite file.
+
+    Returns:
+        Number of multiply-accumulate operations.
+    """
     model = read(data)
     graph = model.subgraphs[0]
     total = 0

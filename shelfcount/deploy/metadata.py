@@ -1,11 +1,11 @@
-"""TFLite Model Metadata: what an app's library must know of a model, in the model's own file.
+"""TFLite Model Metadata: the description of a model, inside its file, that app libraries need.
 
-MediaPipe Tasks and the TFLite Task Library refuse a detector without it. Two public schemas say
-what it holds (github.com/google-ai-edge/mediapipe, mediapipe/tasks/metadata): metadata_schema.fbs
-1.5.0 and object_detector_metadata_schema.fbs 1.0.0. Python classes for them come with MediaPipe
-only, so a table is written here by the order of its fields. What the values must be is read from the
-consumer, mediapipe/tasks/cc/components/processors/detection_postprocessing_graph.cc, and from its
-own writer, mediapipe/tasks/python/metadata/metadata_writers/object_detector.py (1.2.2).
+MediaPipe Tasks and the TFLite Task Library do not load a detector without it. Two public schemas
+define it (github.com/google-ai-edge/mediapipe, mediapipe/tasks/metadata): metadata_schema.fbs 1.5.0
+and object_detector_metadata_schema.fbs 1.0.0. Only MediaPipe contains Python classes for them, so
+this module writes the tables by the order of their fields. The values follow MediaPipe's reader,
+mediapipe/tasks/cc/components/processors/detection_postprocessing_graph.cc, and its writer,
+mediapipe/tasks/python/metadata/metadata_writers/object_detector.py (1.2.2).
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import label_lines
 from shelfcount.vision import anchors
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
+from shelfcount.words import plural
 
 LABELS_FILE = "labels.txt"
-# The schema's history tells with which version the youngest table in use came; older parsers refuse the file.
+# Schema versions that introduced the newest table in use, from the schema's history. Older parsers
+# do not load the file.
 _SINCE_TENSOR_GROUPS, _SINCE_CUSTOM_METADATA = "1.2.0", "1.5.0"
 
-# Fields of each table in the schema's order: a field's place is its slot. What follows the last field
-# written here is left out.
+# Fields of each table in the schema's order: the index of a field is its slot. Fields after the
+# last one that is written here are left out.
 _FIELDS = {
     "ModelMetadata": (
         "name",
@@ -106,7 +108,7 @@ _FIELDS = {
         ),
     ),
 }
-# Which member of its union (ContentProperties or ProcessUnitOptions) a table is.
+# Index of a table in its union, ContentProperties or ProcessUnitOptions.
 _MEMBER = {
     "FeatureProperties": np.uint8(1),
     "ImageProperties": np.uint8(2),
@@ -131,23 +133,25 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
     """Embed metadata in the main artifact and append labels.txt.
 
     Args:
-        model: From `flatbuffer.finish`: uint8 pixels in, four outputs of the post-processing out.
-        spec: Of the model; `provenance` names the licence and whom to attribute the photos to.
+        model: Content of a .tflite file from `flatbuffer.finish`.
+        spec: Specification of the model; ``provenance`` gives licence and attribution of the
+            training photos.
 
     Returns:
-        The file with metadata, the same bytes for the same arguments. Metadata that was there is replaced.
+        Content of the file with metadata, the same bytes for the same arguments. Existing metadata
+        is replaced.
 
     Raises:
-        ShelfcountError: If the outputs are not those of the post-processing.
+        ShelfcountError: If the outputs are not those of the post-processing operator.
     """
     edited = flatbuffer.read(model)
     graph = edited.subgraphs[0]
     names = tuple(graph.tensors[i].name.decode() for i in graph.outputs)
     if names != flatbuffer.OUTPUT_NAMES:
         raise ShelfcountError(
-            f"the main artifact's outputs must be {flatbuffer.OUTPUT_NAMES}, got {names}"
+            f"the main artifact's outputs are {names}, but must be {flatbuffer.OUTPUT_NAMES}"
         )
-    # Dimension 2 of a tensor is one detection's share of it, says the schema's comment on Content.range.
+    # Range 2 to 2 marks the values of one detection (see the schema's comment on Content.range).
     each = _Table("ValueRange", min=np.int32(2), max=np.int32(2))
     subgraph = _Table(
         "SubGraphMetadata",
@@ -155,7 +159,7 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
         output_tensor_metadata=[
             _tensor(
                 "location",
-                "Boxes, best score first: top, left, bottom, right as ratios of the photo.",
+                "Boxes, highest score first: top, left, bottom, right as ratios of the photo.",
                 _boxes(),
                 range=each,
             ),
@@ -168,7 +172,7 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
             _tensor("score", "Score of each box.", range=each, process_units=[_threshold(spec)]),
             _tensor(
                 "number of detections",
-                "How many of the boxes were found; what follows them was never written.",
+                "Number of detections. The values after this number of detections are undefined.",
             ),
         ],
         output_tensor_groups=[
@@ -183,19 +187,23 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
 
 
 def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
-    """The artifact for GPU and Core ML delegates: no custom operator, and metadata from which MediaPipe decodes it.
+    """Create the artifact for GPU and Core ML delegates.
+
+    It has no custom operator. From its metadata, MediaPipe decodes the outputs itself.
 
     Args:
-        half: From `convert.quantize` with the recipe float16: one float32 input (1, H, W, 3) in [-1, 1] and
-            float32 outputs location and scores.
-        spec: Of the model.
+        half: Content of a .tflite file from `convert.quantize` with the recipe 'float16'. It has
+            one float32 input, (1, H, W, 3) in [-1, 1], and the float32 outputs location and scores.
+        spec: Specification of the model.
 
     Returns:
-        The file with all weights inside, its input named image, its outputs named location and score, with
-        metadata, and labels.txt appended; the same bytes for the same arguments.
+        Content of the file with all weights in the flatbuffer, the input named image, the outputs
+        named location and score, metadata, and labels.txt appended. The same arguments give the
+        same bytes.
 
     Raises:
-        ShelfcountError: If the outputs are not (1, A, 4) and (1, A, C) for the spec's anchors and classes.
+        ShelfcountError: If the outputs are not (1, A, 4) and (1, A, C) for the anchors and classes
+            of `spec`.
     """
     edited = flatbuffer.read_heads(half, spec)
     graph = edited.subgraphs[0]
@@ -212,7 +220,7 @@ def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
         output_tensor_metadata=[
             _tensor(
                 "location",
-                "Offsets y, x, h, w of a box from each anchor, as DETECTOR_METADATA decodes them.",
+                "Box deltas y, x, h, w of each anchor, to be decoded as in DETECTOR_METADATA.",
                 _boxes(),
             ),
             _tensor(
@@ -235,8 +243,9 @@ def _embed(model: Any, spec: ModelSpec, subgraph: _Table, min_parser_version: st
         "ModelMetadata",
         name=spec.name,
         description=(
-            f"Finds {len(spec.classes)} kinds of products on photos of shop shelves. Stretch the whole upright photo to "
-            f"{spec.width} x {spec.height} pixels; boxes with a score of {spec.score_threshold:g} or more count."
+            f"Detects {plural(len(spec.classes), 'class', 'classes')} of products on photos of "
+            f"shop shelves. Stretch the whole upright photo to {spec.width} x {spec.height} "
+            f"pixels. Use the boxes with a score of at least {spec.score_threshold:g}."
         ),
         version=f"trained {trained.get('date', 'at an unknown time')}",
         subgraph_metadata=[subgraph],
@@ -249,10 +258,17 @@ def _embed(model: Any, spec: ModelSpec, subgraph: _Table, min_parser_version: st
 
 
 def _append(model: bytes, name: str, content: bytes) -> bytes:
-    """A file behind the flatbuffer, as a zip: readers of the one and of the other see a whole file."""
+    """Append a file as a zip archive, so that readers of both formats can open the result.
+
+    Args:
+        model: Content of a .tflite file.
+        name: Name of the appended file.
+        content: Content of the appended file.
+    """
     file = io.BytesIO()
     file.write(model)
-    # MediaPipe reads stored entries only. Nothing of the clock or the machine goes in.
+    # MediaPipe reads uncompressed entries only. Date, system and permissions are fixed, so that the
+    # bytes do not depend on the clock or the machine.
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.create_system, entry.external_attr = 3, 0o644 << 16
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -260,22 +276,23 @@ def _append(model: bytes, name: str, content: bytes) -> bytes:
     return file.getvalue()
 
 
-# ---------------------------------------------------------------- what is said
+# ---------------------------------------------------------------- content of the metadata
 
 
 def _source(spec: ModelSpec) -> str:
-    """Whose photos the model learnt from: licences such as CC BY ask that this goes along with it."""
-    facts = spec.provenance
-    return f"Training photos: {facts.get('attribution') or 'source not stated'}. Licence: {facts.get('licence') or 'not stated'}."
+    """Return source and licence of the training photos, which licences such as CC BY require."""
+    source = spec.provenance.get("attribution") or "source not stated"
+    licence = spec.provenance.get("licence") or "not stated"
+    return f"Training photos: {source}. Licence: {licence}."
 
 
 def _labels(spec: ModelSpec, kind: np.int8) -> _Table:
-    description = f"Class names, one a line, in the order of the class indices. {_source(spec)}"
+    description = f"Class names, one per line, in the order of the class indices. {_source(spec)}"
     return _Table("AssociatedFile", name=LABELS_FILE, description=description, type=kind)
 
 
 def _image(low: float, high: float) -> _Table:
-    """The input; a black pixel becomes `low` in the tensor and a white one `high`."""
+    """Describe the input tensor, in which a black pixel is `low` and a white pixel is `high`."""
     return _tensor(
         flatbuffer.INPUT_NAME,
         "The whole upright photo, stretched to the input.",
@@ -290,15 +307,15 @@ def _image(low: float, high: float) -> _Table:
 
 
 def _boxes() -> _Table:
-    # Where left, top, right and bottom stand among the four.
+    # Indices of left, top, right and bottom in (top, left, bottom, right).
     index = np.array([1, 0, 3, 2], np.uint32)
     return _Table("BoundingBoxProperties", index=index, type=_BOUNDARIES, coordinate_type=_RATIO)
 
 
 def _threshold(spec: ModelSpec) -> _Table:
-    """The threshold chosen on validation photos, for apps that set none.
+    """Describe the score threshold that was chosen on validation photos.
 
-    MediaPipe takes an app's own before it, and its Python API always sends one: 0.
+    MediaPipe uses it only if the app sets no threshold; its Python API always sets one (0).
     """
     return _unit(
         _Table("ScoreThresholdingOptions", global_score_threshold=np.float32(spec.score_threshold))
@@ -306,7 +323,10 @@ def _threshold(spec: ModelSpec) -> _Table:
 
 
 def _decoding(spec: ModelSpec) -> _Table:
-    """Anchors and box coder, for MediaPipe to do what the post-processing operator does in the main artifact."""
+    """Describe anchors and box decoding.
+
+    With them, MediaPipe does what the post-processing operator does in the main artifact.
+    """
     table = anchors.layout(spec.levels, spec.height, spec.width)
     fixed = [
         _Table("FixedAnchor", x_center=x, y_center=y, width=w, height=h) for y, x, h, w in table
@@ -317,7 +337,7 @@ def _decoding(spec: ModelSpec) -> _Table:
         num_classes=np.int32(len(spec.classes)),
         num_boxes=np.int32(len(table)),
         num_coords=np.int32(4),
-        # No keypoints behind the four; MediaPipe itself takes the order to be y, x, h, w.
+        # No keypoints after the four box values, whose order in MediaPipe is always y, x, h, w.
         keypoint_coord_offset=np.int32(0),
         num_keypoints=np.int32(0),
         num_values_per_keypoint=np.int32(2),
@@ -326,7 +346,7 @@ def _decoding(spec: ModelSpec) -> _Table:
         w_scale=w_scale,
         h_scale=h_scale,
         apply_exponential_on_box_size=np.bool_(True),
-        # The file ends in the sigmoid.
+        # The model applies the sigmoid itself.
         sigmoid_score=np.bool_(False),
     )
     return _Table(
@@ -339,14 +359,16 @@ def _decoding(spec: ModelSpec) -> _Table:
     )
 
 
-# ---------------------------------------------------------------- how it is written
+# ---------------------------------------------------------------- flatbuffer writer
 
 
 class _Table:
-    """A table before it is written.
+    """Table of a flatbuffer, before it is written.
 
-    Fields are str, bytes, flat arrays, lists of tables or strings, tables, and NumPy scalars of the
-    type that the schema names.
+    Args:
+        kind: Name of the table in the schema, a key of `_FIELDS`.
+        fields: Values by field name: strings, bytes, one-dimensional arrays, lists of tables or
+            strings, tables, or NumPy scalars of the type in the schema.
     """
 
     def __init__(self, kind: str, **fields: Any) -> None:
@@ -384,12 +406,13 @@ def _pack(table: _Table, identifier: bytes) -> bytes:
 
 
 def _write(builder: Any, value: Any) -> int:
-    """Write a value that lies outside its table, parts before the whole; returns its offset."""
+    """Write a value that is stored outside its table, after its parts, and return its offset."""
     match value:
         case str():
             return builder.CreateString(value)
         case bytes():
-            # CustomMetadata.data has force_align 16: it is a flatbuffer of its own.
+            # The schema requires CustomMetadata.data to be aligned to 16 bytes: it contains another
+            # flatbuffer.
             builder.Prep(16, len(value))
             return builder.CreateByteVector(value)
         case np.ndarray():

@@ -1,7 +1,7 @@
-"""The int8 ranges of a float32 file: which tensor a step of the network writes, and what range goes with it.
+"""Quantization ranges in a float32 .tflite file, from quantization-aware training to the quantizer.
 
-A float32 .tflite file has room for the least and greatest value of each tensor; that is how ranges that
-training found travel to the quantizer.
+A float32 .tflite file can store a minimum and a maximum for each tensor. This module matches the
+tensors of a file to the steps of a fake-quantized network, and stores the trained ranges with them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from shelfcount.deploy import flatbuffer
 from shelfcount.records import ShelfcountError
 from shelfcount.training.fake_quant import FakeQuantized, Step
 
+# Kind of the `fake_quant.Step` for each operator; other operators have no step.
 OPERATORS = {
     "CONV_2D": "conv",
     "DEPTHWISE_CONV_2D": "conv",
@@ -24,23 +25,25 @@ OPERATORS = {
     "RESHAPE": "rows",
     "CONCATENATION": "concat",
 }
-# The converter folds and adds in another order than PyTorch: weights of one convolution differ in the last digits,
-# those of two are far apart.
+# Tolerance for equal weights, as a share of the maximum magnitude. The converter computes in a
+# different order than PyTorch, which changes the last digits; other convolutions differ much more.
 SAME_WEIGHTS = 1e-3
 
 
 def tensors(data: bytes, net: FakeQuantized) -> dict[str, str]:
-    """Which tensor of a file holds what each step writes.
+    """Match the tensors of a float32 .tflite file to the steps of a fake-quantized network.
 
     Args:
-        data: From `convert.to_litert` of `net`, or of the network it was made from.
-        net: Gives the steps.
+        data: Content of a file from `convert.to_litert` of `net`, or of the network that `net` was
+            created from.
+        net: Fake-quantized network.
 
     Returns:
-        Names of the file's float tensors, in the operators' order, to names of steps or of the input.
+        Name of the step, or of the network's input, by the name of the tensor that contains its
+        output, in the order of the operators.
 
     Raises:
-        ShelfcountError: If the file does not hold these steps.
+        ShelfcountError: If the operators of the file do not match the steps of the network.
     """
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
@@ -58,24 +61,38 @@ def tensors(data: bytes, net: FakeQuantized) -> dict[str, str]:
         if OPERATORS[kind] == "conv":
             weights = _constant(model, graph.tensors[op.inputs[1]])
             alike = [step for step in alike if _weights_fit(net, step, weights)]
-        # Convolutions of one input with equal weights compute the same, and one level needs no concatenation.
         if not alike:
             raise ShelfcountError(
-                f"the file has a {kind} behind {sorted(sources)} that the network has not. Convert this network again."
+                f"the .tflite file has a {kind} with input {sorted(sources)} that does not match "
+                "any layer of the network. Convert this network again."
             )
+        # If several steps match, their outputs are equal: same operator, inputs and weights.
         known[int(op.outputs[0])] = alike[0].name
+    # With a single pyramid level, the file contains no concatenation.
     missing = {step.name for step in net.steps if step.kind != "concat"} - set(known.values())
     if missing:
         raise ShelfcountError(
-            f"the file lacks what these steps write: {sorted(missing)[:5]}. Convert this network again."
+            "the .tflite file does not contain the outputs of these layers: "
+            f"{', '.join(sorted(missing)[:5])}. Convert this network again."
         )
     return {graph.tensors[i].name.decode(): name for i, name in known.items()}
 
 
 def of_network(data: bytes, net: FakeQuantized) -> dict[str, tuple[float, float]]:
-    """Ranges by tensor name, as `put` takes them, from the network's own."""
+    """Return the ranges of a fake-quantized network by the tensors of its .tflite file.
+
+    Args:
+        data: Content of a float32 file from `convert.to_litert`.
+        net: Fake-quantized network.
+
+    Returns:
+        Minimum and maximum by tensor name, as the argument of `put`.
+
+    Raises:
+        ShelfcountError: If the operators of the file do not match the steps of the network.
+    """
     graph = flatbuffer.read(data).subgraphs[0]
-    # What the sigmoid writes is in the file alone; its scale is the kernels' own.
+    # The network has no step for the sigmoid of the file. Its output has a fixed range.
     scores = graph.tensors[graph.outputs[1]].name.decode()
     return {tensor: net.range_of(name) for tensor, name in tensors(data, net).items()} | {
         scores: (0.0, 1.0)
@@ -83,11 +100,14 @@ def of_network(data: bytes, net: FakeQuantized) -> dict[str, tuple[float, float]
 
 
 def put(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
-    """Keep ranges with the tensors of a float32 file; those it had go.
+    """Store quantization ranges in a float32 .tflite file. Existing ranges are removed.
 
     Args:
-        data: The file.
-        ranges: Least and greatest value by tensor name.
+        data: Content of the file.
+        ranges: Minimum and maximum by tensor name.
+
+    Returns:
+        Content of the file with the ranges.
     """
     model = flatbuffer.read(data)
     for tensor in model.subgraphs[0].tensors:
@@ -99,13 +119,21 @@ def put(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
 
 
 def take(data: bytes) -> tuple[bytes, dict[str, tuple[float, float]]]:
-    """The inverse of `put`: the file without ranges, and the ranges; it unchanged and none, where it has none."""
-    found = {}
+    """Remove the quantization ranges from a float32 .tflite file and return both.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        Content of the file without ranges, and minimum and maximum by tensor name. If the file has
+        no ranges, the content is unchanged and the mapping is empty.
+    """
+    stored = {}
     for tensor in flatbuffer.read(data).subgraphs[0].tensors:
-        kept = tensor.quantization
-        if kept is not None and kept.min is not None and len(kept.min):
-            found[tensor.name.decode()] = float(kept.min[0]), float(kept.max[0])
-    return (put(data, {}) if found else data), found
+        bounds = tensor.quantization
+        if bounds is not None and bounds.min is not None and len(bounds.min):
+            stored[tensor.name.decode()] = float(bounds.min[0]), float(bounds.max[0])
+    return (put(data, {}) if stored else data), stored
 
 
 def _constant(model: Any, tensor: Any) -> np.ndarray:
@@ -114,7 +142,7 @@ def _constant(model: Any, tensor: Any) -> np.ndarray:
 
 def _weights_fit(net: FakeQuantized, step: Step, weights: np.ndarray) -> bool:
     ours = net.get_submodule(step.name).weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
-    # The file has (out, h, w, in), for depthwise (1, h, w, out).
+    # The layout in the file is (out, h, w, in), for depthwise convolutions (1, h, w, out).
     ours = (
         ours.transpose(1, 2, 3, 0)
         if ours.shape[1] == 1 and weights.shape[0] == 1

@@ -1,7 +1,7 @@
-"""A small server for the web page that runs a bundle in the phone's browser.
+"""HTTP server for the web page that runs a bundle in a phone's browser.
 
-It knows a fixed list of files, those of the page and of the bundle, and gives away nothing else.
-Any static host does as well: the page with the bundle's files in a folder ``bundle`` beside index.html.
+It serves the files of the page and of the bundle, and no others. Any static web server can be used
+instead: put the bundle's files into a folder ``bundle`` next to index.html.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import shelfcount
 from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
 
-# The MIME types that browsers insist on: a module, or a WebAssembly file that is compiled while it
-# loads, is refused under another. mimetypes of the standard library reads the machine's tables, which differ.
+# MIME types by suffix. Browsers reject modules, and WebAssembly files that are compiled while they
+# load, with other types. The standard library's mimetypes depends on the tables of the machine.
 MIME_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -36,10 +36,13 @@ MIME_TYPES = {
 
 
 def page_folder() -> Path:
-    """Where the page lies: in the package when installed from a wheel, in ``export/web`` in a checkout.
+    """Find the folder of the web page.
+
+    Returns:
+        Folder ``web`` of the installed package, or ``export/web`` of a checkout.
 
     Raises:
-        ShelfcountError: If it is in neither.
+        ShelfcountError: If the page is in neither of them.
     """
     package = Path(shelfcount.__file__).parent
     folders = (package / "web", package.parent / "export" / "web")
@@ -47,37 +50,43 @@ def page_folder() -> Path:
         if (folder / "index.html").is_file():
             return folder
     raise ShelfcountError(
-        f"the web page must lie in '{folders[0]}' or '{folders[1]}', found in neither. Install shelfcount again."
+        f"the web page is neither in '{folders[0]}' nor in '{folders[1]}'. "
+        "Install shelfcount again."
     )
 
 
 def open_server(
     bundle: Path, page: Path, host: str = "127.0.0.1", port: int = 8000
 ) -> http.server.ThreadingHTTPServer:
-    """Bind a server; ``serve_forever()`` of what comes back runs it.
+    """Create a server for the web page and a bundle.
 
     Args:
-        bundle: Folder of the bundle, found at ``/bundle/``.
-        page: Folder of the page, found at ``/``; `page_folder` knows one.
-        host: Address to listen on; the default is reached from this machine alone.
-        port: 0 for any free one; ``server_port`` of the result tells which.
+        bundle: Folder of the bundle, which is served at ``/bundle/``.
+        page: Folder of the page, which is served at ``/``; `page_folder` finds it.
+        host: Address to listen on. The default can be reached from this machine only.
+        port: Port to listen on; 0 for any free port.
+
+    Returns:
+        Server that listens on ``server_port``. Call ``serve_forever()`` on it to run it.
 
     Raises:
-        ShelfcountError: If the bundle or the page cannot be used or the port cannot be had.
+        ShelfcountError: If the page or the bundle cannot be used, or the server cannot listen on
+            the port.
     """
     if not (page / "index.html").is_file():
-        raise ShelfcountError(f"'{page}' must hold the web page, but has no index.html")
+        raise ShelfcountError(f"'{page}' is not the folder of the web page: it has no index.html")
     handler = partial(_Handler, _addresses(page, bundle))
     try:
         return http.server.ThreadingHTTPServer((host, port), handler)
     except (OSError, OverflowError) as error:
         raise ShelfcountError(
-            f"cannot listen on {host}:{port}: {error}. Choose another --port, or end what uses it."
+            f"cannot listen on {host}:{port}: {error}. "
+            "Choose another --port, or stop the program that uses this one."
         ) from error
 
 
 def _addresses(page: Path, bundle: Path) -> dict[str, Path]:
-    """The path in a URL of every file there is."""
+    """Return the path of every file that is served, by its path in the URL."""
     files = {
         f"/{path.relative_to(page).as_posix()}": path for path in page.rglob("*") if path.is_file()
     }
@@ -88,10 +97,11 @@ def _addresses(page: Path, bundle: Path) -> dict[str, Path]:
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """GET and HEAD of known files; no listing, no log.
+    """Request handler that answers GET and HEAD for known files, without listings and logs.
 
     Args:
-        addresses: The path in a URL of every file there is.
+        addresses: Path of every file that is served, by its path in the URL.
+        arguments: Arguments of `http.server.SimpleHTTPRequestHandler`.
     """
 
     extensions_map = MIME_TYPES
@@ -102,7 +112,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self) -> object:  # type: ignore[override]
         if self._address() not in self.addresses:
-            self.send_error(404, "not a file of the page or the bundle")
+            self.send_error(404, "This file is not part of the page or the bundle")
             return None
         return super().send_head()
 
@@ -113,10 +123,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         return unquote(urlsplit(self.path).path)
 
     def end_headers(self) -> None:
-        # Ask again each time, so that a new bundle is seen; what is unchanged is not sent again.
+        # Browsers ask for each file again, so that they load a new bundle. Unchanged files are not
+        # sent again.
         self.send_header("Cache-Control", "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing: only the command line prints."""
+        """Print nothing, since only the command line prints."""

@@ -1,1 +1,1 @@
-"""How good, how fast, how large: metrics, latency, comparison with the baseline."""
+"""Evaluation of models: detection metrics, latency, and comparison with the baseline."""

@@ -1,8 +1,8 @@
-"""Latency on a phone that is attached: LiteRT's own benchmark_model, run through adb.
+"""Latency on an attached phone, measured with LiteRT's benchmark_model through adb.
 
-The tool's lines are read as its source prints them: google-ai-edge/LiteRT, tflite/tools/benchmark/benchmark_model.cc;
-the line of a series of runs comes from StatWithPercentiles in tsl/util/stats_calculator.h, which older releases
-print without percentiles.
+The output format is that of google-ai-edge/LiteRT, tflite/tools/benchmark/benchmark_model.cc. The
+line of a series of runs comes from StatWithPercentiles in tsl/util/stats_calculator.h; older
+releases print no percentiles.
 """
 
 from __future__ import annotations
@@ -19,31 +19,35 @@ from typing import Any
 from shelfcount.records import ShelfcountError
 from shelfcount.stamp import stamp
 
-# Where adb's shell user may write and run files; the tool's own README puts it there.
+# A folder in which adb's shell user can write and run files; the README of the tool uses it too.
 REMOTE = "/data/local/tmp"
 WARMUP_RUNS = 5
-# The tool stops by itself after 150 s; the rest is for a slow start.
+# Timeout of an adb command. The tool stops by itself after 150 s; the difference allows for a slow
+# start.
 LONGEST_S = 240.0
-# What `adb devices -l` appends to a state: packages/modules/adb, transport.cpp.
+# A line of `adb devices -l`, which appends fields to the state: packages/modules/adb,
+# transport.cpp.
 _DEVICE = re.compile(r"^(\S+)\s+(.+?)(?:\s+(?:usb|product|model|device|transport_id):.*)?$")
 _SERIES = re.compile(r"count=(\d+)(.*)")
 _TIMINGS = re.compile(
-    r"Inference timings in us: Init: (\S+), First inference: (\S+), Warmup \(avg\): (\S+), Inference \(avg\): (\S+)"
+    r"Inference timings in us: Init: (\S+), First inference: (\S+), "
+    r"Warmup \(avg\): (\S+), Inference \(avg\): (\S+)"
 )
-# 'Peak memory footprint (MB)' in 2020: github.com/tensorflow/tensorflow issue 42507.
+# Releases of 2020 print 'Peak memory footprint (MB)'.
 _MEMORY = re.compile(r"emory footprint .*?\(MB\): init=(\S+) overall=(\S+)")
 
 
 @dataclass(frozen=True)
 class Timings:
-    """What benchmark_model said of one file.
+    """Results of benchmark_model for one file.
 
     Attributes:
-        runs: Counted runs.
-        p50_ms: Their median; None where the tool is too old to print it.
-        mean_ms, min_ms, max_ms, std_ms: Over the counted runs.
-        init_ms: From the file to the first run.
-        memory_mb: Growth of the process from its start to its end, 10^6 bytes; None where the system does not tell.
+        runs: Number of measured runs.
+        p50_ms: Median of the measured runs. None if the tool is too old to print it.
+        mean_ms, min_ms, max_ms, std_ms: Statistics over the measured runs.
+        init_ms: Time from opening the file to the first run.
+        memory_mb: Growth of the memory of the process over its lifetime, in 10^6 bytes. None if the
+            tool does not print it.
     """
 
     runs: int
@@ -58,17 +62,18 @@ class Timings:
 
 @dataclass(frozen=True)
 class PhoneRun:
-    """A measurement on a phone, and all that it depends on.
+    """A measurement on a phone, with everything it depends on.
 
     Attributes:
-        model: Of the phone, as Android names it.
-        chip: Manufacturer and model of its system on a chip, or the platform where Android is older than 12.
-        android: Release.
-        threads: Of LiteRT.
-        cores: Mask of the processor's cores that it was kept on, hexadecimal; empty for all.
-        timings: What was measured.
-        file_sha256, tool_sha256: Of the .tflite file and of benchmark_model.
-        stamp: Commit, versions, and the computer that the phone was attached to.
+        model: Model of the phone (Android's ro.product.model).
+        chip: Manufacturer and model of the system on a chip, or the board platform before Android
+            12.
+        android: Android release.
+        threads: Number of LiteRT threads.
+        cores: Hexadecimal mask of the processor cores used; empty for all.
+        timings: The measured times.
+        file_sha256, tool_sha256: SHA-256 of the .tflite file and of benchmark_model.
+        stamp: Commit, versions, and the computer to which the phone was attached.
     """
 
     model: str
@@ -82,67 +87,79 @@ class PhoneRun:
     stamp: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the measurement as a JSON object."""
         return asdict(self)
 
 
 def choose(serial: str | None = None) -> str:
-    """The serial of the phone to measure on.
+    """Return the serial number of the phone to measure on.
 
     Args:
-        serial: As `adb devices` lists it; needed where several phones are attached.
+        serial: Serial number from `adb devices`. Needed only if several phones are attached.
+
+    Returns:
+        The serial number of a phone that is ready.
 
     Raises:
-        ShelfcountError: If adb is missing or fails, no phone is attached, several are and none is named, or the
-            phone is not ready.
+        ShelfcountError: If adb is missing or fails, no phone is attached, `serial` is not attached
+            or is missing although several phones are, or the phone is not ready.
     """
     attached = devices(_adb(["devices", "-l"], None))
     if not attached:
         raise ShelfcountError(
-            "adb must see a phone, got none. Connect one, switch on USB debugging in its developer options, and look with `adb devices`."
+            "adb lists no phone. Connect one, enable USB debugging in its developer options, and "
+            "check with `adb devices`."
         )
     if serial is not None and serial not in attached:
         raise ShelfcountError(f"--adb-serial must be one of {', '.join(attached)}, got '{serial}'")
     if serial is None and len(attached) > 1:
         raise ShelfcountError(
-            f"adb sees {len(attached)} phones: {', '.join(attached)}. Name one with --adb-serial."
+            f"{len(attached)} phones are attached: {', '.join(attached)}. Choose one with "
+            "--adb-serial."
         )
     chosen = serial or next(iter(attached))
     state = attached[chosen]
     if state == "unauthorized":
         raise ShelfcountError(
-            f"phone '{chosen}' is unauthorized: unlock it and allow USB debugging from this computer"
+            f"phone '{chosen}' is unauthorized. Unlock it and allow USB debugging from this "
+            "computer."
         )
     if state != "device":
         raise ShelfcountError(
-            f"phone '{chosen}' must be ready ('device'), got '{state}'. Reconnect it, or run `adb reconnect`."
+            f"phone '{chosen}' is not ready: its state is '{state}' instead of 'device'. Reconnect "
+            "it, or run `adb reconnect`."
         )
     return chosen
 
 
 def devices(listed: str) -> dict[str, str]:
-    """State by serial, from what `adb devices -l` prints."""
+    """Parse the output of `adb devices -l` into the state of each phone by serial number."""
     _, _, lines = listed.partition("List of devices attached")
-    found = (_DEVICE.match(line.strip()) for line in lines.splitlines())
-    return {match[1]: match[2] for match in found if match}
+    matches = (_DEVICE.match(line.strip()) for line in lines.splitlines())
+    return {match[1]: match[2] for match in matches if match}
 
 
 def phone_model(serial: str) -> str:
-    """What Android calls the phone, such as 'Pixel 4'."""
+    """Return Android's name of the phone model, such as 'Pixel 4'."""
     return _property(serial, "ro.product.model")
 
 
 def measure(
     model: Path, binary: Path, serial: str, *, threads: int, runs: int = 50, cores: str = ""
 ) -> PhoneRun:
-    """Put a file and the tool on the phone, run, and take both away again.
+    """Copy a model and benchmark_model to the phone, run the tool, and remove both from the phone.
 
     Args:
         model: A .tflite file.
-        binary: benchmark_model for the phone's processor; the user's choice, as none is shipped.
-        serial: From `choose`.
-        threads: Of LiteRT.
-        runs: Counted runs; the tool runs for a second at least, and may count more.
-        cores: Hexadecimal mask of the cores to keep to; empty for all.
+        binary: benchmark_model for the phone's processor. It is not part of shelfcount.
+        serial: Serial number from `choose`.
+        threads: Number of LiteRT threads.
+        runs: Minimum number of measured runs. The tool measures for at least one second, so there
+            may be more.
+        cores: Hexadecimal mask of the processor cores to use; empty for all.
+
+    Returns:
+        The measurement.
 
     Raises:
         ShelfcountError: If a file is missing, adb or the tool fails, or the tool prints no timings.
@@ -150,9 +167,10 @@ def measure(
     for option, path in (("--adb-binary", binary), ("the model", model)):
         if not path.is_file():
             raise ShelfcountError(
-                f"{option} must be a file, got '{path}', where none is. LiteRT publishes benchmark_model for Android."
+                f"{option}: '{path}' does not exist or is not a file. LiteRT publishes "
+                "benchmark_model for Android."
             )
-    # Android 12 and newer know the chip; before, the platform has to do.
+    # Android names the chip from version 12 on; before, only the platform is known.
     keys = (
         "product.model",
         "soc.manufacturer",
@@ -161,7 +179,7 @@ def measure(
         "build.version.release",
     )
     name, maker, soc, platform, android = (_property(serial, f"ro.{key}") for key in keys)
-    # A folder of its own: nothing of the user's is overwritten, and one command removes it.
+    # In a new folder nothing is overwritten, and one command removes everything.
     folder = f"{REMOTE}/shelfcount-{uuid.uuid4().hex[:12]}"
     try:
         _shell(serial, ["mkdir", folder])
@@ -192,22 +210,29 @@ def measure(
 
 
 def read_timings(said: str) -> Timings:
-    """What benchmark_model printed, as numbers.
+    """Parse the output of benchmark_model.
+
+    Args:
+        said: Everything that the tool printed.
+
+    Returns:
+        The timings, in milliseconds and 10^6 bytes.
 
     Raises:
-        ShelfcountError: If its timings are not there.
+        ShelfcountError: If the output contains no timings.
     """
     timings, series, memory = _TIMINGS.search(said), _SERIES.findall(said), _MEMORY.search(said)
     if timings is None or not series:
-        end = " / ".join(line.strip() for line in said.strip().splitlines()[-3:]) or "nothing"
+        last = " / ".join(line.strip() for line in said.strip().splitlines()[-3:]) or "nothing"
         raise ShelfcountError(
-            f"benchmark_model must print 'Inference timings in us', got: {end}. Is it built for the phone's processor?"
+            f"benchmark_model printed no 'Inference timings in us', but: {last}. Check that it was "
+            "built for the phone's processor."
         )
     # The first series is the warm-up.
-    count, rest = series[-1]
-    values = {key: float(value) for key, value in re.findall(r"(\w+)=([\d.e+]+)", rest)}
+    count, statistics = series[-1]
+    values = {key: float(value) for key, value in re.findall(r"(\w+)=([\d.e+]+)", statistics)}
     mean = float(timings[4])
-    # Where all runs took the same time it prints 'curr' alone.
+    # If all runs took the same time, the tool prints only 'curr'.
     low, high, std = (
         values.get(key, other) for key, other in (("min", mean), ("max", mean), ("std", 0.0))
     )
@@ -241,12 +266,19 @@ def _remove(serial: str, folder: str) -> None:
     try:
         _shell(serial, ["rm", "-rf", folder])
     except ShelfcountError:
-        # What went wrong before says more than this; a phone that was unplugged keeps 10 MB in its folder for temporary files.
+        # An earlier error is more helpful than this one. After an error about 10 MB may remain in
+        # the phone's folder for temporary files.
         return
 
 
 def _adb(words: Sequence[str], serial: str | None) -> str:
-    """What adb printed on both streams: the tool logs on either, by its age."""
+    """Run adb and return its output, stdout and stderr together.
+
+    benchmark_model logs on one or the other, depending on its release.
+
+    Raises:
+        ShelfcountError: If adb is missing, fails or exceeds `LONGEST_S`.
+    """
     command = ["adb", *(["-s", serial] if serial else []), *words]
     try:
         done = subprocess.run(
@@ -258,18 +290,18 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
         )
     except FileNotFoundError as error:
         raise ShelfcountError(
-            "adb must be on the PATH to measure on a phone, and is not. It comes with Android's platform-tools (Debian: `adb`). "
-            "Without --adb-binary, latency is estimated."
+            "adb is not on the PATH. It is needed to measure on a phone, and is part of Android's "
+            "platform-tools (Debian package: adb). Without --adb-binary, latency is estimated."
         ) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ShelfcountError(f"`{' '.join(command)}` failed: {error}") from error
-    said = done.stdout.decode(errors="replace").replace("\r\n", "\n")
+    output = done.stdout.decode(errors="replace").replace("\r\n", "\n")
     if done.returncode:
-        end = " / ".join(line.strip() for line in said.strip().splitlines()[-3:]) or "nothing"
+        last = " / ".join(line.strip() for line in output.strip().splitlines()[-3:]) or "nothing"
         raise ShelfcountError(
-            f"`{' '.join(command)}` must exit with 0, got {done.returncode} and: {end}"
+            f"`{' '.join(command)}` failed with exit status {done.returncode}: {last}"
         )
-    return said
+    return output
 
 
 def _sha256(path: Path) -> str:

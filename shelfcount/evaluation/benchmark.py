@@ -1,4 +1,4 @@
-"""Models side by side: size, work, memory, latency and F1, each measured or said not to be."""
+"""Comparison of models: size, multiply-accumulates, memory, latency and F1."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-# Of the paired ratios, what counts as their spread.
+# Percentiles of the paired ratios that are reported: low, median, high.
 SPREAD = (10, 50, 90)
-# Of an interval by resampling the photos; the tails beyond are 5 %.
+# Bootstrap over the photos: number of resamples, and percentiles of the 95 % interval.
 RESAMPLES, CERTAIN = 2000, (2.5, 97.5)
-# As a share: labels and metadata alone make files differ by so much.
+# Relative difference below which two sizes are reported as equal: labels and metadata alone can
+# cause it.
 SAME_SIZE = 0.05
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call on one photo.
+    """Latency of one call on one photo.
 
     Attributes:
-        p50, p90, p99: Percentiles over the counted runs.
-        runs: Counted runs.
-        warmup: Runs before, not counted.
-        threads: Of the runtime.
+        p50, p90, p99: Percentiles over the measured runs, in milliseconds.
+        runs: Number of measured runs.
+        warmup: Number of warm-up runs.
+        threads: Number of threads of the runtime.
     """
 
     p50: float
@@ -37,11 +39,13 @@ class Latency:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster one is than another: paired runs, so that the machine's moods cancel.
+    """Ratio of the latencies of two models over paired runs.
+
+    Changes of the machine's load affect both runs of a pair, so they cancel.
 
     Attributes:
-        median: Of the ratios pair by pair.
-        low, high: 10th and 90th percentile of them.
+        median: Median of the ratios of the pairs.
+        low, high: 10th and 90th percentile of the ratios.
     """
 
     median: float
@@ -50,36 +54,37 @@ class Ratio:
 
     @property
     def within_noise(self) -> bool:
-        """Whether the pairs do not agree on which of the two is faster."""
+        """Whether the range from `low` to `high` contains 1: neither model is clearly faster."""
         return self.low <= 1 <= self.high
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model in one form; None is 'not measured'.
+    """Measurements of one model in one format. A value of None was not measured.
 
     Attributes:
         name: Architecture and input size.
         variant: Runtime and number format, such as 'LiteRT int8'.
-        start: How the weights were initialised, or that they are random.
-        size: Bytes of the file, or of the weights where PyTorch runs them.
-        macs: Multiply-accumulates of one pass.
-        parameters: Weights and biases.
-        latency: Network and suppression of one photo, at the first of the thread counts.
-        f1, map, count_error: On the test photos.
+        start: Initialisation of the weights.
+        size: Bytes of the .tflite file, or of the weights for PyTorch.
+        macs: Number of multiply-accumulates of one pass.
+        parameters: Number of weights and biases.
+        latency: Latency of the network and non-maximum suppression, at the first thread count.
+        f1, map, count_error: Metrics on the test photos.
         role: 'phone' or 'baseline'.
         by_threads: Latency at each thread count.
-        times_bundle: How many times the bundle's time it takes, paired with the bundle's own runs, at
-            the thread count of `latency`; None for the bundle itself.
-        preparation: Reading, decoding and resizing a photo.
-        postprocessing: Decoding and suppression, a part of `latency`.
-        memory: Bytes that loading and running it add to a process, at the peak.
+        times_bundle: Latency relative to the bundle, over paired runs at the thread count of
+            `latency`. None for the bundle itself.
+        preparation: Latency of reading, decoding and resizing a photo.
+        postprocessing: Latency of box decoding and suppression, a part of `latency`.
+        memory: Peak bytes that loading and running the model add to a process.
         lost_points: Points of F1 lost against the same weights in float32.
         threshold: The model's own score threshold, at which `f1` and `count_error` were measured.
-        best_f1: (threshold, F1) where the test photos would have it highest; a bound, as nobody could have known it.
-        outside: Operators that run outside XNNPACK.
-        partitions: Pieces into which XNNPACK cuts the network.
-        operators: What each operator takes, as `evaluation.op_profile` found it.
+        best_f1: (threshold, F1) at the threshold with the highest F1 on the test photos. It is
+            optimistic, since the threshold was chosen on these photos.
+        outside: Operators that are not delegated to XNNPACK.
+        partitions: Number of partitions that are delegated to XNNPACK.
+        operators: Latency of each kind of operator, from `evaluation.op_profile`.
     """
 
     name: str
@@ -107,7 +112,7 @@ class Row:
 
     @property
     def network(self) -> float | None:
-        """Median milliseconds of the network alone: what is left of the whole without the post-processing."""
+        """Median milliseconds of the network alone: the latency without post-processing."""
         return (
             None
             if self.postprocessing is None
@@ -115,6 +120,7 @@ class Row:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the measurements as a JSON object."""
         return asdict(self)
 
 
@@ -124,18 +130,18 @@ def take_turns(
     *,
     warmup: int,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Run several models in turn, so that a slow minute of the machine hits all alike.
+) -> dict[str, NDArray[np.float64]]:
+    """Run several models in turn, so that a slow period of the machine affects all of them.
 
     Args:
-        calls: By name; each runs its model once and returns the milliseconds it took.
-        runs: Counted runs of each; a slow one may have fewer, spread over the rounds.
-        warmup: Runs of each before counting.
-        progress: Called with runs done and runs in all.
+        calls: By name, a function that runs a model once and returns the milliseconds it took.
+        runs: Number of measured runs of each model. Models with fewer runs are run in rounds that
+            are evenly spaced over the measurement.
+        warmup: Number of warm-up runs of each model.
+        progress: Called with the number of runs done and the number of all runs.
 
     Returns:
-        The single times in milliseconds, by name; the times of the slowest call's round r stand at
-        the same share of the way through as its own.
+        By name, (runs,) float64 milliseconds of each run, in the order of the rounds.
     """
     for call in calls.values():
         for _ in range(warmup):
@@ -154,14 +160,34 @@ def take_turns(
     return {name: np.array(values) for name, values in times.items()}
 
 
-def latency(times: np.ndarray, warmup: int, threads: int) -> Latency:
-    """Percentiles of (n,) milliseconds."""
+def latency(times: NDArray[np.float64], warmup: int, threads: int) -> Latency:
+    """Summarize measured times.
+
+    Args:
+        times: (n,) float64 milliseconds of the measured runs.
+        warmup: Number of warm-up runs before them.
+        threads: Number of threads of the runtime.
+
+    Returns:
+        The percentiles of the times, with the other arguments.
+    """
     p50, p90, p99 = (round(float(v), 3) for v in np.percentile(times, (50, 90, 99)))
     return Latency(p50, p90, p99, len(times), warmup, threads)
 
 
-def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
-    """How many times faster `fast` was, pair by pair; the longer series is cut into as many blocks as the shorter has runs."""
+def ratio(slow: NDArray[np.float64], fast: NDArray[np.float64]) -> Ratio:
+    """Compute the ratio of two series of times over pairs of runs.
+
+    If one series is longer, it is cut into one block of runs for each run of the shorter series,
+    and the median of each block is used.
+
+    Args:
+        slow: (n,) float64 milliseconds, the numerator.
+        fast: (m,) float64 milliseconds, the denominator.
+
+    Returns:
+        Median and range of the ratios: how many times faster `fast` is.
+    """
     n = min(len(slow), len(fast))
     pairs = np.array([np.median(a) for a in np.array_split(slow, n)]) / np.array(
         [np.median(b) for b in np.array_split(fast, n)]
@@ -170,15 +196,18 @@ def ratio(slow: np.ndarray, fast: np.ndarray) -> Ratio:
     return Ratio(median, low, high)
 
 
-def f1_gain(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """How much more F1 one model has than another on the same photos, as other such photos might have shown it.
+def f1_gain(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Estimate the difference in F1 of two models by a paired bootstrap over the photos.
 
     Args:
-        ours, theirs: (n, 3) products that stand on each photo, detections, and products found.
-        rng: Of the bootstrap over photos, the same for both models.
+        ours, theirs: (n, 3) int64; labelled products, detections and true positives on each photo.
+        rng: Random generator of the bootstrap. Both models get the same resamples.
 
     Returns:
-        (lowest, highest) difference on `CERTAIN` of the resamples; where 0 lies between, these photos cannot tell.
+        Lower and upper limit of the 95 % interval of F1 of `ours` minus F1 of `theirs`. If it
+        contains 0, these photos show no difference.
     """
     chosen = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
     gains = f1_of(ours[chosen].sum(axis=1)) - f1_of(theirs[chosen].sum(axis=1))
@@ -186,21 +215,31 @@ def f1_gain(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> t
     return float(low), float(high)
 
 
-def f1_of(counts: np.ndarray) -> np.ndarray:
-    """(...) F1 of (..., 3) products, detections, and products found; nothing reported where nothing stands is 1."""
-    truth, found, tp = np.moveaxis(counts, -1, 0)
-    return np.where(truth + found > 0, 2 * tp / np.maximum(truth + found, 1), 1.0)
+def f1_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute F1 from counts.
+
+    Args:
+        counts: (..., 3) int64; labelled products, detections and true positives.
+
+    Returns:
+        (...) float64 F1; 1 if there are neither products nor detections.
+    """
+    truth, detected, tp = np.moveaxis(counts, -1, 0)
+    return np.where(truth + detected > 0, 2 * tp / np.maximum(truth + detected, 1), 1.0)
 
 
 def verdict(
     phone: Row, baseline: Row, speed: Ratio, gain: tuple[float, float] | None = None
 ) -> Sequence[str]:
-    """What the comparison says, one sentence a figure, in words that claim no more than was measured.
+    """Summarize the comparison of a phone model with the baseline.
 
     Args:
-        phone, baseline: What is compared.
-        speed: How many times faster the first is.
-        gain: `f1_gain` of the first over the second, where known.
+        phone, baseline: Measurements of the two models.
+        speed: Latency of the baseline divided by that of the phone model.
+        gain: Interval from `f1_gain` of the phone model over the baseline, if it is known.
+
+    Returns:
+        Phrases on size, latency and F1, one per comparison.
     """
     lines = []
     if phone.size and baseline.size:
@@ -209,29 +248,27 @@ def verdict(
             f"{phone.size / 1e6:.2f} MB against {baseline.size / 1e6:.1f} MB",
         )
         if abs(smaller - 1) < SAME_SIZE:
-            lines.append(f"of one size ({sizes})")
+            lines.append(f"about the same size ({sizes})")
         else:
-            lines.append(
-                f"{factor(max(smaller, 1 / smaller))} times {'smaller' if smaller > 1 else 'larger'} ({sizes})"
-            )
+            word = "smaller" if smaller > 1 else "larger"
+            lines.append(f"{factor(max(smaller, 1 / smaller))} times {word} ({sizes})")
     if speed.within_noise:
         lines.append(f"no difference in latency beyond noise (ratio {speed.low} to {speed.high})")
     elif speed.low > 1:
-        lines.append(
-            f"{factor(speed.median)} times faster ({factor(speed.low)} to {factor(speed.high)} over paired runs)"
-        )
+        span = f"{factor(speed.low)} to {factor(speed.high)} over paired runs"
+        lines.append(f"{factor(speed.median)} times faster ({span})")
     else:
         slower = [factor(1 / v) for v in (speed.median, speed.high, speed.low)]
         lines.append(f"{slower[0]} times slower ({slower[1]} to {slower[2]} over paired runs)")
     if phone.f1 is None or baseline.f1 is None:
-        lines.append("F1 against the baseline was not measured, as the baseline was not trained")
+        lines.append("difference in F1 not measured, since the baseline was not trained")
     else:
         lines.append(f"F1 {phone.f1:.3f} against {baseline.f1:.3f}{_beyond(gain)}")
         if phone.best_f1 and baseline.best_f1:
-            (at, own), (rival_at, other) = phone.best_f1, baseline.best_f1
-            where = f"at scores of {at:.2f} and {rival_at:.2f}"
+            (phone_at, phone_f1), (baseline_at, baseline_f1) = phone.best_f1, baseline.best_f1
             lines.append(
-                f"with the score thresholds that are best on these very photos, {where}, F1 {own:.3f} against {other:.3f}"
+                f"with each model's best threshold on the test photos ({phone_at:.2f} and "
+                f"{baseline_at:.2f}): F1 {phone_f1:.3f} against {baseline_f1:.3f}"
             )
     return lines
 
@@ -241,12 +278,12 @@ def _beyond(gain: tuple[float, float] | None) -> str:
         return ""
     span = f"{gain[0]:+.3f} to {gain[1]:+.3f}"
     if gain[0] <= 0 <= gain[1]:
-        return f", no difference beyond what these photos can tell ({span})"
-    return f", a difference of {span} over resamples of the photos"
+        return f", no significant difference (95 % interval {span})"
+    return f", a difference of {span} (95 % interval over resampled photos)"
 
 
 def times_words(times: Ratio | None) -> str:
-    """A ratio to the bundle's time as a table prints it; empty for the bundle itself.
+    """Format a latency ratio to the bundle for a table; empty for the bundle itself.
 
     >>> times_words(Ratio(2.04, 1.9, 2.1)), times_words(Ratio(1.01, 0.97, 1.08))
     ('2.0 (1.9 to 2.1)', 'within noise (0.97 to 1.08)')
@@ -259,8 +296,13 @@ def times_words(times: Ratio | None) -> str:
 
 
 def factor(value: float) -> str:
-    """How many times, with as many digits as timings bear."""
-    # 80.2 pretends a precision that timings lack; 1.4 as "1" would say nothing, nor 0.94 as "0.9".
+    """Format a ratio of sizes or latencies with the digits that are significant.
+
+    Returns:
+        The ratio without decimals from 10 on, with one from 1.5 on, otherwise with two.
+    """
+    # Latency ratios are not precise to one decimal from 10 on; close to 1 the second decimal
+    # matters.
     if value >= 10:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 1.5 or value == 1 else f"{value:.2f}"

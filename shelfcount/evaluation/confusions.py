@@ -1,7 +1,8 @@
-"""From the confusion matrix to what to do: which products are taken for which, where, and what that costs.
+"""Error analysis by class: confused pairs of classes, and the F1 that each class loses.
 
-An evaluation alone says what a class costs now, not what more examples of it would mend: that takes learning
-curves, from trainings on parts of the data. `needs` gives the first, as an upper bound, and the second where it is given curves.
+The confusion matrix shows how much F1 a class loses now, which is an upper bound of what more
+examples could gain. An estimate of the gain needs learning curves, from trainings on parts of the
+data. `needs` returns the bound, and the estimate for classes with a learning curve.
 """
 
 from __future__ import annotations
@@ -10,47 +11,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.evaluation.label_errors import self_confidence
 from shelfcount.evaluation.metrics import check, match
 from shelfcount.records import Dataset, Detections, Photo
 
-# A power law has two unknowns: with fewer points nothing would say how well it fits.
+# A power law has two parameters, so its fit cannot be checked with fewer points.
 FEWEST_POINTS = 3
-# A curve that falls by less, as the exponent of its power law, says nothing of how far it would fall.
+# Maximum exponent of a usable power law: a flatter curve cannot be extrapolated.
 LEAST_SLOPE = -0.1
-# About what two photos of a shelf add to a class, and few enough that a curve need not be drawn far beyond its points.
+# About the number of examples of a class on two photos of a shelf, and small enough that a curve is
+# not extrapolated far beyond its points.
 MORE_EXAMPLES = 50
-# Examples of a class in training, and the share of its products lost with so many.
+# Points of a learning curve: number of training examples of a class, and share of its products
+# missed.
 Curve = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """One product that was reported under another name.
+    """One product that was detected with a wrong class.
 
     Attributes:
-        photo: With its labels.
-        box: (4,) float32 xyxy, as labelled.
-        score: Of the detection.
-        sure: Whether it is as high as the reported class scores, on average, where the labels agree.
+        photo: The photo with its labels.
+        box: (4,) float32, xyxy pixels; the labelled box.
+        score: Score of the detection.
+        sure: Whether the model has high confidence: the score is at least the mean score of the
+            predicted class over detections that agree with their labels.
     """
 
     photo: Photo
-    box: np.ndarray
+    box: NDArray[np.float32]
     score: float
     sure: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """One class taken for another.
+    """One class that is confused with another.
 
     Attributes:
-        true, reported: Their indices.
-        mistakes: Surest first.
-        products: Of the true class, on all photos.
-        reverse: How often the reported is taken for the true one.
+        true, reported: Indices of the labelled and the predicted class.
+        mistakes: The confused products, highest score first.
+        products: Number of products of the true class on all photos.
+        reverse: Number of confusions in the opposite direction.
     """
 
     true: int
@@ -61,34 +66,37 @@ class Confusion:
 
     @property
     def share(self) -> float:
-        """Of the true class's products."""
+        """Share of the products of the true class that are confused."""
         return len(self.mistakes) / self.products
 
     @property
     def photos(self) -> tuple[str, ...]:
-        """File names, the photo with most of them first."""
+        """File names of the photos, the one with the most mistakes first."""
         names = [mistake.photo.path.name for mistake in self.mistakes]
         return tuple(sorted(dict.fromkeys(names), key=lambda name: -names.count(name)))
 
     @property
     def sure(self) -> int:
-        """How many of the mistakes the model is sure of: there the label may be the mistake."""
+        """Number of mistakes with high confidence, for which the label may be wrong instead."""
         return sum(mistake.sure for mistake in self.mistakes)
 
 
 def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) -> list[Confusion]:
-    """Every class taken for another, the most frequent first; paired without regard to the class, as `metrics.score` does.
+    """List every pair of confused classes, based on class-agnostic matches as in `metrics.score`.
 
     Args:
-        dataset: n photos.
-        found: Detections on each.
-        threshold: Those scored below it are left out.
+        dataset: Labelled photos.
+        found: Detections on each photo, in the order of the photos.
+        threshold: Score threshold. Detections below it are left out.
+
+    Returns:
+        The pairs, the most frequent first.
 
     Raises:
-        ShelfcountError: As `metrics.score` does.
+        ShelfcountError: For the reasons given at `metrics.check`.
     """
     check(dataset, found)
-    usual = self_confidence(dataset, found, threshold)
+    confidence = self_confidence(dataset, found, threshold)
     mistakes: dict[tuple[int, int], list[Mistake]] = {}
     products = np.zeros(len(dataset.classes), np.int64)
     for photo, low in zip(dataset.photos, found, strict=True):
@@ -99,18 +107,18 @@ def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) 
             t, reported = matches.partner[i], int(boxes.classes[i])
             if truth.classes[t] != reported:
                 score = float(boxes.scores[i])
-                mistake = Mistake(photo, truth.boxes[t], score, score >= usual[reported])
+                mistake = Mistake(photo, truth.boxes[t], score, score >= confidence[reported])
                 mistakes.setdefault((int(truth.classes[t]), reported), []).append(mistake)
     return sorted(
         (
             Confusion(
                 true,
                 reported,
-                tuple(sorted(of, key=lambda m: -m.score)),
+                tuple(sorted(pair, key=lambda m: -m.score)),
                 int(products[true]),
                 len(mistakes.get((reported, true), ())),
             )
-            for (true, reported), of in mistakes.items()
+            for (true, reported), pair in mistakes.items()
         ),
         key=lambda c: (-len(c.mistakes), c.true, c.reported),
     )
@@ -118,19 +126,22 @@ def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) 
 
 @dataclass(frozen=True)
 class Need:
-    """What the errors of one class cost.
+    """Errors of one class and the F1 they cost.
 
     Attributes:
-        name: Of the class.
-        products: That stand on the photos.
-        missed: Of these, nothing was reported.
-        misnamed: Of these, another class was reported.
-        taken_for: Products of other classes that were reported as this.
-        nothing: Reported as this where nothing stands.
-        bound: By how much F1 would rise if all of these were mended and nothing else changed: more examples can't give more.
-        trained: Examples it had in training; None where that is not known.
-        halving: How many more examples would halve what is lost, by its learning curve; None without one that falls.
-        gain: By how much F1 would rise with `MORE_EXAMPLES` more of them, by that curve.
+        name: Name of the class.
+        products: Number of labelled products.
+        missed: Number of labelled products without a detection.
+        misnamed: Number of labelled products that were detected as another class.
+        taken_for: Number of products of other classes that were detected as this class.
+        nothing: Number of false positives on background.
+        bound: Maximum F1 gain: increase of the overall F1 if every error of this class were
+            corrected and nothing else changed. More training examples cannot gain more.
+        trained: Number of training examples. None if it is not known.
+        halving: Number of additional examples that would halve the share of missed products, by the
+            learning curve. None without a curve that falls.
+        gain: Estimated increase of the overall F1 with `MORE_EXAMPLES` additional examples, by the
+            learning curve. None without a curve that falls.
     """
 
     name: str
@@ -147,45 +158,44 @@ class Need:
 
 def needs(
     classes: Sequence[str],
-    confusion: np.ndarray,
+    confusion: NDArray[np.int64],
     trained: Mapping[str, int] | None = None,
     curves: Mapping[str, Curve] | None = None,
 ) -> list[Need]:
-    """What each class costs; classes without an error are left out.
-
-    First those to which more examples would give most, as far as curves say so; then the dearest.
+    """List the errors of each class and the F1 they cost.
 
     Args:
-        classes: C names.
-        confusion: (C + 1, C + 1) int64 of an `Evaluation`.
-        trained: Examples of each class in training.
-        curves: Learning curves of some classes, such as the repeats of a training on parts of the data give.
+        classes: Names of the C classes.
+        confusion: (C + 1, C + 1) int64 confusion matrix of an `Evaluation`.
+        trained: Number of training examples of each class.
+        curves: Learning curves of some classes, for example from `settling.learning_curves`.
+
+    Returns:
+        One entry per class with an error, sorted by `Need.gain`, then by `Need.bound`, highest
+        first.
     """
-    truth, found, right = (
-        int(confusion[:-1].sum()),
-        int(confusion[:, :-1].sum()),
-        int(np.trace(confusion[:-1, :-1])),
-    )
-    base = 2 * right / max(truth + found, 1)
+    truth = int(confusion[:-1].sum())
+    detected = int(confusion[:, :-1].sum())
+    correct = int(np.trace(confusion[:-1, :-1]))
+    base = 2 * correct / max(truth + detected, 1)
     rows = []
     for c, name in enumerate(classes):
         missed, nothing = int(confusion[c, -1]), int(confusion[-1, c])
         misnamed = int(confusion[c, :-1].sum() - confusion[c, c])
         taken_for = int(confusion[:-1, c].sum() - confusion[c, c])
         if missed + nothing + misnamed + taken_for:
-            mended = (
-                2
-                * (right + missed + misnamed + taken_for)
-                / max(truth + found + missed - nothing, 1)
-            )
+            corrected_tp = correct + missed + misnamed + taken_for
+            corrected_f1 = 2 * corrected_tp / max(truth + detected + missed - nothing, 1)
             examples = None if trained is None else trained.get(name, 0)
             halving = gain = None
             if curves and (fit := _power_law(curves.get(name, ()))):
                 most, slope = fit
                 halving = round(most * (2 ** (-1 / slope) - 1))
-                # The curve is of what the class itself loses: not of others taken for it.
-                own = 2 * (right + missed + misnamed) / max(truth + found + missed, 1) - base
-                gain = own * (1 - (1 + MORE_EXAMPLES / most) ** slope)
+                # The curve describes the missed products of this class, so products of other
+                # classes that were detected as this class are left out.
+                found_tp = correct + missed + misnamed
+                recoverable = 2 * found_tp / max(truth + detected + missed, 1) - base
+                gain = recoverable * (1 - (1 + MORE_EXAMPLES / most) ** slope)
             rows.append(
                 Need(
                     name,
@@ -194,7 +204,7 @@ def needs(
                     misnamed,
                     taken_for,
                     nothing,
-                    mended - base,
+                    corrected_f1 - base,
                     examples,
                     halving,
                     gain,
@@ -204,7 +214,12 @@ def needs(
 
 
 def _power_law(curve: Curve) -> tuple[float, float] | None:
-    """The most examples that were tried, and the exponent of a power law through the points; None where it hardly falls."""
+    """Fit a power law to a learning curve.
+
+    Returns:
+        The largest number of examples on the curve and the exponent of the power law. None if there
+        are fewer than `FEWEST_POINTS` points or the exponent is not below `LEAST_SLOPE`.
+    """
     points = np.array([point for point in curve if min(point) > 0], np.float64).reshape(-1, 2)
     if len(points) < FEWEST_POINTS or len(np.unique(points[:, 0])) < FEWEST_POINTS:
         return None

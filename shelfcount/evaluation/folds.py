@@ -1,8 +1,9 @@
-"""Photos held out in turns: for each part of the data a model that learnt from the other parts alone.
+"""Cross-validation: detections on every photo by a model that was trained on the other folds.
 
-What a model says of labels it has learnt from repeats them, errors included. Over folds every photo gets its turn to
-be judged by a model that never saw it. The full depth trains a run for each fold; the fast one pyramid and heads alone,
-on the features of a frozen trunk, in minutes without a GPU.
+The detections of a model on its training photos repeat the errors of their labels. With
+cross-validation, every photo is evaluated by a model that was not trained on it. The full depth
+trains a run for each fold. The fast depth trains only feature pyramid and heads, on the cached
+features of a frozen backbone, which takes minutes without a GPU.
 """
 
 from __future__ import annotations
@@ -25,24 +26,27 @@ from shelfcount.training import frozen
 from shelfcount.training.fit import LOW_SCORE, fit, make_spec
 from shelfcount.training.runs import read_config, read_spec
 
-# Of the photos that are not held out, what chooses the epoch and the threshold: as `shelfcount train` does without --val.
+# Share of the photos outside the fold that is used to choose epoch and threshold. Without --val,
+# `shelfcount train` holds out the same share.
 VALIDATION_SHARE = 1 / 7
+# Minimum number of folds.
 FEWEST = 2
-# Of each photo in the cache of the fast depth, as it is and changed.
+# Views per photo in the cache of the fast depth: the original and augmented ones.
 FAST_VIEWS = 8
-# Called with the fold, the folds in all, and what `training.fit.fit` reports.
+# Called with the fold, the number of steps or folds, and the progress that `training.fit.fit`
+# reports.
 OnFold = Callable[[int, int, int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Photos, and what a model says of them that never saw them.
+    """Photos with the detections of a model that was not trained on them.
 
     Attributes:
-        photos: With their labels.
-        found: On each, low scores too.
-        threshold: From which a score counts.
-        model: What it is; at least its ``name``.
+        photos: Labelled photos.
+        found: Detections on each photo, including low scores.
+        threshold: Score threshold of the model.
+        model: Description of the model, at least its ``name``.
     """
 
     photos: Dataset
@@ -53,11 +57,11 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One part of the data, and what its model learns from.
+    """One fold: the held-out photos, and the photos that its model is trained on.
 
     Attributes:
-        held: Photos that the model never sees; the folds together hold each photo once.
-        train, val: The others.
+        held: Held-out photos. Each photo of the data set is held out in exactly one fold.
+        train, val: Training and validation photos: all other photos.
     """
 
     held: Dataset
@@ -66,25 +70,26 @@ class Fold:
 
 
 def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
-    """Parts of equal size by groups of photos, as `data.splits.split` makes them.
+    """Divide a data set into folds of about equal size, without dividing a group of photos.
 
     Args:
         dataset: Labelled photos.
-        number: Of the folds.
+        number: Number of folds.
         seed: The same seed gives the same folds.
 
+    Returns:
+        The folds.
+
     Raises:
-        ShelfcountError: If there are fewer than two, or fewer groups of photos than parts.
+        ShelfcountError: If `number` is below 2, or there are fewer groups of photos than folds.
     """
     if number < FEWEST:
-        raise ShelfcountError(
-            f"at least {FEWEST} folds are needed, so that each is learnt from the others; got {number}"
-        )
+        raise ShelfcountError(f"the number of folds must be at least {FEWEST}, got {number}")
     folds = []
     for held in split(dataset, {f"fold {i}": 1 / number for i in range(number)}, seed).values():
-        own = {photo.path for photo in held.photos}
+        held_paths = {photo.path for photo in held.photos}
         others = dataset.subset(
-            [i for i, photo in enumerate(dataset.photos) if photo.path not in own]
+            [i for i, photo in enumerate(dataset.photos) if photo.path not in held_paths]
         )
         parts = split(others, {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}, seed)
         folds.append(Fold(held, parts["train"], parts["val"]))
@@ -98,23 +103,27 @@ def judge_fast(
     config: Config,
     on_step: OnFold | None = None,
 ) -> list[Judged]:
-    """What is found on each fold by heads that learnt from the others, on the features of one frozen trunk.
+    """Evaluate each fold with heads that are trained on the other folds, with one frozen backbone.
 
     Args:
         dataset: All photos.
-        folds: Of them, from `make_folds`.
-        folder: Where the features are kept, and taken from where they are there.
-        config: Of a training run. Its start must not have learnt from these photos.
-        on_step: Told how far the features are, as fold 0, and then which fold is done.
+        folds: Folds of `dataset`, from `make_folds`.
+        folder: Folder of the feature cache. Existing features are reused.
+        config: Configuration of a training run. Its start weights must not be trained on these
+            photos.
+        on_step: Called with the progress of the features as step 0, then for each completed fold.
+
+    Returns:
+        The held-out photos of each fold with the detections on them.
 
     Raises:
-        ShelfcountError: If the model is the baseline, or its start can't be read.
+        ShelfcountError: If the model is the baseline, or the start weights cannot be read.
     """
-    whole = len(folds) + 1
+    steps = len(folds) + 1
 
     def tell(part: int, done: int, total: int) -> None:
         if on_step:
-            on_step(part, whole, done, total, {})
+            on_step(part, steps, done, total, {})
 
     settings = json.dumps(
         [
@@ -127,46 +136,49 @@ def judge_fast(
     frozen.cache(
         dataset, config, FAST_VIEWS, features, progress=lambda done, total: tell(0, done, total)
     )
-    views, places = frozen.load(features), {photo.path: i for i, photo in enumerate(dataset.photos)}
-    judged = []
+    views = frozen.load(features)
+    positions = {photo.path: i for i, photo in enumerate(dataset.photos)}
+    evaluated = []
     for number, fold in enumerate(folds, start=1):
         spec = dataclasses.replace(make_spec(fold.train, config), score_threshold=LOW_SCORE)
-        learnt = [places[photo.path] for photo in fold.train.photos]
-        net = frozen.train_heads(views, learnt, spec, config, FAST_EPOCHS, config.train.seed)
+        training = [positions[photo.path] for photo in fold.train.photos]
+        net = frozen.train_heads(views, training, spec, config, FAST_EPOCHS, config.train.seed)
         held, val = (
-            [frozen.detect(net, views, places[p.path], p, spec) for p in of.photos]
-            for of in (fold.held, fold.val)
+            [frozen.detect(net, views, positions[p.path], p, spec) for p in part.photos]
+            for part in (fold.held, fold.val)
         )
         facts = {
             "name": f"fold-{number - 1}",
-            "recipe": "frozen trunk",
+            "recipe": "frozen backbone",
             "start": Path(config.model.weights).name,
-            "photos": len(learnt),
+            "photos": len(training),
         }
-        judgement = judge(fold.val, val)
-        judged.append(
-            Judged(fold.held, held, judgement.threshold, {**facts, "val_f1": judgement.f1})
+        validation = judge(fold.val, val)
+        evaluated.append(
+            Judged(fold.held, held, validation.threshold, {**facts, "val_f1": validation.f1})
         )
         tell(number, 1, 1)
-    return judged
+    return evaluated
 
 
 def train_folds(
     folds: Sequence[Fold], folder: Path, config: Config, on_step: OnFold | None = None
 ) -> list[Path]:
-    """A run for each fold; those that are there are used, and one that was stopped goes on.
+    """Train a run for each fold. Existing runs are reused, and an interrupted run is continued.
 
     Args:
-        folds: From `make_folds`.
-        folder: Of the runs.
-        config: Of each; on several devices it would start the command again for each fold, so that one is used.
-        on_step: Told how far the training of which fold is.
+        folds: Folds from `make_folds`.
+        folder: Folder for the runs.
+        config: Configuration of each run. One device is used, since training on several devices
+            would start the command again for each fold.
+        on_step: Called with the fold and the progress of its training.
 
     Returns:
         The run folders, in the order of the folds.
 
     Raises:
-        ShelfcountError: As `fit` does, or if a run that is there learnt with another config or from other photos.
+        ShelfcountError: For the reasons given at `training.fit.fit`, or if an existing run was
+            trained with another configuration or on other photos.
     """
     settings = config.model_copy(update={"train": config.train.model_copy(update={"devices": 1})})
     runs = []
@@ -175,27 +187,30 @@ def train_folds(
         if (run / "spec.json").exists():
             _check_same(run, fold, settings)
         else:
-            stopped = (run / "checkpoints" / "last.ckpt").exists()
+            interrupted = (run / "checkpoints" / "last.ckpt").exists()
 
             def step(
-                done: int, total: int, figures: Mapping[str, float], number: int = number
+                done: int, total: int, metrics: Mapping[str, float], number: int = number
             ) -> None:
                 if on_step:
-                    on_step(number, len(folds), done, total, figures)
+                    on_step(number, len(folds), done, total, metrics)
 
-            fit(fold.train, fold.val, run, settings, judge, resume=stopped, on_step=step)
+            fit(fold.train, fold.val, run, settings, judge, resume=interrupted, on_step=step)
         runs.append(run)
     return runs
 
 
 def _check_same(run: Path, fold: Fold, config: Config) -> None:
-    learnt, wanted = read_spec(run).provenance.get("data_fingerprint"), fingerprint(fold.train)
-    if learnt != wanted:
+    trained_on = read_spec(run).provenance.get("data_fingerprint")
+    expected = fingerprint(fold.train)
+    if trained_on != expected:
         raise ShelfcountError(
-            f"'{run}' must have learnt from this fold's photos, fingerprint {wanted[:12]}, got {str(learnt)[:12]}. "
-            "The labels or the number of folds have changed: give another folder."
+            f"run '{run}' was trained on other photos or labels (fingerprint "
+            f"{str(trained_on)[:12]}) than this fold has ({expected[:12]}). If the labels or the "
+            "number of folds have changed, give another folder."
         )
     if read_config(run) != config:
         raise ShelfcountError(
-            f"'{run}' must be a run with this config, got that of '{run / 'config.toml'}'. Give another folder."
+            f"run '{run}' was trained with another configuration, see '{run / 'config.toml'}'. "
+            "Give another folder, or use this configuration."
         )

@@ -1,10 +1,11 @@
-"""Golden photos: what an app has to find on them to count as the report did.
+"""Golden photos: expected detections for checking an app that embeds a bundle.
 
-They travel in the bundle with the detections of this package's own runtime, and with the tolerance
-that another runtime must meet. Given the same pixels, every runtime with XNNPACK computes the same;
-what differs is how each decodes a photo and resizes it to the network's input. So the tolerance is
-measured: the model sees the photos through other common resize kernels and a decoder's noise, its boxes
-are cut to whole pixels as MediaPipe does, and an app may differ by `MARGIN` times as much.
+A bundle contains the photos with the detections of this package's runtime and the tolerance for
+other runtimes. With the same pixels, runtimes with XNNPACK compute the same result, but they decode
+photos and resize them to the network's input differently. The tolerance is therefore measured: the
+photos are resized with other common kernels, the noise of a decoder is added, and the boxes are
+truncated to whole pixels as in MediaPipe. An app may differ by `MARGIN` times the largest
+difference.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.evaluation.metrics import Score, match
 from shelfcount.records import Dataset, Detections, ModelSpec, Photo, ShelfcountError
@@ -27,36 +29,40 @@ from shelfcount.vision.images import decode_photo, encode_photo, read_photo
 
 GOLDEN_FILE = "golden/golden.json"
 PHOTOS = 4
-# Large enough that an app has to shrink them, small enough to ship.
+# Pixels: large enough that an app must shrink the photos, small enough for a bundle.
 LONGEST_SIDE = 1280
-# A photo of the input's size would need no resize, and so would not test an app's.
+# Factor for photos that are not larger than the input, so that an app's resize is tested with them
+# too.
 ENLARGE = 1.5
-# Bilinear is what MediaPipe and TensorFlow's image ops do, area what OpenCV shrinks by; a triangle as wide as what
-# it shrinks, Pillow's and the browsers' bilinear, is close to bilinear after a blur.
+# MediaPipe and TensorFlow resize with bilinear interpolation; area is common when OpenCV shrinks.
+# Pillow and browsers widen the bilinear filter when they shrink, which is close to bilinear after a
+# blur.
 KERNELS = {
     "bilinear": (cv2.INTER_LINEAR, 0.0),
     "area": (cv2.INTER_AREA, 0.0),
     "bilinear after a blur": (cv2.INTER_LINEAR, 0.6),
 }
-# Grey levels by which decoders of JPEG differ here and there, either way.
+# Maximum difference of JPEG decoders in grey levels, in both directions.
 DECODER_NOISE = 2
-# At 1.5, MediaPipe's decoder of JPEG reported a product on a golden photo that this runtime does not count: decoders
-# differ by more than the noise that stands for them. export/consumers.py shows whether this is enough.
+# With 1.5, one product on a golden photo was detected with MediaPipe's JPEG decoder but not with
+# this runtime: the decoders differ by more than the simulated noise. export/consumers.py checks
+# whether the margin is sufficient.
 MARGIN = 2.0
-# No tighter than this: decoders of JPEG differ by a grey level too, and a step of an int8 logit is up to 0.03 of a score.
+# Lower limit of the score tolerance: JPEG decoders differ by one grey level, and one int8 step of a
+# logit is up to 0.03 in score.
 LEAST_SCORE_TOLERANCE = 0.05
 MOST_IOU_WANTED = 0.95
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an app's detections may lie from the golden ones.
+    """Allowed differences of an app's detections from the golden ones.
 
     Attributes:
-        iou: Smallest overlap of a detection with its golden partner.
-        score: Largest difference of their scores, and half the band around the count threshold in
-            which either side may lack a detection.
-        reason: Where the two come from, for people.
+        iou: Minimum IoU of a detection with the matched golden detection.
+        score: Maximum difference of their scores. If the score of a detection differs from the
+            score threshold by less than this, the detection may be missing on either side.
+        reason: Explanation of the two values.
     """
 
     iou: float
@@ -66,13 +72,13 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An app's detections against the golden ones.
+    """Comparison of an app's detections with the golden ones.
 
     Attributes:
-        failures: One sentence for each breach of the tolerance; empty where the app is good.
-        largest_box_px: Largest distance between edges of partners, pixels of the photo.
-        largest_score: Largest difference of their scores.
-        f1: Of what the app counts, against the labels, at IoU 0.5.
+        failures: One message for each difference outside the tolerance; empty if the app passes.
+        largest_box_px: Largest distance between the edges of matched boxes, in pixels of the photo.
+        largest_score: Largest difference between the scores of matched detections.
+        f1: F1 of the app's detections above the score threshold against the labels, at IoU 0.5.
     """
 
     failures: tuple[str, ...]
@@ -82,15 +88,16 @@ class Comparison:
 
 
 def make(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, bytes]:
-    """The files of ``golden/``: photos that show many classes, and what the model gives on them.
+    """Create the files of ``golden/``: photos with many classes, and the model's detections.
 
     Args:
-        model: The main artifact.
-        spec: Of the model.
-        dataset: Validation photos with a licence to pass them on.
+        model: Content of the bundle's model.tflite.
+        spec: Specification of the model.
+        dataset: Validation photos whose licence allows distribution.
 
     Returns:
-        Name in the bundle to content; the photos are written anew, upright and without EXIF.
+        Content of each file by its path in the bundle. The photos are encoded again, upright and
+        without EXIF.
     """
     low = LiteRTDetector(model, spec, score_threshold=LOWEST_SCORE)
     files: dict[str, bytes] = {}
@@ -105,7 +112,7 @@ def make(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, bytes]:
         )
         data = encode_photo(image)
         files[f"golden/{name}"] = data
-        # What the app will decode, not what was encoded.
+        # The decoded pixels are used, since the app decodes the file too.
         images.append(decode_photo(data, name))
         truth = photo.truth[~photo.truth.ignore]
         photos.append(
@@ -116,13 +123,13 @@ def make(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, bytes]:
                 "truth": _listed(truth.replace(boxes=truth.boxes * factor), spec, False),
             }
         )
-    found = [low.detect(image) for image in images]
-    allowed = measure_tolerance(low, images, found, spec.score_threshold)
-    for entry, seen in zip(photos, found, strict=True):
+    detections = [low.detect(image) for image in images]
+    allowed = measure_tolerance(low, images, detections, spec.score_threshold)
+    for entry, boxes in zip(photos, detections, strict=True):
         entry["detections"] = _listed(
-            seen[seen.scores >= spec.score_threshold - allowed.score], spec, True
+            boxes[boxes.scores >= spec.score_threshold - allowed.score], spec, True
         )
-        entry["counts"] = seen[seen.scores >= spec.score_threshold].counts(spec.classes)
+        entry["counts"] = boxes[boxes.scores >= spec.score_threshold].counts(spec.classes)
     golden = {
         "score_threshold": spec.score_threshold,
         "tolerance": dataclasses.asdict(allowed),
@@ -133,18 +140,33 @@ def make(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, bytes]:
 
 
 def tolerance(files: Mapping[str, bytes]) -> Tolerance:
-    """As `make` measured it."""
+    """Return the tolerance from files of `make`."""
     return Tolerance(**json.loads(files[GOLDEN_FILE])["tolerance"])
 
 
 def choose(dataset: Dataset, most: int) -> list[Photo]:
-    """Photos that together show as many classes as so few can, each the one that adds most; then by number of products."""
-    left = [p for p in dataset.photos if (~p.truth.ignore).any()]
+    """Choose photos that together show many classes.
+
+    Each time, the photo that adds the most classes is chosen; of several, the one with the most
+    boxes.
+
+    Args:
+        dataset: Labelled photos.
+        most: Maximum number of photos.
+
+    Returns:
+        The photos in the order of their choice. Photos without products are never chosen.
+    """
+    candidates = [p for p in dataset.photos if (~p.truth.ignore).any()]
     shown: set[int] = set()
     chosen: list[Photo] = []
-    while left and len(chosen) < most:
-        best = max(left, key=lambda p: (len({*p.truth.classes.tolist()} - shown), len(p.truth)))
-        left.remove(best)
+
+    def usefulness(photo: Photo) -> tuple[int, int]:
+        return len({*photo.truth.classes.tolist()} - shown), len(photo.truth)
+
+    while candidates and len(chosen) < most:
+        best = max(candidates, key=usefulness)
+        candidates.remove(best)
         shown |= {*best.truth.classes.tolist()}
         chosen.append(best)
     return chosen
@@ -152,17 +174,20 @@ def choose(dataset: Dataset, most: int) -> list[Photo]:
 
 def measure_tolerance(
     detector: LiteRTDetector,
-    images: Sequence[np.ndarray],
+    images: Sequence[NDArray[np.uint8]],
     found: Sequence[Detections],
     threshold: float,
 ) -> Tolerance:
-    """How far counted detections move when the photos are resized by other kernels and boxes cut to whole pixels.
+    """Measure the effect of other resize kernels, decoder noise and truncated boxes on detections.
 
     Args:
-        detector: Down to a score well below `threshold`.
-        images: (h, w, 3) uint8 RGB.
-        found: What it finds on them through `vision.images.stretch`.
-        threshold: From which a detection counts.
+        detector: Detector with a score threshold far below `threshold`.
+        images: (h, w, 3) uint8 RGB, one per photo.
+        found: Detections on the images when they are resized by `vision.images.stretch`.
+        threshold: Score threshold of the counts.
+
+    Returns:
+        The tolerance: `MARGIN` times the largest changes, within fixed limits.
     """
     spec = detector.spec
     smallest, largest = 1.0, 0.0
@@ -183,37 +208,51 @@ def measure_tolerance(
     iou = min(MOST_IOU_WANTED, math.floor(100 * (1 - MARGIN * (1 - smallest))) / 100)
     score = max(LEAST_SCORE_TOLERANCE, math.ceil(100 * MARGIN * largest) / 100)
     reason = (
-        f"Runtimes decode and resize photos differently, and some cut boxes to whole pixels. Resized by {len(KERNELS)} kernels "
-        f"({', '.join(KERNELS)}), with {DECODER_NOISE} grey levels of noise and so cut, counted boxes of this model kept an IoU of "
-        f"{smallest:.3f} or more and scores moved by {largest:.3f} at most; an app may differ {MARGIN:g} times as much."
+        "Runtimes decode and resize photos differently, and some truncate boxes to whole pixels. "
+        f"With {len(KERNELS)} resize kernels ({', '.join(KERNELS)}), {DECODER_NOISE} grey levels "
+        f"of noise and truncated boxes, the IoU of counted boxes was at least {smallest:.3f} and "
+        f"scores changed by at most {largest:.3f}. An app may differ by {MARGIN:g} times as much."
     )
     return Tolerance(max(iou, 0.5), min(score, threshold), reason)
 
 
 def _whole_pixels(boxes: Detections) -> Detections:
-    """As MediaPipe reports them: left, top, width and height cut to integers (detection_projection, 1.2.2)."""
+    """Truncate x, y, width and height to integers, as MediaPipe's detection_projection (1.2.2)."""
     return boxes.replace(boxes=box_math.xywh_to_xyxy(np.trunc(box_math.xyxy_to_xywh(boxes.boxes))))
 
 
 def _apart(ours: Detections, theirs: Detections, threshold: float) -> tuple[float, float]:
-    """Smallest IoU and largest score difference of what either side counts; what the other lacks fell from its score to the threshold."""
+    """Compare two sets of detections on a photo.
+
+    Returns:
+        Smallest IoU and largest score difference of the matched detections that at least one side
+        counts. An unmatched detection contributes the difference between its score and the
+        threshold.
+    """
     partner = match(ours, theirs).partner
     hit = np.flatnonzero(partner >= 0)
     hit = hit[np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= threshold]
     overlap = box_math.iou(theirs.boxes[hit], ours.boxes[partner[hit]]).diagonal()
-    lone = (
+    unmatched = (
         np.concatenate([np.delete(ours.scores, partner[partner >= 0]), theirs.scores[partner < 0]])
         - threshold
     )
-    moved = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
-    return float(overlap.min(initial=1.0)), float(np.concatenate([moved, lone]).max(initial=0.0))
+    changes = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
+    largest = np.concatenate([changes, unmatched]).max(initial=0.0)
+    return float(overlap.min(initial=1.0)), float(largest)
 
 
 def read(bundle: Bundle) -> dict[str, Any]:
-    """The golden file of a bundle.
+    """Read the golden file of a bundle.
+
+    Args:
+        bundle: An opened bundle.
+
+    Returns:
+        The content of ``golden/golden.json``.
 
     Raises:
-        ShelfcountError: If it is missing or not as `make` writes it.
+        ShelfcountError: If the file is missing or does not have the format that `make` writes.
     """
     path = bundle.path / GOLDEN_FILE
     try:
@@ -225,7 +264,8 @@ def read(bundle: Bundle) -> dict[str, Any]:
             _ = photo["file"], photo["counts"], float(golden["score_threshold"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ShelfcountError(
-            f"'{path}' is not as `shelfcount export` writes it: {error!r}. Export the bundle again."
+            f"cannot read '{path}': it is missing or does not have the format that "
+            "`shelfcount export` writes. Export the bundle again."
         ) from error
     return golden
 
@@ -233,46 +273,61 @@ def read(bundle: Bundle) -> dict[str, Any]:
 def compare(
     golden: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, Any]]], spec: ModelSpec
 ) -> Comparison:
-    """Whether an app found on the golden photos what it should.
+    """Compare an app's detections on the golden photos with the golden ones.
 
     Args:
-        golden: From `read`.
-        found: For each golden photo, in their order, {"class", "score", "box": [x, y, w, h]} down to
-            the threshold less the tolerance.
-        spec: Of the bundle.
+        golden: Content of the golden file, from `read`.
+        found: Detections of each golden photo, in their order, as
+            {"class", "score", "box": [x, y, w, h]}, with scores down to the score threshold minus
+            the score tolerance.
+        spec: Specification of the bundle's model.
+
+    Returns:
+        The differences outside the tolerance, and the largest differences.
     """
     tolerance, threshold = Tolerance(**golden["tolerance"]), float(golden["score_threshold"])
-    sure = threshold + tolerance.score
+    required = threshold + tolerance.score
     failures: list[str] = []
-    box_px, score_off, total = 0.0, 0.0, Score(0, 0, 0)
+    box_px, score_difference, total = 0.0, 0.0, Score(0, 0, 0)
     for photo, listed in zip(golden["photos"], found, strict=True):
         ours, theirs = _detections(photo["detections"], spec), _detections(listed, spec)
         partner = match(ours, theirs, tolerance.iou).partner
-        missed = np.setdiff1d(np.flatnonzero(ours.scores >= sure), partner)
-        extra = np.flatnonzero((theirs.scores >= sure) & (partner < 0))
+        missed = np.setdiff1d(np.flatnonzero(ours.scores >= required), partner)
+        extra = np.flatnonzero((theirs.scores >= required) & (partner < 0))
         for kind, which, boxes in (("misses", missed, ours), ("adds", extra, theirs)):
             failures += [f"{photo['file']}: {kind} {_named(boxes, i, spec)}" for i in which]
         hit = np.flatnonzero(partner >= 0)
-        apart = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
+        difference = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
+        counts = np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= required
         failures += [
-            f"{photo['file']}: {_named(theirs, i, spec)} must have a score within {tolerance.score} of {ours.scores[partner[i]]:.3f}"
-            for i in hit[
-                (apart > tolerance.score)
-                & (np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= sure)
-            ]
+            f"{photo['file']}: the score of {_named(theirs, i, spec)} differs from "
+            f"{ours.scores[partner[i]]:.3f} by more than {tolerance.score}"
+            for i in hit[(difference > tolerance.score) & counts]
         ]
-        score_off = max(score_off, float(apart.max(initial=0.0)))
+        score_difference = max(score_difference, float(difference.max(initial=0.0)))
         box_px = max(
             box_px, float(np.abs(theirs.boxes[hit] - ours.boxes[partner[hit]]).max(initial=0.0))
         )
         counted, truth = theirs[theirs.scores >= threshold], _detections(photo["truth"], spec)
         hits = int(match(truth, counted).hit.sum())
         total = Score(total.truth + len(truth), total.found + len(counted), total.tp + hits)
-    return Comparison(tuple(failures), round(box_px, 2), round(score_off, 4), round(total.f1, 4))
+    return Comparison(
+        tuple(failures), round(box_px, 2), round(score_difference, 4), round(total.f1, 4)
+    )
 
 
 def check(bundle: Bundle) -> Comparison:
-    """A bundle's own golden photos through this package's runtime."""
+    """Run a bundle on its golden photos with this package's runtime.
+
+    Args:
+        bundle: An opened bundle.
+
+    Returns:
+        The comparison with the golden detections.
+
+    Raises:
+        ShelfcountError: If the golden file or a photo cannot be read.
+    """
     golden = read(bundle)
     low = LiteRTDetector.open(
         bundle,
@@ -309,4 +364,5 @@ def _detections(listed: Sequence[Mapping[str, Any]], spec: ModelSpec) -> Detecti
 
 def _named(boxes: Detections, i: Any, spec: ModelSpec) -> str:
     x, y, w, h = box_math.xyxy_to_xywh(boxes.boxes[i : i + 1])[0]
-    return f"'{spec.classes[boxes.classes[i]]}' ({boxes.scores[i]:.3f}) at x {x:.0f}, y {y:.0f}, {w:.0f} x {h:.0f}"
+    name, score = spec.classes[boxes.classes[i]], boxes.scores[i]
+    return f"'{name}' ({score:.3f}) at x {x:.0f}, y {y:.0f}, {w:.0f} x {h:.0f}"

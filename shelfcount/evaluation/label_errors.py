@@ -1,14 +1,15 @@
-"""Labels that are probably wrong: where a model that did not learn from them disagrees, and is sure of it.
+"""Likely label errors: labels that a model contradicts with high confidence.
 
-A model is sure of a class where it scores it as high as it does, on average, where the labels agree with it:
-confident learning's threshold, one for each class (Northcutt et al. 2021, "Confident Learning",
-doi:10.1613/jair.1.12125). Of the kinds of error in ObjectLab (Tkachenko et al. 2023, arXiv:2309.00832) products
-left out and wrong names are proposed. Loose boxes are not: of five on the drinks' validation photos a person had
-moved none. Nor are labels of which a model sees nothing: on shelves these mostly stand in the back row.
-The photos must be held out: on photos that it learnt from, a model has learnt the errors too.
+The method is confident learning (Northcutt et al. 2021, "Confident Learning",
+doi:10.1613/jair.1.12125). A detection has high confidence if its score is at least the mean score
+of its class over the detections that agree with their labels. Of the kinds of error in ObjectLab
+(Tkachenko et al. 2023, arXiv:2309.00832), missing labels and wrong classes are proposed. Inaccurate
+boxes are not: a person who checked five of them on the validation photos of the drinks moved none.
+Labels without a detection are not proposed either: most of them are products in the back row. The
+photos must not have been used for training, since a model learns the errors of its training labels
+too.
 
-A proposal is a correction on which nobody has decided yet. It says where to look; what is written down in
-its place rests on what a person sees.
+A proposal is a correction without a decision. A person who looks at the photo decides on it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.corrections import SAME_BOX_IOU, Box, Correction, Corrections
 from shelfcount.data.formats import fingerprint
@@ -25,21 +27,24 @@ from shelfcount.evaluation.metrics import Matches, check, match
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.vision.boxes import clip, intersection, iou, xywh_to_xyxy, xyxy_to_xywh
 
-# With fewer agreed detections of a class, what the model's scores are over all classes says more.
+# Minimum number of detections for a mean score per class. With fewer, the mean of all classes is
+# used.
 FEWEST_AGREED = 5
-# A detection that overlaps a label by more, but by less than finds it, is about that product; only below is one missing.
+# An unmatched detection whose IoU with a label is at least this shows the labelled product. Only a
+# detection with less overlap can be a product without a label.
 BESIDE_IOU = 0.3
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """A label that is probably wrong, or missing.
+    """A label that is likely to be wrong or missing.
 
     Attributes:
-        photo: With its labels as they are.
-        correction: What the model would have there; undecided.
-        score: Of the detection.
-        sureness: Score / what the model scores on average where the labels agree that it is this class; at least 1.
+        photo: The photo with its labels.
+        correction: The correction that the model suggests, undecided.
+        score: Score of the detection.
+        sureness: Score divided by the mean score of the class over detections that agree with their
+            labels; at least 1.
     """
 
     photo: Photo
@@ -48,25 +53,28 @@ class Proposal:
     sureness: float
 
 
-def self_confidence(dataset: Dataset, found: Sequence[Detections], threshold: float) -> np.ndarray:
-    """The mean score of each class where a label agrees with it.
+def self_confidence(
+    dataset: Dataset, found: Sequence[Detections], threshold: float
+) -> NDArray[np.float64]:
+    """Return the mean score of each class over the detections that agree with their labels.
 
     Args:
-        dataset: Held-out photos.
-        found: Detections on each.
-        threshold: Below it nothing is a detection.
+        dataset: Photos that the model was not trained on.
+        found: Detections on each photo, in the order of the photos.
+        threshold: Score threshold. Detections below it are left out.
 
     Returns:
-        (C,) float64; of classes with fewer than `FEWEST_AGREED`, the mean over all. 1 where nothing agrees.
+        (C,) float64. A class with fewer than `FEWEST_AGREED` such detections gets the mean over all
+        classes. 1 if no detection agrees with a label.
 
     Raises:
-        ShelfcountError: As `metrics.score` does.
+        ShelfcountError: For the reasons given at `metrics.check`.
     """
     check(dataset, found)
     sums, numbers = np.zeros(len(dataset.classes)), np.zeros(len(dataset.classes), np.int64)
     for photo, low in zip(dataset.photos, found, strict=True):
-        sure = low[low.scores >= threshold]
-        agreed = sure[match(photo.truth, sure).hit]
+        counted = low[low.scores >= threshold]
+        agreed = counted[match(photo.truth, counted).hit]
         np.add.at(sums, agreed.classes, agreed.scores)
         np.add.at(numbers, agreed.classes, 1)
     overall = sums.sum() / numbers.sum() if numbers.sum() else 1.0
@@ -76,35 +84,38 @@ def self_confidence(dataset: Dataset, found: Sequence[Detections], threshold: fl
 def propose(
     dataset: Dataset, found: Sequence[Detections], threshold: float, model: str
 ) -> list[Proposal]:
-    """Every label a model surely disagrees with, surest first.
+    """Return likely label errors: labels that a model contradicts with high confidence.
 
     Args:
-        dataset: Photos the model did not learn from.
-        found: What it finds on each.
-        threshold: The score from which it reports.
-        model: Its name, for the reasons.
+        dataset: Photos that the model was not trained on.
+        found: Detections on each photo, in the order of the photos.
+        threshold: Score threshold of the model.
+        model: Name of the model, for the reason of each correction.
+
+    Returns:
+        The proposals, most confident first. If no photo has labels, every detection is proposed.
 
     Raises:
-        ShelfcountError: As `metrics.score` does.
+        ShelfcountError: For the reasons given at `metrics.check`.
     """
     confidence = self_confidence(dataset, found, threshold)
-    # Photos nobody labelled yet have nothing to agree with: then all that the model reports is proposed.
+    # Without labels no detection agrees with one, so the score threshold decides alone.
     least = confidence if dataset.boxes else np.full(len(confidence), threshold)
     proposals = []
     for photo, low in zip(dataset.photos, found, strict=True):
-        sure = low[low.scores >= np.maximum(least, threshold)[low.classes]]
-        matches = match(photo.truth, sure, by_class=False)
-        for i in range(len(sure)):
-            change = _change(photo, sure, matches, i, dataset.classes)
+        confident = low[low.scores >= np.maximum(least, threshold)[low.classes]]
+        matches = match(photo.truth, confident, by_class=False)
+        for i in range(len(confident)):
+            change = _change(photo, confident, matches, i, dataset.classes)
             if change is not None:
                 action, label, box, words = change
-                class_ = int(sure.classes[i])
-                name, score = dataset.classes[class_], float(sure.scores[i])
+                class_ = int(confident.classes[i])
+                name, score = dataset.classes[class_], float(confident.scores[i])
                 correction = Correction(
                     photo=photo.path.name,
                     action=action,
                     box=box,
-                    reason=f"{model} reports '{name}' with score {score:.2f}; {words}",
+                    reason=f"{model} detects '{name}' with score {score:.2f}; {words}",
                     class_=label,
                     to_class=name if action == "rename" else None,
                     decision="undecided",
@@ -114,14 +125,14 @@ def propose(
 
 
 def surest_first(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Proposals of one or several models in the order in which to look at them."""
+    """Return the proposals of one or several models, most confident first."""
     return sorted(proposals, key=lambda p: (-p.sureness, p.correction.photo, p.correction.box))
 
 
 def _change(
     photo: Photo, sure: Detections, matches: Matches, i: int, classes: Sequence[str]
 ) -> tuple[str, str, Box, str] | None:
-    """Action, class and box of the entry, and why; None where detection and label agree."""
+    """Return action, class, box and reason of a correction; None if no label is contradicted."""
     name = classes[sure.classes[i]]
     partner = int(matches.partner[i])
     if partner < 0:
@@ -132,7 +143,7 @@ def _change(
             or overlap.max(initial=0) >= BESIDE_IOU
         ):
             return None
-        return "add", name, _box(sure.boxes[i], photo), "nothing is labelled there"
+        return "add", name, _box(sure.boxes[i], photo), "no product is labelled there"
     labelled = classes[photo.truth.classes[partner]]
     if labelled == name:
         return None
@@ -144,34 +155,46 @@ def _change(
     )
 
 
-def _ignored(box: np.ndarray, truth: Detections) -> bool:
-    """Whether half of a (1, 4) box lies where no person could tell, of whatever class."""
+def _ignored(box: NDArray[np.float32], truth: Detections) -> bool:
+    """Check whether at least half of a (1, 4) box is inside an ignored area of any class."""
     covered = intersection(box, truth.boxes[truth.ignore])[0]
     return bool(covered.max(initial=0) >= 0.5 * np.prod(box[0, 2:] - box[0, :2]))
 
 
-def _box(corners: np.ndarray, photo: Photo) -> Box:
-    """(4,) xyxy as the plain numbers of a correction, inside the photo also when rounded."""
-    # Rounded before the sides are taken, so that left + width stays within the border.
+def _box(corners: NDArray[np.float32], photo: Photo) -> Box:
+    """Convert a (4,) xyxy box to the numbers of a correction, clipped to the photo."""
+    # The corners are rounded before the sides are computed, so that left + width is inside the
+    # photo.
     inside = clip(corners[None].astype(np.float64), photo.width, photo.height).round(2)
     left, top, width, height = (round(v, 2) for v in xyxy_to_xywh(inside)[0].tolist())
     return left, top, width, height
 
 
 def draft(dataset: Dataset, proposals: Sequence[Proposal], most: int | None = None) -> Corrections:
-    """A corrections file to decide on: every entry is undecided until a person writes `accepted` or `refused`.
+    """Build a corrections file from proposals, for a person to decide on.
 
     Args:
-        dataset: The labels that were compared.
-        proposals: From `propose`.
-        most: At most so many, the surest.
+        dataset: The data set with the labels that were compared.
+        proposals: Proposals from `propose`.
+        most: Maximum number of entries. The most confident proposals are kept. Default: all.
+
+    Returns:
+        The corrections. Every entry is undecided until a person sets it to `accepted` or `refused`.
     """
     chosen = tuple(p.correction for p in surest_first(proposals)[:most])
     return Corrections(_file_name(dataset), fingerprint(dataset), chosen)
 
 
 def decided(proposals: Sequence[Proposal], corrections: Corrections) -> list[Proposal]:
-    """Proposals with what a person decided on them in a corrections file; the others stay undecided."""
+    """Return the proposals with the decisions of a corrections file.
+
+    Args:
+        proposals: Proposals from `propose`.
+        corrections: A corrections file, such as one from `draft` with decisions.
+
+    Returns:
+        The proposals, in the same order. Those without an entry in the file are unchanged.
+    """
     return [
         dataclasses.replace(
             p,
@@ -184,7 +207,7 @@ def decided(proposals: Sequence[Proposal], corrections: Corrections) -> list[Pro
 
 
 def _same(a: Correction, b: Correction) -> bool:
-    """Whether two entries propose the same; another machine's detections may lie a fraction of a pixel off."""
+    """Check whether two entries propose the same; boxes may differ slightly between machines."""
     if (a.photo, a.action, a.class_, a.to_class) != (b.photo, b.action, b.class_, b.to_class):
         return False
     return bool(iou(*(xywh_to_xyxy(np.array([c.box])) for c in (a, b)))[0, 0] >= SAME_BOX_IOU)

@@ -1,4 +1,8 @@
-"""What one pass takes, each model in a process of its own: its memory is its own, and no other's threads disturb it."""
+"""Latency and memory of models on this computer.
+
+Each model runs in its own process, so that its memory can be measured and the threads of other
+models do not affect it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.evaluation import benchmark
 from shelfcount.evaluation.benchmark import Latency
@@ -22,17 +27,18 @@ from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretc
 
 WARMUP = 3
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-# Photo preparation, and post-processing where it is a step of its own, are timed so often after the runs.
+# Maximum number of timed repetitions of photo preparation and of separate post-processing, after
+# the runs.
 STEPS = 20
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be timed.
+    """A model to measure.
 
     Attributes:
-        path: A .tflite file, or the folder of a run, which PyTorch runs.
-        height, width: Of the input in pixels.
+        path: A .tflite file, or the folder of a run, which is run by PyTorch.
+        height, width: Size of the input in pixels.
     """
 
     path: Path
@@ -42,19 +48,19 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """What a model took.
+    """Latency and memory of a model.
 
     Attributes:
-        times: (runs,) milliseconds of network and suppression, in the order of the rounds.
-        latency: Percentiles of them.
-        preparation: Reading, decoding and resizing the photo.
-        postprocessing: Decoding and suppression where they are a step of their own, as in PyTorch; None
-            for a file, where they are an operator.
-        memory: Bytes that loading and running added to its process at the peak; None where the
-            system does not tell.
+        times: (runs,) float64 milliseconds of network and suppression, in the order of the rounds.
+        latency: Percentiles of `times`.
+        preparation: Latency of reading, decoding and resizing the photo.
+        postprocessing: Latency of box decoding and suppression in PyTorch. None for a .tflite file,
+            in which they are an operator of the network.
+        memory: Peak bytes that loading and running the model added to the process. None if the
+            system does not report it.
     """
 
-    times: np.ndarray
+    times: NDArray[np.float64]
     latency: Latency
     preparation: Latency
     postprocessing: Latency | None
@@ -70,18 +76,21 @@ def measure(
     warmup: int = WARMUP,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
-    """Time models in turn on one photo, each in a fresh process.
+    """Measure the latency of models in turn on one photo, each in a new process.
 
     Args:
-        subjects: By name.
-        photo: Read, decoded and resized by each for its input.
-        runs: Counted runs of each.
-        threads: Of the runtime of each.
-        warmup: Runs of each before counting.
-        progress: Called with runs done and runs in all.
+        subjects: The models by name.
+        photo: The photo. Each process reads, decodes and resizes it for its model.
+        runs: Number of measured runs of each model.
+        threads: Number of threads of each runtime.
+        warmup: Number of warm-up runs of each model.
+        progress: Called with the number of runs done and the number of all runs.
+
+    Returns:
+        The measurements by name.
 
     Raises:
-        ShelfcountError: If a model cannot be loaded, or its process ends.
+        ShelfcountError: If a model cannot be loaded, or its process ends early.
     """
     with ExitStack() as stack:
         workers = {
@@ -91,7 +100,7 @@ def measure(
         times = benchmark.take_turns(
             {name: w.run for name, w in workers.items()}, runs, warmup=warmup, progress=progress
         )
-        # Taken before anything else runs there.
+        # The memory is read before the other steps, which would add to the peak.
         memory = {name: worker.ask(_peak) for name, worker in workers.items()}
         steps = {name: min(STEPS, runs[name]) for name in workers}
 
@@ -112,22 +121,31 @@ def measure(
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function that runs in a process of its own.
+    """Run a function in a new process and return its result.
+
+    Args:
+        function: A function that can be pickled.
+        *arguments: Its arguments.
+
+    Returns:
+        The result of the function.
 
     Raises:
-        ShelfcountError: If the process ends without one. What the function raises comes through.
+        ShelfcountError: If the process ends without a result. Exceptions of the function are raised
+            too.
     """
     with _one_process() as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise ShelfcountError(
-                f"the process that ran {function.__name__} of {arguments[0]} ended early: {error}"
+                f"the process that ran {function.__name__} with {arguments[0]} ended early: {error}"
             ) from error
 
 
 def _one_process() -> ProcessPoolExecutor:
-    # Ctrl+C reaches every process of a terminal; the one that the user started answers it.
+    # Ctrl+C is sent to every process of a terminal; only the process that the user started handles
+    # it.
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(
         1, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
@@ -135,7 +153,7 @@ def _one_process() -> ProcessPoolExecutor:
 
 
 class _Worker:
-    """A process that holds one model."""
+    """A process with one loaded model."""
 
     def __init__(self, name: str, subject: Subject, photo: Path, threads: int) -> None:
         self.name = name
@@ -158,7 +176,8 @@ class _Worker:
             return self.pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
             raise ShelfcountError(
-                f"the process that timed {self.name} ended early: {error}. Is there enough memory for it?"
+                f"the process that measured {self.name} ended early: {error}. Check that there is "
+                "enough memory."
             ) from error
 
     def run(self) -> float:
@@ -175,7 +194,7 @@ def _open(subject: Subject, photo: Path, threads: int) -> None:
     opener = _litert if subject.path.suffix == ".tflite" else _pytorch
     load = opener(subject, threads)
     with suppress(OSError):
-        # The peak so far was that of the imports (Linux, proc(5): 5 resets VmHWM).
+        # Reset the peak, which is so far that of the imports (Linux, proc(5): 5 resets VmHWM).
         CLEAR.write_text("5")
     before = _resident("VmRSS")
     call, postprocess = load(pixels)
@@ -184,23 +203,23 @@ def _open(subject: Subject, photo: Path, threads: int) -> None:
 
 def _litert(
     subject: Subject, threads: int
-) -> Callable[[np.ndarray], tuple[Callable[[], object], None]]:
+) -> Callable[[NDArray[np.uint8]], tuple[Callable[[], object], None]]:
     from ai_edge_litert.interpreter import Interpreter
 
-    def load(pixels: np.ndarray) -> tuple[Callable[[], object], None]:
+    def load(pixels: NDArray[np.uint8]) -> tuple[Callable[[], object], None]:
         try:
             interpreter = Interpreter(model_path=str(subject.path), num_threads=threads)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ShelfcountError(f"LiteRT cannot load '{subject.path}': {error}") from error
-        (taken,) = interpreter.get_input_details()
-        given = [output["index"] for output in interpreter.get_output_details()]
-        filled = as_input(pixels, tuple(taken["shape"]), taken["dtype"])
+        (details,) = interpreter.get_input_details()
+        outputs = [output["index"] for output in interpreter.get_output_details()]
+        tensor = as_input(pixels, tuple(details["shape"]), details["dtype"])
 
         def call() -> object:
-            interpreter.set_tensor(taken["index"], filled)
+            interpreter.set_tensor(details["index"], tensor)
             interpreter.invoke()
-            return [interpreter.get_tensor(index) for index in given]
+            return [interpreter.get_tensor(index) for index in outputs]
 
         return call, None
 
@@ -209,7 +228,7 @@ def _litert(
 
 def _pytorch(
     subject: Subject, threads: int
-) -> Callable[[np.ndarray], tuple[Callable[[], object], Callable[[], object]]]:
+) -> Callable[[NDArray[np.uint8]], tuple[Callable[[], object], Callable[[], object]]]:
     import torch
 
     from shelfcount.training import runs
@@ -217,7 +236,7 @@ def _pytorch(
 
     torch.set_num_threads(threads)
 
-    def load(pixels: np.ndarray) -> tuple[Callable[[], object], Callable[[], object]]:
+    def load(pixels: NDArray[np.uint8]) -> tuple[Callable[[], object], Callable[[], object]]:
         detector = runs.load_run(subject.path)
         location, scores = detector.heads(pixels)
         options: dict[str, Any] = {
@@ -232,15 +251,19 @@ def _pytorch(
     return load
 
 
-def as_input(pixels: np.ndarray, shape: tuple[int, ...], kind: Any) -> np.ndarray:
-    """Pixels as a network's input tensor.
+def as_input(pixels: NDArray[np.uint8], shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+    """Convert pixels to the input tensor of a network.
 
     Args:
-        pixels: (H, W, 3) uint8 RGB.
-        shape: (1, H, W, 3), or (1, 3, H, W) as PyTorch's converters leave it.
-        kind: uint8, int8 (pixels moved by 128) or a float (pixels in [-1, 1]).
+        pixels: (H, W, 3) uint8, RGB.
+        shape: Shape of the tensor: (1, H, W, 3), or (1, 3, H, W) as PyTorch's converters write it.
+        kind: Type of the tensor: uint8, int8 (pixel - 128) or a float type (pixels scaled to [-1,
+            1]).
+
+    Returns:
+        The tensor in the given shape and type.
     """
-    values: np.ndarray = pixels
+    values: NDArray[Any] = pixels
     if np.dtype(kind) == np.int8:
         values = (pixels.astype(np.int16) - 128).astype(np.int8)
     elif np.issubdtype(kind, np.floating):
@@ -270,7 +293,7 @@ def _peak() -> int | None:
 
 
 def _resident(field: str) -> int | None:
-    # Not getrusage: its peak is inherited from the process that started this one.
+    # getrusage is not used, since its peak is inherited from the parent process.
     try:
         line = next(
             line for line in STATUS.read_text().splitlines() if line.startswith(field + ":")

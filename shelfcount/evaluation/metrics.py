@@ -1,11 +1,15 @@
-"""Detection metrics: what was found against what stands on the shelf.
+"""Detection metrics: matching, precision, recall, F1, mAP, count errors and the confusion matrix.
 
-Running a detector (`run`) and scoring what it found (`score`) are apart, so that one pass over the
-photos serves every threshold. Conventions that hold for every number here:
+`run` (inference on the photos) and `score` (comparison with the ground truth) are separate
+functions, so that the metrics of every threshold can be computed from one pass over the photos.
+Conventions:
 
-* A product is found where a detection of its class overlaps it with IoU 0.5 or more.
-* 0/0 is 1 where nothing was to be found and nothing was found, else 0: an empty photo left empty is right.
-* Truth marked `ignore`, and detections that only meet such truth, count neither way, in F1, mAP and counts.
+* A detection is a true positive if it is matched to a ground-truth box of its class with an IoU of
+  at least 0.5.
+* 0/0 is 1 if there is neither ground truth nor a detection, otherwise 0: an empty photo without
+  detections is correct.
+* Ground-truth boxes marked `ignore`, and detections that overlap only such boxes, are left out of
+  F1, mAP and counts.
 """
 
 from __future__ import annotations
@@ -18,65 +22,77 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Dataset, Detections, Detector, ShelfcountError
 from shelfcount.vision.boxes import area, intersection, iou, xyxy_to_xywh
 from shelfcount.vision.images import read_photo
+from shelfcount.words import plural
 
 MATCH_IOU = 0.5
-# Photos of shelves hold more than COCO's 100 products; 300 is what SKU-110K (Goldman et al. 2019,
-# arXiv:1904.00853) reports at. The first two entries only fill COCO's recall columns.
+# Photos of shelves can contain more than COCO's limit of 100 objects. 300 detections is the limit
+# that SKU-110K uses (Goldman et al. 2019, arXiv:1904.00853). The first two entries only fill COCO's
+# recall columns.
 MAX_DETECTIONS = (1, 100, 300)
-# mAP integrates over all scores, so detections cut higher than this would understate it; torchvision's
-# detectors (box_score_thresh, score_thresh) cut here for their COCO figures.
+# mAP integrates over all scores, so a higher score threshold of the detector would lower it.
+# torchvision's detectors use this threshold (box_score_thresh, score_thresh) for their published
+# COCO results.
 AP_FLOOR = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Which detection found which product on one photo.
+    """Assignment of n detections to m ground-truth boxes on one photo.
 
     Attributes:
-        partner: (n,) int64; index of the truth box a detection found, -1 where it found none.
-        absorbed: (n,) bool; detections that count neither way.
-        missed: (m,) bool; truth boxes that had to be found and were not.
+        partner: (n,) int64; index of the ground-truth box that a detection is matched to, -1 if
+            none.
+        absorbed: (n,) bool; detections that are left out, neither true nor false positives.
+        missed: (m,) bool; ground-truth boxes without a match (false negatives).
     """
 
-    partner: np.ndarray
-    absorbed: np.ndarray
-    missed: np.ndarray
+    partner: NDArray[np.int64]
+    absorbed: NDArray[np.bool_]
+    missed: NDArray[np.bool_]
 
     @property
-    def hit(self) -> np.ndarray:
-        """(n,) bool; detections that found a product."""
+    def hit(self) -> NDArray[np.bool_]:
+        """(n,) bool; detections that are matched to a ground-truth box (true positives)."""
         return self.partner >= 0
 
 
 def match(
     truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_class: bool = True
 ) -> Matches:
-    """Pair detections with truth greedily by score, as COCO does.
+    """Match detections with ground-truth boxes greedily by score, as COCO does.
 
-    The best-scored detection takes the free truth box it overlaps most, if by `min_iou` or more. One
-    that gets none is absorbed if at least `min_iou` of its own area lies in an ignored truth box (COCO's
-    overlap for ``iscrowd``); such a box absorbs any number. Detections marked `ignore` are absorbed.
+    Detections are processed in the order of descending score. Each is matched to the unmatched
+    ground-truth box with the highest IoU, if the IoU is at least `min_iou`. A detection without a
+    match is left out (`Matches.absorbed`) if at least `min_iou` of its own area is inside one
+    ignored ground-truth box (COCO's overlap for ``iscrowd``); one such box can absorb any number of
+    detections. Detections marked `ignore` are left out too.
 
-    What a detection gets depends on better-scored ones only. So the matches at a threshold are those
-    without any threshold, cut at it: `best_threshold` matches once and sweeps. Detections of one
-    score are taken in the order of their class and box, not of the array.
+    The match of a detection depends only on detections with a higher score. The matches at a score
+    threshold are therefore those without a threshold, restricted to the detections above it:
+    `best_threshold` matches once and evaluates all thresholds. Detections with equal scores are
+    processed in the order of their class and box, independent of their order in the array.
 
     Args:
-        truth: m boxes.
-        found: n boxes on the same photo, any order.
-        min_iou: Smallest overlap that counts, in (0, 1].
-        by_class: Whether a detection must name the class; else any product it overlaps will do.
+        truth: The m ground-truth boxes of a photo.
+        found: The n detections on the same photo, in any order.
+        min_iou: Minimum IoU of a match, in (0, 1].
+        by_class: Whether detections are matched only to boxes of their own class (class-aware). If
+            False, the classes are ignored (class-agnostic).
+
+    Returns:
+        The assignment of the detections.
 
     Raises:
         ValueError: If `min_iou` is outside (0, 1].
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be in (0, 1], got {min_iou}")
-    # float64, as float32 decides boxes that overlap by just min_iou differently from COCO.
+    # In float32, boxes whose IoU is exactly min_iou would be decided differently from COCO.
     boxes, truth_boxes = found.boxes.astype(np.float64), truth.boxes.astype(np.float64)
     comparable = np.full((len(found), len(truth)), True)
     if by_class:
@@ -88,7 +104,7 @@ def match(
     for i in best_first(found):
         best = overlap[i].max(initial=0.0)
         if best >= min_iou:
-            # COCO gives an equally good pair to the later truth box.
+            # If several ground-truth boxes have the highest IoU, COCO chooses the last of them.
             partner[i] = np.flatnonzero(overlap[i] == best)[-1]
             overlap[:, partner[i]] = 0.0
 
@@ -104,19 +120,29 @@ def match(
     return Matches(partner, absorbed, missed)
 
 
-def best_first(found: Detections) -> np.ndarray:
-    """(n,) indices, best score first; equal scores by class and box, so that the order they came in changes nothing."""
+def best_first(found: Detections) -> NDArray[np.int64]:
+    """Return the order of detections by descending score.
+
+    Detections with equal scores are ordered by class and box, so that the result does not depend on
+    their order in the array.
+
+    Args:
+        found: n detections.
+
+    Returns:
+        (n,) int64 indices into `found`.
+    """
     return np.lexsort((*found.boxes.T, found.classes, -found.scores))
 
 
 @dataclass(frozen=True)
 class Score:
-    """How many products were to be found, were reported, and were found.
+    """Numbers of ground-truth products, detections and true positives.
 
     Attributes:
-        truth: Products that stand there.
-        found: Detections that count.
-        tp: Detections that found a product.
+        truth: Number of labelled products, without ignored boxes.
+        found: Number of detections, without those that `match` leaves out.
+        tp: Number of true positives.
     """
 
     truth: int
@@ -125,17 +151,21 @@ class Score:
 
     @property
     def precision(self) -> float:
+        """Share of the detections that are true positives."""
         return float(ratio(self.tp, self.found, self.truth))
 
     @property
     def recall(self) -> float:
+        """Share of the labelled products that were detected."""
         return float(ratio(self.tp, self.truth, self.found))
 
     @property
     def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
         return float(ratio(2 * self.tp, self.truth + self.found, 0))
 
     def to_json(self) -> dict[str, Any]:
+        """Return the numbers with precision, recall and F1, as a JSON object."""
         return {
             **dataclasses.asdict(self),
             "precision": self.precision,
@@ -144,21 +174,32 @@ class Score:
         }
 
 
-def ratio(part: Any, whole: Any, other: Any) -> np.ndarray:
-    """part / whole; where whole is 0, 1 if `other`, the opposite side of the comparison, is 0 as well, else 0."""
+def ratio(part: Any, whole: Any, other: Any) -> NDArray[np.float64]:
+    """Divide `part` by `whole` with a defined result for 0/0.
+
+    Args:
+        part: Numerator: numbers of any shape.
+        whole: Denominator, broadcast with `part`.
+        other: The number on the other side of the comparison, for entries in which `whole` is 0:
+            the result is 1 if `other` is 0 too, otherwise 0.
+
+    Returns:
+        The quotients, in the broadcast shape.
+    """
     part, whole, other = np.broadcast_arrays(part, whole, other)
     return np.where(whole > 0, part / np.maximum(whole, 1), other == 0)
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class over all photos.
+    """Metrics of one class over all photos.
 
     Attributes:
-        name: Of the class.
-        score: At IoU 0.5.
-        count_mae: Mean over photos of |found - truth|, products.
-        count_bias: Mean over photos of found - truth, products; above 0 means counted too often.
+        name: Name of the class.
+        score: Numbers of products, detections and true positives at IoU 0.5.
+        count_mae: Mean absolute count error per photo: mean of |found - truth|, in products.
+        count_bias: Mean count error per photo: mean of found - truth, in products. A positive value
+            means that the class is overcounted.
     """
 
     name: str
@@ -167,6 +208,7 @@ class ClassScore:
     count_bias: float
 
     def to_json(self) -> dict[str, Any]:
+        """Return the metrics as a JSON object."""
         return {
             "name": self.name,
             **self.score.to_json(),
@@ -177,7 +219,12 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class PhotoScore:
-    """One photo, all classes; sort by ``score.f1`` for the photos to look at first."""
+    """Metrics of one photo over all classes. Sort by ``score.f1`` to find the worst photos.
+
+    Attributes:
+        path: The photo.
+        score: Numbers of products, detections and true positives at IoU 0.5.
+    """
 
     path: Path
     score: Score
@@ -185,13 +232,13 @@ class PhotoScore:
 
 @dataclass(frozen=True)
 class CountError:
-    """How far counts are off, over all photos.
+    """Count error over all photos.
 
     Attributes:
-        mae: Mean of the photos' errors, products.
-        rmse: Root of the mean of their squares, products.
-        relative: Sum of the photos' errors / number of products that stand there; None where
-            none stands there and some were counted.
+        mae: Mean error per photo, in products.
+        rmse: Root mean square error per photo, in products.
+        relative: Sum of the errors divided by the number of labelled products. None if no product
+            is labelled but some were counted.
     """
 
     mae: float
@@ -201,25 +248,28 @@ class CountError:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A detector on labelled photos at one score threshold.
+    """Metrics of a detector on labelled photos at one score threshold.
 
     Attributes:
-        classes: Names, in the order of `per_class` and `confusion`.
-        threshold: Detections below it were left out, except for `map` and `map50`.
-        micro: Over all boxes.
-        any_class: The same with the class ignored: is a product there, whatever it is?
-        macro_f1: Mean F1 of the classes that have truth; that of `micro` where none has.
-        map: Mean average precision over IoU 0.50 to 0.95 at 300 detections, as COCO defines it;
-            None where it was not asked for or no truth exists.
-        map50: The same at IoU 0.5 only.
-        count_by_class: A photo's error is the sum over classes of |found - truth|: each product
-            missed counts, and one taken for another counts twice.
-        count_total: A photo's error is |all found - all truth|, where errors cancel.
-        count_bias: Mean over photos of (all found - all truth), products.
-        per_class: One row for each class.
-        photos: One row for each photo, in the order of the data.
-        confusion: (C + 1, C + 1) int64; row = true class, column = reported class, paired without
-            regard to the class. The last column counts products missed, the last row detections on background.
+        classes: Names of the C classes, in the order of `per_class` and `confusion`.
+        threshold: Score threshold. Detections below it are left out of all metrics except `map` and
+            `map50`.
+        micro: Class-aware totals over all boxes.
+        any_class: Class-agnostic totals over all boxes.
+        macro_f1: Mean F1 over the classes with labelled products; F1 of `micro` if there are none.
+        map: Mean average precision over IoU 0.50 to 0.95 with at most 300 detections per photo, as
+            COCO defines it. None if it was not requested or no product is labelled.
+        map50: Mean average precision at IoU 0.5. None if `map` is None.
+        count_by_class: Count error by class. The error of a photo is the sum over classes of
+            |found - truth|: a missed product counts once, a confused one twice.
+        count_total: Error of the total count. The error of a photo is |all found - all truth|, in
+            which errors of opposite sign cancel.
+        count_bias: Mean over photos of (all found - all truth), in products.
+        per_class: Metrics of each class.
+        photos: Metrics of each photo, in the order of the data set.
+        confusion: (C + 1, C + 1) int64 confusion matrix of the class-agnostic matches. Rows are
+            true classes, columns predicted classes. The last column counts missed products, the
+            last row detections on background.
     """
 
     classes: tuple[str, ...]
@@ -234,10 +284,10 @@ class Evaluation:
     count_bias: float
     per_class: tuple[ClassScore, ...]
     photos: tuple[PhotoScore, ...]
-    confusion: np.ndarray
+    confusion: NDArray[np.int64]
 
     def _names(self) -> list[str]:
-        """Photos relative to the folder they share: results travel, the machine's paths stay."""
+        """Return the paths relative to their common folder: results contain no local paths."""
         folder = (
             os.path.commonpath([row.path.absolute().parent for row in self.photos])
             if self.photos
@@ -246,7 +296,7 @@ class Evaluation:
         return [os.path.relpath(row.path.absolute(), folder) for row in self.photos]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings; what was not measured is null."""
+        """Return the metrics as a JSON object. Metrics that were not measured are null."""
         return {
             "photos": len(self.photos),
             "boxes": self.micro.truth,
@@ -278,66 +328,82 @@ def evaluate(
     threshold: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run a detector over labelled photos and score it.
+    """Run a detector on labelled photos and compute its metrics.
 
-    mAP needs the detections of low score. It is measured where the detector's own threshold
-    (``spec.score_threshold``) is `AP_FLOOR` or below: open the detector low and give the threshold here.
+    mAP needs detections with low scores. It is measured only if the detector's own score threshold
+    (``spec.score_threshold``) is at most `AP_FLOOR`: open the detector with a low threshold and
+    pass the threshold for F1 here.
 
     Args:
-        detector: Of the classes of `dataset`, in any order.
-        dataset: At least one photo.
-        threshold: For F1 and counts; the detector's own where None.
-        progress: Called with (photos done, photos in all).
+        detector: A detector with the classes of `dataset`, in any order.
+        dataset: Labelled photos, at least one.
+        threshold: Score threshold for F1 and counts. Default: the detector's own.
+        progress: Called with the number of photos done and the number of all photos.
+
+    Returns:
+        The metrics of the detector.
 
     Raises:
-        ShelfcountError: As `run` and `score` do, or if `threshold` is below the detector's own, where
-            detections are missing.
+        ValueError: If the threshold is above 1.
+        ShelfcountError: If `threshold` is below the detector's own, so that detections are missing,
+            or for the reasons given at `run` and `score`.
     """
-    own = detector.spec.score_threshold
-    if threshold is not None and threshold < own:
+    lowest = detector.spec.score_threshold
+    if threshold is not None and threshold < lowest:
         raise ShelfcountError(
-            f"the threshold must be at least {own:g}, below which the detector reports nothing, got {threshold:g}"
+            f"the score threshold {threshold:g} is below the detector's own, {lowest:g}, so "
+            f"detections are missing. Give a threshold of at least {lowest:g}."
         )
-    found = run(detector, dataset, progress=progress)
+    detections = run(detector, dataset, progress=progress)
     return score(
-        dataset, found, own if threshold is None else threshold, average_precision=own <= AP_FLOOR
+        dataset,
+        detections,
+        lowest if threshold is None else threshold,
+        average_precision=lowest <= AP_FLOOR,
     )
 
 
 def run(
     detector: Detector, dataset: Dataset, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Detections]:
-    """What a detector finds on each photo, with classes as indices into ``dataset.classes``.
+    """Run a detector on every photo of a data set.
 
     Args:
-        detector: Of the classes of `dataset`, in any order.
-        dataset: Photos to read from disk.
-        progress: Called with (photos done, photos in all).
+        detector: A detector with the classes of `dataset`, in any order.
+        dataset: The photos; the files are read from disk.
+        progress: Called with the number of photos done and the number of all photos.
+
+    Returns:
+        The detections on each photo, with classes as indices into ``dataset.classes``.
 
     Raises:
-        ShelfcountError: If the classes differ, or a photo cannot be read or has another size than its labels say.
+        ShelfcountError: If the classes differ, or a photo cannot be read or does not have the size
+            given in its labels.
     """
     names = detector.spec.classes
     if set(names) != set(dataset.classes):
+        only_model = sorted(set(names) - set(dataset.classes))
+        only_data = sorted(set(dataset.classes) - set(names))
         raise ShelfcountError(
-            f"the model and {dataset.name or 'the data'} must have the same classes; "
-            f"only the model has {sorted(set(names) - set(dataset.classes))}, only the data {sorted(set(dataset.classes) - set(names))}"
+            f"the classes of the model and of {dataset.name or 'the data'} differ: only the model "
+            f"has {only_model}, only the data {only_data}. Use data with the classes of the model."
         )
     to_dataset = np.array([dataset.classes.index(name) for name in names])
-    found = []
+    detections = []
     for done, photo in enumerate(dataset.photos, start=1):
         image = read_photo(photo.path)
         height, width = image.shape[:2]
         if (width, height) != (photo.width, photo.height):
             raise ShelfcountError(
-                f"photo '{photo.path}' must be {photo.width} x {photo.height} pixels as its labels say, got {width} x {height}. "
-                "Label the photo again or give the file the labels were made on."
+                f"photo '{photo.path}' has {width} x {height} pixels, but its labels were made for "
+                f"{photo.width} x {photo.height}. Label the photo again, or use the file that was "
+                "labelled."
             )
         boxes = detector.detect(image)
-        found.append(boxes.replace(classes=to_dataset[boxes.classes]))
+        detections.append(boxes.replace(classes=to_dataset[boxes.classes]))
         if progress is not None:
             progress(done, len(dataset))
-    return found
+    return detections
 
 
 def score(
@@ -347,18 +413,23 @@ def score(
     *,
     average_precision: bool = True,
 ) -> Evaluation:
-    """Score detections against the truth.
+    """Compute the metrics of detections against the ground truth.
 
     Args:
-        dataset: n photos, at least one.
-        found: Detections on each photo in the order of the photos, down to a score near 0 (see `AP_FLOOR`).
-        threshold: Detections scored below it are left out of everything but mAP.
-        average_precision: Whether to measure mAP, the slow part; its fields are None without.
+        dataset: Labelled photos, at least one.
+        found: Detections on each photo, in the order of the photos. For mAP, detections with scores
+            near 0 must be included (see `AP_FLOOR`).
+        threshold: Score threshold. Detections below it are left out of all metrics except mAP.
+        average_precision: Whether to measure mAP, which takes the most time. If False, its fields
+            are None.
+
+    Returns:
+        The metrics of the detections.
 
     Raises:
         ValueError: If `threshold` is outside [0, 1].
-        ShelfcountError: If there is no photo, `found` has not one entry for each, a detection's class
-            is none of the data's or a truth box has no area.
+        ShelfcountError: If there is no photo, `found` does not have one entry per photo, the class
+            of a detection is not a class of the data set, or a labelled box has no area.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
@@ -368,28 +439,26 @@ def score(
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
     for p, (photo, low) in enumerate(zip(dataset.photos, found, strict=True)):
         boxes = low[low.scores >= threshold]
-        own = match(photo.truth, boxes)
+        aware = match(photo.truth, boxes)
         truths[p] = per_class_counts(photo.truth, ~photo.truth.ignore, classes)
-        founds[p] = per_class_counts(boxes, ~own.absorbed, classes)
-        hits[p] = per_class_counts(boxes, own.hit, classes)
+        founds[p] = per_class_counts(boxes, ~aware.absorbed, classes)
+        hits[p] = per_class_counts(boxes, aware.hit, classes)
 
-        anyone = match(photo.truth, boxes, by_class=False)
-        np.add.at(
-            confusion,
-            (photo.truth.classes[anyone.partner[anyone.hit]], boxes.classes[anyone.hit]),
-            1,
-        )
-        confusion[:-1, -1] += per_class_counts(photo.truth, anyone.missed, classes)
-        confusion[-1, :-1] += per_class_counts(boxes, ~anyone.hit & ~anyone.absorbed, classes)
+        agnostic = match(photo.truth, boxes, by_class=False)
+        matched = photo.truth.classes[agnostic.partner[agnostic.hit]]
+        np.add.at(confusion, (matched, boxes.classes[agnostic.hit]), 1)
+        confusion[:-1, -1] += per_class_counts(photo.truth, agnostic.missed, classes)
+        false_positive = ~agnostic.hit & ~agnostic.absorbed
+        confusion[-1, :-1] += per_class_counts(boxes, false_positive, classes)
     confusion.setflags(write=False)
 
-    off = founds - truths
+    errors = founds - truths
     per_class = tuple(
         ClassScore(
             name,
             _total(truths[:, c], founds[:, c], hits[:, c]),
-            float(np.abs(off[:, c]).mean()),
-            float(off[:, c].mean()),
+            float(np.abs(errors[:, c]).mean()),
+            float(errors[:, c].mean()),
         )
         for c, name in enumerate(dataset.classes)
     )
@@ -406,9 +475,9 @@ def score(
         macro_f1=float(np.mean(with_truth)) if with_truth else micro.f1,
         map=mean_ap,
         map50=mean_ap50,
-        count_by_class=_count_error(np.abs(off).sum(axis=1), micro.truth),
-        count_total=_count_error(np.abs(off.sum(axis=1)), micro.truth),
-        count_bias=float(off.sum(axis=1).mean()),
+        count_by_class=_count_error(np.abs(errors).sum(axis=1), micro.truth),
+        count_total=_count_error(np.abs(errors.sum(axis=1)), micro.truth),
+        count_bias=float(errors.sum(axis=1).mean()),
         per_class=per_class,
         photos=tuple(
             PhotoScore(photo.path, _total(truths[p], founds[p], hits[p]))
@@ -419,47 +488,66 @@ def score(
 
 
 def check(dataset: Dataset, found: Sequence[Detections]) -> None:
-    """Refuse what cannot be scored.
+    """Check that detections can be compared with the ground truth of a data set.
+
+    Args:
+        dataset: Labelled photos.
+        found: Detections on each photo, in the order of the photos.
 
     Raises:
-        ShelfcountError: As `score` does.
+        ShelfcountError: If there is no photo, `found` does not have one entry per photo, the class
+            of a detection is not a class of the data set, or a labelled box has no area.
     """
     name = dataset.name or "the data"
     if not len(dataset):
-        raise ShelfcountError(f"an evaluation needs at least one photo, got none in {name}")
+        raise ShelfcountError(f"{name} must contain at least one photo for an evaluation, got 0")
     if len(found) != len(dataset):
         raise ShelfcountError(
-            f"there must be detections for each of the {len(dataset)} photos of {name}, got them for {len(found)}"
+            f"got detections for {plural(len(found), 'photo')}, but {name} has {len(dataset)}. "
+            "Give one entry per photo, in the order of the photos."
         )
     for photo, boxes in zip(dataset.photos, found, strict=True):
-        foreign = boxes.classes[(boxes.classes < 0) | (boxes.classes >= len(dataset.classes))]
-        if len(foreign):
+        unknown = boxes.classes[(boxes.classes < 0) | (boxes.classes >= len(dataset.classes))]
+        if len(unknown):
             raise ShelfcountError(
-                f"classes must be from 0 to {len(dataset.classes) - 1}, got {foreign[0]} detected on '{photo.path}'"
+                f"a detection on '{photo.path}' has the class index {unknown[0]}. Indices must be "
+                f"from 0 to {len(dataset.classes) - 1}."
             )
         flat = np.flatnonzero((area(photo.truth.boxes) <= 0) & ~photo.truth.ignore)
         if len(flat):
             raise ShelfcountError(
-                f"a truth box must have an area to be found, got {photo.truth.boxes[flat[0]].tolist()} as box {flat[0]} on '{photo.path}'"
+                f"labelled box {flat[0]} of '{photo.path}' has no area: left, top, right, bottom = "
+                f"{photo.truth.boxes[flat[0]].tolist()}. Correct or remove it."
             )
 
 
-def per_class_counts(boxes: Detections, which: np.ndarray, classes: int) -> np.ndarray:
-    """(classes,) int64, how many of the boxes that the (n,) bool mask `which` selects are of each class."""
+def per_class_counts(
+    boxes: Detections, which: NDArray[np.bool_], classes: int
+) -> NDArray[np.int64]:
+    """Count boxes by class.
+
+    Args:
+        boxes: n boxes.
+        which: (n,) bool; the boxes to count.
+        classes: Number of classes C.
+
+    Returns:
+        (C,) int64; number of selected boxes of each class.
+    """
     return np.bincount(boxes.classes[which], minlength=classes)
 
 
-def _total(truths: np.ndarray, founds: np.ndarray, hits: np.ndarray) -> Score:
+def _total(truths: NDArray[np.int64], founds: NDArray[np.int64], hits: NDArray[np.int64]) -> Score:
     return Score(int(truths.sum()), int(founds.sum()), int(hits.sum()))
 
 
-def _count_error(errors: np.ndarray, truth: int) -> CountError:
+def _count_error(errors: NDArray[np.int64], truth: int) -> CountError:
     relative = float(errors.sum() / truth) if truth else (None if errors.any() else 0.0)
     return CountError(float(errors.mean()), float(np.sqrt(np.mean(errors**2.0))), relative)
 
 
 def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[float, float]:
-    """(mAP, mAP50) as faster-coco-eval computes them; the data must hold truth that is not ignored."""
+    """Return mAP and mAP50 from faster-coco-eval. At least one labelled box must not be ignored."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     frame = {
@@ -470,17 +558,19 @@ def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[f
         "categories": [{"id": c, "name": name} for c, name in enumerate(dataset.classes)],
     }
     truth = COCO({**frame, "annotations": _annotations([photo.truth for photo in dataset.photos])})
-    reported = COCO(
+    predicted = COCO(
         {**frame, "annotations": _annotations([boxes[~boxes.ignore] for boxes in found])}
     )
-    coco = COCOeval_faster(truth, reported, iouType="bbox")
+    coco = COCOeval_faster(truth, predicted, iouType="bbox")
     coco.params.maxDets = list(MAX_DETECTIONS)
-    # One range for all sizes: pixels of a photo say little about a product. COCO forgives a false
-    # detection whose area is outside the range, so it has no upper end.
+    # One range for all sizes, since the size in pixels depends mostly on the distance of the
+    # camera. The range has no upper limit, since COCO does not count false positives whose area is
+    # outside it.
     coco.params.areaRng, coco.params.areaRngLbl = [[0.0, np.inf]], ["all"]
     coco.evaluate()
     coco.accumulate()
-    # (IoU, recall, class, size range, maximum of detections); -1 for classes without truth.
+    # Axes: IoU, recall, class, size range, maximum number of detections. -1 for classes without
+    # labels.
     precision = np.asarray(coco.eval["precision"])[..., 0, -1]
     of_class = precision[:, :, precision[0, 0] > -1]
     return float(of_class.mean()), float(of_class[0].mean())
@@ -498,7 +588,7 @@ def _annotations(photos: Sequence[Detections]) -> list[dict[str, Any]]:
         for box, c, confidence, ignore in zip(
             *(column.tolist() for column in columns), strict=True
         ):
-            # COCO's matching takes id 0 for "no match", so ids start at 1.
+            # In COCO's matching, id 0 means "no match", so ids start at 1.
             row = {
                 "id": len(rows) + 1,
                 "image_id": p,

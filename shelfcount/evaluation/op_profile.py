@@ -1,8 +1,9 @@
-"""What each operator of a .tflite file takes, inside XNNPACK too.
+"""Operator profile: latency of each operator of a .tflite file, including delegated ones.
 
-LiteRT has a profiler, but not in its Python interface; so its C interface is called here (litert/c/litert_profiler.h
-and the headers beside it, the library that ai-edge-litert brings). Profiling slows a pass down a little: shares are
-to be read from it, not the latency. It runs in a process of its own, as a fault in C ends the process.
+LiteRT has a profiler, but not in its Python interface. Therefore this module calls the C interface
+of the library that ai-edge-litert installs (litert/c/litert_profiler.h and the other headers in
+that folder). Profiling slows a pass down slightly: use it for shares, not for the latency. It runs
+in its own process, since an error in C ends the process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.deploy import flatbuffer
 from shelfcount.evaluation.latency import as_input, in_fresh_process
@@ -24,24 +26,26 @@ from shelfcount.records import ShelfcountError
 from shelfcount.vision.images import read_photo, stretch
 
 WARMUP = 3
-# Values of the C interface's enums: litert_common.h, litert_tensor_buffer_types.h, litert_profiler_event.h.
+# Enum values of litert_common.h, litert_tensor_buffer_types.h and litert_profiler_event.h.
 CPU, LOCK_TO_WRITE, OPERATOR = 1, 1, 2
-# Of a delegate that counts its operators itself, and of one whose operators count among the others.
+# Event kinds of delegated operators: numbered by the delegate itself, or together with the other
+# operators.
 DELEGATED = (4, 8)
-# Larger than any LiteRtRankedTensorType, which is only passed on here.
+# More bytes than any LiteRtRankedTensorType needs; its content is not read here.
 TENSOR_TYPE_BYTES = 512
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator as it ran.
+    """Latency of one executed operator.
 
     Attributes:
-        name: As the one that ran it calls it: XNNPACK's kernel, or LiteRT's operator.
-        layer: For a convolution, the file's operator behind it, such as 'CONV_2D 3 x 3 to 208 x 208 x 32'; else empty.
-        inside: Whether XNNPACK ran it.
-        ms: Median milliseconds over the runs.
+        name: Name of the XNNPACK kernel or the LiteRT operator.
+        layer: For a delegated convolution, the corresponding operator of the file, such as
+            'CONV_2D 3 x 3 to 208 x 208 x 32'. Otherwise empty.
+        inside: Whether the operator is delegated to XNNPACK.
+        ms: Median latency over the runs, in milliseconds.
     """
 
     name: str
@@ -52,29 +56,33 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What the operators of a file took.
+    """Latency of all operators of a file.
 
     Attributes:
-        operators: In the order in which they ran.
-        postprocessing: (runs,) milliseconds of the post-processing operator; None where the file has none.
+        operators: The operators in the order of execution.
+        postprocessing: (runs,) float64 milliseconds of the post-processing operator. None if the
+            file has none.
     """
 
     operators: tuple[Operator, ...]
-    postprocessing: np.ndarray | None
+    postprocessing: NDArray[np.float64] | None
 
 
 def profile(model: Path, photo: Path, size: tuple[int, int], *, runs: int, threads: int) -> Profile:
-    """Run a file with LiteRT's profiler switched on.
+    """Profile the operators of a file with LiteRT's profiler.
 
     Args:
         model: A .tflite file with one input.
-        photo: What it sees.
-        size: Height and width of its input.
-        runs: Counted runs.
-        threads: Of XNNPACK.
+        photo: The photo to run it on.
+        size: Height and width of the input in pixels.
+        runs: Number of measured runs.
+        threads: Number of XNNPACK threads.
+
+    Returns:
+        The median latency of each operator.
 
     Raises:
-        ShelfcountError: If this machine's LiteRT has no profiler, or the file does not run.
+        ShelfcountError: If the installed LiteRT has no profiler, or the file cannot be run.
     """
     names, inside, times = in_fresh_process(_profile, model, photo, size, runs, threads)
     layers = _layers(model.read_bytes(), names, inside)
@@ -90,7 +98,14 @@ def profile(model: Path, photo: Path, size: tuple[int, int], *, runs: int, threa
 
 
 def by_kind(operators: Sequence[Operator]) -> list[dict[str, Any]]:
-    """Operators of one name added up, the costliest first: ``name``, ``inside``, ``count`` and ``ms``."""
+    """Sum the latency of operators with the same name.
+
+    Args:
+        operators: Operators of a `Profile`.
+
+    Returns:
+        Rows with ``name``, ``inside``, ``count`` and ``ms``, highest latency first.
+    """
     kinds: dict[tuple[str, bool], list[float]] = {}
     for operator in operators:
         kinds.setdefault((operator.name, operator.inside), []).append(operator.ms)
@@ -117,9 +132,9 @@ class _Event(ctypes.Structure):
 
 def _profile(
     model: Path, photo: Path, size: tuple[int, int], runs: int, threads: int
-) -> tuple[list[str], list[bool], np.ndarray]:
-    """Names, whether XNNPACK ran them, and (runs, operators) milliseconds."""
-    # The library tells on stderr what accelerators it looks for.
+) -> tuple[list[str], list[bool], NDArray[np.float64]]:
+    """Return names, whether XNNPACK ran the operators, and (runs, operators) milliseconds."""
+    # The library prints its search for accelerators on stderr.
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     session = _Session(model, threads)
@@ -130,13 +145,14 @@ def _profile(
     names, inside = [e[0] for e in passes[0]], [e[1] for e in passes[0]]
     if any([e[0] for e in events] != names for events in passes):
         raise ShelfcountError(
-            f"the operators of '{model}' must be the same in every run; the profiler saw others"
+            f"the profiler reported different operators of '{model}' in different runs. They must "
+            "be the same in every run."
         )
     return names, inside, np.array([[e[2] for e in events] for events in passes])
 
 
 class _Session:
-    """A file compiled by LiteRT's C interface with its profiler."""
+    """A model that is compiled with a profiler by LiteRT's C interface."""
 
     def __init__(self, model: Path, threads: int) -> None:
         import ai_edge_litert
@@ -145,11 +161,12 @@ class _Session:
         path = next(Path(folder).glob("libLiteRt.*"), None)
         if path is None:
             raise ShelfcountError(
-                f"there must be LiteRT's library to profile operators, got none in '{folder}'"
+                "operator profiling needs LiteRT's library, but there is no libLiteRt in "
+                f"'{folder}'"
             )
         self.library = ctypes.CDLL(str(path))
         data = model.read_bytes()
-        # C keeps pointers into these.
+        # Kept alive here, since the C library stores pointers to these objects.
         self.kept: list[Any] = [ctypes.create_string_buffer(data, len(data))]
         self.environment = self._make("LiteRtCreateEnvironment", 0, None)
         self.model = self._make(
@@ -169,27 +186,31 @@ class _Session:
         self.signature = self._make("LiteRtGetModelSignature", self.model, ctypes.c_size_t(0))
         self.inputs, self.outputs = self._buffers("Input"), self._buffers("Output")
 
-    def write(self, pixels: np.ndarray) -> None:
-        tensor = flatbuffer.read(self.kept[0].raw).subgraphs[0]
-        taken = tensor.tensors[tensor.inputs[0]]
+    def write(self, pixels: NDArray[np.uint8]) -> None:
+        """Copy (H, W, 3) uint8 RGB pixels to the input of the model."""
+        graph = flatbuffer.read(self.kept[0].raw).subgraphs[0]
+        tensor = graph.tensors[graph.inputs[0]]
         kinds = {
             flatbuffer.schema.TensorType.FLOAT32: np.float32,
             flatbuffer.schema.TensorType.INT8: np.int8,
         }
-        values = as_input(pixels, tuple(taken.shape), kinds.get(taken.type, np.uint8))
+        values = as_input(pixels, tuple(tensor.shape), kinds.get(tensor.type, np.uint8))
         address = self._make("LiteRtLockTensorBuffer", self.inputs[0], after=(LOCK_TO_WRITE,))
         ctypes.memmove(address, values.ctypes.data, values.nbytes)
         self._call("LiteRtUnlockTensorBuffer", self.inputs[0])
 
     def run(self) -> None:
-        ends = [
+        """Run the model once."""
+        buffers = [
             (ctypes.c_size_t(len(side)), (ctypes.c_void_p * len(side))(*side))
             for side in (self.inputs, self.outputs)
         ]
-        self._call("LiteRtRunCompiledModel", self.compiled, ctypes.c_size_t(0), *ends[0], *ends[1])
+        self._call(
+            "LiteRtRunCompiledModel", self.compiled, ctypes.c_size_t(0), *buffers[0], *buffers[1]
+        )
 
     def events(self) -> list[tuple[str, bool, float]]:
-        """One pass: (name, whether XNNPACK ran it, milliseconds) of each operator."""
+        """Run once and return (name, whether XNNPACK ran it, milliseconds) of each operator."""
         self._call("LiteRtResetProfiler", self.profiler)
         self._call("LiteRtStartProfiler", self.profiler)
         self.run()
@@ -198,7 +219,7 @@ class _Session:
         self._call("LiteRtGetNumProfilerEvents", self.profiler, ctypes.byref(count))
         events = (_Event * count.value)()
         self._call("LiteRtGetProfilerEvents", self.profiler, count, events)
-        # The event of a whole delegate would count its operators once more.
+        # The event of a whole delegate is left out, since it contains the events of its operators.
         kept = [
             e
             for e in events
@@ -216,7 +237,7 @@ class _Session:
             )
             kind = ctypes.create_string_buffer(TENSOR_TYPE_BYTES)
             self._call("LiteRtGetRankedTensorType", tensor, kind)
-            wanted = self._make(
+            requirements = self._make(
                 f"LiteRtGetCompiledModel{side}BufferRequirements",
                 self.compiled,
                 ctypes.c_size_t(0),
@@ -227,7 +248,7 @@ class _Session:
                     "LiteRtCreateManagedTensorBufferFromRequirements",
                     self.environment,
                     kind,
-                    wanted,
+                    requirements,
                 )
             )
         return buffers
@@ -254,14 +275,15 @@ class _Session:
             status = getattr(self.library, function)(*arguments)
         except AttributeError as error:
             raise ShelfcountError(
-                f"LiteRT's library must have {function} to profile operators, this version has not"
+                f"operator profiling needs the function {function}, which this version of LiteRT "
+                "does not have"
             ) from error
         if status:
-            raise ShelfcountError(f"LiteRT's {function} must return 0, got {status}")
+            raise ShelfcountError(f"LiteRT's {function} failed with status {status}")
 
 
 def _layers(data: bytes, names: Sequence[str], inside: Sequence[bool]) -> list[str]:
-    """The file's convolution behind each kernel; all empty where they do not pair up one to one."""
+    """Return the convolution of the file for each kernel; all are empty if they do not match."""
     graph = flatbuffer.read(data).subgraphs[0]
     weighted = []
     for name, op in zip(flatbuffer.operator_names(data), graph.operators, strict=True):
@@ -275,7 +297,8 @@ def _layers(data: bytes, names: Sequence[str], inside: Sequence[bool]) -> list[s
         if inside[i] and re.match(r"(Convolution|Fully Connected|Dynamic Fully)", name)
     ]
     layers = [""] * len(names)
-    # XNNPACK runs in the order of the file. It knows depthwise ones apart: a check that they pair up.
+    # XNNPACK runs the operators in the order of the file. The names of depthwise kernels, which
+    # differ from others, are used to check the assignment.
     pairs = list(zip(kernels, weighted, strict=False))
     if len(kernels) == len(weighted) and all(
         layer.startswith("DEPTHWISE") or "DWConv" not in names[i] for i, layer in pairs

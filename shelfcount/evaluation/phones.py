@@ -1,8 +1,8 @@
-"""May the model go onto this phone? Its budget, line by line, against what was measured or can be estimated.
+"""Deployment budget of a phone: limits for a model, compared with measured or estimated values.
 
-Latency on a phone comes from that phone. Where none is attached it is estimated from the model's work and from
-throughputs that others published for it: a range, called an estimate wherever it is shown, and never in one field
-with a measurement.
+Latency is measured on the phone. If no phone is attached, it is estimated from the
+multiply-accumulates of the model and from latencies that were published for the phone. The estimate
+is a range. It is always called an estimate, and is never stored in the same field as a measurement.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from shelfcount.evaluation import adb
 from shelfcount.evaluation.adb import PhoneRun
 from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import Bundle
+from shelfcount.words import plural
 
 State = Literal["kept", "missed", "open"]
 NOT_MEASURED = "not measured"
@@ -30,73 +31,79 @@ class _Section(BaseModel):
 
 
 class Budget(_Section):
-    """What a model may cost on a phone; what is left out is not judged."""
+    """Limits for a model on a phone. Limits that are left out are not checked."""
 
     size_mb: PositiveFloat | None = Field(
-        default=None, description="Most megabytes (10^6 bytes) of model.tflite."
+        default=None, description="Maximum size of model.tflite in megabytes (10^6 bytes)."
     )
     latency_ms: PositiveFloat | None = Field(
-        default=None, description="Longest median time of one photo, network and suppression."
+        default=None,
+        description="Maximum median latency per photo in milliseconds, with suppression.",
     )
     memory_mb: PositiveFloat | None = Field(
-        default=None, description="Most megabytes that loading and running it takes."
+        default=None,
+        description="Maximum megabytes (10^6 bytes) of memory for loading and running the model.",
     )
     f1_below_baseline: NonNegativeFloat | None = Field(
-        default=None, description="Most F1 that it may lack against the baseline."
+        default=None, description="Maximum F1 loss against the baseline."
     )
     int8_drop: NonNegativeFloat | None = Field(
-        default=None, description="Most F1 lost from PyTorch to the file, on validation photos."
+        default=None,
+        description="Maximum F1 loss from PyTorch to the file, on validation photos.",
     )
     operators: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="The only operators that the file may hold."
+        default=None, min_length=1, description="Operators that the file may contain."
     )
 
 
 class Published(_Section):
-    """A latency that others published for this phone, in int8: work over time is the throughput it reached."""
+    """A published latency of an int8 network on this phone, from which its throughput follows."""
 
     network: str
     mmac: PositiveFloat = Field(description="Millions of multiply-accumulates of one pass.")
     ms: PositiveFloat
-    source: str = Field(min_length=1, description="Where both numbers stand.")
+    source: str = Field(min_length=1, description="Source of both numbers.")
 
     @property
     def gmac_per_s(self) -> float:
+        """Throughput in billions of multiply-accumulates per second."""
         return self.mmac / self.ms
 
 
 class Phone(_Section):
-    """A phone, or another small computer, and what a model may cost there."""
+    """A phone, or another small computer, with its budget for a model."""
 
     name: str = Field(min_length=1)
     model: str = Field(
         default="",
-        description="ro.product.model, by which adb knows it; empty where it runs no Android.",
+        description="Android's ro.product.model, which adb reports; empty without Android.",
     )
     threads: int = Field(default=1, ge=1)
     cores: str = Field(
         default="",
         pattern=r"^[0-9a-fA-F]*$",
-        description="Hexadecimal mask of the cores to measure on; empty for all.",
+        description="Hexadecimal mask of the processor cores to measure on; empty for all.",
     )
     budget: Budget
     published: tuple[Published, ...] = Field(
-        default=(), description="For the estimate where no phone is attached."
+        default=(), description="Published latencies for the estimate if no phone is attached."
     )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of a model apart from the phone; None is 'not measured'.
+    """Measurements of a model that do not depend on the phone. A value of None was not measured.
 
     Attributes:
-        size: Bytes of model.tflite.
-        macs: Multiply-accumulates of one pass.
-        operators: Names of the file's operators, each once.
-        recipe: Of the file; what is published of phones is of int8.
-        memory_mb: That loading and running it took on the computer that measured it.
-        f1, baseline_f1: Of the model and the baseline on the same test photos.
-        float_f1, int8_f1: Before and after quantization, on the same validation photos.
+        size: Size of model.tflite in bytes.
+        macs: Number of multiply-accumulates of one pass.
+        operators: Names of the operators in the file, each once.
+        recipe: Quantization recipe of the file. Latency is estimated only for int8, since the
+            published latencies are of int8 networks.
+        memory_mb: Memory for loading and running the model on the computer that measured it, in
+            10^6 bytes.
+        f1, baseline_f1: F1 of the model and of the baseline on the same test photos.
+        float_f1, int8_f1: F1 before and after quantization, on the same validation photos.
     """
 
     size: int
@@ -112,13 +119,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a budget.
+    """Result for one limit of a budget.
 
     Attributes:
-        name: What is judged.
-        budget, got: In words, with units.
-        state: 'open' where it was not measured, or an estimate reaches to both sides of the budget.
-        basis: Where `got` comes from.
+        name: Name of the limited value.
+        budget, got: The limit and the value, as text with units.
+        state: 'kept', 'missed', or 'open' if the value was not measured or the limit is within the
+            range of the estimate.
+        basis: Source of `got`.
     """
 
     name: str
@@ -133,14 +141,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A model against the budget of one phone.
+    """Comparison of a model with the budget of one phone.
 
     Attributes:
-        phone: Its name.
-        lines: One for each line of the budget.
-        measured: Of this phone, or None.
-        estimate_ms: (shortest, longest) by published throughputs, or None where it was measured or nothing is published.
-        sources: Of the estimate.
+        phone: Name of the phone.
+        lines: Results for the limits that the budget sets.
+        measured: Measurement on this phone, or None.
+        estimate_ms: Shortest and longest latency by the published throughputs. None if the latency
+            was measured, none is published, or the model is not int8.
+        sources: Sources of the estimate.
     """
 
     phone: str
@@ -151,11 +160,11 @@ class Verdict:
 
     @property
     def missed(self) -> bool:
-        """Whether a line of the budget is not kept; open lines are not missed."""
+        """Whether a limit of the budget is exceeded. Open lines do not count as missed."""
         return any(line.state == "missed" for line in self.lines)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings; a measurement and an estimate have fields of their own."""
+        """Return the comparison as a JSON object. Measurement and estimate are separate fields."""
         return {
             "phone": self.phone,
             "missed": self.missed,
@@ -167,16 +176,23 @@ class Verdict:
 
 
 def read(paths: Sequence[Path]) -> list[Phone]:
-    """Phones from TOML files.
+    """Read phones from TOML files.
+
+    Args:
+        paths: One file per phone.
+
+    Returns:
+        The phones, in the order of the files.
 
     Raises:
-        ShelfcountError: If a file cannot be read, or a key or value is not allowed; or two phones have one name.
+        ShelfcountError: If a file cannot be read, a key or value is not allowed, or two phones have
+            the same name.
     """
     phones = [_read(path) for path in paths]
     names = [phone.name for phone in phones]
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise ShelfcountError(
-            f"phones must have names of their own, got {', '.join(double)} more than once"
+            f"several phones have the name '{double[0]}'. Each phone needs a unique name."
         )
     return phones
 
@@ -191,13 +207,28 @@ def _read(path: Path) -> Phone:
         lines = [
             f"  {key}: {problem['msg']}, got {problem['input']!r}" for key, problem in problems
         ]
-        raise ShelfcountError(f"phone '{path}' cannot be used:\n" + "\n".join(lines)) from error
+        raise ShelfcountError(f"phone '{path}' is not valid:\n" + "\n".join(lines)) from error
 
 
 def figures(
-    bundle: Bundle, *, f1: float | None = None, baseline_f1: float | None = None, memory_mb: float | None = None
-) -> Figures:  # fmt: skip
-    """What a bundle's files tell, with what was measured of it."""
+    bundle: Bundle,
+    *,
+    f1: float | None = None,
+    baseline_f1: float | None = None,
+    memory_mb: float | None = None,
+) -> Figures:
+    """Collect the measurements of a bundle that a budget limits.
+
+    Args:
+        bundle: The bundle. Size, multiply-accumulates, operators and the F1 of its export are read
+            from it.
+        f1: F1 of the bundle on test photos, if it was measured.
+        baseline_f1: F1 of the baseline on the same photos, if it was measured.
+        memory_mb: Memory in 10^6 bytes, if it was measured.
+
+    Returns:
+        The measurements.
+    """
     model = (bundle.path / "model.tflite").read_bytes()
     measured = bundle.measured
     return Figures(
@@ -216,48 +247,65 @@ def figures(
 def measure(
     phones: Sequence[Phone], bundle: Bundle, binary: Path | None, serial: str | None
 ) -> list[PhoneRun]:
-    """Latency on the attached phone, once for each of its files, with the threads and cores that the file asks for.
+    """Measure the latency of a bundle on the attached phone.
 
     Args:
-        phones: One or more of them are the attached one.
-        bundle: Its main artifact is run.
-        binary: benchmark_model for the phone; None for no measurement.
-        serial: Where several phones are attached.
+        phones: Phone files. Every one whose `model` is that of the attached phone is measured, with
+            its threads and cores.
+        bundle: The bundle whose model.tflite is run.
+        binary: benchmark_model for the phone. None: nothing is measured.
+        serial: Serial number of the phone. Needed only if several phones are attached.
+
+    Returns:
+        One measurement for each matching phone file.
 
     Raises:
-        ShelfcountError: As `adb.choose` and `adb.measure` do; if the options do not fit each other, or the attached
-            phone is none of those given.
+        ShelfcountError: For the reasons given at `adb.choose` and `adb.measure`, or if `serial` is
+            given without `binary`, `binary` without phones, or no phone file matches the attached
+            phone.
     """
     if binary is None:
         if serial is not None:
             raise ShelfcountError(
-                f"--adb-serial needs --adb-binary, LiteRT's benchmark_model, got '{serial}' alone"
+                f"--adb-serial '{serial}' is given without --adb-binary. Give the path of LiteRT's "
+                "benchmark_model too."
             )
         return []
     if not phones:
         raise ShelfcountError(
-            "--adb-binary needs --phone, whose budget the measurement is for, got none"
+            "--adb-binary is given without --phone. Give the file of the phone to measure on too."
         )
     chosen = adb.choose(serial)
     model = adb.phone_model(chosen)
-    there = [phone for phone in phones if phone.model == model]
-    if not there:
+    matching = [phone for phone in phones if phone.model == model]
+    if not matching:
         known = ", ".join(f"'{phone.model}'" for phone in phones if phone.model) or "none"
         raise ShelfcountError(
-            f"the attached phone must be one of those given with --phone, by its `model` ({known}), got '{model}'"
+            f"the attached phone is '{model}', but no --phone file has this `model`, only {known}. "
+            "Give the file of this phone."
         )
     return [
         adb.measure(
             bundle.path / "model.tflite", binary, chosen, threads=phone.threads, cores=phone.cores
         )
-        for phone in there
+        for phone in matching
     ]
 
 
 def judge(
     phones: Sequence[Phone], figures: Figures, runs: Sequence[PhoneRun] = ()
 ) -> list[Verdict]:
-    """A verdict for each phone; a measurement counts for the phone, threads and cores of its own, all else is estimated."""
+    """Compare a model with the budget of each phone.
+
+    Args:
+        phones: Phones with their budgets.
+        figures: Measurements of the model.
+        runs: Measurements on phones. Each applies to phones with its model, threads and cores; for
+            all other phones the latency is estimated.
+
+    Returns:
+        One comparison per phone, in the same order.
+    """
     measured = {(run.model, run.threads, run.cores): run for run in runs}
     return [
         _judge(phone, figures, measured.get((phone.model, phone.threads, phone.cores)))
@@ -266,9 +314,14 @@ def judge(
 
 
 def estimate(phone: Phone, macs: int) -> tuple[float, float] | None:
-    """(shortest, longest) milliseconds of so much work at the throughputs published for a phone; None where none is.
+    """Estimate the latency of a network on a phone from the throughputs that are published for it.
 
-    Convolutions alone are counted: suppression and the rest come on top.
+    Args:
+        phone: The phone.
+        macs: Multiply-accumulates of one pass. Other work, such as suppression, is not estimated.
+
+    Returns:
+        Shortest and longest latency in milliseconds. None if nothing is published for the phone.
     """
     speeds = [entry.gmac_per_s for entry in phone.published]
     return (macs / 1e6 / max(speeds), macs / 1e6 / min(speeds)) if speeds else None
@@ -283,39 +336,21 @@ def _judge(phone: Phone, got: Figures, run: PhoneRun | None) -> Verdict:
     if budget.latency_ms is not None:
         lines.append(_latency(phone, budget.latency_ms, run, guess, got.recipe))
     if budget.memory_mb is not None:
-        there = run.timings.memory_mb if run else None
-        where = (
-            f"measured on {run.model}"
-            if run and there is not None
-            else "the computer that ran bench, not the phone"
-        )
-        lines.append(
-            _most(
-                "memory",
-                got.memory_mb if there is None else there,
-                budget.memory_mb,
-                "{:.1f} MB",
-                where,
-            )
-        )
+        on_phone = run.timings.memory_mb if run else None
+        memory = got.memory_mb if on_phone is None else on_phone
+        basis = "measured on this computer, not on the phone"
+        if run and on_phone is not None:
+            basis = f"measured on {run.model}"
+        lines.append(_most("memory", memory, budget.memory_mb, "{:.1f} MB", basis))
     if budget.f1_below_baseline is not None:
         lines.append(_baseline(got, budget.f1_below_baseline))
     if budget.int8_drop is not None:
-        # Bundles keep four decimals of each.
-        drop = (
-            None
-            if got.float_f1 is None or got.int8_f1 is None
-            else round(got.float_f1 - got.int8_f1, 4)
-        )
-        lines.append(
-            _most(
-                f"F1 lost on the way to {got.recipe}",
-                drop,
-                budget.int8_drop,
-                "{:.4f}",
-                "validation photos, at export",
-            )
-        )
+        drop = None
+        if got.float_f1 is not None and got.int8_f1 is not None:
+            # Bundles contain four decimals of each.
+            drop = round(got.float_f1 - got.int8_f1, 4)
+        name, basis = f"F1 loss from PyTorch to {got.recipe}", "validation photos, at export"
+        lines.append(_most(name, drop, budget.int8_drop, "{:.4f}", basis))
     if budget.operators is not None:
         lines.append(_operators(got.operators, budget.operators))
     sources = tuple(dict.fromkeys(entry.source for entry in phone.published)) if guess else ()
@@ -333,32 +368,27 @@ def _most(name: str, got: float | None, most: float, form: str, basis: str) -> L
 def _latency(
     phone: Phone, most: float, run: PhoneRun | None, guess: tuple[float, float] | None, recipe: str
 ) -> Line:
-    name, shown = (
-        f"latency, {phone.threads} thread{'s' if phone.threads > 1 else ''}",
-        f"at most {most:g} ms",
-    )
+    name, shown = f"latency, {plural(phone.threads, 'thread')}", f"at most {most:g} ms"
     if run is not None:
         timings = run.timings
         value, kind = (
             (timings.p50_ms, "median") if timings.p50_ms is not None else (timings.mean_ms, "mean")
         )
-        basis = f"measured: {kind} of {timings.runs} runs on {run.model}, {run.chip}, Android {run.android}"
+        basis = (
+            f"measured: {kind} of {plural(timings.runs, 'run')} on {run.model}, {run.chip}, "
+            f"Android {run.android}"
+        )
         return Line(name, shown, f"{value:.1f} ms", "kept" if value <= most else "missed", basis)
     if guess is None:
-        return Line(
-            name,
-            shown,
-            NOT_MEASURED,
-            "open",
-            f"no phone attached, and its file holds no published throughput of {recipe}",
-        )
+        basis = f"no phone attached, and its file contains no published latency of {recipe}"
+        return Line(name, shown, NOT_MEASURED, "open", basis)
     low, high = guess
     state: State = "kept" if high <= most else "missed" if low > most else "open"
     speeds = [entry.gmac_per_s for entry in phone.published]
     basis = (
         f"published throughputs of {min(speeds):.1f} to {max(speeds):.1f} GMAC/s; no phone attached"
     )
-    # Where there is little room, the basis is what a page cuts off first.
+    # "ESTIMATE" is part of the value, since the basis may be cut off on a narrow page.
     return Line(name, shown, f"ESTIMATE {low:.1f} to {high:.1f} ms", state, basis)
 
 
@@ -378,6 +408,6 @@ def _baseline(got: Figures, most: float) -> Line:
 
 def _operators(got: Sequence[str], allowed: Sequence[str]) -> Line:
     others = sorted(set(got) - set(allowed))
-    shown = f"{len(allowed)} operators"
-    said = f"also {', '.join(others)}" if others else f"{len(set(got))}, no others"
-    return Line("operators", shown, said, "missed" if others else "kept", "the file")
+    shown = f"{plural(len(allowed), 'operator')} allowed"
+    value = f"not allowed: {', '.join(others)}" if others else f"{len(set(got))}, all allowed"
+    return Line("operators", shown, value, "missed" if others else "kept", "the file")

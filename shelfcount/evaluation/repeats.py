@@ -1,7 +1,7 @@
-"""Repeated shuffles: train and test anew on parts dealt out by seed, to see how much a figure owes to luck.
+"""Repeated hold-out: training and testing on random splits, to measure the variance of the metrics.
 
-One repeat is a pure function of the study and its task, so that it may run in any process of any machine, any
-number of times; `studies` keeps what is finished.
+A repeat is a pure function of the study and its task, so that it can run in any process of any
+machine. `studies` stores finished repeats.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.config import Config
 from shelfcount.data import splits
@@ -24,25 +25,29 @@ from shelfcount.records import Dataset, Detections, ShelfcountError
 from shelfcount.training import frozen
 from shelfcount.training.fit import LOW_SCORE, fit, make_spec
 
-# As the drinks photos were split once: 180, 24 and 40 of 244.
+# The shares of the original split of the drinks photos: 180, 24 and 40 of 244.
 SHARES: Mapping[str, float] = {"train": 0.74, "val": 0.10, "test": 0.16}
-# A hundred repeats on the drinks photos in three hours of two processors: benchmarks/repeats.py says what each takes.
+# With this number, a hundred fast repeats on the drinks photos take three hours on two processors;
+# benchmarks/repeats.py reports the time of each.
 FAST_EPOCHS = 20
-# Of the steps of a full repeat, what the running average of its weights spans at most.
+# Maximum span of the exponential moving average (EMA) of the weights, as a share of all steps of a
+# repeat.
 AVERAGED = 0.1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How each repeat is trained.
+    """Settings of the repeats.
 
     Attributes:
-        depth: 'full' trains the network from its start; 'fast' its pyramid and heads on the frozen trunk's cached features.
-        epochs: How often each training photo is seen.
-        config: Of a training run; what concerns devices and processes is set aside, as a repeat has one of each.
-        views: Of each photo in the cache of 'fast'.
-        parts: Shares of the photos for training, for choosing the threshold, and for testing.
-        shares: Of the training part, each of which is run: what learning curves are made of.
+        depth: 'full' trains the whole network from its start weights. 'fast' trains feature pyramid
+            and heads on cached features of the frozen backbone.
+        epochs: Number of epochs per repeat.
+        config: Configuration of a training run. Its devices and processes are ignored, since a
+            repeat uses one of each.
+        views: Number of views per photo in the feature cache of 'fast'.
+        parts: Shares of the photos for training, validation and testing.
+        shares: Shares of the training photos. Each is run, which gives learning curves.
     """
 
     depth: Literal["fast", "full"]
@@ -53,18 +58,22 @@ class Plan:
     shares: tuple[float, ...] = (1.0,)
 
     def tasks(self, number: int) -> list[Task]:
-        """Of so many shuffles, each at every share."""
+        """Return the tasks of `number` random splits, each at every share."""
         return [Task(seed, share) for seed in range(number) for share in self.shares]
 
 
 def make_plan(config: Config, depth: str, epochs: int | None = None, shares: str = "1") -> Plan:
-    """A plan from what a user gives.
+    """Create the settings of the repeats from options of the command line.
 
     Args:
-        config: Of a training run.
-        depth: As for `Plan`.
-        epochs: None for those that serve 'fast', or for the config's with 'full'.
-        shares: Such as "0.25,0.5,1".
+        config: Configuration of a training run.
+        depth: 'fast' or 'full', see `Plan`.
+        epochs: Number of epochs per repeat. Default: `FAST_EPOCHS`, or the configuration's number
+            for 'full'.
+        shares: Shares of the training photos, separated by commas, such as "0.25,0.5,1".
+
+    Returns:
+        The settings.
 
     Raises:
         ShelfcountError: If the depth is unknown or a share is not in (0, 1].
@@ -72,15 +81,16 @@ def make_plan(config: Config, depth: str, epochs: int | None = None, shares: str
     if depth not in ("fast", "full"):
         raise ShelfcountError(f"the depth of repeats must be fast or full, got '{depth}'")
     try:
-        wanted = tuple(sorted({float(share) for share in shares.split(",")}))
+        numbers = tuple(sorted({float(share) for share in shares.split(",")}))
     except ValueError:
-        wanted = ()
-    if not wanted or not all(0 < share <= 1 for share in wanted):
+        numbers = ()
+    if not numbers or not all(0 < share <= 1 for share in numbers):
         raise ShelfcountError(
-            f"shares of the training photos must be numbers above 0 and up to 1, such as 0.25,0.5,1, got '{shares}'"
+            "shares of the training photos must be numbers above 0 and at most 1, such as "
+            f"0.25,0.5,1, got '{shares}'"
         )
-    usual = FAST_EPOCHS if depth == "fast" else config.train.epochs
-    return Plan(depth, epochs or usual, config, shares=wanted)  # type: ignore[arg-type]
+    default = FAST_EPOCHS if depth == "fast" else config.train.epochs
+    return Plan(depth, epochs or default, config, shares=numbers)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, order=True)
@@ -88,9 +98,10 @@ class Task:
     """One repeat to run.
 
     Attributes:
-        seed: Of the shuffle and of the training.
-        share: Of the training part that is used, in (0, 1]; the test part is that of the whole. A smaller share is seen
-            more often, so that it is fewer photos and not less training.
+        seed: Seed of the split and of the training.
+        share: Share of the training photos that is used, in (0, 1]. The test photos do not depend
+            on it. With a smaller share the number of epochs is larger, so that the number of steps
+            is the same.
     """
 
     seed: int
@@ -98,7 +109,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of the file of the repeat."""
         return (
             f"repeat-{self.seed:04}.json"
             if self.share == 1
@@ -108,14 +119,15 @@ class Task:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class in one repeat.
+    """Results for one class in one repeat.
 
     Attributes:
-        name: Of the class.
-        trained: Examples in training.
-        truth: Products on the test photos.
-        found: Detections that count there.
-        tp: Detections that found a product; `truth - tp` were missed, `found - tp` are false.
+        name: Name of the class.
+        trained: Number of training examples.
+        truth: Number of labelled products on the test photos.
+        found: Number of detections on the test photos.
+        tp: Number of true positives. `truth - tp` products were missed, `found - tp` detections are
+            false positives.
     """
 
     name: str
@@ -127,19 +139,19 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Repeat:
-    """What one repeat gave on its test part.
+    """Results of one repeat on its test photos.
 
     Attributes:
-        task: What was run.
-        f1: Micro, at IoU 0.5.
-        f1_class_ignored: The same, whatever the class.
-        count_error: Products missed, added or misnamed as a share of those that stand there.
+        task: The task that was run.
+        f1: Class-aware F1 over all boxes at IoU 0.5.
+        f1_class_ignored: Class-agnostic F1 over all boxes at IoU 0.5.
+        count_error: Sum of the count errors by class, as a share of the labelled products.
         map: Mean average precision.
-        threshold: Chosen on the validation part.
-        photos: Of each part.
-        per_class: In the order of the classes.
-        seconds: Of processor time.
-        commit: Of the code.
+        threshold: Score threshold, chosen on the validation photos.
+        photos: Number of photos for training, validation and testing.
+        per_class: Results of each class, in the order of the classes.
+        seconds: Processor time in seconds.
+        commit: Commit of the code.
     """
 
     task: Task
@@ -154,52 +166,66 @@ class Repeat:
     commit: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the results as a JSON object."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Repeat:
-        """The inverse of `to_json`."""
+        """Read the results from an object of `to_json`.
+
+        Raises:
+            KeyError: If a field is missing.
+            TypeError: If a field is unknown or missing.
+        """
         rows = tuple(ClassFigures(**row) for row in data["per_class"])
         return Repeat(**{**data, "task": Task(**data["task"]), "per_class": rows})
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What all repeats share; it travels to every process.
+    """Data and settings that all repeats share. It is sent to every process.
 
     Attributes:
-        data: All photos, of whatever part before.
-        groups: (photos,) int64; photos of one number are never parted.
-        plan: How each repeat is trained.
-        views: Cached features for 'fast', or the folder they lie in on this machine.
-        commit: Of the code.
+        data: All photos, of all original parts.
+        groups: (photos,) int64; group of each photo. Photos of a group are in the same part of a
+            split.
+        plan: Settings of the repeats.
+        views: Cached features for 'fast', or the folder that contains them on this machine.
+        commit: Commit of the code.
     """
 
     data: Dataset
-    groups: np.ndarray
+    groups: NDArray[np.int64]
     plan: Plan
     views: frozen.Views | Path | None
     commit: str
 
 
 def repeat(study: Study, task: Task) -> Repeat:
-    """Shuffle, train, choose the threshold, test.
+    """Run one repeat: split the photos, train, choose the score threshold, and test.
 
-    The same study and task give the same result, up to the order in which a machine adds.
+    The same study and task give the same result, except for the order of floating-point additions.
+
+    Args:
+        study: Data and settings of the study.
+        task: Seed and share of the repeat.
+
+    Returns:
+        The results on the test photos.
 
     Raises:
-        ShelfcountError: If a part gets no photo or no box.
+        ShelfcountError: If a part of the split has no photo or no box.
     """
     begin = time.process_time()
     parts = splits.shuffled(study.groups, study.plan.parts, task.seed)
-    # Groups lie one after the other, in random order: a larger share holds every smaller one.
+    # The groups are in random order, so each share contains all smaller ones.
     parts["train"] = parts["train"][: max(1, round(task.share * len(parts["train"])))]
     train, val, test = (
         study.data.subset(parts[name].tolist()) for name in ("train", "val", "test")
     )
     run = _fast if study.plan.depth == "fast" else _full
-    found, threshold = run(study, task, parts, train, val, test)
-    result = metrics.score(test, found, threshold)
+    detections, threshold = run(study, task, parts, train, val, test)
+    result = metrics.score(test, detections, threshold)
     examples = np.bincount(_classes(train), minlength=len(train.classes))
     return Repeat(
         task,
@@ -218,12 +244,12 @@ def repeat(study: Study, task: Task) -> Repeat:
     )
 
 
-def _classes(data: Dataset) -> np.ndarray:
+def _classes(data: Dataset) -> NDArray[np.int64]:
     truth = Detections.concat([photo.truth for photo in data.photos])
     return truth.classes[~truth.ignore]
 
 
-Parts = Mapping[str, np.ndarray]
+Parts = Mapping[str, NDArray[np.int64]]
 
 
 def _fast(
@@ -231,20 +257,23 @@ def _fast(
 ) -> tuple[list[Detections], float]:
     views = frozen.load(study.views) if isinstance(study.views, Path) else study.views
     if views is None:
-        raise ShelfcountError("the fast depth needs cached features, got a study without")
+        raise ShelfcountError(
+            "the study has no cached features, which the fast depth needs. Open it with a plan of "
+            "depth 'fast'."
+        )
     config = _alone(study.plan, task, len(train))
     spec = dataclasses.replace(make_spec(train, config), score_threshold=LOW_SCORE)
     net = frozen.train_heads(
         views, parts["train"].tolist(), spec, config, config.train.epochs, task.seed
     )
 
-    def look(name: str, data: Dataset) -> list[Detections]:
+    def detect(name: str, data: Dataset) -> list[Detections]:
         return [
             frozen.detect(net, views, int(i), photo, spec)
             for i, photo in zip(parts[name], data.photos, strict=True)
         ]
 
-    return look("test", test), judge(val, look("val", val)).threshold
+    return detect("test", test), judge(val, detect("val", val)).threshold
 
 
 def _full(
@@ -258,11 +287,12 @@ def _full(
 
 
 def _alone(plan: Plan, task: Task, photos: int) -> Config:
-    """The config of one repeat: one process, its own seed, judged a few times at most."""
+    """Return the configuration of one repeat: one process, its seed, about four validations."""
     epochs, train = max(1, round(plan.epochs / task.share)), plan.config.train
-    # Few steps: an average of the weights as long as the config's would still hold the start.
+    # The EMA is limited, since a repeat may have so few steps that it would still contain the start
+    # weights.
     steps = max(2.0, AVERAGED * epochs * photos / train.batch)
-    own = {
+    changes = {
         "epochs": epochs,
         "seed": task.seed,
         "devices": 1,
@@ -271,5 +301,5 @@ def _alone(plan: Plan, task: Task, photos: int) -> Config:
         "validate_every": max(1, epochs // 4),
     }
     return plan.config.model_copy(
-        update={"train": train.model_copy(update={**own, "ema": min(train.ema, 1 - 1 / steps)})}
+        update={"train": train.model_copy(update={**changes, "ema": min(train.ema, 1 - 1 / steps)})}
     )

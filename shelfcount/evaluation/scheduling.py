@@ -1,4 +1,7 @@
-"""Where repeats run: in processes of this machine, or on a Ray cluster. Both draw a task when a worker is free."""
+"""Schedulers of repeats: processes of this machine, or a Ray cluster.
+
+Both take the next task from the iterator when a worker is free.
+"""
 
 from __future__ import annotations
 
@@ -23,34 +26,36 @@ from shelfcount.records import ShelfcountError
 from shelfcount.training import frozen
 
 Work = Callable[[Study, Task], Repeat]
-# A worker that dies once ran out of memory or was killed; one that dies with every task does so again.
+# Number of deaths of workers after which a study is stopped. A single worker may have been killed,
+# but repeated deaths have a permanent cause.
 MOST_DEATHS = 3
 
 
 def processes(
     count: int, work: Work = repeat
 ) -> Callable[[Study, Iterator[Task]], Iterator[Repeat]]:
-    """A scheduler on this machine, with one thread a process.
+    """Create a scheduler that runs repeats in processes of this machine, each with one thread.
 
     Args:
-        count: Of processes.
-        work: What to run, for tests; a function that can be pickled.
+        count: Number of processes.
+        work: Function that runs one repeat; it must be possible to pickle it.
 
     Returns:
-        As `studies.run` takes it. It raises ShelfcountError when workers keep dying.
+        A scheduler for `studies.run`. It raises ShelfcountError if worker processes die
+        `MOST_DEATHS` times.
     """
 
     def schedule(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
-        left: list[Task] = []
+        lost: list[Task] = []
         for _ in range(MOST_DEATHS):
             running: dict[Future[Repeat], Task] = {}
             try:
-                # Not forked: PyTorch's threads do not survive it.
+                # Processes are spawned, since PyTorch's threads do not survive a fork.
                 with ProcessPoolExecutor(
                     count, multiprocessing.get_context("spawn"), _begin
                 ) as pool:
                     while True:
-                        for task in _next(left, tasks, count - len(running)):
+                        for task in _next(lost, tasks, count - len(running)):
                             running[pool.submit(work, study, task)] = task
                         if not running:
                             return
@@ -59,9 +64,11 @@ def processes(
                             del running[future]
                             yield result
             except BrokenProcessPool:
-                left += running.values()
+                lost += running.values()
         raise ShelfcountError(
-            f"worker processes died {MOST_DEATHS} times, at last with seeds {[task.seed for task in left]}. Is memory short?"
+            f"worker processes died {MOST_DEATHS} times, most recently with seeds "
+            f"{[task.seed for task in lost]}. Use fewer --processes if the machine ran out of "
+            "memory."
         )
 
     return schedule
@@ -70,16 +77,21 @@ def processes(
 def on_ray(
     address: str, work: Work = repeat
 ) -> Callable[[Study, Iterator[Task]], Iterator[Repeat]]:
-    """A scheduler on a Ray cluster, a task for each of its processors; nodes may come and go.
+    """Create a scheduler that runs repeats on a Ray cluster, one per processor.
 
-    Cached features travel with the study. For the full depth the photos must lie at the same place on each node.
+    Nodes may join and leave during the study. Cached features are sent to the nodes. For the full
+    depth, the photos must have the same path on every node.
 
     Args:
-        address: Of the cluster, as `ray.init` takes it; 'auto' finds the one this machine is part of.
-        work: What to run, for tests.
+        address: Address of the cluster for `ray.init`; 'auto' finds the cluster that contains this
+            machine.
+        work: Function that runs one repeat.
+
+    Returns:
+        A scheduler for `studies.run`. It raises ShelfcountError if the cluster does not answer.
 
     Raises:
-        ShelfcountError: If Ray is not installed or does not answer.
+        ShelfcountError: If Ray is not installed.
     """
     try:
         import ray
@@ -89,9 +101,9 @@ def on_ray(
         ) from error
 
     def schedule(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
-        mine = not ray.is_initialized()
+        connect = not ray.is_initialized()
         try:
-            if mine:
+            if connect:
                 _knock(address)
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, ValueError, RuntimeError) as error:
@@ -99,14 +111,14 @@ def on_ray(
         try:
             yield from _drawn(ray, study, tasks, work)
         finally:
-            if mine:
+            if connect:
                 ray.shutdown()
 
     return schedule
 
 
 def _knock(address: str) -> None:
-    """Raise OSError where nothing listens: Ray itself goes on asking for minutes."""
+    """Raise OSError if no server listens at the address; Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -115,11 +127,12 @@ def _knock(address: str) -> None:
 def _drawn(ray: Any, study: Study, tasks: Iterator[Task], work: Work) -> Iterator[Repeat]:
     views = frozen.load(study.views, mapped=False) if isinstance(study.views, Path) else study.views
     shared = ray.put(Study(study.data, study.groups, study.plan, views, study.commit))
-    # A worker that is killed takes its task back to the queue, as often as it takes; an error of the task itself is raised here.
+    # The task of a killed worker is retried without limit. An exception of the task itself is
+    # raised here.
     remote = ray.remote(num_cpus=1, max_retries=-1)(work)
     running: list[Any] = []
     while True:
-        # Asked again each time: nodes join and leave.
+        # The resources are read each time, since nodes join and leave.
         free = max(1, int(ray.cluster_resources().get("CPU", 1))) - len(running)
         running += [remote.remote(shared, task) for task in _next([], tasks, free)]
         if not running:
@@ -129,20 +142,20 @@ def _drawn(ray: Any, study: Study, tasks: Iterator[Task], work: Work) -> Iterato
 
 
 def _next(left: list[Task], tasks: Iterable[Task], number: int) -> list[Task]:
-    """So many tasks, those that a dead worker left first."""
-    taken = [left.pop(0) for _ in range(min(len(left), max(number, 0)))]
-    return taken + list(islice(tasks, max(number - len(taken), 0)))
+    """Return the next `number` tasks, those of dead workers (`left`) first."""
+    retried = [left.pop(0) for _ in range(min(len(left), max(number, 0)))]
+    return retried + list(islice(tasks, max(number - len(retried), 0)))
 
 
 def _begin() -> None:
-    """What a worker process does first."""
+    """Initialize a worker process."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # The workers of a process that is killed would wait for their next task for ever.
+    # If the parent process is killed, its workers would wait for the next task forever.
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)

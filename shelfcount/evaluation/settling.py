@@ -1,4 +1,4 @@
-"""What repeated shuffles say together: the spread of a figure, how it settles, how many are enough, learning curves."""
+"""Statistics over repeats: spread of metrics, sufficient number of repeats, learning curves."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from shelfcount.evaluation.repeats import Repeat
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-# The interval of a median of fewer is that of its few values, and may be narrow by chance.
+# Minimum number of repeats: the interval of the median of fewer values may be narrow by chance.
 FEWEST = 10
-# One point of F1: what is read off a table.
+# Default target width of the interval of the median: one point of F1.
 WIDTH = 0.01
 
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure over repeats.
+    """Distribution of one metric over repeats.
 
     Attributes:
-        repeats: n.
-        median: Of them.
-        sd: With n - 1 in the denominator; None of a single one.
-        quartiles: 25 % and 75 %.
-        interval: In which the median of ever more repeats on the same photos lies, by percentile bootstrap. How the figure
-            would be on other photos it does not say: all repeats share these.
+        repeats: Number of repeats n.
+        median: Median of the values.
+        sd: Standard deviation with n - 1 in the denominator. None for a single value.
+        quartiles: First and third quartile.
+        interval: 95 % confidence interval of the median over random splits of the same photos, by
+            percentile bootstrap. It does not describe the variation over other photos.
     """
 
     repeats: int
@@ -42,26 +42,30 @@ class Spread:
 
     @property
     def width(self) -> float:
-        """Of the interval."""
+        """Width of the confidence interval."""
         return self.interval[1] - self.interval[0]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the distribution as a JSON object."""
         return dataclasses.asdict(self) | {"confidence": CONFIDENCE}
 
 
 def spread(values: Sequence[float], rng: np.random.Generator) -> Spread:
-    """Summary of one figure.
+    """Summarize one metric over repeats.
 
     Args:
-        values: One of each repeat.
-        rng: Of the bootstrap.
+        values: Value of the metric in each repeat.
+        rng: Random generator of the bootstrap.
+
+    Returns:
+        The distribution of the metric.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If `values` is empty.
     """
     x = np.asarray(values, np.float64)
     if not len(x):
-        raise ValueError("a spread needs at least one value, got none")
+        raise ValueError("values must contain at least one value, got none")
     medians = np.median(x[rng.integers(len(x), size=(RESAMPLES, len(x)))], axis=1)
     low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     first, third = np.quantile(x, [0.25, 0.75])
@@ -72,18 +76,28 @@ def spread(values: Sequence[float], rng: np.random.Generator) -> Spread:
 
 
 def settling(values: Sequence[float], rng: np.random.Generator) -> list[Spread]:
-    """The spread after one repeat, after two, and so on to all."""
+    """Return the distribution after each number of repeats, from the first one to all.
+
+    Args:
+        values: Value of the metric in each repeat.
+        rng: Random generator of the bootstrap.
+
+    Returns:
+        One distribution per repeat; entry i is that of the first i + 1 repeats.
+    """
     return [spread(values[:n], rng) for n in range(1, len(values) + 1)]
 
 
 @dataclass(frozen=True)
 class Enough:
-    """The answer to how many repeats are enough.
+    """Number of repeats that is sufficient for a target width of the confidence interval.
 
     Attributes:
-        width: That the interval of the median was to be narrower than.
-        repeats: From how many on it was, up to the last; None where it is not yet.
-        expected: By how wide it is now, as a median's interval shrinks with the root of their number; equals `repeats` where reached.
+        width: Target width of the confidence interval of the median.
+        repeats: Smallest number of repeats from which on the interval stays narrower than `width`.
+            None if it is not reached.
+        expected: Estimated number of repeats that reach `width`, as the interval shrinks with the
+            square root of their number; equals `repeats` once reached.
     """
 
     width: float
@@ -92,19 +106,22 @@ class Enough:
 
 
 def enough(steps: Sequence[Spread], width: float) -> Enough:
-    """How many repeats it takes.
+    """Determine how many repeats are sufficient for a target width of the confidence interval.
 
     Args:
-        steps: From `settling`, at least one.
-        width: Of the interval of the median.
+        steps: Distributions from `settling`, at least one.
+        width: Target width of the confidence interval of the median.
+
+    Returns:
+        The number of repeats, reached or estimated.
 
     Raises:
-        ValueError: If the width is not above 0 or there is no step.
+        ValueError: If `width` is not above 0, or `steps` is empty.
     """
-    if not width > 0 or not steps:
-        raise ValueError(
-            f"the width must be above 0 and there must be a repeat, got {width} and {len(steps)} repeats"
-        )
+    if not width > 0:
+        raise ValueError(f"width must be above 0, got {width}")
+    if not steps:
+        raise ValueError("steps must contain at least one repeat, got none")
     wide = [step.repeats for step in steps if step.width >= width or step.repeats < FEWEST]
     reached = max(wide, default=0) + 1
     if reached <= len(steps):
@@ -113,47 +130,60 @@ def enough(steps: Sequence[Spread], width: float) -> Enough:
 
 
 def is_enough(values: Sequence[float], width: float, rng: np.random.Generator) -> bool:
-    """Whether the interval of their median is narrower than `width`, so that repeats may stop."""
+    """Check whether enough repeats were run for a target width of the confidence interval.
+
+    Args:
+        values: Value of the metric in each repeat.
+        width: Target width of the confidence interval of the median.
+        rng: Random generator of the bootstrap.
+
+    Returns:
+        True if there are at least `FEWEST` values and the interval is narrower than `width`.
+    """
     return len(values) >= FEWEST and spread(values, rng).width < width
 
 
 def largest_share(repeats: Sequence[Repeat]) -> list[Repeat]:
-    """Those on the largest share of the training part: the ones that say how good a training on these photos is."""
+    """Return the repeats with the largest share of the training photos."""
     share = max((r.task.share for r in repeats), default=1.0)
     return [r for r in repeats if r.task.share == share]
 
 
 def summary(repeats: Sequence[Repeat], width: float, seed: int = 0) -> dict[str, Any]:
-    """Spread of F1 and count error, how they settle, and how many are enough, as plain data.
+    """Summarize a study: distributions of F1 and count error, and the sufficient number of repeats.
 
     Args:
-        repeats: In the order of their seeds, at least one.
-        width: For `enough`, of F1.
-        seed: Of the bootstrap.
+        repeats: The repeats in the order of their seeds, at least one.
+        width: Target width of the confidence interval of the median F1.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A JSON object with the distributions of the metrics, their change with the number of
+        repeats, and F1 by share of the training photos.
     """
     whole = largest_share(repeats)
-    figures = {
+    metrics = {
         "f1": [r.f1 for r in whole],
         "f1_class_ignored": [r.f1_class_ignored for r in whole],
         "count_error": [r.count_error for r in whole if r.count_error is not None],
     }
     steps = {
         name: settling(values, np.random.default_rng(seed))
-        for name, values in figures.items()
+        for name, values in metrics.items()
         if values
     }
     return {
         "repeats": len(whole),
-        **{name: of[-1].to_json() for name, of in steps.items()},
+        **{name: spreads[-1].to_json() for name, spreads in steps.items()},
         "enough": dataclasses.asdict(enough(steps["f1"], width)),
         "settling": {
-            name: [{"median": s.median, "interval": s.interval} for s in of]
-            for name, of in steps.items()
+            name: [{"median": s.median, "interval": s.interval} for s in spreads]
+            for name, spreads in steps.items()
         },
         "by_share": [
-            {"share": share, **_of_share(of, seed)}
-            for share, of in _on_common_seeds(repeats).items()
-            if of
+            {"share": share, **_of_share(same_share, seed)}
+            for share, same_share in _on_common_seeds(repeats).items()
+            if same_share
         ],
         "seconds_per_repeat": round(float(np.mean([r.seconds for r in whole])), 1),
         "commits": sorted({r.commit for r in repeats}),
@@ -169,7 +199,11 @@ def _of_share(repeats: Sequence[Repeat], seed: int) -> dict[str, Any]:
 
 
 def _on_common_seeds(repeats: Sequence[Repeat]) -> dict[float, list[Repeat]]:
-    """Repeats by share, smallest first, of those seeds that have every share: so all shares are of the same splits."""
+    """Group repeats by share, smallest first.
+
+    Only seeds with a repeat at every share are used, so that all shares are compared on the same
+    splits.
+    """
     shares = sorted({r.task.share for r in repeats})
     by_task = {(r.task.seed, r.task.share): r for r in repeats}
     seeds = [
@@ -181,13 +215,17 @@ def _on_common_seeds(repeats: Sequence[Repeat]) -> dict[float, list[Repeat]]:
 
 
 def learning_curves(repeats: Sequence[Repeat]) -> dict[str, Curve]:
-    """Of each class, what is lost against how many examples it had: what `confusions.needs` takes.
+    """Compute the learning curve of each class for `confusions.needs`.
 
-    One point for each share of the training part: examples on average over the repeats, and products missed
-    of all that stood on their test photos. A class that stood on none has no curve.
+    A curve has one point for each share of the training photos: mean number of training examples
+    over the repeats, and share of the labelled products on their test photos that were missed.
 
     Args:
-        repeats: At several shares; seeds that lack a share are left out, so that all points are of the same splits.
+        repeats: Repeats at several shares. Seeds without a repeat at every share are left out, so
+            that all points are computed on the same splits.
+
+    Returns:
+        The curves by class name. A class without products on the test photos has no curve.
     """
     by_share = _on_common_seeds(repeats)
     if not all(by_share.values()):
@@ -195,13 +233,12 @@ def learning_curves(repeats: Sequence[Repeat]) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for c, row in enumerate(next(iter(by_share.values()))[0].per_class):
         points = []
-        for of in by_share.values():
-            rows = [r.per_class[c] for r in of]
-            stood = sum(r.truth for r in rows)
-            if stood:
-                points.append(
-                    (float(np.mean([r.trained for r in rows])), 1 - sum(r.tp for r in rows) / stood)
-                )
+        for same_share in by_share.values():
+            rows = [r.per_class[c] for r in same_share]
+            products = sum(r.truth for r in rows)
+            if products:
+                examples = float(np.mean([r.trained for r in rows]))
+                points.append((examples, 1 - sum(r.tp for r in rows) / products))
         if points:
             curves[row.name] = points
     return curves
@@ -210,21 +247,22 @@ def learning_curves(repeats: Sequence[Repeat]) -> dict[str, Curve]:
 def agreement(
     fast: Mapping[int, float], full: Mapping[int, float], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """How two depths agree on the splits they have in common.
+    """Compare the fast and the full depth on the splits that both were run on.
 
     Args:
-        fast, full: Seed to figure.
-        rng: Of the bootstrap.
+        fast, full: Value of a metric by seed.
+        rng: Random generator of the bootstrap.
 
     Returns:
-        The pairs; mean and SD of full - fast: what the fast depth is off by, and how steadily; the SD of each over these splits;
-        Pearson's and Spearman's correlation, None below three splits.
+        A JSON object with the pairs, the distribution of full - fast, the standard deviation of
+        each depth, and the correlations of Pearson and Spearman. Values that need more common
+        splits are None; the correlations need three.
     """
     from scipy.stats import pearsonr, spearmanr
 
     seeds = sorted(set(fast) & set(full))
-    a, b = (np.array([of[seed] for seed in seeds], np.float64) for of in (fast, full))
-    far = b - a
+    a, b = (np.array([values[seed] for seed in seeds], np.float64) for values in (fast, full))
+    difference = b - a
     several = len(seeds) > 2 and a.std() > 0 and b.std() > 0
     return {
         "splits": len(seeds),
@@ -232,9 +270,11 @@ def agreement(
             {"seed": seed, "fast": x, "full": y}
             for seed, x, y in zip(seeds, a.tolist(), b.tolist(), strict=True)
         ],
-        "full_minus_fast": spread(far.tolist(), rng).to_json() | {"mean": float(far.mean())}
-        if seeds
-        else None,
+        "full_minus_fast": (
+            spread(difference.tolist(), rng).to_json() | {"mean": float(difference.mean())}
+            if seeds
+            else None
+        ),
         "sd": {"fast": float(a.std(ddof=1)), "full": float(b.std(ddof=1))}
         if len(seeds) > 1
         else None,

@@ -1,8 +1,10 @@
-"""Robustness: the same photos under conditions of `vision.conditions`, in five strengths each.
+"""Robustness: metrics of detectors on the same photos under image corruptions.
 
-Three figures tell what a condition does to a detector. F1 and count error hold what it finds against the labels, moved
-along where a condition moves pixels. Consistency holds it against itself: the share of the products it found on the photo
-as it was that it still finds, box (IoU 0.5) and label. It needs no labels to be right, only the detector to be steady.
+The corruptions are the conditions of `vision.conditions`, each at five severities (strengths).
+Three metrics are measured. F1 and count error compare the detections with the labels, which are
+transformed with the pixels if a condition moves them. Consistency compares the detections with
+those on the original photo: it is the share of the original detections that are detected again with
+the same class and an IoU of at least 0.5. It does not depend on the labels.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from shelfcount.config import Config
@@ -24,23 +27,23 @@ from shelfcount.records import Dataset, Detections, Detector, ShelfcountError
 from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, Condition
 from shelfcount.vision.images import read_photo
 
-# F1 that may be lost before a condition counts as one that a detector does not stand.
+# Maximum loss of F1 at which a detector is regarded as robust to a condition.
 TOLERATED = 0.05
-# How many conditions training is given at most: each is seen the less often the more there are.
+# Maximum number of conditions for training: with more of them, each is used less often.
 MOST_COVERED = 8
-# Standard errors by which a loss must exceed 0 to be no accident of the photos.
+# A loss is significant if it is at least this number of standard errors.
 SURE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A detector to be judged.
+    """A detector to evaluate.
 
     Attributes:
-        name: For people; no two of a study share one.
-        detector: Of the data's classes.
-        threshold: Score from which a detection counts; not below the detector's own.
-        facts: What it is: recipe, sha256 and the like.
+        name: Display name, unique in a study.
+        detector: A detector with the classes of the data set.
+        threshold: Score threshold, at least the detector's own.
+        facts: Description of the detector, such as recipe and SHA-256.
     """
 
     name: str
@@ -48,8 +51,16 @@ class Subject:
     threshold: float
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def found(self, image: np.ndarray, names: Sequence[str]) -> Detections:
-        """What counts on a photo, with classes as indices into `names`."""
+    def found(self, image: NDArray[np.uint8], names: Sequence[str]) -> Detections:
+        """Run the detector on a photo.
+
+        Args:
+            image: (h, w, 3) uint8, RGB.
+            names: Class names of the data set.
+
+        Returns:
+            The detections above the score threshold, with classes as indices into `names`.
+        """
         boxes = self.detector.detect(image)
         boxes = boxes[boxes.scores >= self.threshold]
         order = np.array([names.index(name) for name in self.detector.spec.classes])
@@ -58,31 +69,35 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One condition at one strength over all photos.
+    """Detections on all photos under one condition at one severity.
 
     Attributes:
-        truths: Labels of each photo, moved along.
-        found: For each subject, what it found on each photo.
-        stayed: For each subject and photo, of those it found on the photo as it was and that are still in view: which are found (bool).
-        clean: For each subject and photo, those same detections, moved along.
+        truths: Labels of each photo, transformed with the pixels.
+        found: Detections of each subject on each photo.
+        stayed: For each subject and photo, (n,) bool; whether a detection on the original photo
+            that is still in view is detected again.
+        clean: For each subject and photo, the detections on the original photo, transformed with
+            the pixels.
     """
 
     truths: list[Detections]
     found: list[list[Detections]]
-    stayed: list[list[np.ndarray]]
+    stayed: list[list[NDArray[np.bool_]]]
     clean: list[list[Detections]]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a subject made of a condition at a strength.
+    """Metrics of one detector under one condition at one severity.
 
     Attributes:
-        f1: Micro, at IoU 0.5.
-        lost: F1 on the photos as they were less `f1`.
-        lost_error: Standard error of `lost`, photos being what was drawn; None for one photo.
-        count_error: Products missed, added or misnamed / products that stand there; None if none stands there.
-        consistency: Share of products that keep box and label; None where none was found on the photos as they were.
+        f1: Class-aware F1 over all boxes at IoU 0.5.
+        lost: F1 on the original photos minus `f1`.
+        lost_error: Standard error of `lost` over the photos. None for a single photo.
+        count_error: Sum of the count errors by class, as a share of the labelled products. None if
+            products are counted but none is labelled.
+        consistency: Share of the original detections that keep box and class. None if there is
+            none.
     """
 
     f1: float
@@ -94,13 +109,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a subject made of a condition over its strengths.
+    """Metrics of one detector under one condition over all severities.
 
     Attributes:
-        lost: Mean over the strengths of the F1 lost.
-        lost_error: Its standard error; None for one photo.
-        holds_to: Parameter at which `TOLERATED` is lost, between strengths by straight lines; None if that is never so.
-        holds_never: Whether it is lost at the mildest strength, of a condition that has no neutral parameter.
+        lost: Mean loss of F1 over the severities.
+        lost_error: Standard error of `lost` over the photos. None for a single photo.
+        holds_to: Parameter of the condition at which the loss of F1 reaches `TOLERATED`,
+            interpolated linearly between severities. None if the loss does not reach it.
+        holds_never: Whether the loss reaches `TOLERATED` at the lowest severity already, for a
+            condition without a neutral parameter.
     """
 
     lost: float
@@ -111,17 +128,17 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """Detectors on the same photos under conditions.
+    """Detections of several detectors on the same photos under several conditions.
 
     Attributes:
-        dataset: The photos.
-        subjects: The first is the one by which conditions are ordered.
-        conditions: Those studied.
-        strengths: Those studied.
-        seed: Of directions, places and noise.
-        clean: For each subject, scores on the photos as they were.
-        cells: For each condition's name and strength.
-        found: For each subject, what it found on each photo as it was.
+        dataset: The original photos.
+        subjects: The detectors. Conditions are ordered by the first one.
+        conditions: The conditions.
+        strengths: The severities of each condition, ascending.
+        seed: Seed of directions, positions and noise.
+        clean: Metrics of each subject on the original photos.
+        cells: Detections by name of the condition and severity.
+        found: Detections of each subject on each original photo.
     """
 
     dataset: Dataset
@@ -135,21 +152,28 @@ class Study:
 
     @cached_property
     def results(self) -> dict[tuple[str, int], list[Evaluation]]:
-        """For each condition's name and strength, the scores of each subject."""
-        judged = {}
+        """Metrics of each subject by name of the condition and severity."""
+        evaluations = {}
         for key, cell in self.cells.items():
             photos = tuple(
                 dataclasses.replace(photo, truth=t)
                 for photo, t in zip(self.dataset.photos, cell.truths, strict=True)
             )
             changed = dataclasses.replace(self.dataset, photos=photos)
-            judged[key] = [
-                score(changed, found, 0.0, average_precision=False) for found in cell.found
+            evaluations[key] = [
+                score(changed, detections, 0.0, average_precision=False)
+                for detections in cell.found
             ]
-        return judged
+        return evaluations
 
     def figures(self, condition: str, strength: int, subject: int) -> Figures:
-        """Of a subject in one cell."""
+        """Return the metrics of a subject under one condition at one severity.
+
+        Args:
+            condition: Name of the condition.
+            strength: Severity.
+            subject: Index of the subject.
+        """
         result, before = self.results[condition, strength][subject], self.clean[subject]
         stayed = np.concatenate(self.cells[condition, strength].stayed[subject])
         return Figures(
@@ -161,26 +185,39 @@ class Study:
         )
 
     def summary(self, condition: Condition, subject: int) -> Summary:
-        """Of a subject over the strengths of a condition."""
+        """Return the metrics of a subject under a condition over all severities.
+
+        Args:
+            condition: The condition.
+            subject: Index of the subject.
+        """
         results = [self.results[condition.name, strength][subject] for strength in self.strengths]
         before = self.clean[subject]
         lost = [before.micro.f1 - result.micro.f1 for result in results]
-        drawn = np.mean([influence(before) - influence(result) for result in results], axis=0)
+        differences = [influence(before) - influence(result) for result in results]
         values = [condition.values[strength - 1] for strength in self.strengths]
         never = lost[0] >= TOLERATED and condition.neutral is None
         return Summary(
             float(np.mean(lost)),
-            _standard_error(drawn),
+            _standard_error(np.mean(differences, axis=0)),
             None if never else crossing(condition.neutral, values, lost),
             never,
         )
 
     def ranked(self) -> list[Condition]:
-        """The conditions, those first under which the first subject loses most F1."""
+        """Return the conditions, sorted by the loss of F1 of the first subject, largest first."""
         return sorted(self.conditions, key=lambda c: -self.summary(c, 0).lost)
 
     def to_cover(self, subject: int = 0) -> list[Condition]:
-        """At most `MOST_COVERED` conditions that cost `TOLERATED` or more on average and beyond chance, weakest first."""
+        """Return the conditions that a training should cover.
+
+        Args:
+            subject: Index of the subject.
+
+        Returns:
+            At most `MOST_COVERED` conditions whose mean loss of F1 is at least `TOLERATED` and at
+            least `SURE` standard errors, largest loss first.
+        """
         summaries = {
             condition.name: self.summary(condition, subject) for condition in self.conditions
         }
@@ -192,8 +229,11 @@ class Study:
         return sorted(weak, key=lambda c: -summaries[c.name].lost)[:MOST_COVERED]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings; conditions weakest first, and in each list of figures one entry a detector."""
-        everyone = range(len(self.subjects))
+        """Return the metrics as a JSON object, with the condition of the largest loss first.
+
+        Each list of metrics has one entry per detector.
+        """
+        indices = range(len(self.subjects))
         return {
             "photos": len(self.dataset),
             "seed": self.seed,
@@ -216,7 +256,7 @@ class Study:
                         key: getattr(condition, key)
                         for key in ("name", "title", "group", "unit", "neutral")
                     },
-                    "detectors": [dataclasses.asdict(self.summary(condition, i)) for i in everyone],
+                    "detectors": [dataclasses.asdict(self.summary(condition, i)) for i in indices],
                     "strengths": [
                         {
                             "strength": strength,
@@ -224,7 +264,7 @@ class Study:
                             "products": self.results[condition.name, strength][0].micro.truth,
                             "detectors": [
                                 dataclasses.asdict(self.figures(condition.name, strength, i))
-                                for i in everyone
+                                for i in indices
                             ],
                         }
                         for strength in self.strengths
@@ -237,37 +277,59 @@ class Study:
 
 
 def chosen(names: str, strengths: str) -> tuple[tuple[Condition, ...], tuple[int, ...]]:
-    """Conditions and strengths from comma-separated lists; all where a list is empty.
+    """Parse the conditions and severities of options of the command line.
+
+    Args:
+        names: Names of conditions, separated by commas. Empty: all.
+        strengths: Severities, separated by commas. Empty: all.
+
+    Returns:
+        The conditions in the given order, and the severities in ascending order, each without
+        duplicates.
 
     Raises:
-        ShelfcountError: If a name or strength does not exist.
+        ShelfcountError: If a condition or severity does not exist.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(CONDITIONS)
-    if unknown := [name for name in wanted if name not in CONDITIONS]:
+    selected = [name.strip() for name in names.split(",") if name.strip()] or list(CONDITIONS)
+    if unknown := [name for name in selected if name not in CONDITIONS]:
         raise ShelfcountError(
-            f"conditions must be among {', '.join(CONDITIONS)}; got '{unknown[0]}'"
+            f"unknown condition '{unknown[0]}'. Allowed conditions: {', '.join(CONDITIONS)}."
         )
     levels = [level.strip() for level in strengths.split(",") if level.strip()] or [
         str(s) for s in STRENGTHS
     ]
     if unknown := [level for level in levels if level not in map(str, STRENGTHS)]:
-        raise ShelfcountError(
-            f"strengths must be among {', '.join(map(str, STRENGTHS))}; got '{unknown[0]}'"
-        )
-    return tuple(CONDITIONS[name] for name in dict.fromkeys(wanted)), tuple(
-        sorted({int(level) for level in levels})
-    )
+        allowed = ", ".join(map(str, STRENGTHS))
+        raise ShelfcountError(f"unknown strength '{unknown[0]}'. Allowed strengths: {allowed}.")
+    conditions = tuple(CONDITIONS[name] for name in dict.fromkeys(selected))
+    return conditions, tuple(sorted({int(level) for level in levels}))
 
 
 def spread(dataset: Dataset, photos: int) -> Dataset:
-    """So many photos, evenly from the first to the last; all of them if there are no more."""
-    return dataset.subset(
-        np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).round().astype(int).tolist()
-    )
+    """Select photos that are evenly spaced over a data set.
+
+    Args:
+        dataset: The data set.
+        photos: Number of photos to select.
+
+    Returns:
+        The selected photos, or all if the data set does not have more.
+    """
+    positions = np.linspace(0, len(dataset) - 1, min(photos, len(dataset)))
+    return dataset.subset(positions.round().astype(int).tolist())
 
 
 def generator(seed: int, condition: str, photo: int) -> np.random.Generator:
-    """Of what is random in a condition on a photo, the same for every strength."""
+    """Create the random generator of a condition on a photo, which is the same for every severity.
+
+    Args:
+        seed: Seed of the study.
+        condition: Name of the condition.
+        photo: Index of the photo.
+
+    Returns:
+        The random generator.
+    """
     return np.random.default_rng((seed, zlib.crc32(condition.encode()), photo))
 
 
@@ -280,26 +342,32 @@ def measure(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Study:
-    """Show the same changed photos to each detector.
+    """Run each detector on the same photos under each condition.
 
     Args:
-        subjects: At least one.
+        subjects: The detectors, at least one.
         dataset: Labelled photos, at least one.
-        conditions: Of `vision.conditions`.
-        strengths: Of each, ascending.
-        seed: Of all that is random; the study depends on it and the photos alone.
-        progress: Called with (photos done, photos in all).
+        conditions: Conditions of `vision.conditions`.
+        strengths: Severities of each condition, ascending.
+        seed: Seed of everything random. The study depends only on the seed, the photos and the
+            detectors.
+        progress: Called with the number of photos done and the number of all photos.
+
+    Returns:
+        The detections and metrics.
 
     Raises:
-        ShelfcountError: As `metrics.run` and `metrics.score` do, or if two subjects share a name.
+        ShelfcountError: For the reasons given at `metrics.run` and `metrics.score`, or if two
+            subjects have the same name.
     """
     names = [subject.name for subject in subjects]
     if len(set(names)) != len(names):
-        raise ShelfcountError(f"each detector must be given once, got {names}")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ShelfcountError(f"detector '{duplicate}' is given more than once. Give it once.")
     counted = []
     for subject in subjects:
-        found = run(subject.detector, dataset)
-        counted.append([boxes[boxes.scores >= subject.threshold] for boxes in found])
+        detections = run(subject.detector, dataset)
+        counted.append([boxes[boxes.scores >= subject.threshold] for boxes in detections])
     clean = tuple(score(dataset, boxes, 0.0, average_precision=False) for boxes in counted)
     keys = [(condition, strength) for condition in conditions for strength in strengths]
     cells = {
@@ -315,11 +383,11 @@ def measure(
             cell = cells[condition.name, strength]
             cell.truths.append(changed.move(photo.truth)[0])
             for i, subject in enumerate(subjects):
-                found_now = subject.found(changed.image, dataset.classes)
+                after = subject.found(changed.image, dataset.classes)
                 before = changed.move(counted[i][index])[0]
-                cell.found[i].append(found_now)
+                cell.found[i].append(after)
                 cell.clean[i].append(before)
-                cell.stayed[i].append(~match(before, found_now).missed[~before.ignore])
+                cell.stayed[i].append(~match(before, after).missed[~before.ignore])
         if progress is not None:
             progress(index + 1, len(dataset))
     return Study(
@@ -334,15 +402,22 @@ def measure(
     )
 
 
-def influence(result: Evaluation) -> np.ndarray:
-    """(photos,) float64 by how much each photo moves the F1, to first order (the delta method for a ratio of sums)."""
+def influence(result: Evaluation) -> NDArray[np.float64]:
+    """Compute the influence of each photo on F1 (the delta method for a ratio of sums).
+
+    Args:
+        result: Metrics on n photos.
+
+    Returns:
+        (n,) float64; change of F1 by each photo, to first order.
+    """
     f1, whole = result.micro.f1, max(result.micro.truth + result.micro.found, 1)
     return np.array(
         [(2 * p.score.tp - f1 * (p.score.truth + p.score.found)) / whole for p in result.photos]
     )
 
 
-def _standard_error(influences: np.ndarray) -> float | None:
+def _standard_error(influences: NDArray[np.float64]) -> float | None:
     n = len(influences)
     return (
         float(np.sqrt(n / (n - 1) * ((influences - influences.mean()) ** 2).sum()))
@@ -354,55 +429,75 @@ def _standard_error(influences: np.ndarray) -> float | None:
 def crossing(
     neutral: float | None, values: Sequence[float], lost: Sequence[float], limit: float = TOLERATED
 ) -> float | None:
-    """Where the loss first reaches the limit, by straight lines from no loss at `neutral` through (value, loss).
+    """Find the parameter of a condition at which the loss first reaches a limit.
+
+    The loss is interpolated linearly between the points (value, loss), starting with no loss at
+    `neutral`.
 
     Args:
-        neutral: None where the first loss is below the limit.
-        values: In the order of strength, rising or falling.
-        lost: One a value.
-        limit: Above 0.
+        neutral: Parameter without effect. None if there is none; the first loss must then be below
+            the limit.
+        values: Parameters in the order of severity, ascending or descending.
+        lost: Loss at each parameter.
+        limit: Limit of the loss, above 0.
+
+    Returns:
+        The parameter, or None if the limit is not reached.
     """
-    before, was = (values[0] if neutral is None else neutral), 0.0
-    for value, now in zip(values, lost, strict=True):
-        if now >= limit:
-            return float(before + (value - before) * (limit - was) / (now - was))
-        before, was = value, now
+    last_value, last_loss = (values[0] if neutral is None else neutral), 0.0
+    for value, loss in zip(values, lost, strict=True):
+        if loss >= limit:
+            share = (limit - last_loss) / (loss - last_loss)
+            return float(last_value + (value - last_value) * share)
+        last_value, last_loss = value, loss
     return None
 
 
 def phones(dataset: Dataset, found: Sequence[Sequence[Detections]]) -> list[dict[str, Any]]:
-    """F1 and count error on the photos of each phone that EXIF names, most photos first; photos that name none are left out.
+    """Compute F1 and count error by the phone that took the photos, as named in their EXIF data.
 
     Args:
-        dataset: n photos.
-        found: For each detector, what counts on each photo.
+        dataset: Labelled photos.
+        found: Detections of each detector on each photo, above its score threshold.
+
+    Returns:
+        One row per phone, most photos first. Photos without the name of a phone are left out.
     """
-    taken: dict[str, list[int]] = {}
+    by_phone: dict[str, list[int]] = {}
     for i, photo in enumerate(dataset.photos):
         if model := phone_model(photo.path):
-            taken.setdefault(model, []).append(i)
+            by_phone.setdefault(model, []).append(i)
     rows = []
-    for model, indices in sorted(taken.items(), key=lambda item: -len(item[1])):
-        scored = [
+    for model, indices in sorted(by_phone.items(), key=lambda item: -len(item[1])):
+        evaluations = [
             score(
                 dataset.subset(indices), [boxes[i] for i in indices], 0.0, average_precision=False
             )
             for boxes in found
         ]
-        figures = [{"f1": s.micro.f1, "count_error": s.count_by_class.relative} for s in scored]
+        metrics = [
+            {"f1": e.micro.f1, "count_error": e.count_by_class.relative} for e in evaluations
+        ]
         rows.append(
             {
                 "phone": model,
                 "photos": len(indices),
-                "products": scored[0].micro.truth,
-                "detectors": figures,
+                "products": evaluations[0].micro.truth,
+                "detectors": metrics,
             }
         )
     return rows
 
 
 def phone_model(path: Path) -> str:
-    """Maker and model that a photo's EXIF data name, or nothing."""
+    """Read the name of the phone that took a photo from its EXIF data.
+
+    Args:
+        path: The photo.
+
+    Returns:
+        Maker and model, or an empty string if the photo cannot be read or has no such data.
+    """
     try:
         with Image.open(path) as image:
             exif = image.getexif()
@@ -411,12 +506,20 @@ def phone_model(path: Path) -> str:
     make, model = (
         str(exif.get(tag) or "").strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)
     )
-    # Many makers begin the model with their name.
+    # The model of many makers starts with the name of the maker.
     return model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
 
 
 def covered(base: Config, conditions: Sequence[Condition]) -> Config:
-    """A training config that shows photos under these conditions too, beside those it shows already."""
+    """Add conditions to the augmentation of a training configuration.
+
+    Args:
+        base: Configuration of a training run.
+        conditions: Conditions to add.
+
+    Returns:
+        A copy of the configuration with its own conditions and the added ones.
+    """
     names = tuple(
         dict.fromkeys([*base.augment.conditions, *(condition.name for condition in conditions)])
     )

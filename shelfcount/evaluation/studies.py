@@ -1,8 +1,8 @@
-"""A study of repeated shuffles in a folder: what it is of, what of it is finished, and what is missing.
+"""Studies of repeated hold-out: storage in a folder, and running of missing repeats.
 
-FOLDER/study.json     what decides its figures, with the fingerprint of photos and labels; another study is refused
+FOLDER/study.json     settings that determine the results, with the fingerprint of photos and labels
 FOLDER/repeat-*.json  one finished repeat each
-FOLDER/features/      of the frozen trunk, for the fast depth
+FOLDER/features/      cached features of the frozen backbone, for the fast depth
 """
 
 from __future__ import annotations
@@ -28,32 +28,42 @@ STUDY, FEATURES = "study.json", "features"
 
 
 def pool(parts: Sequence[Dataset]) -> Dataset:
-    """All photos of several data sets as one; a photo that stands in two is taken once, from the first.
+    """Combine several data sets.
+
+    Args:
+        parts: The data sets, at least one.
+
+    Returns:
+        One data set with all photos. A photo that is in several of them is taken from the first.
 
     Raises:
-        ShelfcountError: If there is none.
+        ShelfcountError: If `parts` is empty, or for the reasons given at `data.formats.aligned`.
     """
     if not parts:
-        raise ShelfcountError("a study needs labelled photos, got none")
-    whole = parts[0]
+        raise ShelfcountError("a study needs at least one data set with labelled photos, got none")
+    pooled = parts[0]
     for part in parts[1:]:
-        whole, part = formats.aligned(whole, part)
-        known = {photo.path.resolve() for photo in whole.photos}
-        whole = dataclasses.replace(
-            whole,
-            photos=whole.photos + tuple(p for p in part.photos if p.path.resolve() not in known),
+        pooled, part = formats.aligned(pooled, part)
+        known = {photo.path.resolve() for photo in pooled.photos}
+        pooled = dataclasses.replace(
+            pooled,
+            photos=pooled.photos + tuple(p for p in part.photos if p.path.resolve() not in known),
         )
-    return dataclasses.replace(whole, name=" + ".join(Path(part.name).name for part in parts))
+    return dataclasses.replace(pooled, name=" + ".join(Path(part.name).name for part in parts))
 
 
 def leak(config: Config, parts: Sequence[Dataset]) -> str | None:
-    """Why the start may know the test photos already, as a sentence; None where it is no detector's.
+    """Check whether the start weights may have been trained on photos of the study.
 
-    A detector that learnt from photos that a shuffle puts into the test part makes every figure too good.
+    If they come from a detector that was trained on photos of a test part, the results are too
+    optimistic.
 
     Args:
-        config: Of a training run.
-        parts: The data sets that are pooled, each as it may have been trained on.
+        config: Configuration of a training run.
+        parts: The data sets that are pooled.
+
+    Returns:
+        A warning, or None if the start weights are not those of a trained detector.
     """
     start = config.model.weights
     if start in ("none", "network"):
@@ -61,32 +71,48 @@ def leak(config: Config, parts: Sequence[Dataset]) -> str | None:
     path = (
         SHIPPED / f"{config.model.architecture}.safetensors" if start == "shipped" else Path(start)
     )
-    learnt = origin(path)
-    if learnt is None:
+    provenance = origin(path)
+    if provenance is None:
         return None
     for part in parts:
-        if learnt.get("data_fingerprint") == formats.fingerprint(part):
+        if provenance.get("data_fingerprint") == formats.fingerprint(part):
             name = Path(part.name).name
-            return f"the start '{path.name}' has learnt from {name}: its photos come up in test parts, and figures are too good"
-    of = learnt.get("data") or "photos that it does not name"
-    return f"the start '{path.name}' is a detector's that learnt from {of}; were photos of these among them, figures are too good"
+            return (
+                f"the start weights '{path.name}' were trained on {name}. Its photos are in test "
+                "parts, so the results are too optimistic."
+            )
+    data = provenance.get("data") or "unknown photos"
+    return (
+        f"the start weights '{path.name}' are those of a detector that was trained on {data}. If "
+        "photos of this study are among them, the results are too optimistic."
+    )
 
 
 def open_study(
     data: Dataset, plan: Plan, folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> Study:
-    """Make the folder of a study, or go on with the one that is there; for 'fast', compute the features.
+    """Create the folder of a study or open an existing one. For 'fast', compute the features.
+
+    Args:
+        data: All photos of the study.
+        plan: Settings of the repeats.
+        folder: Folder of the study.
+        progress: Called with the number of photos whose features are computed and the number of all
+            photos.
+
+    Returns:
+        The study.
 
     Raises:
-        ShelfcountError: If the folder holds a study of other photos, labels or settings.
+        ShelfcountError: If the folder contains a study of other photos, labels or settings.
     """
     facts = describe(data, plan)
     if (folder / STUDY).exists():
-        there = _read(folder / STUDY)
-        if differing := [key for key in facts if there.get(key) != facts[key]]:
+        stored = _read(folder / STUDY)
+        if differing := [key for key in facts if stored.get(key) != facts[key]]:
             raise ShelfcountError(
-                f"'{folder}' holds repeats of another study: it differs in {', '.join(differing)}. Choose another folder, or go on "
-                "with the same photos, labels and settings."
+                f"'{folder}' contains another study: it differs in {', '.join(differing)}. Choose "
+                "another folder, or use the same photos, labels and settings."
             )
     else:
         write_whole(folder / STUDY, json.dumps(facts, indent=1))
@@ -97,7 +123,15 @@ def open_study(
 
 
 def describe(data: Dataset, plan: Plan) -> dict[str, Any]:
-    """All that decides a study's figures, as plain data without a machine's paths."""
+    """Describe everything that determines the results of a study.
+
+    Args:
+        data: All photos of the study.
+        plan: Settings of the repeats.
+
+    Returns:
+        A JSON object without local paths.
+    """
     config = plan.config.model_dump(mode="json")
     for key in ("epochs", "seed", "devices", "nodes", "workers", "validate_every"):
         del config["train"][key]
@@ -119,7 +153,12 @@ def describe(data: Dataset, plan: Plan) -> dict[str, Any]:
 
 
 def keep(folder: Path, result: Repeat) -> None:
-    """Write one finished repeat, whole or not at all."""
+    """Write a finished repeat to the folder of its study, atomically.
+
+    Args:
+        folder: Folder of the study.
+        result: The finished repeat.
+    """
     study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
     write_whole(
         folder / result.task.name, json.dumps({"study": study, **result.to_json()}, indent=1)
@@ -127,29 +166,38 @@ def keep(folder: Path, result: Repeat) -> None:
 
 
 def finished(folder: Path) -> dict[Task, Repeat]:
-    """The repeats that lie in a folder, by seed and share.
+    """Read the finished repeats of a study.
+
+    Args:
+        folder: Folder of the study.
+
+    Returns:
+        The repeats by task.
 
     Raises:
-        ShelfcountError: If it holds no study, or a file of another study or of no repeat.
+        ShelfcountError: If the folder contains no study, or a repeat file is of another study or
+            not valid.
     """
     if not (folder / STUDY).exists():
-        raise ShelfcountError(f"'{folder}' holds no repeats: it has no {STUDY}")
+        raise ShelfcountError(f"'{folder}' contains no study: there is no {STUDY} in it")
     study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
-    found: dict[Task, Repeat] = {}
+    repeats: dict[Task, Repeat] = {}
     for path in sorted(folder.glob("repeat-*.json")):
         data = _read(path)
         if data.pop("study", None) != study:
             raise ShelfcountError(
-                f"'{path}' is of another study than '{folder / STUDY}'. Move it away."
+                f"'{path}' belongs to another study than '{folder / STUDY}'. Move it to another "
+                "folder."
             )
         try:
             result = Repeat.from_json(data)
         except (KeyError, TypeError) as error:
             raise ShelfcountError(
-                f"'{path}' is not a repeat as shelfcount writes it: {error!r}. Delete it; it is run again."
+                f"'{path}' is not a valid repeat file: a field is missing or unknown. Delete the "
+                "file; the repeat is then run again."
             ) from error
-        found[result.task] = result
-    return found
+        repeats[result.task] = result
+    return repeats
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -158,7 +206,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ShelfcountError(f"cannot read '{path}': {error}") from error
     if not isinstance(data, dict):
-        raise ShelfcountError(f"'{path}' must hold an object, got {type(data).__name__}")
+        raise ShelfcountError(f"'{path}' must contain a JSON object, got {type(data).__name__}")
     return data
 
 
@@ -174,34 +222,40 @@ def run(
     enough: Callable[[Sequence[Repeat]], bool] = lambda _: False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Repeat]:
-    """Run the tasks that are missing from the folder, and give all of them that are finished.
+    """Run the tasks without a result in the folder of a study.
 
     Args:
-        study: From `open_study`.
-        folder: The same.
-        tasks: In the order they are to be run.
-        scheduler: Takes the study and the missing tasks, which it draws one at a time, and gives results in any order.
-        enough: Asked, whenever a task is to be drawn, about the results up to the first task that is still missing, in the
-            order of the tasks: not those that happened to be ready first, which would favour quick ones.
-        progress: Called with (repeats finished, repeats in all).
+        study: Study from `open_study`.
+        folder: Folder of the study.
+        tasks: Tasks in the order in which to run them.
+        scheduler: Function of the study and an iterator of tasks. It takes one task at a time and
+            returns the results in any order.
+        enough: Called before each new task with the results of all tasks before the first missing
+            one. If it returns True, no more tasks are started. Later results are not passed to it,
+            since they would favour tasks that are fast.
+        progress: Called with the number of finished repeats and the number of all repeats.
 
     Returns:
-        In the order of the tasks, without those that were not needed.
+        All results, in the order of the tasks. Tasks that were not needed are left out.
+
+    Raises:
+        ShelfcountError: For the reasons given at `finished`, or if the scheduler fails.
     """
     results = {task: result for task, result in finished(folder).items() if task in set(tasks)}
 
-    def first() -> list[Repeat]:
+    def consecutive() -> list[Repeat]:
         missing = next((i for i, task in enumerate(tasks) if task not in results), len(tasks))
         return [results[task] for task in tasks[:missing]]
 
-    def wanted() -> Iterator[Task]:
+    def pending() -> Iterator[Task]:
         for task in [task for task in tasks if task not in results]:
-            if enough(first()):
+            if enough(consecutive()):
                 return
             yield task
 
-    for result in scheduler(study, wanted()):
-        # A repeat that a dying worker had finished after all comes twice, and counts once.
+    for result in scheduler(study, pending()):
+        # A worker may have delivered its result before it died; the repeated task then gives it
+        # again.
         if result.task not in results:
             keep(folder, result)
             results[result.task] = result

@@ -1,12 +1,13 @@
-"""The score threshold: what each one gives on validation photos, and which serves best."""
+"""Choice of the score threshold from the metrics at every threshold on validation photos."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.evaluation.metrics import best_first, check, match, per_class_counts, ratio, score
 from shelfcount.records import Dataset, Detections
@@ -17,43 +18,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What each score threshold gives on the same photos.
+    """Metrics at every score threshold on the same photos.
 
     Attributes:
-        thresholds: (k,) float64, ascending. The values of entry i hold for any threshold above
+        thresholds: (k,) float64, ascending. The values of entry i apply to any threshold above
             entry i - 1 and up to entry i.
-        precision, recall, f1: (k,) float64, micro, at IoU 0.5.
-        count_error: (k,) int64; sum over photos and classes of |found - truth|, products.
+        precision, recall, f1: (k,) float64, over all boxes, class-aware, at IoU 0.5.
+        count_error: (k,) int64; sum over photos and classes of |found - truth|, in products.
     """
 
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    count_error: np.ndarray
+    thresholds: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    count_error: NDArray[np.int64]
 
     @property
     def best_f1(self) -> tuple[float, float]:
-        """(threshold, F1) where F1 is highest. On test photos a bound: nobody could have known that threshold."""
+        """(threshold, F1) at the highest F1. Optimistic if it is computed on the test photos."""
         top = int(self.f1.argmax())
         return float(self.thresholds[top]), float(self.f1[top])
 
 
 @dataclass(frozen=True, eq=False)
 class _Matched:
-    """One photo.
+    """Matches of one photo. Detections that `metrics.match` leaves out are not contained.
 
     Attributes:
-        truth: Products that stand there.
-        scores: (n,) float64, of the detections that count, best first.
-        hits: (n,) bool, which of them found a product.
-        steps: (n,) int64, -1 for each that mends the photo's count by class, 1 for each that harms it.
+        truth: Number of labelled products.
+        scores: (n,) float64; scores of the detections, highest first.
+        hits: (n,) bool; whether the detection is a true positive.
+        steps: (n,) int64; change of the photo's count error by class if the detection is added: -1
+            or 1.
     """
 
     truth: int
-    scores: np.ndarray
-    hits: np.ndarray
-    steps: np.ndarray
+    scores: NDArray[np.float64]
+    hits: NDArray[np.bool_]
+    steps: NDArray[np.int64]
 
 
 def best_threshold(
@@ -63,25 +65,24 @@ def best_threshold(
     *,
     floor: float = 0.0,
 ) -> tuple[float, Curve]:
-    """The score threshold that serves best; choose it on validation photos, never on the test.
+    """Choose the score threshold. Use validation photos, never test photos.
 
-    The best value is often shared, or missed by less than another draw of photos would change it: by
-    one standard error of the difference to the best, photos being what was drawn. Thresholds so close
-    can't be told apart and form plateaus; the middle of the widest is taken, as it stands new photos best.
+    Thresholds whose value is within one standard error of the best one (over photos, of the
+    difference to the best) cannot be distinguished. They form plateaus. The middle of the widest
+    plateau is chosen, since it is the most robust on other photos.
 
     Args:
         dataset: Validation photos, at least one.
-        found: Detections on each of them, down to `floor`.
-        by: "f1", the highest micro F1; or "count", the lowest count error by class.
-        floor: The score at which the detector was cut, in [0, 1]. What lies below was never seen, so
-            no plateau reaches below it.
+        found: Detections on each photo, in the order of the photos, with scores down to `floor`.
+        by: "f1" for the highest F1 over all boxes, "count" for the lowest count error by class.
+        floor: Score threshold of the detector, in [0, 1]. No plateau extends below it.
 
     Returns:
-        The threshold and the curve it was read from.
+        The threshold, and the curve it was chosen from.
 
     Raises:
-        ValueError: If `by` is neither or `floor` is outside [0, 1].
-        ShelfcountError: As `score` does.
+        ValueError: If `by` is neither "f1" nor "count", or `floor` is outside [0, 1].
+        ShelfcountError: For the reasons given at `metrics.check`.
     """
     if by not in ("f1", "count"):
         raise ValueError(f"by must be 'f1' or 'count', got '{by}'")
@@ -98,28 +99,52 @@ def best_threshold(
     lowest = min(floor, curve.thresholds[0])
     low, high = np.concatenate([[lowest], curve.thresholds])[first], curve.thresholds[last]
     widest = np.argmax(high - low)
-    # Scores are float32: the middle of two neighbours may round to the lower one, which is outside.
+    # Scores are float32: the middle of two adjacent values may round to the lower one, which is
+    # excluded.
     middle = np.float32((low[widest] + high[widest]) / 2)
     return float(middle if middle > low[widest] else high[widest]), curve
 
 
 def sweep(dataset: Dataset, found: Sequence[Detections]) -> Curve:
-    """What each score threshold gives; arguments and errors as of `best_threshold`.
+    """Compute the metrics at every score threshold.
 
-    How far F1 at the chosen threshold lies below `Curve.best_f1` says what the choice costs on these photos: much where
-    scores have shifted, as on a new phone or in other light.
+    The difference between `Curve.best_f1` and F1 at the chosen threshold is the cost of that choice
+    on these photos. It is large if the scores have shifted, for example with a new phone or other
+    light.
+
+    Args:
+        dataset: Labelled photos, at least one.
+        found: Detections on each photo, in the order of the photos.
+
+    Returns:
+        The curve over all thresholds.
+
+    Raises:
+        ShelfcountError: For the reasons given at `metrics.check`.
     """
     check(dataset, found)
     return _curve(_matched_all(dataset, found))
 
 
 def judge(dataset: Dataset, found: Sequence[Detections]) -> Judgement:
-    """What validation says of an epoch, as `training.fit.fit` wants it: F1 at the best threshold, and mAP to compare epochs by."""
+    """Return the validation metrics of one epoch for `training.fit.fit`.
+
+    Args:
+        dataset: Validation photos.
+        found: Detections on each photo, in the order of the photos, with scores down to
+            `training.fit.LOW_SCORE`.
+
+    Returns:
+        The chosen score threshold, F1 at this threshold, and mAP for choosing the best epoch.
+
+    Raises:
+        ShelfcountError: For the reasons given at `metrics.check`.
+    """
     from shelfcount.training.fit import LOW_SCORE, Judgement
 
     threshold, _ = best_threshold(dataset, found, floor=LOW_SCORE)
-    scored = score(dataset, found, threshold)
-    return Judgement(scored.micro.f1, threshold, scored.map)
+    evaluation = score(dataset, found, threshold)
+    return Judgement(evaluation.micro.f1, threshold, evaluation.map)
 
 
 def _matched_all(dataset: Dataset, found: Sequence[Detections]) -> list[_Matched]:
@@ -133,13 +158,14 @@ def _matched(truth: Detections, low: Detections, classes: int) -> _Matched:
     matches = match(truth, low)
     order = best_first(low)
     order = order[~matches.absorbed[order]]
-    standing = per_class_counts(truth, ~truth.ignore, classes)
-    # The k-th best detection of a class mends the photo's count while k products stand there, then harms it.
-    found = low.classes[order]
-    rank = np.tril(found[:, None] == found, -1).sum(axis=1)
-    steps = np.where(rank < standing[found], -1, 1)
+    labelled = per_class_counts(truth, ~truth.ignore, classes)
+    # Each detection of a class reduces the count error until the labelled number is reached, then
+    # increases it.
+    predicted = low.classes[order]
+    rank = np.tril(predicted[:, None] == predicted, -1).sum(axis=1)
+    steps = np.where(rank < labelled[predicted], -1, 1)
     return _Matched(
-        int(standing.sum()), low.scores[order].astype(np.float64), matches.hit[order], steps
+        int(labelled.sum()), low.scores[order].astype(np.float64), matches.hit[order], steps
     )
 
 
@@ -150,15 +176,15 @@ def _curve(photos: Sequence[_Matched]) -> Curve:
     confidence = confidence[order]
     hits = np.concatenate([photo.hits for photo in photos])[order]
     steps = np.concatenate([photo.steps for photo in photos])[order]
-    # Index 0 stands for a threshold above every score; equal scores come and go together.
+    # Index 0 is a threshold above every score. Detections with equal scores are kept or left out
+    # together.
     kept = np.concatenate([[0], np.flatnonzero(np.diff(confidence, append=-1.0)) + 1])
     tp = np.concatenate([[0], np.cumsum(hits)])[kept]
     error = truth + np.concatenate([[0], np.cumsum(steps)])[kept]
     thresholds = np.concatenate([[1.0], confidence[kept[1:] - 1]])
-    above = slice(
-        int(len(kept) > 1 and thresholds[1] >= 1.0), None
-    )  # no threshold lies above a score of 1
-    columns = (
+    # No threshold is above a score of 1.
+    above = slice(int(len(kept) > 1 and thresholds[1] >= 1.0), None)
+    columns: tuple[NDArray[Any], ...] = (
         thresholds,
         ratio(tp, kept, truth),
         ratio(tp, truth, kept),
@@ -168,33 +194,35 @@ def _curve(photos: Sequence[_Matched]) -> Curve:
     return Curve(*(column[above][::-1] for column in columns))
 
 
-def _at(thresholds: np.ndarray, photo: _Matched) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(k,) detections, hits and sum of steps of one photo at each threshold."""
-    found = len(photo.scores) - np.searchsorted(photo.scores[::-1], thresholds)
+def _at(
+    thresholds: NDArray[np.float64], photo: _Matched
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return a photo's (k,) detections, true positives and sum of steps at each threshold."""
+    detected = len(photo.scores) - np.searchsorted(photo.scores[::-1], thresholds)
     return (
-        found,
-        np.concatenate([[0], np.cumsum(photo.hits)])[found],
-        np.concatenate([[0], np.cumsum(photo.steps)])[found],
+        detected,
+        np.concatenate([[0], np.cumsum(photo.hits)])[detected],
+        np.concatenate([[0], np.cumsum(photo.steps)])[detected],
     )
 
 
-def _f1_influence(photos: Sequence[_Matched], curve: Curve) -> Iterator[np.ndarray]:
-    """For each photo (k,): by how much it moves F1, to first order (the delta method for a ratio of sums)."""
+def _f1_influence(photos: Sequence[_Matched], curve: Curve) -> Iterator[NDArray[np.float64]]:
+    """Yield for each photo its (k,) influence on F1 (the delta method for a ratio of sums)."""
     truth = sum(photo.truth for photo in photos)
     whole = np.maximum(truth + sum(_at(curve.thresholds, photo)[0] for photo in photos), 1)
     for photo in photos:
-        found, hits, _ = _at(curve.thresholds, photo)
-        yield (2 * hits - curve.f1 * (photo.truth + found)) / whole
+        detected, hits, _ = _at(curve.thresholds, photo)
+        yield (2 * hits - curve.f1 * (photo.truth + detected)) / whole
 
 
-def _count_influence(photos: Sequence[_Matched], curve: Curve) -> Iterator[np.ndarray]:
-    """For each photo (k,): its part of the count error, negative as less is better."""
+def _count_influence(photos: Sequence[_Matched], curve: Curve) -> Iterator[NDArray[np.float64]]:
+    """Yield for each photo its (k,) share of the count error, negative since less is better."""
     for photo in photos:
         yield -(photo.truth + _at(curve.thresholds, photo)[2]).astype(np.float64)
 
 
-def _standard_error(influences: Iterator[np.ndarray], top: int) -> np.ndarray:
-    """(k,) of the difference between each entry and entry `top`; 0 where one photo says nothing of others."""
+def _standard_error(influences: Iterator[NDArray[np.float64]], top: int) -> NDArray[np.float64]:
+    """Return the (k,) standard errors of the differences to entry `top`; 0 for a single photo."""
     n, total, squares = 0, 0.0, 0.0
     for influence in influences:
         difference = influence - influence[top]

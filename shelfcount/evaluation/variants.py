@@ -1,4 +1,4 @@
-"""The forms of a model that a comparison measures: a bundle's own file, and what its run can be exported to."""
+"""Formats of a model for a comparison: the file of a bundle, PyTorch, and exports of its run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.deploy import flatbuffer
 from shelfcount.records import Detector, Dropped, ModelSpec, ShelfcountError
@@ -21,7 +22,7 @@ from shelfcount.vision.images import write_whole
 UNTRAINED = "resnet50"
 BASELINE_SIZE = 640
 PYTORCH = "PyTorch float32"
-# Of a run that was trained with int8's rounding inside.
+# A run with quantization-aware training (QAT).
 ROUNDED = "PyTorch int8"
 PHONE_RECIPES = ("float32", "float16", "dynamic", "int8")
 BASELINE_RECIPES = ("float32", "int8")
@@ -30,14 +31,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """A model in one form, ready to be measured.
+    """A model in one format, ready to be measured.
 
     Attributes:
         role: 'phone' or 'baseline'.
         form: Runtime and number format, such as 'LiteRT int8'.
-        path: A .tflite file, or the folder of a run, which PyTorch runs.
-        spec: Of the model.
-        trained: Whether its F1 means anything.
+        path: A .tflite file, or the folder of a run, which is run by PyTorch.
+        spec: Specification of the model.
+        trained: Whether the model is trained, so that its F1 is meaningful.
     """
 
     role: str
@@ -48,30 +49,38 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """Tells it from the others of a comparison."""
+        """Identifier within a comparison: role and format."""
         return f"{self.role} {self.form}"
 
     @property
     def name(self) -> str:
+        """Architecture and input size."""
         return f"{self.spec.architecture} {self.spec.width} x {self.spec.height}"
 
     @property
     def start(self) -> str:
-        """How its weights were initialised."""
+        """Initialisation of the weights; empty if it is not known."""
         return str(self.spec.provenance.get("start", ""))
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a .tflite file."""
+        """Whether the model is a .tflite file."""
         return self.path.suffix == ".tflite"
 
     @property
     def bytes(self) -> int:
-        """Of the file; in PyTorch, of the weights."""
+        """Size of the .tflite file, or of the weights for PyTorch, in bytes."""
         return (self.path if self.is_file else self.path / "model.safetensors").stat().st_size
 
     def detector(self, threads: int) -> Detector:
-        """Opened down to low scores, as mAP needs them."""
+        """Open the model with a score threshold low enough for mAP.
+
+        Args:
+            threads: Number of threads of the runtime.
+
+        Returns:
+            The detector.
+        """
         if self.is_file:
             return LiteRTDetector(self.path.read_bytes(), self.spec, threads, LOWEST_SCORE)
         import torch
@@ -82,7 +91,11 @@ class Variant:
         return load_run(self.path, LOWEST_SCORE)
 
     def parameters(self) -> int:
-        """Weights and biases. A file counts those that levels share once for each of them, as they are folded apart."""
+        """Return the number of weights and biases.
+
+        A .tflite file has a folded copy of the shared head for each pyramid level, and all copies
+        are counted.
+        """
         if self.is_file:
             return count_parameters(self.path.read_bytes())
         from shelfcount.training.runs import load_run
@@ -93,42 +106,49 @@ class Variant:
 def of_bundle(
     bundle: Bundle, run: Path | None, folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
-    """The bundle's own file first, then what its run gives: PyTorch, and the other recipes.
+    """Collect the formats of a bundle: its own file, then PyTorch and the other recipes of its run.
 
     Args:
         bundle: The phone model.
-        run: It was exported from it, or fine-tuned from it with int8's rounding; None where there is none at hand.
-        folder: Exported files are kept here, and taken from here the next time.
-        progress: Called with files made, files in all, and what is being done.
+        run: The run that the bundle was exported from, or the run before quantization-aware
+            training. If None, only the file of the bundle is returned.
+        folder: Cache folder for exported files. Existing files are reused.
+        progress: Called with the number of files done, the number of all files, and a description
+            of the step.
 
     Returns:
-        The variants, and those that could not be made with the reason.
+        The variants, and the formats that could not be exported with the reason.
 
     Raises:
-        ShelfcountError: If the run is not the one that the bundle came from.
+        ShelfcountError: If the bundle does not come from this run.
     """
-    own = Variant("phone", f"LiteRT {bundle.recipe}", bundle.path / "model.tflite", bundle.spec)
+    shipped = Variant("phone", f"LiteRT {bundle.recipe}", bundle.path / "model.tflite", bundle.spec)
     if run is None:
-        return [own], []
+        return [shipped], []
     _check_same(bundle, run)
     recipes = [recipe for recipe in PHONE_RECIPES if recipe != bundle.recipe]
     made, dropped = _of_run("phone", run, recipes, folder, progress)
-    return [own, *made], dropped
+    return [shipped, *made], dropped
 
 
 def of_baseline(
     source: str, classes: Sequence[str], folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
-    """The baseline: a bundle's own file; of a run PyTorch, float32 and int8; of 'resnet50' an untrained network's float32.
+    """Collect the formats of the baseline.
 
     Args:
-        source: Folder, or 'resnet50'.
-        classes: Of the phone model; an untrained network gets as many.
-        folder: As for `of_bundle`.
-        progress: As for `of_bundle`.
+        source: A bundle folder (its own file is used), a run folder (PyTorch, float32 and int8 are
+            used), or 'resnet50' (an untrained network in float32 is used).
+        classes: Class names of the phone model. An untrained network gets the same classes.
+        folder: Cache folder for exported files. Existing files are reused.
+        progress: Called with the number of files done, the number of all files, and a description
+            of the step.
+
+    Returns:
+        The variants, and the formats that could not be exported with the reason.
 
     Raises:
-        ShelfcountError: If `source` is none of these.
+        ShelfcountError: If `source` is neither a folder nor 'resnet50'.
     """
     path = Path(source)
     if (path / "model.json").exists():
@@ -142,16 +162,24 @@ def of_baseline(
         return [_untrained(tuple(classes), folder, progress)], []
     if not path.is_dir():
         raise ShelfcountError(
-            f"--baseline must be a run or bundle folder, or '{UNTRAINED}' for an untrained one, got '{source}'"
+            f"--baseline must be a run folder, a bundle folder, or '{UNTRAINED}' for an untrained "
+            f"network, got '{source}'"
         )
     return _of_run("baseline", path, BASELINE_RECIPES, folder, progress)
 
 
 def count_parameters(model: bytes) -> int:
-    """Weights and biases of a .tflite file's convolutions and fully connected layers, each stored array once."""
+    """Count the weights and biases of convolutions and fully connected layers of a .tflite file.
+
+    Args:
+        model: Content of the file.
+
+    Returns:
+        Number of parameters. Arrays that several layers share are counted once.
+    """
     read = flatbuffer.read(model)
     graph = read.subgraphs[0]
-    # float16 weights pass through a DEQUANTIZE on their way.
+    # float16 weights are connected to their layer by a DEQUANTIZE operator.
     names = flatbuffer.operator_names(model)
     source = {
         op.outputs[0]: op.inputs[0]
@@ -169,7 +197,7 @@ def count_parameters(model: bytes) -> int:
 
 
 def counted_names(names: Sequence[str]) -> list[str]:
-    """Equal names as one with their number.
+    """Combine equal names into one with its number of occurrences.
 
     >>> counted_names(["PADV2", "BROADCAST_TO", "BROADCAST_TO"])
     ['PADV2', 'BROADCAST_TO × 2']
@@ -183,15 +211,15 @@ def _check_same(bundle: Bundle, run: Path) -> None:
     spec = read_spec(run)
     fields = ["architecture", "classes", "height", "width", "levels", "score_threshold"]
     if str(bundle.spec.provenance.get("start", "")).startswith(f"{run.absolute().name}/"):
-        # Fine-tuned from it: the float network is the one that int8 is measured against, with a threshold of its own.
+        # The bundle was fine-tuned from this run, which therefore has another score threshold.
         fields.remove("score_threshold")
     for field in fields:
         ours, theirs = getattr(bundle.spec, field), getattr(spec, field)
         if ours != theirs:
-            shown = (ours, theirs) if len(str(ours)) < 60 else ("its own", "other ones")
+            values = f": {ours} and {theirs}" if len(str(ours)) < 60 else ""
             raise ShelfcountError(
-                f"--run must be the run that '{bundle.path}' was exported or fine-tuned from; their {field} differ: {shown[0]} in the "
-                f"bundle, {shown[1]} in '{run}'"
+                f"bundle '{bundle.path}' and run '{run}' differ in {field}{values}. --run must be "
+                "the run that the bundle was exported or fine-tuned from."
             )
 
 
@@ -212,13 +240,13 @@ def _of_run(
         try:
             variants.append(Variant(role, f"LiteRT {recipe}", exporter.export(recipe), spec))
         except (ShelfcountError, ValueError, RuntimeError) as error:
-            dropped.append(Dropped(f"{role} LiteRT {recipe}", f"could not be exported: {error}"))
+            dropped.append(Dropped(f"{role} LiteRT {recipe}", f"cannot be exported: {error}"))
     progress(len(recipes), len(recipes), f"exporting {spec.architecture}")
     return variants, dropped
 
 
 def _untrained(classes: tuple[str, ...], folder: Path, progress: Progress) -> Variant:
-    """Its size and latency are those of a trained one."""
+    """Export an untrained baseline, whose size and latency equal those of a trained one."""
     from shelfcount.training.detector import BASELINE, RANDOM, build, retinanet_levels
 
     size = BASELINE_SIZE
@@ -240,26 +268,37 @@ def _untrained(classes: tuple[str, ...], folder: Path, progress: Progress) -> Va
 
 @dataclass
 class _Exporter:
-    """Makes files of one network, converted once, and keeps them under the fingerprint of all they depend on."""
+    """Exporter of one network, which it converts once.
+
+    The name of each file contains a fingerprint of everything that the file depends on, so that
+    existing files can be reused.
+
+    Attributes:
+        net: The PyTorch network.
+        spec: Specification of the model.
+        weights: Fingerprint of the weights.
+        folder: Folder for the files.
+        calibration: Function that returns (h, w, 3) uint8 RGB photos for int8 calibration.
+        converted: The float32 .tflite file after the first conversion.
+    """
 
     net: Any
     spec: ModelSpec
     weights: str
     folder: Path
-    calibration: Callable[[], list[np.ndarray]]
+    calibration: Callable[[], list[NDArray[np.uint8]]]
     converted: bytes | None = None
 
     def export(self, recipe: str) -> Path:
+        """Return the path of the file for a recipe; it is exported if it does not exist."""
         spec = replace(self.spec, provenance={})
-        known = json.dumps(
+        inputs = json.dumps(
             [self.weights, spec.to_json(), recipe, versions(), _exporting_code()], sort_keys=True
         )
-        path = (
-            self.folder
-            / f"{spec.architecture}-{recipe}-{hashlib.sha256(known.encode()).hexdigest()[:12]}.tflite"
-        )
+        fingerprint = hashlib.sha256(inputs.encode()).hexdigest()[:12]
+        path = self.folder / f"{spec.architecture}-{recipe}-{fingerprint}.tflite"
         if not path.exists():
-            # Converting needs torch and takes a while; a file that stands already needs neither.
+            # Imported only for a conversion, since these modules need PyTorch.
             from shelfcount.deploy import convert
             from shelfcount.deploy.bundle import artifact
 
@@ -270,15 +309,18 @@ class _Exporter:
 
 
 def _exporting_code() -> str:
-    """Fingerprint of the source that builds, converts and quantizes networks: the package's version alone misses a change in a checkout."""
+    """Return a fingerprint of the source code that builds, converts and quantizes networks.
+
+    The version of the package is not sufficient, since the code of a checkout can change.
+    """
     parts = [Path(__file__).parents[1] / part for part in ("deploy", "training")]
     return hashlib.sha256(
         b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))
     ).hexdigest()
 
 
-def _calibration(run: Path, spec: ModelSpec) -> list[np.ndarray]:
-    """The training photos that `shelfcount export` calibrates on."""
+def _calibration(run: Path, spec: ModelSpec) -> list[NDArray[np.uint8]]:
+    """Return the training photos that `shelfcount export` uses for calibration."""
     from shelfcount.data.formats import read
     from shelfcount.data.splits import split
     from shelfcount.deploy.bundle import calibration_photos

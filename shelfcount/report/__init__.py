@@ -1,1 +1,1 @@
-"""What people look at: annotated photos, figures, HTML."""
+"""Reports: annotated photos, plots and HTML pages."""

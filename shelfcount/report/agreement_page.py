@@ -1,4 +1,4 @@
-"""Where two labellings of the same photos differ, as one HTML page: the figures, the classes, and the photos."""
+"""Report of inter-annotator agreement: one HTML page with metrics, classes and photos."""
 
 from __future__ import annotations
 
@@ -11,51 +11,58 @@ from shelfcount.data.agreement import LOOSE_IOU, Agreement, Figures, PhotoAgreem
 from shelfcount.report import page
 from shelfcount.report.crops import drawn, photo_at
 from shelfcount.report.pictures import FALSE_ALARM, MISSED, NOT_JUDGED, Colour, Mark
+from shelfcount.words import plural
 
-# Those on which the two differ most; the tables have all.
+# Maximum number of photos with pictures, most disagreements first. The tables list all photos.
 MOST_PHOTOS = 24
 PICTURE_SIDE = 760
 OTHER_NAME = (0, 114, 178)  # Okabe and Ito's blue
 LEGEND = (
-    "Orange: labelled here only. Blue: both labelled it, under different names. Dashed red: boxes that overlap by an IoU "
-    f"below {LOOSE_IOU}. Grey: both agree. The numbers stand for the names below each photo."
+    "Orange: labelled only in this annotation. Blue: labelled in both, with different classes. "
+    f"Dashed red: same class, but the IoU of the two boxes is below {LOOSE_IOU}. Grey: both agree. "
+    "The numbers are explained below each photo."
 )
 NOTES = {
-    "quality": "presence x naming x tightness; the figure to follow from one version of the labels to the next",
-    "presence": "share of the labelled products that both labelled",
-    "naming": "share of these under one name",
-    "tightness": "mean IoU of their boxes",
+    "quality": "presence x naming x tightness, for comparing versions of the labels",
+    "presence": "share of the labelled products that are in both annotations",
+    "naming": "share of these products with the same class in both",
+    "tightness": "mean IoU of the two boxes of these products",
 }
 
 
 def write_page(agreement: Agreement, path: Path | str) -> None:
-    """Write the page whole or not at all.
+    """Write the report of two annotations as one HTML file. It is replaced only when complete.
 
     Args:
-        agreement: From `data.agreement.compare`; photos on which the two differ are read again.
-        path: Of the HTML file.
+        agreement: Result of `data.agreement.compare`. Photos with disagreements are read again
+            for the pictures.
+        path: Path of the HTML file.
+
+    Raises:
+        ShelfcountError: If a photo cannot be read or the file cannot be written.
     """
     first, second = agreement.names
-    lead = f"{len(agreement.photos)} photos labelled twice: {first} (first) and {second} (second)."
-    if left := [
-        f"{len(names)} only in {name}"
+    photos = plural(len(agreement.photos), "photo")
+    lead = f"{photos} with two annotations: {first} (first) and {second} (second)."
+    if unshared := [
+        f"{plural(len(names), 'photo')} only in {name}"
         for name, names in zip(agreement.names, agreement.unshared, strict=True)
         if names
     ]:
-        lead += f" Not compared: {', '.join(left)}."
+        lead += f" Not compared: {', '.join(unshared)}."
     sections = [
         page.Section("", [_cards(agreement), _errors(agreement)]),
-        page.Section("By class", [_classes(agreement)]),
-        page.Section("By photo", [_photos(agreement)]),
-        page.Section("Where they differ", _pictures(agreement)),
+        page.Section("Agreement by class", [_classes(agreement)]),
+        page.Section("Agreement by photo", [_photos(agreement)]),
+        page.Section("Photos with disagreements", _pictures(agreement)),
     ]
-    page.write(path, "Agreement of two labellings", sections, lead)
+    page.write(path, "Inter-annotator agreement", sections, lead)
 
 
 def _cards(agreement: Agreement) -> page.Cards:
     def note(name: str) -> str:
         return NOTES[name] + (
-            "; 95 %: {:.3f} to {:.3f}".format(*agreement.interval[name])
+            "; 95 % confidence interval {:.3f} to {:.3f}".format(*agreement.interval[name])
             if name in agreement.interval
             else ""
         )
@@ -64,13 +71,17 @@ def _cards(agreement: Agreement) -> page.Cards:
         page.Card(name.capitalize(), getattr(agreement.figures, name), note(name)) for name in NOTES
     ]
     cards.append(
-        page.Card("Cohen's kappa", agreement.kappa, "of the names where both labelled; 0 is chance")
+        page.Card(
+            "Cohen's kappa",
+            agreement.kappa,
+            "classes of the products that both labelled; 0 is chance agreement",
+        )
     )
     cards.append(
         page.Card(
             "Krippendorff's alpha",
             agreement.alpha,
-            "of all products, nothing being a name; 0 is chance",
+            "all products, with “not labelled” as one more class; 0 is chance agreement",
         )
     )
     return page.Cards(cards)
@@ -80,20 +91,23 @@ def _errors(agreement: Agreement) -> page.Table:
     errors = agreement.errors()
     columns = [
         page.Column("Error"),
-        page.Column("If the first is right: of the second"),
-        page.Column("If both err alike: of each"),
+        page.Column("Error rate of the second, if the first is correct"),
+        page.Column("Error rate of each, if both err equally often"),
     ]
     words = {
-        "missed": "products missed",
-        "added": "labels too many",
-        "misnamed": "products misnamed",
-        "edge": "spread of an edge, shares of the box's side",
+        "missed": "products without a label",
+        "added": "labels without a product",
+        "misnamed": "products with the wrong class",
+        "edge": "standard deviation of a box edge, as a share of the box's side",
     }
     rows = [
         [text, _value(errors["second"][name]), _value(errors["each"][name])]
         for name, text in words.items()
     ]
-    caption = "What the disagreement says of the labellers, as shares; it can't say which of the two columns holds."
+    caption = (
+        "Error rates of the annotators, estimated from their disagreements under two assumptions. "
+        "The data cannot show which assumption is true."
+    )
     return page.Table(columns, rows, caption)
 
 
@@ -103,10 +117,10 @@ def _classes(agreement: Agreement) -> page.Table:
         page.Column("first"),
         page.Column("second"),
         page.Column("both"),
-        page.Column("first alone"),
-        page.Column("second alone"),
-        page.Column("first, other name"),
-        page.Column("second, other name"),
+        page.Column("only first"),
+        page.Column("only second"),
+        page.Column("first, other class in second"),
+        page.Column("second, other class in first"),
         page.Column("agreement"),
         page.Column("kappa"),
         page.Column("tightness"),
@@ -126,19 +140,29 @@ def _classes(agreement: Agreement) -> page.Table:
         ]
         for r in sorted(used, key=lambda r: (r.share or 0, -r.first - r.second))
     ]
-    caption = "Least agreement first: 2 both / (first + second). Kappa: this name against all others, where both labelled a product."
+    caption = (
+        "Lowest agreement first; agreement is 2 both / (first + second). Kappa: this class against "
+        "all others, for the products that both labelled."
+    )
     return page.Table(columns, rows, caption)
 
 
 def _value(value: float | None) -> float:
-    """What can't be told prints as undefined: it is not for lack of a measurement."""
+    """Return NaN for None, so that the page shows "undefined" instead of "not measured"."""
     return float("nan") if value is None else value
 
 
 def _photos(agreement: Agreement) -> page.Table:
     columns = [
         page.Column(name)
-        for name in ("Photo", "disagreements", "first alone", "second alone", "other name", "loose")
+        for name in (
+            "Photo",
+            "disagreements",
+            "only first",
+            "only second",
+            "other class",
+            f"IoU below {LOOSE_IOU}",
+        )
     ]
     columns += [page.Column(name) for name in NOTES]
     rows = []
@@ -153,9 +177,9 @@ def _photos(agreement: Agreement) -> page.Table:
         rows.append(
             [photo.photo.path.name, *counts, *(_value(getattr(figures, name)) for name in NOTES)]
         )
-    agreed = len(agreement.photos) - len(rows)
+    agreed = plural(len(agreement.photos) - len(rows), "other photo")
     return page.Table(
-        columns, rows, f"Most disagreements first. On {agreed} more photos the two agree."
+        columns, rows, f"Most disagreements first. On {agreed} the two annotations agree."
     )
 
 
@@ -169,7 +193,7 @@ def _worst(agreement: Agreement) -> list[PhotoAgreement]:
 def _pictures(agreement: Agreement) -> list[page.Block]:
     worst = _worst(agreement)
     if not worst:
-        return [page.Note("Nowhere.")]
+        return [page.Note("The two annotations agree on every product.")]
     blocks: list[page.Block] = [page.Note(LEGEND)]
     for photo in worst[:MOST_PHOTOS]:
         image, name = photo_at(photo.photo.path), photo.photo.path.name
@@ -177,10 +201,10 @@ def _pictures(agreement: Agreement) -> list[page.Block]:
         sides = [
             page.Picture(
                 drawn(image, _marks(photo, side, keys), side=PICTURE_SIDE),
-                f"{which}: {of}.",
-                f"{name} as labelled in {of}",
+                f"{which}: {source}.",
+                f"{name} as labelled in {source}",
             )
-            for side, (which, of) in enumerate(
+            for side, (which, source) in enumerate(
                 zip(("First", "Second"), agreement.names, strict=True)
             )
         ]
@@ -188,18 +212,28 @@ def _pictures(agreement: Agreement) -> list[page.Block]:
         blocks.append(
             page.Side(
                 sides,
-                f"{name}: {photo.disagreements} disagreements{f'. {named}' if named else ''}.",
+                f"{name}: {plural(photo.disagreements, 'disagreement')}"
+                f"{f'. {named}' if named else ''}.",
             )
         )
     if len(worst) > MOST_PHOTOS:
         blocks.append(
-            page.Note(f"And {len(worst) - MOST_PHOTOS} more photos, which the table lists.")
+            page.Note(
+                f"{plural(len(worst) - MOST_PHOTOS, 'more photo')} with disagreements: "
+                "see the table above."
+            )
         )
     return blocks
 
 
 def _keys(photo: PhotoAgreement) -> dict[int, str]:
-    """A number for each class that is named on a photo: on a dense shelf there is no room for names."""
+    """Number the classes that are tagged on a photo.
+
+    The tags are numbers, since a dense shelf has no room for class names.
+
+    Returns:
+        Tag of each class index, "1", "2" and so on.
+    """
     renamed = photo.pairs[~photo.same_class]
     named = [photo.first.classes[renamed[:, 0]], photo.second.classes[renamed[:, 1]]]
     named += [photo.first.classes[photo.alone[0]], photo.second.classes[photo.alone[1]]]
@@ -210,8 +244,11 @@ def _keys(photo: PhotoAgreement) -> dict[int, str]:
 
 
 def _marks(photo: PhotoAgreement, side: int, keys: Mapping[int, str]) -> list[Mark]:
-    """Boxes of the first (0) or second (1) labelling, those on which the two differ last."""
-    labels, own = (photo.first, photo.second)[side], photo.pairs[:, side]
+    """Return the boxes of the first (0) or second (1) annotation to draw, disagreements last.
+
+    The last marks are drawn on top.
+    """
+    labels, paired = (photo.first, photo.second)[side], photo.pairs[:, side]
 
     def marks(
         which: np.ndarray, colour: Colour, *, named: bool = True, dashed: bool = False
@@ -227,8 +264,8 @@ def _marks(photo: PhotoAgreement, side: int, keys: Mapping[int, str]) -> list[Ma
         ]
 
     return [
-        *marks(own[photo.same_class & ~photo.loose], NOT_JUDGED, named=False),
-        *marks(own[photo.loose], MISSED, named=False, dashed=True),
-        *marks(own[~photo.same_class], OTHER_NAME),
+        *marks(paired[photo.same_class & ~photo.loose], NOT_JUDGED, named=False),
+        *marks(paired[photo.loose], MISSED, named=False, dashed=True),
+        *marks(paired[~photo.same_class], OTHER_NAME),
         *marks(np.flatnonzero(photo.alone[side]), FALSE_ALARM),
     ]

@@ -1,4 +1,7 @@
-"""The comparison with the baseline: each model in each of its forms, measured once. `bench_page` writes it down."""
+"""Measurements for the deployment report: a bundle and the baseline, each in all its formats.
+
+`bench_page` writes the report.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +27,26 @@ from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
 from shelfcount.shelf.count import CountedPhoto, count_photo
 from shelfcount.stamp import stamp
 from shelfcount.vision.images import read_photo
+from shelfcount.words import plural
 
-# Shares settle after few runs; a baseline of seconds a run gets fewer.
+# Profiled runs. The share of each operator is stable after few runs; the baseline takes seconds
+# per run and gets fewer.
 PROFILE_RUNS = {"phone": 20, "baseline": 3}
 PHOTOS_SHOWN = 3
-# The form that the headline compares with: what the baseline is before anyone quantizes it.
+# Format of the baseline that the summary compares with: float32, as it is before quantization.
 REFERENCE_FORM = "LiteRT float32"
 Bar = Callable[[str], contextlib.AbstractContextManager[Callable[..., None]]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """Numbers of runs and threads of a benchmark.
 
     Attributes:
-        runs, baseline_runs: Counted runs of each form of the phone model, and of the baseline.
-        threads: Thread counts; forms are compared at the first.
-        quick: Whether it is the short form, whose percentiles mean little.
+        runs, baseline_runs: Number of timed runs of each format of the phone model, and of each
+            format of the baseline.
+        threads: Thread counts to measure. Formats are compared at the first.
+        quick: Whether this is a quick benchmark, with too few runs for meaningful percentiles.
     """
 
     runs: int = 100
@@ -54,21 +60,22 @@ QUICK = Plan(runs=5, baseline_runs=3, threads=(1,), quick=True)
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A bundle beside the baseline.
+    """Measurements of a bundle and the baseline.
 
     Attributes:
         bundle: The phone model.
-        rows: The bundle's row, the other forms of the same model, then the baseline's.
-        reference: Index of the baseline's row that the headline compares with.
-        evaluation: Of the bundle on the test photos.
-        baseline_evaluation: Of the reference, or None where it was not trained.
-        curves: F1 over the score threshold, of the bundle and of the reference where that was trained.
-        operators: Of the bundle, in the order in which they ran; None where they could not be profiled.
-        disagreements: Photos on which the bundle and the reference differ most.
-        left_out: What could not be measured, and why.
-        photo: The counted photo and its pixels.
-        plan: How much was measured.
-        stamp: Commit, versions, device.
+        rows: Row of the bundle, rows of the other formats of the same model, then those of the
+            baseline.
+        reference: Index of the baseline's row that the summary compares with.
+        evaluation: Metrics of the bundle on the test photos.
+        baseline_evaluation: Metrics of the reference, or None if the baseline is not trained.
+        curves: F1 over the score threshold, for the bundle and, if it is trained, the reference.
+        operators: Operators of the bundle in execution order, or None if profiling failed.
+        disagreements: Photos on which bundle and reference differ most.
+        left_out: Measurements that failed, with the reason.
+        photo: One counted photo and its pixels, (h, w, 3) uint8 RGB.
+        plan: Numbers of runs and threads.
+        stamp: Commit, versions and device.
     """
 
     bundle: Bundle
@@ -86,15 +93,25 @@ class Comparison:
 
     @property
     def speed(self) -> Ratio:
-        """How many times faster the bundle is than the reference."""
+        """Latency of the reference divided by the latency of the bundle.
+
+        Raises:
+            ValueError: If the reference is the bundle itself.
+        """
         speed = self.rows[self.reference].times_bundle
         if speed is None:
-            raise ValueError("the reference must be another row than the bundle's")
+            raise ValueError(
+                f"reference {self.reference} is the row of the bundle itself. "
+                "It must be a row of the baseline."
+            )
         return speed
 
     @property
     def f1_gain(self) -> tuple[float, float] | None:
-        """`benchmark.f1_gain` of the bundle over the reference; None where that was not trained."""
+        """Interval of the F1 difference, bundle minus reference; None without a trained baseline.
+
+        See `benchmark.f1_gain`.
+        """
         if self.baseline_evaluation is None:
             return None
         ours, theirs = (
@@ -104,7 +121,10 @@ class Comparison:
 
     @property
     def verdict(self) -> list[str]:
-        """One sentence a figure; the baseline's other file, where there is one, in a sentence of its own."""
+        """Summary of the comparison, one sentence per metric.
+
+        Each further .tflite file of the baseline adds one sentence.
+        """
         lines = list(
             benchmark.verdict(self.rows[0], self.rows[self.reference], self.speed, self.f1_gain)
         )
@@ -117,7 +137,7 @@ class Comparison:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings."""
+        """Return the comparison as JSON data."""
         return {
             "bundle": {"name": self.bundle.name, "sha256": self.bundle.sha256},
             "rows": [row.to_json() for row in self.rows],
@@ -160,26 +180,33 @@ def measure(
     photo: Path | None = None,
     bar: Bar = _no_bar,
 ) -> Comparison:
-    """Size, work, memory, latency, operators, F1 and counts of a bundle and the baseline in their forms.
+    """Measure a bundle and the baseline in all their formats.
+
+    Measured are file size, multiply-accumulates, memory, latency, operators, F1 and counts.
 
     Args:
-        bundle_path: Of the phone model.
-        baseline: A run, a bundle, or 'resnet50' for an untrained network: its size and latency are
-            those of a trained one, its F1 stays unmeasured.
-        dataset: Test photos.
-        folder: Files that are exported on the way are kept in it, below ``models``.
-        run: The bundle's run, for its other forms.
-        plan: How much is measured; by default, `Plan`.
-        photo: To show counted, and to time on; by default the first test photo.
-        bar: Opens a progress bar with a title; what it yields is called with done, all and a description.
+        bundle_path: Folder of the phone model.
+        baseline: Path of a run or a bundle, or 'resnet50' for an untrained network. The untrained
+            network has the size and latency of a trained one; its F1 is not measured.
+        dataset: Labelled test photos.
+        folder: Output folder. Exported files are kept in its subfolder ``models``.
+        run: Run of the bundle, for its other formats. Default: only the bundle is measured.
+        plan: Numbers of runs and threads. Default: `Plan()`.
+        photo: Photo that is counted for the report and used for timing. Default: the first test
+            photo.
+        bar: Opens a progress bar with the given title and yields a function, which is called with
+            the steps done, the number of steps and an optional description.
+
+    Returns:
+        The comparison.
 
     Raises:
-        ShelfcountError: If bundle, run, baseline and data do not fit each other.
+        ShelfcountError: If bundle, run, baseline and data do not match, or a file cannot be read.
     """
     plan = plan or Plan()
     bundle = read_bundle(bundle_path)
-    shown = photo or dataset.photos[0].path
-    image = read_photo(shown)
+    timed_photo = photo or dataset.photos[0].path
+    image = read_photo(timed_photo)
     with bar("exporting") as advance:
         phone, dropped = variants.of_bundle(bundle, run, folder / "models", advance)
         rivals, more = variants.of_baseline(
@@ -187,14 +214,15 @@ def measure(
         )
     models = [*phone, *rivals]
     with bar("measuring F1") as advance:
-        found = _find(models, dataset, max(plan.threads), advance)
+        detections = _find(models, dataset, max(plan.threads), advance)
     evaluations = {
-        key: metrics.score(dataset, boxes, _threshold(models, key)) for key, boxes in found.items()
+        key: metrics.score(dataset, boxes, _threshold(models, key))
+        for key, boxes in detections.items()
     }
-    curves = {key: sweep(dataset, boxes) for key, boxes in found.items()}
-    timings = {t: _time(models, shown, plan, t, bar) for t in plan.threads}
+    curves = {key: sweep(dataset, boxes) for key, boxes in detections.items()}
+    timings = {t: _time(models, timed_photo, plan, t, bar) for t in plan.threads}
     with bar("profiling operators") as advance:
-        profiles, unprofiled = _profile(models, shown, plan, advance)
+        profiles, unprofiled = _profile(models, timed_photo, plan, advance)
     rows = tuple(
         _row(model, models, evaluations, curves, timings, profiles, plan) for model in models
     )
@@ -202,21 +230,24 @@ def measure(
         (i for i, m in enumerate(models) if m.role == "baseline" and m.form == REFERENCE_FORM),
         len(phone),
     )
-    own, rival = models[0].key, models[reference].key
+    bundle_key, baseline_key = models[0].key, models[reference].key
     differing: list[Disagreement] = []
-    if rival in found:
+    if baseline_key in detections:
         differing = disagreement.largest(
-            dataset, _kept(models, own, found), _kept(models, rival, found), PHOTOS_SHOWN
+            dataset,
+            _kept(models, bundle_key, detections),
+            _kept(models, baseline_key, detections),
+            PHOTOS_SHOWN,
         )
-    counted = count_photo(LiteRTDetector.open(bundle, plan.threads[0]), image, shown.name)
+    counted = count_photo(LiteRTDetector.open(bundle, plan.threads[0]), image, timed_photo.name)
     return Comparison(
         bundle,
         rows,
         reference,
-        evaluations[own],
-        evaluations.get(rival),
-        [curves[key] for key in (own, rival) if key in curves],
-        profiles[own].operators if own in profiles else None,
+        evaluations[bundle_key],
+        evaluations.get(baseline_key),
+        [curves[key] for key in (bundle_key, baseline_key) if key in curves],
+        profiles[bundle_key].operators if bundle_key in profiles else None,
         differing,
         [*dropped, *more, *unprofiled],
         (counted, image),
@@ -226,10 +257,10 @@ def measure(
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as one Markdown table."""
+    """Return the rows as one Markdown table."""
     heads = (
         "model",
-        "form",
+        "format",
         "MB",
         "GMAC",
         "p50 ms",
@@ -257,10 +288,10 @@ def markdown(rows: Sequence[Row]) -> str:
             row.count_error,
             row.start,
         ]
-        shown = [
+        texts = [
             page.show(v, d) for v, d in zip(cells, (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)
         ]
-        lines.append("| " + " | ".join(shown) + " |")
+        lines.append("| " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -268,21 +299,21 @@ def _find(
     models: Sequence[Variant], dataset: Dataset, threads: int, advance: Callable[..., None]
 ) -> dict[str, list[Detections]]:
     trained = [model for model in models if model.trained]
-    found = {}
+    detections = {}
     for i, model in enumerate(trained):
-        before, everything = i * len(dataset), len(trained) * len(dataset)
+        before, total = i * len(dataset), len(trained) * len(dataset)
 
         def step(
             done: int,
             _: int,
             before: int = before,
-            everything: int = everything,
+            total: int = total,
             key: str = model.key,
         ) -> None:
-            advance(before + done, everything, f"measuring F1: {key}")
+            advance(before + done, total, f"measuring F1: {key}")
 
-        found[model.key] = metrics.run(model.detector(threads), dataset, progress=step)
-    return found
+        detections[model.key] = metrics.run(model.detector(threads), dataset, progress=step)
+    return detections
 
 
 def _by_photo(evaluation: Evaluation) -> np.ndarray:
@@ -296,9 +327,9 @@ def _threshold(models: Sequence[Variant], key: str) -> float:
 
 
 def _kept(
-    models: Sequence[Variant], key: str, found: Mapping[str, Sequence[Detections]]
+    models: Sequence[Variant], key: str, detections: Mapping[str, Sequence[Detections]]
 ) -> list[Detections]:
-    return [boxes[boxes.scores >= _threshold(models, key)] for boxes in found[key]]
+    return [boxes[boxes.scores >= _threshold(models, key)] for boxes in detections[key]]
 
 
 def _time(
@@ -311,7 +342,7 @@ def _time(
     runs = {
         model.key: plan.runs if model.role == "phone" else plan.baseline_runs for model in models
     }
-    with bar(f"measuring latency, {threads} thread{'s' if threads > 1 else ''}") as advance:
+    with bar(f"measuring latency, {plural(threads, 'thread')}") as advance:
         return latency.measure(subjects, photo, runs, threads=threads, progress=advance)
 
 
@@ -341,7 +372,7 @@ def _row(
     profiles: Mapping[str, Profile],
     plan: Plan,
 ) -> Row:
-    key, own = model.key, models[0].key
+    key, bundle_key = model.key, models[0].key
     timing, evaluation, profiled = (
         timings[plan.threads[0]][key],
         evaluations.get(key),
@@ -361,8 +392,8 @@ def _row(
         role=model.role,
         by_threads=[timings[t][key].latency for t in plan.threads],
         times_bundle=None
-        if key == own
-        else benchmark.ratio(timing.times, timings[plan.threads[0]][own].times),
+        if key == bundle_key
+        else benchmark.ratio(timing.times, timings[plan.threads[0]][bundle_key].times),
         preparation=timing.preparation,
         postprocessing=timing.postprocessing,
         memory=timing.memory,
@@ -371,7 +402,7 @@ def _row(
         best_f1=curves[key].best_f1 if key in curves else None,
     )
     if not model.is_file:
-        # The work is that of the converted file, where there is one.
+        # The multiply-accumulates of a PyTorch model are counted in its converted file.
         twin = next((m for m in models if m.role == model.role and m.is_file), None)
         return (
             row
@@ -398,7 +429,11 @@ def _row(
 def _lost(
     model: Variant, models: Sequence[Variant], evaluations: Mapping[str, Evaluation]
 ) -> float | None:
-    """Points of F1 against the same weights in float32: PyTorch's, or else the float32 file's."""
+    """Return the F1 points lost against the same weights in float32.
+
+    The reference is the PyTorch model or, if that was not measured, the float32 file. None if
+    neither or `model` itself was not evaluated.
+    """
     forms = (variants.PYTORCH, REFERENCE_FORM)
     floats = [
         m.key

@@ -1,4 +1,4 @@
-"""What `bench` writes: one HTML file that opens offline, the same in Markdown, and JSON."""
+"""Deployment report of `shelfcount bench`: one HTML file that works offline, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -15,18 +15,34 @@ from shelfcount.report.bench import Comparison
 from shelfcount.report.pictures import annotate
 from shelfcount.shelf.count import summary_rows
 from shelfcount.vision.images import write_photo, write_whole
+from shelfcount.words import plural
 
-TITLE = "May it go onto the phone?"
+TITLE = "Deployment report: phone model against baseline"
+# Number of operators in the table of the slowest ones.
 SLOWEST = 12
 
 
 def to_json(result: Comparison, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """All that the report says, as plain lists, numbers and strings."""
+    """Return the content of the report as JSON data.
+
+    Args:
+        result: Measurements of bundle and baseline.
+        verdicts: Results against the budgets of phones.
+    """
     return {**result.to_json(), "phones": [verdict.to_json() for verdict in verdicts]}
 
 
 def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) -> None:
-    """Write report.html, report.md, result.json and counted.jpg; `verdicts` are those on the budgets of phones."""
+    """Write report.html, report.md, result.json and counted.jpg.
+
+    Args:
+        folder: Output folder.
+        result: Measurements of bundle and baseline.
+        verdicts: Results against the budgets of phones.
+
+    Raises:
+        ShelfcountError: If a file cannot be written.
+    """
     counted, image = result.photo
     placement = list(
         zip(counted.placement.row.tolist(), counted.placement.position.tolist(), strict=True)
@@ -35,9 +51,13 @@ def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) ->
     write_photo(folder / "counted.jpg", picture)
     write_whole(folder / "result.json", json.dumps(to_json(result, verdicts), indent=1))
     head = result.rows[0]
-    shown = page.Picture(
+    products_in_rows = (
+        f"{plural(len(counted.detections), 'product')} in {plural(counted.placement.n_rows, 'row')}"
+    )
+    counted_picture = page.Picture(
         picture,
-        f"{counted.path}: {len(counted.detections)} products in {counted.placement.n_rows} rows. Each box carries its row and position.",
+        f"{counted.path}: {products_in_rows}. "
+        "The tag at the bottom of each box is its row/position.",
         "The photo with a box around each product",
     )
     products = page.Table(
@@ -51,22 +71,31 @@ def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) ->
             [page.Cards(_cards(result)), *_warnings(result, verdicts), page.Note(_verdict(result))],
         ),
         phone_section.section(verdicts),
-        page.Section("A counted photo", [shown, page.Details("Products by class", [products])]),
-        page.Section("All forms side by side", _table_blocks(result)),
+        page.Section(
+            "Example of a counted photo",
+            [counted_picture, page.Details("Products by class", [products])],
+        ),
+        page.Section("Comparison of all formats", _table_blocks(result)),
         page.Section("Latency", _latency_blocks(result)),
-        page.Section("Where the time goes", _operator_blocks(result)),
-        page.Section("How good it is", _quality_blocks(result)),
-        page.Section("Where the two disagree", _disagreement_blocks(result)),
-        page.Section("Where these figures come from", [page.Facts(_facts(result))]),
+        page.Section("Time by operator", _operator_blocks(result)),
+        page.Section("Detection quality", _quality_blocks(result)),
+        page.Section("Photos with most disagreements", _disagreement_blocks(result)),
+        page.Section("Provenance", [page.Facts(_facts(result))]),
     ]
     sections = [section for section in sections if section.blocks]
-    lead = f"{result.bundle.name}: {head.variant}, {len(result.evaluation.classes)} classes, on {len(result.evaluation.photos)} test photos."
+    classes = plural(len(result.evaluation.classes), "class", "classes")
+    photos = plural(len(result.evaluation.photos), "test photo")
+    lead = f"{result.bundle.name}: {head.variant}, {classes}, evaluated on {photos}."
     page.write(folder / "report.html", TITLE, sections, lead)
     write_whole(folder / "report.md", page.markdown(TITLE, sections, lead))
 
 
 def label(row: Row) -> str:
-    """How tables and plots call a row, short enough for a phone: the phone model by its form alone, LiteRT unsaid."""
+    """Return the name of a row in tables and plots, short enough for a phone screen.
+
+    The phone model is named by its format alone, such as "int8"; rows of the baseline begin with
+    "baseline". "LiteRT" is left out.
+    """
     form = row.variant.removeprefix("LiteRT ")
     return form if row.role == "phone" else f"baseline {form}"
 
@@ -82,54 +111,57 @@ def _cards(result: Comparison) -> list[page.Card]:
     return [
         page.Card("F1 at IoU 0.5", phone.f1, against),
         page.Card(
-            "Times faster",
+            "Speed-up",
             "no difference" if speed.within_noise else f"{factor(speed.median)}×",
-            f"{factor(speed.low)} to {factor(speed.high)} over paired runs, against {baseline.variant}",
+            f"{factor(speed.low)} to {factor(speed.high)} over paired runs, "
+            f"against {baseline.variant}",
         ),
         page.Card(
-            "Times smaller",
+            "Size reduction",
             size,
             f"{(phone.size or 0) / 1e6:.2f} MB against {(baseline.size or 0) / 1e6:.1f} MB",
         ),
         page.Card(
             "Latency, ms",
             phone.latency.p50,
-            f"median of {phone.latency.runs}, {_threads(phone.latency.threads)}",
+            f"median of {plural(phone.latency.runs, 'run')}, {_threads(phone.latency.threads)}",
             1,
         ),
     ]
 
 
 def _threads(n: int) -> str:
-    return f"{n} thread{'' if n == 1 else 's'}"
+    return plural(n, "thread")
 
 
 def _warnings(result: Comparison, verdicts: Sequence[Verdict]) -> list[page.Block]:
     notes = [
-        f"{verdict.phone}: its budget is missed. {phone_section.summary(verdict)}"
+        f"{verdict.phone}: the model exceeds the budget. {phone_section.summary(verdict)}"
         for verdict in verdicts
         if verdict.missed
     ]
     if result.plan.quick:
         notes.append(
-            "This is the short form: too few runs for percentiles. It shows that everything can be measured, and no more."
+            "This is a quick benchmark with too few runs for reliable percentiles. "
+            "It only shows that everything can be measured."
         )
     if result.baseline_evaluation is None:
         notes.append(
-            "The baseline was not trained here, so its F1 was not measured. Its size and latency do not depend on its weights."
+            "The baseline is an untrained network, so its F1 was not measured. "
+            "Its size and latency do not depend on its weights."
         )
     return [page.Note(note, warning=True) for note in notes]
 
 
 def _table_blocks(result: Comparison) -> list[page.Block]:
-    found = [
-        page.Column("form"),
+    quality_columns = [
+        page.Column("format"),
         page.Column("F1"),
-        page.Column("lost", "points", 2),
+        page.Column("F1 loss", "points", 2),
         page.Column("mAP"),
         page.Column("count error"),
     ]
-    found += [page.Column("p50", "ms", 1), page.Column("times the bundle's time")]
+    quality_columns += [page.Column("p50", "ms", 1), page.Column("relative latency")]
     rows = [
         [
             label(r),
@@ -138,31 +170,35 @@ def _table_blocks(result: Comparison) -> list[page.Block]:
             r.map,
             r.count_error,
             r.latency.p50,
-            times_words(r.times_bundle) or "the bundle",
+            times_words(r.times_bundle) or "1 (the bundle)",
         ]
         for r in result.rows
     ]
     caption = (
-        "The files run in LiteRT; PyTorch stands beside them where there is a run. Lost: points of F1 against the same weights in float32. "
-        "Count error: products missed, added or misnamed, over products there. Latency is that of network and suppression on one photo, "
-        f"{_threads(result.plan.threads[0])}. Each form ran in a process of its own, all in turn, and is compared with the bundle run by "
-        'run: the median of the ratios, and their 10th and 90th percentile. "Within noise": they do not agree on which is faster.'
+        "The .tflite files run in LiteRT. PyTorch is included if a run is available. F1 loss: F1 "
+        "of the same weights in float32, minus the F1 of this format. Count error: sum over photos "
+        "and classes of |counted - labelled|, divided by the number of labelled products. Latency: "
+        "network and non-maximum suppression on one photo, "
+        f"{_threads(result.plan.threads[0])}. Each format ran in its own process, and the formats "
+        "took turns. Relative latency: median of the ratios of paired runs, with their 10th and "
+        "90th percentile. “Within noise”: the paired runs do not agree on which one is faster."
     )
-    weighs = [
-        page.Column("form"),
+    size_columns = [
+        page.Column("format"),
         page.Column("size", "MB", 2),
         page.Column("parameters", "million", 2),
-        page.Column("work", "GMAC", 2),
+        page.Column("compute", "GMAC", 2),
     ]
-    weighs += [page.Column("memory", "MB", 1), page.Column("weights from")]
-    weights = [[label(r), *_weights(r), r.start or None] for r in result.rows]
+    size_columns += [page.Column("memory", "MB", 1), page.Column("weights from")]
+    sizes = [[label(r), *_weights(r), r.start or None] for r in result.rows]
     note = (
-        "Memory is what loading and running add to a process, at the peak. A file counts weights that pyramid levels share once for each "
-        "level, where it stores them so."
+        "Memory: increase of the peak memory of a process by loading and running the model. "
+        "Parameters: a .tflite file can contain a copy of the shared head for each pyramid level; "
+        "every stored copy is counted."
     )
     blocks: list[page.Block] = [
-        page.Table(found, rows, caption, strong_row=0),
-        page.Table(weighs, weights, note, strong_row=0),
+        page.Table(quality_columns, rows, caption, strong_row=0),
+        page.Table(size_columns, sizes, note, strong_row=0),
     ]
     if result.left_out:
         blocks.append(
@@ -175,17 +211,23 @@ def _table_blocks(result: Comparison) -> list[page.Block]:
         for cost, what, alt in (
             (
                 [row.latency.p50 for row in result.rows],
-                "median time of one photo in ms",
+                "median latency per photo in ms",
                 "F1 against latency",
             ),
-            ([row.size and row.size / 1e6 for row in result.rows], "file in MB", "F1 against size"),
+            (
+                [row.size and row.size / 1e6 for row in result.rows],
+                "file size in MB",
+                "F1 against size",
+            ),
         ):
             points = [
                 (label(row), value, row.f1) for row, value in zip(result.rows, cost, strict=True)
             ]
             blocks.append(
                 page.Figure(
-                    figures.f1_against(points, what), f"{alt}; up and to the left is better.", alt
+                    figures.f1_against(points, what),
+                    f"{alt}. The best models are at the top left.",
+                    alt,
                 )
             )
     return blocks
@@ -200,10 +242,10 @@ def _latency_blocks(result: Comparison) -> list[page.Block]:
     bars = [
         (label(row), [(t.threads, t.p50, t.p90) for t in row.by_threads]) for row in result.rows
     ]
-    columns = [page.Column("form"), page.Column("threads")]
+    columns = [page.Column("format"), page.Column("threads")]
     columns += [page.Column(name, "ms", 1) for name in ("p50", "p90", "p99")] + [
         page.Column("runs"),
-        page.Column("warm-up"),
+        page.Column("warm-up runs"),
     ]
     rows = [
         [label(row), t.threads, t.p50, t.p90, t.p99, t.runs, t.warmup]
@@ -211,7 +253,7 @@ def _latency_blocks(result: Comparison) -> list[page.Block]:
         for t in row.by_threads
     ]
     parts = [
-        page.Column("form"),
+        page.Column("format"),
         *(
             page.Column(name, "ms", 2)
             for name in ("photo preparation", "network", "post-processing")
@@ -230,22 +272,23 @@ def _latency_blocks(result: Comparison) -> list[page.Block]:
     return [
         page.Figure(
             figures.latency_by_threads(bars),
-            "Network and suppression on one photo, by threads.",
-            "Dots of latency",
+            "Latency of network and non-maximum suppression on one photo, by number of threads.",
+            "Latency of each format by number of threads",
         ),
         page.Table(
             parts,
             steps,
-            f"Medians of the steps, {_threads(result.plan.threads[0])}. Preparation reads, decodes and resizes a photo of "
-            f"{width} x {height} pixels. Post-processing decodes boxes and suppresses doubles; in a file it is an operator, timed by "
-            "LiteRT's profiler.",
+            f"Median time of each step, {_threads(result.plan.threads[0])}. Preparation reads, "
+            f"decodes and resizes a photo of {width} x {height} pixels. Post-processing decodes "
+            "boxes and runs non-maximum suppression. In a .tflite file, post-processing is an "
+            "operator, measured with LiteRT's profiler.",
             strong_row=0,
         ),
         page.Details(
             "All percentiles",
             [
                 page.Table(
-                    columns, rows, "Runs that were counted, after warm-up runs that were not."
+                    columns, rows, "Percentiles over the timed runs, without the warm-up runs."
                 )
             ],
         ),
@@ -256,9 +299,9 @@ def _operator_blocks(result: Comparison) -> list[page.Block]:
     files = [row for row in result.rows if row.outside is not None]
     columns = [
         page.Column("file"),
-        page.Column("pieces of XNNPACK"),
-        page.Column("time outside", "%", 1),
-        page.Column("operators outside"),
+        page.Column("XNNPACK partitions"),
+        page.Column("time not delegated", "%", 1),
+        page.Column("operators not delegated"),
     ]
     rows = [
         [
@@ -269,7 +312,10 @@ def _operator_blocks(result: Comparison) -> list[page.Block]:
         ]
         for r in files
     ]
-    caption = "What fell out of XNNPACK runs one by one in LiteRT's own kernels; each border between pieces copies and waits."
+    caption = (
+        "Operators that are not delegated to XNNPACK run one by one in LiteRT's own kernels. "
+        "Each boundary between partitions costs a copy and a wait."
+    )
     blocks: list[page.Block] = []
     if result.operators:
         whole = sum(operator.ms for operator in result.operators)
@@ -278,7 +324,7 @@ def _operator_blocks(result: Comparison) -> list[page.Block]:
             page.Column("operator"),
             page.Column("time", "ms", 2),
             page.Column("share", "%", 1),
-            page.Column("run as"),
+            page.Column("executed as"),
         ]
         table = [
             [
@@ -290,8 +336,8 @@ def _operator_blocks(result: Comparison) -> list[page.Block]:
             for o in slowest
         ]
         note = (
-            f"The {len(slowest)} costliest of the bundle's {len(result.operators)} operators, medians under LiteRT's profiler, which "
-            "slows a pass down a little."
+            f"Slowest {len(slowest)} of the {plural(len(result.operators), 'operator')} of the "
+            "bundle: median times with LiteRT's profiler, which slows inference down slightly."
         )
         blocks.append(page.Table(heads, table, note))
     blocks.append(page.Table(columns, rows, caption))
@@ -315,7 +361,7 @@ def _kinds(row: Row) -> page.Table:
     whole = sum(kind["ms"] for kind in kinds)
     heads = [
         page.Column("operator"),
-        page.Column("run by"),
+        page.Column("executed by"),
         page.Column("number"),
         page.Column("time", "ms", 2),
         page.Column("share", "%", 1),
@@ -339,17 +385,17 @@ def _quality_blocks(result: Comparison) -> list[page.Block]:
     cards = [
         page.Card("Precision", evaluation.micro.precision),
         page.Card("Recall", evaluation.micro.recall),
-        page.Card("F1, class ignored", evaluation.any_class.f1, "is a product there at all?"),
-        page.Card("Count error", count.relative, f"{count.mae:.1f} products a photo"),
+        page.Card("Class-agnostic F1", evaluation.any_class.f1, "the class may be wrong"),
+        page.Card("Count error", count.relative, f"{count.mae:.1f} products per photo"),
     ]
     classes = page.Figure(
         figures.per_class_f1(evaluation.per_class, baseline.per_class if baseline else None),
-        "F1 of each class" + (", the baseline's as a mark." if baseline else "."),
+        "F1 of each class" + (". Marks: F1 of the baseline." if baseline else "."),
         "Bars of F1 by class",
     )
     confusion = page.Figure(
         figures.confusion_matrix(evaluation.confusion, evaluation.classes),
-        "Rows are what stands there, columns what was reported.",
+        "Rows: labelled class. Columns: predicted class.",
         "Confusion matrix",
     )
     return [page.Cards(cards), classes, _threshold_figure(result), confusion]
@@ -357,8 +403,9 @@ def _quality_blocks(result: Comparison) -> list[page.Block]:
 
 def _threshold_figure(result: Comparison) -> page.Figure:
     names = ("this model", "baseline")
-    # What each was measured at is its own threshold.
-    chosen = [of.threshold for of in (result.evaluation, result.baseline_evaluation) if of]
+    # Each model was evaluated at its own score threshold.
+    evaluations = [e for e in (result.evaluation, result.baseline_evaluation) if e]
+    chosen = [evaluation.threshold for evaluation in evaluations]
     lines = [
         (name, c.thresholds, c.f1, at)
         for name, c, at in zip(names, result.curves, chosen, strict=False)
@@ -368,27 +415,29 @@ def _threshold_figure(result: Comparison) -> page.Figure:
         for name, c in zip(names, result.curves, strict=False)
     ]
     caption = (
-        "F1 over the score threshold; dots are the models' own, chosen on validation photos. Highest on these photos, which nobody could "
-        f"have known: {', '.join(bounds)}."
+        "F1 over the score threshold. Dots: each model's own threshold, chosen on validation "
+        f"photos. Best F1 over all thresholds, chosen on these photos and therefore optimistic: "
+        f"{', '.join(bounds)}."
     )
     return page.Figure(figures.f1_over_threshold(lines), caption, "F1 over the score threshold")
 
 
 def _disagreement_blocks(result: Comparison) -> list[page.Block]:
     blocks: list[page.Block] = []
-    for found in result.disagreements:
-        panels = disagreement.draw(found, result.evaluation.classes)
+    for differing in result.disagreements:
+        panels = disagreement.draw(differing, result.evaluation.classes)
         labels = ("as labelled", "this model", "baseline")
         pictures = [
             page.Picture(panel, f"{name}.", f"The photo, {name}")
             for panel, name in zip(panels, labels, strict=True)
         ]
-        ours, theirs = found.gained
+        ours, theirs = differing.gained
         blocks.append(
             page.Side(
                 pictures,
-                f"{found.photo.path.name}: {found.products} differences. This model alone found {ours} of the labelled products, "
-                f"the baseline alone {theirs}.",
+                f"{differing.photo.path.name}: {plural(differing.products, 'difference')}. "
+                f"Labelled products detected only by this model: {ours}; "
+                f"only by the baseline: {theirs}.",
             )
         )
     return [page.Note(disagreement.LEGEND), *blocks] if blocks else []
@@ -398,10 +447,11 @@ def _facts(result: Comparison) -> dict[str, Any]:
     provenance, made = result.bundle.spec.provenance, result.stamp
     facts = {
         "bundle": f"{result.bundle.name}, sha256 {result.bundle.sha256}",
-        "trained on": f"{provenance.get('data', '')} (fingerprint {str(provenance.get('data_fingerprint', ''))[:12]})",
+        "trained on": f"{provenance.get('data', '')} (fingerprint "
+        f"{str(provenance.get('data_fingerprint', ''))[:12]})",
         "licence of the photos": provenance.get("licence") or "not stated",
-        "weights start from": result.rows[0].start,
-        "baseline's weights start from": result.rows[result.reference].start or "not stated",
+        "initial weights": result.rows[0].start,
+        "initial weights of the baseline": result.rows[result.reference].start or "not stated",
         "seed": provenance.get("seed"),
         "score threshold": result.bundle.spec.score_threshold,
         "energy": None,
@@ -413,7 +463,6 @@ def _facts(result: Comparison) -> dict[str, Any]:
     measured = result.bundle.measured
     if "f1" in measured and "f1_pytorch" in measured:
         drop = 100 * (measured["f1_pytorch"] - measured["f1"])
-        facts["lost in quantization"] = (
-            f"{drop:+.2f} points of F1 on {measured.get('validation_photos')} validation photos"
-        )
+        photos = measured.get("validation_photos")
+        facts["F1 loss by quantization"] = f"{drop:+.2f} points ({photos} validation photos)"
     return facts

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md of a bundle: what it is for, how good it is, what it gets wrong, whose photos it learnt from."""
+"""Model card of a bundle (MODEL_CARD.md): intended use, metrics, weaknesses, data and licence."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from shelfcount.evaluation.metrics import Evaluation
 from shelfcount.records import ModelSpec
 from shelfcount.runtime.bundle import RAW_MODEL
 from shelfcount.stamp import stamp
+from shelfcount.words import plural
 
-# Of a class on the judged photos: below it, its figures say little; and below this F1 it is called weak.
+# Number of labelled products below which the metrics of a class are not reliable.
 FEW_EXAMPLES = 10
+# F1 below which a class is listed as a weakness.
 WEAK_F1 = 0.7
+# Maximum number of confused pairs of classes in the list of weaknesses.
 CONFUSIONS = 5
 
 
@@ -30,25 +33,28 @@ def write(
     tolerance: Tolerance,
     evaluations: Sequence[tuple[str, Evaluation]],
 ) -> bytes:
-    """The card as Markdown.
+    """Return the model card as UTF-8 encoded Markdown.
 
     Args:
-        spec: Of the model.
-        files: Of the bundle; sizes and sha256 are read from them.
-        recipe: How the main artifact was quantized.
-        measured: With ``f1_pytorch``, ``f1``, ``validation_photos`` and ``calibration_photos``.
-        tolerance: Of the golden photos.
-        evaluations: Of the main artifact, by name of the photos; classes are judged on the last.
+        spec: Specification of the model.
+        files: Content of the bundle's files by name. Sizes and sha256 are computed from them.
+        recipe: Quantization recipe of the main model file.
+        measured: Measurements with the keys ``f1_pytorch``, ``f1``, ``validation_photos`` and
+            ``calibration_photos``.
+        tolerance: Tolerances of the golden photos.
+        evaluations: (name of the photos, metrics of the main model file) pairs. The metrics by
+            class are those of the last pair.
     """
+    # Markdown is not escaped.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )  # Markdown
-    environment.filters.update(share=_share, cell=_cell)
+    )
+    environment.filters.update(share=_share, cell=_cell, plural=plural)
     template = environment.from_string(
         Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     )
-    judged_on, judged = evaluations[-1]
-    seen = [row for row in judged.per_class if row.score.truth]
+    judged_on, evaluation = evaluations[-1]
+    seen = [row for row in evaluation.per_class if row.score.truth]
     missing = {
         "start": "not stated",
         "best_epoch": "?",
@@ -69,8 +75,8 @@ def write(
         evaluations=evaluations,
         judged_on=judged_on,
         classes=sorted(seen, key=lambda row: (row.score.f1, row.name)),
-        unseen=[row.name for row in judged.per_class if not row.score.truth],
-        weaknesses=weaknesses(judged),
+        unseen=[row.name for row in evaluation.per_class if not row.score.truth],
+        weaknesses=weaknesses(evaluation),
         facts={**missing, **spec.provenance},
         made=stamp(),
     )
@@ -78,7 +84,14 @@ def write(
 
 
 def weaknesses(evaluation: Evaluation) -> list[str]:
-    """Sentences on classes that are often wrong, pairs taken for each other, and classes with few examples."""
+    """Return sentences on classes with a low F1, confused classes and classes with few examples.
+
+    Args:
+        evaluation: Metrics of the model.
+
+    Returns:
+        One sentence per weakness; one sentence that there is none if the list would be empty.
+    """
     seen = [row for row in evaluation.per_class if row.score.truth]
     weak = sorted(
         (r for r in seen if r.score.truth >= FEW_EXAMPLES and r.score.f1 < WEAK_F1),
@@ -93,17 +106,19 @@ def weaknesses(evaluation: Evaluation) -> list[str]:
     products = evaluation.confusion[:-1, :-1].copy()
     np.fill_diagonal(products, 0)
     for index in np.argsort(-products, axis=None, kind="stable")[:CONFUSIONS]:
-        true, reported = np.unravel_index(index, products.shape)
-        if times := int(products[true, reported]):
+        true, predicted = np.unravel_index(index, products.shape)
+        if times := int(products[true, predicted]):
             truth = evaluation.per_class[true].score.truth
             lines.append(
-                f"{evaluation.classes[true]} is taken for {evaluation.classes[reported]}: {times} of {truth}."
+                f"{evaluation.classes[true]} is confused with {evaluation.classes[predicted]}: "
+                f"{times} of {truth}."
             )
     if few:
         lines.append(
-            f"Fewer than {FEW_EXAMPLES} examples on these photos, so their figures say little: {', '.join(few)}."
+            f"Fewer than {FEW_EXAMPLES} labelled products on these photos, so the metrics of these "
+            f"classes are not reliable: {', '.join(few)}."
         )
-    return lines or ["None stood out on these photos."]
+    return lines or ["No class or pair of classes stands out on these photos."]
 
 
 def _share(value: float | None) -> str:

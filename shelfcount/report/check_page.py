@@ -1,4 +1,4 @@
-"""The findings of a data check as one HTML page with the pictures: it opens offline and fits a phone."""
+"""Report of a data check: one HTML page with findings and pictures, for offline use and phones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from shelfcount.report.page import embedded, template
 from shelfcount.report.pictures import FOUND, INK, MISSED, Colour
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.images import read_photo, write_whole
+from shelfcount.words import plural
 
-# A data set of 10,000 photos may have a thousand findings of a kind; the worst tell what is wrong, the JSON has all.
+# Maximum number of findings of one kind on the page, worst first. A large data set can have a
+# thousand findings of a kind; the JSON report contains all of them.
 MOST_OF_A_KIND = 48
-# Longest side of a picture, twice what it has on a phone's screen in points; and what is shown around a box.
+# Longest side of a picture in pixels: twice its size in points on a phone screen.
 PICTURE_SIDE = 520
+# Side of a crop, relative to the longer side of its box.
 SURROUNDINGS = 3.0
+# Minimum side of a crop in photo pixels.
 LEAST_CROP = 120
 
 
 @dataclass(frozen=True)
 class _Item:
-    """A finding with its pictures as data URLs, none if no photo can be shown."""
+    """A finding with its pictures as data URLs; no picture if no photo can be read."""
 
     finding: Finding
     pictures: Sequence[str]
@@ -36,7 +40,10 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Group:
-    """The findings of one kind, worst first; those beyond `MOST_OF_A_KIND` are counted only."""
+    """The findings of one kind, worst first.
+
+    `number` counts all of them; `items` contains at most `MOST_OF_A_KIND`.
+    """
 
     kind: str
     severity: Severity
@@ -53,22 +60,22 @@ class _Group:
 
 
 def write_page(report: Report, path: Path | str) -> None:
-    """Write the page whole or not at all.
+    """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
-        report: From `data.checks.check`; its photos are read again.
-        path: Of the HTML file.
+        report: Result of `data.checks.check`. Its photos are read again for the pictures.
+        path: Path of the HTML file.
+
+    Raises:
+        ShelfcountError: If the file cannot be written.
     """
-    counts = [
-        (severity, severity if number == 1 else f"{severity}s", number)
-        for severity, number in report.counts().items()
+    counts = [(severity, plural(number, severity)) for severity, number in report.counts().items()]
+    facts = [
+        plural(len(report.dataset), "photo"),
+        plural(report.dataset.boxes, "box", "boxes"),
+        plural(len(report.dataset.classes), "class", "classes"),
     ]
-    facts = {
-        "photos": len(report.dataset),
-        "boxes": report.dataset.boxes,
-        "classes": len(report.dataset.classes),
-    }
-    page = template("check_page.html").render(
+    page = template("check_page.html", plural=plural).render(
         name=Path(report.dataset.name).name,
         against=Path(report.against).name,
         passed=report.passed,
@@ -80,11 +87,14 @@ def write_page(report: Report, path: Path | str) -> None:
 
 
 def _groups(report: Report) -> list[_Group]:
-    """Kinds by their worst finding, which the report's order gives."""
+    """Group the findings by kind, kinds with the worst finding first.
+
+    The report is already sorted in this order.
+    """
     labels = {photo.path: photo.truth for photo in report.dataset.photos}
     order = {kind: i for i, kind in enumerate(dict.fromkeys(f.kind for f in report.findings))}
     groups = []
-    # The sort keeps the order within a kind.
+    # The sort is stable, so the order within a kind is kept.
     for kind, findings in groupby(
         sorted(report.findings, key=lambda f: order[f.kind]), key=lambda f: f.kind
     ):
@@ -96,26 +106,40 @@ def _groups(report: Report) -> list[_Group]:
 
 
 def _pictures(finding: Finding, labels: dict[Path, Detections]) -> list[str]:
-    """The photo of a finding with its boxes, cropped to the box it is about; and the first of the other photos."""
-    shown = []
+    """Return the pictures of a finding as data URLs.
+
+    These are its photo and the first of its other photos, with their labelled boxes, cropped
+    around the box of the finding if there is one. Photos that cannot be read are left out.
+    """
+    pictures = []
     for path in [finding.file, *finding.others[:1]]:
         if path is None:
             continue
         try:
             image = _photo(path)
-        except ShelfcountError:  # which is what some findings are about
+        except ShelfcountError:  # some findings are about unreadable photos
             continue
         picture = _drawn(image, labels.get(path, Detections.empty()).boxes, finding.box)
-        shown.append(embedded(picture))
-    return shown
+        pictures.append(embedded(picture))
+    return pictures
 
 
-# Findings on one photo mostly follow one another.
+# Findings on one photo usually follow one another.
 _photo = lru_cache(maxsize=4)(read_photo)
 
 
 def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) -> np.ndarray:
-    """(h, w, 3) uint8: the labelled boxes thin, the one in question thick, and its surroundings only."""
+    """Draw the labelled boxes, and the box of the finding with a thicker line.
+
+    Args:
+        image: (h, w, 3) uint8 RGB.
+        boxes: (n, 4) labelled boxes, xyxy pixels.
+        box: (4,) box of the finding, xyxy pixels, or None.
+
+    Returns:
+        (H, W, 3) uint8 RGB, longest side `PICTURE_SIDE`: the surroundings of `box`, or the whole
+        photo if `box` is None.
+    """
     left, top, right, bottom = _window(box, image.shape[1], image.shape[0])
     scale = PICTURE_SIDE / max(right - left, bottom - top)
     size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
@@ -125,14 +149,14 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) ->
     for labelled in (boxes - origin) * scale:
         _outline(picture, labelled, FOUND, 2)
     if box is not None:
-        # A dark edge keeps it apart from the others and from red labels.
+        # A dark edge separates it from the other boxes and from red packaging.
         _outline(picture, (np.array(box) - origin) * scale, INK, 6)
         _outline(picture, (np.array(box) - origin) * scale, MISSED, 3)
     return picture
 
 
 def _window(box: Sequence[float] | None, width: int, height: int) -> tuple[int, int, int, int]:
-    """xyxy pixels of what is shown: the photo, or a square around the box."""
+    """Return the visible part in xyxy pixels: a square around the box, or the whole photo."""
     if box is None:
         return 0, 0, width, height
     middle = (np.array(box[:2]) + box[2:]) / 2

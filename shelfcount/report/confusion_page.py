@@ -1,4 +1,4 @@
-"""Which products a model takes for which, on which photos, with crops side by side, and what each class costs."""
+"""Report of confused classes: pairs with photos and crops, and the F1 that each class loses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.evaluation.confusions import (
+    LEAST_SLOPE,
     MORE_EXAMPLES,
     Confusion,
     Curve,
@@ -20,13 +21,16 @@ from shelfcount.records import Dataset, Detections
 from shelfcount.report import figures, page
 from shelfcount.report.crops import crop, examples, grid, photo_at
 from shelfcount.report.pictures import MISSED, Mark
+from shelfcount.words import plural
 
-# Pairs with pictures, and crops of each; the table has all.
+# Maximum number of pairs with pictures, and of crops per pair. The tables list all pairs.
 MOST_PAIRS = 10
 MOST_CROPS = 4
+# Maximum number of photos named in a row of the table of pairs.
 MOST_NAMED = 3
+# Side of a crop, relative to the longer side of its box.
 SURROUNDINGS = 2.4
-# Of a crop in its square of four, pixels.
+# Side of one crop in the grid of four, in pixels.
 CELL = 300
 
 
@@ -39,35 +43,39 @@ def write_page(
     trained: Mapping[str, int] | None = None,
     curves: Mapping[str, Curve] | None = None,
 ) -> None:
-    """Write the page whole or not at all.
+    """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
-        dataset: Labelled photos; those with mistakes are read again.
-        found: What the model finds on each.
-        evaluation: What `metrics.score` made of them.
-        model: Its name.
-        path: Of the HTML file.
-        trained, curves: As for `confusions.needs`.
+        dataset: Labelled photos. Those with confused classes are read again for the pictures.
+        found: Detections of the model on each photo.
+        evaluation: Metrics of these detections, from `metrics.score`.
+        model: Name of the model.
+        path: Path of the HTML file.
+        trained: Number of training examples by class name. Default: not shown.
+        curves: Learning curves by class name, as for `confusions.needs`. Default: not shown.
+
+    Raises:
+        ShelfcountError: If data and detections do not match, a photo cannot be read, or the file
+            cannot be written.
     """
     pairs = confusions(dataset, found, evaluation.threshold)
-    data = f"{len(dataset)} photos of {Path(dataset.name).name} with {evaluation.micro.truth:,} products"
-    lead = f"{model} on {data}, at score {evaluation.threshold:.2f}."
+    photos, products = plural(len(dataset), "photo"), plural(evaluation.micro.truth, "product")
+    data = f"{photos} of {Path(dataset.name).name} with {products}"
+    lead = f"{model} on {data}, with a score threshold of {evaluation.threshold:.2f}."
     sections = [
         page.Section("", [_cards(evaluation)]),
+        page.Section("Confused classes", [*_pairs(pairs, dataset.classes), *_matrix(evaluation)]),
         page.Section(
-            "What is taken for what", [*_pairs(pairs, dataset.classes), *_matrix(evaluation)]
-        ),
-        page.Section(
-            "Side by side",
+            "Crops of confused classes",
             [block for pair in pairs[:MOST_PAIRS] for block in _pictures(pair, dataset)]
-            or [page.Note("Nothing.")],
+            or [page.Note("No classes are confused.")],
         ),
         page.Section(
-            "What each class costs",
+            "F1 loss by class",
             _needs(needs(dataset.classes, evaluation.confusion, trained, curves), trained, curves),
         ),
     ]
-    page.write(path, "Confusions, and what to do about them", sections, lead)
+    page.write(path, "Error analysis by class", sections, lead)
 
 
 def _cards(evaluation: Evaluation) -> page.Cards:
@@ -75,21 +83,21 @@ def _cards(evaluation: Evaluation) -> page.Cards:
     misnamed = int(table[:-1, :-1].sum() - np.trace(table[:-1, :-1]))
     return page.Cards(
         [
-            page.Card("F1", evaluation.micro.f1, "at IoU 0.5, the name must be right"),
+            page.Card("F1", evaluation.micro.f1, "at IoU 0.5, with the correct class"),
             page.Card(
-                "Misnamed",
+                "Wrong class",
                 misnamed,
-                f"{misnamed / products:.1%} of the products: found, under another name",
+                f"{misnamed / products:.1%} of the labelled products: detected as another class",
             ),
             page.Card(
-                "Missed",
+                "False negatives (missed)",
                 int(table[:-1, -1].sum()),
-                f"{table[:-1, -1].sum() / products:.1%} of the products: nothing reported",
+                f"{table[:-1, -1].sum() / products:.1%} of the labelled products: not detected",
             ),
             page.Card(
-                "Reported where nothing stands",
+                "False positives",
                 int(table[-1, :-1].sum()),
-                "or where nothing is labelled",
+                "detections without a labelled product",
             ),
         ]
     )
@@ -97,13 +105,19 @@ def _cards(evaluation: Evaluation) -> page.Cards:
 
 def _pairs(pairs: Sequence[Confusion], classes: Sequence[str]) -> list[page.Block]:
     caption = (
-        "Surely: scored as high as where label and model agree on the reported class. There the label may be the mistake: let "
-        "shelfcount correct --propose list it. Two names that are taken for each other both ways may be one product."
+        "High confidence: the score is at least the mean score of the predicted class where label "
+        "and model agree. In these cases the label may be wrong; shelfcount correct --propose "
+        "lists them. Two classes that are confused in both directions may be the same product."
     )
     often = [pair for pair in pairs if len(pair.mistakes) > 1]
     once = [pair for pair in pairs if len(pair.mistakes) == 1]
     folded: list[page.Block] = (
-        [page.Details(f"{len(once)} more pairs, once each", [_table(once, classes, "")])]
+        [
+            page.Details(
+                f"{plural(len(once), 'more pair')}, confused once",
+                [_table(once, classes, "")],
+            )
+        ]
         if once
         else []
     )
@@ -112,12 +126,16 @@ def _pairs(pairs: Sequence[Confusion], classes: Sequence[str]) -> list[page.Bloc
 
 def _table(pairs: Sequence[Confusion], classes: Sequence[str], caption: str) -> page.Table:
     columns = [
-        page.Column("stands there"),
-        page.Column("reported"),
+        page.Column("labelled"),
+        page.Column("predicted"),
         page.Column("products"),
-        page.Column("of its products", "share"),
+        page.Column("share of the class"),
     ]
-    columns += [page.Column("surely"), page.Column("the other way round"), page.Column("photos")]
+    columns += [
+        page.Column("high confidence"),
+        page.Column("in the other direction"),
+        page.Column("photos"),
+    ]
     rows = []
     for pair in pairs:
         more = len(pair.photos) - MOST_NAMED
@@ -140,10 +158,10 @@ def _matrix(evaluation: Evaluation) -> list[page.Block]:
     png = figures.confusion_matrix(evaluation.confusion, evaluation.classes)
     return [
         page.Details(
-            "The whole confusion matrix",
+            "Confusion matrix",
             [
                 page.Figure(
-                    png, "Row: what stands there. Column: what is reported.", "confusion matrix"
+                    png, "Rows: labelled class. Columns: predicted class.", "Confusion matrix"
                 )
             ],
         )
@@ -151,31 +169,34 @@ def _matrix(evaluation: Evaluation) -> list[page.Block]:
 
 
 def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
-    true, reported = dataset.classes[pair.true], dataset.classes[pair.reported]
+    true, predicted = dataset.classes[pair.true], dataset.classes[pair.reported]
     crops = [
         crop(
             photo_at(m.photo.path),
             m.box,
-            [Mark(m.box, MISSED, f"{reported} {m.score:.2f}")],
+            [Mark(m.box, MISSED, f"{predicted} {m.score:.2f}")],
             SURROUNDINGS,
         )
         for m in pair.mistakes[:MOST_CROPS]
     ]
     photos = ", ".join(dict.fromkeys(m.photo.path.name for m in pair.mistakes[:MOST_CROPS]))
-    shown = [
+    pictures = [
         page.Picture(
             _square(crops),
-            f"Labelled {true}, reported as {reported}: {photos}.",
-            f"{true} taken for {reported}",
+            f"Labelled {true}, predicted {predicted}: {photos}.",
+            f"Products labelled {true}, predicted {predicted}",
         )
     ]
-    for class_, name in ((pair.true, true), (pair.reported, reported)):
+    for class_, name in ((pair.true, true), (pair.reported, predicted)):
         if crops := examples(dataset, class_):
-            shown.append(
-                page.Picture(_square(crops), f"Labelled {name}.", f"products labelled {name}")
+            pictures.append(
+                page.Picture(_square(crops), f"Labelled {name}.", f"Products labelled {name}")
             )
-    title = f"{true} taken for {reported}: {len(pair.mistakes)} of {pair.products}, {pair.sure} of them surely"
-    return [page.Note(title), page.Side(shown)]
+    title = (
+        f"{true} confused with {predicted}: {len(pair.mistakes)} of {pair.products}, "
+        f"{pair.sure} of them with high confidence"
+    )
+    return [page.Note(title), page.Side(pictures)]
 
 
 def _square(crops: Sequence[np.ndarray]) -> np.ndarray:
@@ -189,18 +210,18 @@ def _needs(
         page.Column("class"),
         page.Column("products"),
         page.Column("missed"),
-        page.Column("misnamed"),
+        page.Column("wrong class"),
     ]
     columns += [
-        page.Column("others taken for it"),
-        page.Column("reported where nothing stands"),
-        page.Column("F1 to win at most", "points", 2),
+        page.Column("other classes predicted as it"),
+        page.Column("false positives"),
+        page.Column("maximum F1 gain", "points", 2),
     ]
-    columns += [page.Column("examples in training")] * (trained is not None)
+    columns += [page.Column("training examples")] * (trained is not None)
     if curves:
         columns += [
-            page.Column("more to halve what is lost"),
-            page.Column(f"F1 to win with {MORE_EXAMPLES} more", "points", 2),
+            page.Column("more examples to halve the errors"),
+            page.Column(f"F1 gain with {MORE_EXAMPLES} more examples", "points", 2),
         ]
     cells = [
         [n.name, n.products, n.missed, n.misnamed, n.taken_for, n.nothing, 100 * n.bound]
@@ -209,18 +230,23 @@ def _needs(
         for n in rows
     ]
     caption = (
-        "F1 to win at most: how many points F1 would rise if all errors of the class were mended and nothing else changed. "
-        "It is a bound from this evaluation alone and says where more or better examples can pay, not how many it takes"
+        "Maximum F1 gain: increase of the overall F1, in points, if every error of this class were "
+        "corrected and nothing else changed. It shows which classes could profit from more or "
+        "better examples, but not how many examples are needed. "
     )
     caption += (
-        ". With more examples: by a power law through the class's learning curve, undefined where that hardly falls; it says which "
-        "class to photograph next, first the one that gives most."
+        "The columns on more examples extrapolate the learning curve of the class with a power "
+        f"law. They are undefined if its exponent is not below {LEAST_SLOPE:g} or it has too few "
+        "points. Classes are sorted by this gain: take photos of the first ones."
         if curves
-        else ": that takes learning curves, from trainings on parts of the data, which were not given."
+        else "That number needs learning curves, from models trained on parts of the data."
     )
     return [page.Table(columns, cells, caption)]
 
 
 def _told(value: float | None, times: int = 1) -> float:
-    """What a curve can't tell prints as undefined: it is not for lack of a measurement."""
+    """Return `value` times a factor, or NaN for None.
+
+    The page shows NaN as "undefined" instead of "not measured".
+    """
     return float("nan") if value is None else value * times

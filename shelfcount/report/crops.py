@@ -1,4 +1,4 @@
-"""Parts of photos, enlarged, with boxes drawn on them: what a person looks at to decide about a label."""
+"""Enlarged crops of photos with boxes drawn on them, for reviewing labels."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from shelfcount.report.pictures import PAPER, Mark, draw_box, draw_tag, make_fon
 from shelfcount.vision.boxes import clip
 from shelfcount.vision.images import read_photo
 
-# Longest side of a crop, twice what it has on a phone's screen in points.
+# Longest side of a crop in pixels: twice its size in points on a phone screen.
 CROP_SIDE = 520
-# What is shown around a box, in its longer sides, and the least of a photo that is shown, in pixels.
+# Side of the visible part, relative to the longer side of its box.
 SURROUNDINGS = 3.0
+# Minimum side of the visible part in photo pixels.
 LEAST_WINDOW = 110.0
+# Font size of tags in pixels.
 FONT = 19
-# Examples of a class beside each other.
+# Number of examples of a class, and their height in pixels.
 EXAMPLES = 4
 EXAMPLE_HEIGHT = 150
 
-# Crops of one photo mostly follow one another.
+# Crops of one photo usually follow one another.
 photo_at = lru_cache(maxsize=4)(read_photo)
 
 
 def crop(
     image: np.ndarray, box: np.ndarray, marks: Sequence[Mark], surroundings: float = SURROUNDINGS
 ) -> np.ndarray:
-    """The part of a photo around a box.
+    """Return the part of a photo around a box, enlarged and with marks.
 
     Args:
         image: (h, w, 3) uint8 RGB.
         box: (4,) xyxy pixels.
-        marks: To be drawn, in pixels of `image`; the later over the earlier.
-        surroundings: Side of what is shown, in longer sides of the box.
+        marks: Boxes to draw, in pixels of `image`. Later ones cover earlier ones.
+        surroundings: Side of the visible part, relative to the longer side of the box.
 
     Returns:
-        (H, W, 3) uint8 RGB, its longest side `CROP_SIDE`.
+        (H, W, 3) uint8 RGB with longest side `CROP_SIDE`.
     """
     half = max(LEAST_WINDOW, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
     middle = (np.asarray(box[:2], np.float64) + box[2:]) / 2
-    shown = clip(np.array([[*(middle - half), *(middle + half)]]), image.shape[1], image.shape[0])[
-        0
-    ]
-    left, top = np.floor(shown[:2]).astype(int).tolist()
-    right, bottom = np.ceil(shown[2:]).astype(int).tolist()
+    square = np.array([[*(middle - half), *(middle + half)]])
+    visible = clip(square, image.shape[1], image.shape[0])[0]
+    left, top = np.floor(visible[:2]).astype(int).tolist()
+    right, bottom = np.ceil(visible[2:]).astype(int).tolist()
     return drawn(image[top : max(bottom, top + 1), left : max(right, left + 1)], marks, (left, top))
 
 
@@ -58,7 +59,17 @@ def drawn(
     origin: tuple[int, int] = (0, 0),
     side: int = CROP_SIDE,
 ) -> np.ndarray:
-    """A picture scaled to a longest side, with marks given in pixels of the photo in which it begins at `origin`."""
+    """Scale a part of a photo to a given size and draw marks on it.
+
+    Args:
+        image: (h, w, 3) uint8 RGB, a part of the photo or the whole photo.
+        marks: Boxes to draw, in pixels of the photo. Later ones cover earlier ones.
+        origin: (x, y) of the part's top left corner in the photo, in pixels.
+        side: Longest side of the result in pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     picture = Image.fromarray(
@@ -78,12 +89,19 @@ def drawn(
 
 
 def examples(dataset: Dataset, class_: int, most: int = EXAMPLES) -> list[np.ndarray]:
-    """Labelled products of one class, each from another photo, (EXAMPLE_HEIGHT, w, 3) uint8 RGB; none where none are labelled.
+    """Cut out labelled products of one class, the largest one of each photo.
 
     Args:
         dataset: Labelled photos.
         class_: Index of the class.
-        most: At most so many.
+        most: Maximum number of products.
+
+    Returns:
+        Crops from different photos, each (EXAMPLE_HEIGHT, w, 3) uint8 RGB. The list is empty if
+        no product of the class is labelled.
+
+    Raises:
+        ShelfcountError: If a photo cannot be read.
     """
     crops: list[np.ndarray] = []
     for photo in dataset.photos:
@@ -91,7 +109,7 @@ def examples(dataset: Dataset, class_: int, most: int = EXAMPLES) -> list[np.nda
         if not len(which) or len(crops) == most:
             continue
         boxes = photo.truth.boxes[which]
-        # The largest shows most.
+        # The largest product shows most details.
         left, top, right, bottom = (
             boxes[np.argmax(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))]
             .round()
@@ -105,13 +123,31 @@ def examples(dataset: Dataset, class_: int, most: int = EXAMPLES) -> list[np.nda
 
 
 def beside(pictures: Sequence[np.ndarray], gap: int = 6) -> np.ndarray:
-    """Pictures of one height in a row, (h, W, 3) uint8 RGB; at least one."""
+    """Join pictures of the same height in a row.
+
+    Args:
+        pictures: At least one picture, each (h, w, 3) uint8 RGB.
+        gap: Pixels between two pictures.
+
+    Returns:
+        (h, W, 3) uint8 RGB.
+    """
     space = np.full((pictures[0].shape[0], gap, 3), PAPER, np.uint8)
     return np.concatenate([part for picture in pictures for part in (picture, space)][:-1], axis=1)
 
 
 def grid(pictures: Sequence[np.ndarray], columns: int, cell: int, gap: int = 6) -> np.ndarray:
-    """Pictures in rows of so many, each fitted into a square of `cell` pixels, on white; (H, W, 3) uint8 RGB."""
+    """Arrange pictures in a grid on white, each scaled to fit a square cell.
+
+    Args:
+        pictures: Pictures, each (h, w, 3) uint8 RGB.
+        columns: Number of pictures per row.
+        cell: Side of a cell in pixels.
+        gap: Pixels between two cells.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
     rows = max(1, -(-len(pictures) // columns))
     sheet = np.full((rows * (cell + gap) - gap, columns * (cell + gap) - gap, 3), PAPER, np.uint8)
     for i, picture in enumerate(pictures):

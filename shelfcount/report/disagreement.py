@@ -1,4 +1,4 @@
-"""Photos on which two models disagree most, drawn side by side: what stands there, and what each says."""
+"""Photos on which two models disagree most: ground truth and both detections side by side."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from shelfcount.vision.images import read_photo
 
 LABELLED = (0, 114, 178)  # Okabe and Ito's blue
 LEGEND = (
-    "Marked are the products on which the two differ: blue as labelled, green right where the other is wrong, "
-    "dashed red missed where the other is right, orange reported by this one alone where nothing like it is labelled. Grey: both agree."
+    "Colours mark the products on which the two models differ. Blue: labelled product. "
+    "Green: detected correctly by this model only. Dashed red: missed by this model, detected by "
+    "the other. Orange: false positive of this model only. Grey: the models agree."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Disagreement:
-    """One photo, two models.
+    """Differences between the detections of two models on one photo.
 
     Attributes:
-        photo: With its truth.
-        first, second: What each found, at its threshold.
-        matches: Of each with the truth.
-        differ: (m,) bool; products that one found and the other missed.
-        alone: For each model (n,) bool; false alarms that the other has not.
+        photo: Photo with its ground truth of m boxes.
+        first, second: Detections of each model at its score threshold.
+        matches: Matches of each model's detections with the ground truth.
+        differ: (m,) bool, labelled products that one model detected and the other missed.
+        alone: One (n,) bool array per model: false positives that the other model does not have.
     """
 
     photo: Photo
@@ -53,18 +54,26 @@ class Disagreement:
 
     @property
     def products(self) -> int:
-        """On how many products and false alarms they differ."""
+        """Number of labelled products and false positives on which the models differ."""
         return int(self.differ.sum() + self.alone[0].sum() + self.alone[1].sum())
 
     @property
     def gained(self) -> tuple[int, int]:
-        """Products that the first alone found, and the second alone."""
+        """Numbers of labelled products that only the first and only the second model detected."""
         first, second = (int((self.differ & ~m.missed).sum()) for m in self.matches)
         return first, second
 
 
 def compare(photo: Photo, first: Detections, second: Detections) -> Disagreement:
-    """Where two models differ on a photo, at IoU 0.5 within a class."""
+    """Compare the detections of two models on a photo, at IoU 0.5 within a class.
+
+    Args:
+        photo: Labelled photo.
+        first, second: Detections of each model at its score threshold.
+
+    Returns:
+        The differences. A false positive that both models have at the same place is none.
+    """
     matches = match(photo.truth, first), match(photo.truth, second)
     wrong = [~m.hit & ~m.absorbed for m in matches]
     shared = match(second[wrong[1]], first[wrong[0]])
@@ -79,12 +88,15 @@ def compare(photo: Photo, first: Detections, second: Detections) -> Disagreement
 def largest(
     dataset: Dataset, first: Sequence[Detections], second: Sequence[Detections], most: int
 ) -> list[Disagreement]:
-    """The photos on which two models differ most, at most so many; those on which they agree are left out.
+    """Return the photos on which two models differ most, most differences first.
 
     Args:
-        dataset: n photos.
-        first, second: n detections each, at the threshold of each model.
-        most: Photos wanted.
+        dataset: n labelled photos.
+        first, second: Detections of each model on each photo, at its score threshold.
+        most: Maximum number of photos.
+
+    Returns:
+        At most `most` entries; photos without differences are left out.
     """
     all_photos = [compare(*row) for row in zip(dataset.photos, first, second, strict=True)]
     chosen = sorted(all_photos, key=lambda d: -d.products)[:most]
@@ -94,7 +106,18 @@ def largest(
 def draw(
     disagreement: Disagreement, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The photo three times, (H, W, 3) uint8 RGB: as labelled, as the first model sees it, as the second does."""
+    """Draw the photo three times: with its ground truth and with the detections of each model.
+
+    Args:
+        disagreement: Differences on the photo, which is read again.
+        classes: Class names.
+
+    Returns:
+        Three (H, W, 3) uint8 RGB pictures: ground truth, first model, second model.
+
+    Raises:
+        ShelfcountError: If the photo cannot be read.
+    """
     image = read_photo(disagreement.photo.path)
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     truth = disagreement.photo.truth
@@ -103,7 +126,7 @@ def draw(
         *_marks(truth, disagreement.differ, LABELLED, classes),
     ]
     panels = [labelled]
-    for found, matches, alone in zip(
+    for detections, matches, alone in zip(
         (disagreement.first, disagreement.second),
         disagreement.matches,
         disagreement.alone,
@@ -112,10 +135,10 @@ def draw(
         right = matches.hit & disagreement.differ[matches.partner] if len(truth) else matches.hit
         panels.append(
             [
-                *_marks(found, ~right & ~alone, NOT_JUDGED),
+                *_marks(detections, ~right & ~alone, NOT_JUDGED),
                 *_marks(truth, disagreement.differ & matches.missed, MISSED, classes, dashed=True),
-                *_marks(found, alone, FALSE_ALARM, classes),
-                *_marks(found, right, FOUND, classes),
+                *_marks(detections, alone, FALSE_ALARM, classes),
+                *_marks(detections, right, FOUND, classes),
             ]
         )
     drawn = [_panel(image, scale, marks) for marks in panels]
@@ -157,7 +180,7 @@ def _panel(image: np.ndarray, scale: float, marks: Sequence[Mark]) -> np.ndarray
     ]
     line = max(2, round(font.size / 6))
     for mark in placed:
-        # What both agree on stays in the background.
+        # Thin lines for the boxes on which both agree.
         draw_box(pen, mark, line if mark.colour == NOT_JUDGED else 2 * line)
     for mark in placed:
         draw_tag(pen, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)

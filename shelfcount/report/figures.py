@@ -1,7 +1,7 @@
-"""Plots of training, accuracy and latency as PNG bytes, in one style that colour-blind readers can follow.
+"""Plots of training, accuracy and latency as PNG bytes, in a style for colour-blind readers.
 
-Dark ink on white, also for a page in dark mode, which puts a figure on a card. No global matplotlib
-state is touched and no window system is needed.
+The plots are dark on white. Pages in dark mode show them on a white card. The functions do not
+change matplotlib's global state and need no window system.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from shelfcount.evaluation.metrics import ClassScore
+from shelfcount.words import plural
 
-# Okabe and Ito's colour-blind safe set.
+# Colour-blind safe palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#9AA3AE"
 INK, FAINT = "#1C2026", "#E3E7EC"
+# Maximum number of classes in a confusion matrix.
 MOST_CLASSES = 40
+# Minimum range of the F1 axis.
 LEAST_F1_SPAN = 0.06
-# Inches: what is wider has letters too small for a phone.
+# Width in inches of plots for phones. The text of wider ones is too small there.
 NARROW = 5.6
 
 _STYLE: Any = {
-    # A dollar sign in a class name is a dollar sign.
+    # Dollar signs in class names are printed as such.
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -55,50 +58,55 @@ _STYLE: Any = {
 
 
 def _png(width: float, height: float, draw: Callable[[Axes], None]) -> bytes:
-    """Draw on one pair of axes of `width` x `height` inches."""
+    """Draw on one pair of axes of `width` x `height` inches and return the PNG bytes."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
         data = io.BytesIO()
-        # Without the software's name two runs give the same bytes whatever the version is called.
+        # The name and version of the software are left out, so that the bytes do not depend on it.
         figure.savefig(data, format="png", dpi=180, metadata={"Software": None})
     return data.getvalue()
 
 
 def _label_1_2_5(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at 1, 2, 5, 10, 20 ...: narrow ranges get some, wide ones are not crowded."""
+    """Set the ticks of a logarithmic axis at 1, 2, 5, 10, 20, ...
+
+    Narrow ranges get enough ticks this way, and wide ranges not too many.
+    """
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
-    """Which class is taken for which; colour is the share of a row, the number is boxes.
+    """Plot a confusion matrix: the number of boxes in each cell, coloured by its share of the row.
 
-    Above `MOST_CLASSES` classes those with the fewest labelled boxes are added up to one row and column.
+    If there are more than `MOST_CLASSES` classes, those with the fewest labelled boxes are summed
+    in one row and column.
 
     Args:
-        matrix: (C + 1, C + 1) int; row is the labelled class, column the detected one. The last
-            column holds labelled boxes that were missed, the last row detections where nothing is labelled.
+        matrix: (C + 1, C + 1) int; rows are labelled classes, columns predicted classes. The last
+            column contains missed labelled boxes, the last row false positives on background.
         names: C class names.
 
     Returns:
         PNG bytes.
 
     Raises:
-        ValueError: If the matrix is not one larger than the names.
+        ValueError: If the matrix does not have shape (C + 1, C + 1).
     """
     matrix = np.asarray(matrix)
     if matrix.shape != (len(names) + 1, len(names) + 1):
         raise ValueError(
-            f"matrix must have shape ({len(names) + 1}, {len(names) + 1}) for {len(names)} classes, got {matrix.shape}"
+            f"matrix must have shape ({len(names) + 1}, {len(names) + 1}) "
+            f"for {plural(len(names), 'class', 'classes')}, got {matrix.shape}"
         )
     matrix, names = _fold(matrix, names)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     n = len(matrix)
 
     def draw(ax: Axes) -> None:
-        # Square root: one box in twenty taken for another class has to be seen beside a full diagonal.
+        # The square root makes a share of 5 % visible next to a full diagonal.
         ax.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1.15, aspect="equal")
         for row, column in zip(*np.nonzero(matrix), strict=True):
             light = share[row, column] > 0.45
@@ -115,14 +123,14 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
         ax.set_xticks(range(n), [*names, "missed"], rotation=90)
         ax.set_yticks(range(n), [*names, "background"])
         ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
-        ax.set_ylabel("labelled")
-        ax.set_xlabel("detected")
+        ax.set_ylabel("labelled class")
+        ax.set_xlabel("predicted class")
         ax.xaxis.set_label_position("top")
         ax.set_xticks(np.arange(n - 1) + 0.5, minor=True)
         ax.set_yticks(np.arange(n - 1) + 0.5, minor=True)
         ax.grid(which="minor", color=FAINT, linewidth=0.6)
         ax.tick_params(which="minor", length=0)
-        # Misses and false alarms are another kind of mistake than a mix-up.
+        # Lines separate missed products and false positives from confused classes.
         ax.axhline(n - 1.5, color=INK, linewidth=1)
         ax.axvline(n - 1.5, color=INK, linewidth=1)
         ax.spines[:].set_visible(False)
@@ -132,7 +140,11 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
 
 
 def _fold(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Add up the rows and columns of the rarest classes beyond `MOST_CLASSES`."""
+    """Sum the rows and columns of the rarest classes, so that `MOST_CLASSES` classes remain.
+
+    Returns:
+        The folded matrix and the names of its classes.
+    """
     if len(names) <= MOST_CLASSES:
         return matrix, list(names)
     kept = np.sort(np.argsort(-matrix[:-1].sum(axis=1), kind="stable")[: MOST_CLASSES - 1])
@@ -147,11 +159,12 @@ def _fold(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[st
 def per_class_f1(
     scores: Sequence[ClassScore], baseline: Sequence[ClassScore] | None = None
 ) -> bytes:
-    """F1 of every class as a bar, worst on top, with the number of labelled boxes behind its name.
+    """Plot the F1 of every class as a bar, lowest on top, with its number of labelled boxes.
 
     Args:
-        scores: Of one model; a class without labelled boxes has no F1 and is only counted below the plot.
-        baseline: Of another model on the same photos, drawn as a mark on each bar.
+        scores: Metrics of one model by class. Classes without labelled boxes have no F1; their
+            number is printed below the plot.
+        baseline: Metrics of another model on the same photos, drawn as a mark on each bar.
 
     Returns:
         PNG bytes.
@@ -191,17 +204,18 @@ def per_class_f1(
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
         note = f"; classes without any: {absent}" if absent else ""
-        # Of one line it would be wider than the bars' part of the picture.
+        # On one line, the text would be wider than the axes.
         ax.set_xlabel(f"F1 at IoU 0.5\n(in brackets: labelled boxes{note})")
 
     return _png(NARROW, 1.2 + 0.25 * max(len(rows), 1), draw)
 
 
 def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]]) -> bytes:
-    """F1 over the score threshold, a line for each model and a dot at its own threshold.
+    """Plot F1 over the score threshold: a line for each model and a dot at its own threshold.
 
     Args:
-        models: Name, (k,) ascending thresholds, (k,) F1 at each, and the threshold that the model has; four at most.
+        models: At most four tuples of name, (k,) ascending thresholds, (k,) F1 at each threshold,
+            and the model's own threshold.
 
     Returns:
         PNG bytes.
@@ -212,7 +226,8 @@ def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]
             models, (BLUE, ORANGE, GREEN, INK), ("-", "--", "-.", ":"), strict=False
         ):
             ax.step(thresholds, f1, style, where="pre", color=colour, label=name)
-            # The entry of the curve that holds for it: the first threshold not below.
+            # The step of the curve at `chosen` has the value of the first threshold that is not
+            # smaller.
             at = min(int(np.searchsorted(thresholds, chosen)), len(f1) - 1)
             ax.plot(
                 [chosen],
@@ -233,12 +248,12 @@ def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]
 def training_curves(
     epochs: Sequence[int], losses: Mapping[str, Sequence[float]], f1: Sequence[float | None]
 ) -> bytes:
-    """Losses (left axis, logarithmic) and validation F1 (right axis) over the epochs.
+    """Plot losses (left axis, logarithmic) and validation F1 (right axis) over the epochs.
 
     Args:
-        epochs: Numbers of the epochs.
-        losses: By name, one value an epoch.
-        f1: In [0, 1]; None for an epoch without validation.
+        epochs: Epoch numbers.
+        losses: Values per epoch, by name of the loss.
+        f1: Validation F1 per epoch, in [0, 1]; None for an epoch without validation.
 
     Returns:
         PNG bytes.
@@ -257,7 +272,7 @@ def training_curves(
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         right = ax.twinx()
-        # The whole grid belongs to the right axes, which go behind, so that it crosses no line.
+        # The right axes draw the grid and are behind the left ones, so the grid crosses no line.
         ax.set_zorder(right.get_zorder() + 1)
         ax.patch.set_visible(False)
         right.xaxis.set_visible(True)
@@ -291,12 +306,14 @@ def settling(
     intervals: Sequence[tuple[float, float]],
     what: str,
 ) -> bytes:
-    """How the median of a figure settles as repeats grow: a dot for each repeat, a line for the median, a band for its interval.
+    """Plot how the median of a metric converges with the number of repeats.
+
+    Each repeat is a dot, the median a line, and its confidence interval a band.
 
     Args:
-        values: Of each repeat, in their order.
-        medians, intervals: After one repeat, after two, and so on.
-        what: The figure, for the axis.
+        values: Value of each repeat, in their order.
+        medians, intervals: Median and its (low, high) interval after one repeat, two, and so on.
+        what: Name of the metric, for the axis.
 
     Returns:
         PNG bytes.
@@ -313,7 +330,7 @@ def settling(
             color=BLUE,
             alpha=0.2,
             linewidth=0,
-            label="interval of the median",
+            label="confidence interval",
             zorder=2,
         )
         ax.plot(numbers, medians, color=BLUE, label="median so far", zorder=3)
@@ -338,12 +355,12 @@ def robustness(
     clean: Sequence[float],
     detectors: Sequence[str],
 ) -> bytes:
-    """F1 under each condition: a row of dots from its mildest strength, pale, to its hardest, dark.
+    """Plot F1 under each condition: a row of dots from the lowest severity (pale) to the highest.
 
     Args:
-        conditions: Title, and for each detector F1 at each strength; the first on top.
-        clean: For each detector, F1 on the photos as they are: an upright line.
-        detectors: Their names.
+        conditions: Title and, for each detector, F1 at each severity. The first one is on top.
+        clean: F1 of each detector on the unchanged photos, drawn as a vertical line.
+        detectors: Names of the detectors.
 
     Returns:
         PNG bytes.
@@ -363,13 +380,13 @@ def robustness(
                 ax.plot(
                     scores, [height] * len(scores), color=colour, linewidth=0.8, alpha=0.5, zorder=2
                 )
-                # On white below, so that a pale dot does not show the line through it.
+                # White dots below hide the line behind pale, transparent dots.
                 ax.scatter(scores, [height] * len(scores), s=26, color="white", zorder=3)
                 shades = [to_rgba(colour, alpha) for alpha in np.linspace(0.25, 1, len(scores))]
                 ax.scatter(scores, [height] * len(scores), s=26, color=shades, zorder=4)
         ax.set_yticks(range(len(conditions)), [title for title, _ in conditions])
         ax.set(
-            xlabel="F1; pale: mildest strength, dark: hardest; dashed: the photos as they are",
+            xlabel="F1; pale: lowest severity, dark: highest; dashed: unchanged photos",
             ylim=(len(conditions) - 0.4, -0.6),
         )
         ax.grid(axis="x")
@@ -379,11 +396,11 @@ def robustness(
 
 
 def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, float]]]]) -> bytes:
-    """Time of one photo by model and thread count: a dot at the median, a line to the 90th percentile.
+    """Plot latency by model and thread count: a dot at the median, a line to the 90th percentile.
 
     Args:
-        rows: (label, [(threads, median in ms, 90th percentile in ms), ...]), top to bottom; without any time prints as
-            "not measured".
+        rows: (label, [(threads, median in ms, 90th percentile in ms), ...]), top to bottom. A row
+            without times is labelled "not measured".
 
     Returns:
         PNG bytes.
@@ -398,15 +415,15 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
 
     def draw(ax: Axes) -> None:
         for i, (_, times) in enumerate(rows):
-            for place, (threads, p50, p90) in enumerate(times):
-                # Side by side, not on top of each other: often the difference is small.
-                y = i + 0.26 * (place - (len(times) - 1) / 2)
+            for index, (threads, p50, p90) in enumerate(times):
+                # Thread counts are offset vertically, as their latencies are often similar.
+                y = i + 0.26 * (index - (len(times) - 1) / 2)
                 colour, marker = look[threads]
                 ax.plot([p50, p90], [y, y], color=colour, linewidth=1.4)
                 ax.scatter(p50, y, s=34, color=colour, marker=marker, zorder=3)
-                shown = f"{p50:,.0f}" if p50 >= 100 else f"{p50:.3g}"
+                text = f"{p50:,.0f}" if p50 >= 100 else f"{p50:.3g}"
                 ax.annotate(
-                    shown,
+                    text,
                     (max(p50, p90), y),
                     xytext=(7, 0),
                     textcoords="offset points",
@@ -429,7 +446,7 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
         ax.set_yticks(range(len(rows)), [label for label, _ in rows])
         ax.set(
             ylim=(len(rows) - 0.4, -0.6),
-            xlabel="time of one photo in ms, logarithmic:\nmedian, line to the 90th percentile",
+            xlabel="latency per photo in ms (logarithmic):\nmedian, line to the 90th percentile",
         )
         ax.grid(axis="x")
         ax.spines["left"].set_visible(False)
@@ -439,7 +456,7 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
                 [],
                 color=look[threads][0],
                 marker=look[threads][1],
-                label=f"{threads} thread{'s' if threads > 1 else ''}",
+                label=plural(threads, "thread"),
             )
         if counts:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(counts))
@@ -448,11 +465,11 @@ def latency_by_threads(rows: Sequence[tuple[str, Sequence[tuple[int, float, floa
 
 
 def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: str) -> bytes:
-    """F1 over what a model costs, with a line through the models that no other beats in both (the Pareto front).
+    """Plot F1 over the cost of a model, with a line through the Pareto front.
 
     Args:
-        points: (label, cost, F1). A model that lacks either is named under the plot instead.
-        what: The cost and its unit, for the axis, such as 'median time of one photo in ms'.
+        points: (label, cost, F1) of each model. Models without cost or F1 are named below the plot.
+        what: Name and unit of the cost, for the axis, such as 'median latency per photo in ms'.
 
     Returns:
         PNG bytes.
@@ -473,7 +490,7 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
             color=GREEN,
             linewidth=1.4,
             linestyle="--",
-            label="Pareto front: no other costs less and finds more",
+            label="Pareto front: no model costs less and has a higher F1",
         )
         for cost, minus_f1, _ in known:
             on_front = (cost, -minus_f1) in front
@@ -489,11 +506,12 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
         _label_1_2_5(ax.xaxis)
         ax.margins(x=0.2, y=0.34)
         low, high = ax.get_ylim()
-        # Forms of one model differ by less than the photos can tell; a finer scale would show that as a climb.
+        # Formats of one model differ by less than the sampling error of the photos. A finer scale
+        # would exaggerate the differences.
         spare = max(0.0, LEAST_F1_SPAN - (high - low)) / 2
         ax.set_ylim(max(0.0, low - spare), min(1.0, high + spare))
         note = f"\nnot measured: {', '.join(left_out)}" if left_out else ""
-        ax.set(xlabel=f"{what}, logarithmic{note}", ylabel="F1 at IoU 0.5")
+        ax.set(xlabel=f"{what} (logarithmic){note}", ylabel="F1 at IoU 0.5")
         ax.grid()
         if len(front) > 1:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -503,13 +521,21 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
 
 
 def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Put each label where it covers neither a point nor another label, with a thin line to its point where that is away."""
+    """Place each label so that it covers no point and no other label.
+
+    Labels that are not directly above or below their point are connected to it by a thin line.
+
+    Args:
+        ax: Axes to draw on.
+        points: (x, y, label) in data coordinates.
+    """
     figure: Any = ax.figure
     figure.draw_without_rendering()
     marks = ax.transData.transform(np.array([(x, y) for x, y, _ in points]).reshape(-1, 2))
     taken = [Bbox.from_bounds(px - 6, py - 6, 12, 12) for px, py in marks]
     frame = ax.get_window_extent()
-    # Up and down in turn, further each time: forms of one model have nearly one F1.
+    # Candidate positions alternate above and below the point with growing distance, as the formats
+    # of one model have almost the same F1.
     steps = [
         (dx, sign * (11 + 13 * far)) for far in range(12) for sign in (1, -1) for dx in (0, 34, -34)
     ]
@@ -541,7 +567,7 @@ def _name_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
         chosen = free[0] if free else 0
         taken.append(boxes[chosen].padded(2))
         text.set_position(steps[chosen])
-        # Lines to other points pass behind it, and it behind the points.
+        # Labels are drawn over the lines to other points, and below the points.
         text.set(zorder=2.5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         if steps[chosen] not in ((0, 11), (0, -11)):
             line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 5, "shrinkB": 4}

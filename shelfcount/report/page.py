@@ -1,7 +1,7 @@
-"""One self-contained HTML page from a few kinds of blocks: it opens offline, on a phone, in the dark.
+"""Self-contained HTML pages made of a few kinds of blocks, for offline use, phones and dark mode.
 
-Pictures are embedded and nothing is fetched; all text is escaped. What was not measured is written
-out, never left blank, so that a gap cannot be taken for a nought.
+Pictures are embedded, no other file is loaded, and all text is escaped. A missing value is printed
+as "not measured" and never left blank, so that it is not mistaken for zero.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jinja2
 import numpy as np
 
 from shelfcount.vision.images import encode_photo, write_whole
+from shelfcount.words import plural
 
 NOT_MEASURED = "not measured"
 JPEG_QUALITY = 82
@@ -24,13 +25,13 @@ JPEG_QUALITY = 82
 
 @dataclass(frozen=True)
 class Card:
-    """One headline figure.
+    """One key value.
 
     Attributes:
-        label: What it is.
-        value: A number, a text such as "3.1 times faster", or None if it was not measured.
-        note: How it was measured, or what to compare it with.
-        digits: Decimals of a float.
+        label: Name of the value.
+        value: Number, text such as "3.1 times faster", or None if it was not measured.
+        note: Explanation below the value, such as how it was measured.
+        digits: Number of decimals of a float.
     """
 
     label: str
@@ -41,7 +42,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """Headline figures side by side."""
+    """Key values side by side."""
 
     cards: Sequence[Card]
     kind: ClassVar[str] = "cards"
@@ -49,7 +50,7 @@ class Cards:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a table column: its name, its unit and the decimals of its floats."""
+    """Head of a table column: name, unit and number of decimals of floats."""
 
     name: str
     unit: str = ""
@@ -58,16 +59,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; the first column names the row, columns of numbers are set to the right.
+    """Table whose first column names the row. Columns of numbers are aligned to the right.
 
     Attributes:
         columns: Heads, left to right.
-        rows: One value for each column; None prints as "not measured".
+        rows: One value per column; None is printed as "not measured".
         caption: What the table shows and how it was measured.
-        strong_row: Index of the row the page is about, shown emphasised.
+        strong_row: Index of the row to emphasise, or None.
 
     Raises:
-        ValueError: If a row has another number of values than there are columns.
+        ValueError: If the number of values in a row differs from the number of columns.
     """
 
     columns: Sequence[Column]
@@ -80,11 +81,13 @@ class Table:
         for i, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise ValueError(
-                    f"every row must have {len(self.columns)} values, got {len(row)} in row {i} of the table '{self.caption}'"
+                    f"row {i} of the table '{self.caption}' has {plural(len(row), 'value')} "
+                    f"for {plural(len(self.columns), 'column')}. "
+                    "The numbers of values and columns must be equal."
                 )
 
     def is_numeric(self, column: int) -> bool:
-        """Whether all that was measured in a column is numbers."""
+        """Return whether all measured values of a column are numbers, and at least one is."""
         measured = [row[column] for row in self.rows if row[column] is not None]
         return bool(measured) and all(
             isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in measured
@@ -93,7 +96,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values in two columns, such as where a result came from."""
+    """Names and values in two columns, such as the provenance of a result."""
 
     facts: Mapping[str, Any]
     kind: ClassVar[str] = "facts"
@@ -104,9 +107,9 @@ class Figure:
     """A plot.
 
     Attributes:
-        png: As the functions of `report.figures` give it.
-        caption: What to see in it.
-        alt: What it shows, for those who cannot see it.
+        png: PNG bytes, as returned by the functions of `report.figures`.
+        caption: Text below the plot.
+        alt: Alternative text for readers who cannot see the plot.
     """
 
     png: bytes
@@ -116,6 +119,7 @@ class Figure:
 
     @property
     def source(self) -> str:
+        """Data URL of the plot."""
         return _data_url("image/png", self.png)
 
 
@@ -125,8 +129,8 @@ class Picture:
 
     Attributes:
         image: (h, w, 3) uint8 RGB; embedded as JPEG of quality `JPEG_QUALITY`.
-        caption: What to see in it.
-        alt: What it shows, for those who cannot see it.
+        caption: Text below the photo.
+        alt: Alternative text for readers who cannot see the photo.
     """
 
     image: np.ndarray
@@ -136,12 +140,13 @@ class Picture:
 
     @property
     def source(self) -> str:
+        """Data URL of the photo."""
         return embedded(self.image)
 
 
 @dataclass(frozen=True)
 class Side:
-    """Pictures side by side, one below the other where the screen is narrow; what they show is in the captions."""
+    """Pictures side by side, or one below the other on a narrow screen."""
 
     pictures: Sequence[Picture]
     caption: str = ""
@@ -150,7 +155,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph; a warning stands out."""
+    """A paragraph. A warning is highlighted."""
 
     text: str
     warning: bool = False
@@ -159,7 +164,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Command:
-    """Lines to type, which one click selects."""
+    """Command lines that are selected with one click."""
 
     text: str
     kind: ClassVar[str] = "command"
@@ -167,7 +172,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that stay folded under a line until asked for."""
+    """Blocks that are folded under a summary line until the reader opens them."""
 
     summary: str
     blocks: Sequence[Block]
@@ -179,31 +184,43 @@ Block = Cards | Table | Facts | Figure | Picture | Side | Note | Command | Detai
 
 @dataclass(frozen=True)
 class Section:
-    """Blocks under a heading; without a title, such as for the headline figures, they stand under the page's own."""
+    """Blocks under a heading. Without a title, they follow the heading before."""
 
     title: str
     blocks: Sequence[Block]
 
 
 def write(path: Path | str, title: str, sections: Sequence[Section], lead: str = "") -> None:
-    """Write the page whole or not at all.
+    """Write a page as one HTML file. It is replaced only when complete.
 
     Args:
-        path: Of the HTML file.
-        title: Of the page.
-        sections: In the order they are read; the page begins with links to them if there are several.
-        lead: One or two sentences under the title.
+        path: Path of the HTML file.
+        title: Title of the page.
+        sections: Sections in reading order. If there are several, the page begins with links to
+            those that have a title.
+        lead: One or two sentences below the title.
+
+    Raises:
+        ShelfcountError: If the file cannot be written.
     """
     write_whole(path, render(title, sections, lead))
 
 
 def render(title: str, sections: Sequence[Section], lead: str = "") -> str:
-    """The page that `write` writes."""
+    """Return the HTML of a page. The arguments are those of `write`."""
     return template("page.html", show=show).render(title=title, sections=sections, lead=lead)
 
 
 def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
-    """A template beside this file, which extends ``base.html``; `filters` by the names it calls them by. All values are escaped."""
+    """Load a template of this package. All values that it prints are escaped.
+
+    Args:
+        name: File name of a template that extends ``base.html``.
+        **filters: Functions that the template uses as filters, by name.
+
+    Returns:
+        The compiled template.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("shelfcount", "report"),
         autoescape=True,
@@ -216,7 +233,10 @@ def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
 
 
 def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
-    """The page in Markdown: all but the figures and pictures, of which the captions stay."""
+    """Return the page as Markdown. Only the captions of figures and pictures are included.
+
+    The arguments are those of `write`.
+    """
     parts = [f"# {_inert(title)}", _inert(lead)]
     for section in sections:
         parts += [
@@ -230,7 +250,8 @@ def _markdown_block(block: Block) -> str:
     match block:
         case Cards(cards):
             return "\n".join(
-                f"- {_inert(c.label)}: {show(c.value, c.digits)}{f' ({_inert(c.note)})' if c.note else ''}"
+                f"- {_inert(c.label)}: {show(c.value, c.digits)}"
+                f"{f' ({_inert(c.note)})' if c.note else ''}"
                 for c in cards
             )
         case Table():
@@ -263,12 +284,17 @@ def _markdown_table(table: Table) -> str:
 
 
 def _inert(text: str) -> str:
-    # On one line; a class name with a pipe would open another column, one with < could be HTML.
+    # The text must be on one line. A "|" in a class name would start a new column, and a "<" could
+    # start an HTML tag.
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def show(value: Any, digits: int = 3) -> str:
-    """A value as the page prints it.
+    """Return a value as the page prints it.
+
+    Args:
+        value: Number, bool, text, or None for "not measured". NaN and infinity are "undefined".
+        digits: Number of decimals of a float.
 
     >>> show(5285), show(0.83149), show(None), show(float("nan"))
     ('5,285', '0.831', 'not measured', 'undefined')
@@ -285,7 +311,11 @@ def show(value: Any, digits: int = 3) -> str:
 
 
 def embedded(image: np.ndarray) -> str:
-    """(h, w, 3) uint8 RGB as a data URL, JPEG of quality `JPEG_QUALITY`."""
+    """Return a photo as a data URL.
+
+    Args:
+        image: (h, w, 3) uint8 RGB; encoded as JPEG of quality `JPEG_QUALITY`.
+    """
     return _data_url("image/jpeg", encode_photo(image, quality=JPEG_QUALITY))
 
 

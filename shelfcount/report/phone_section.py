@@ -1,4 +1,4 @@
-"""Budgets of phones on a page: a table for each phone, and where its latency comes from."""
+"""Report section on phone budgets: one table per phone, and the sources of its latency."""
 
 from __future__ import annotations
 
@@ -7,30 +7,41 @@ from collections.abc import Sequence
 from shelfcount.evaluation.phones import Line, Verdict
 from shelfcount.report import page
 
-TITLE = "Budgets of phones"
+TITLE = "Phone budgets"
 
 
 def section(verdicts: Sequence[Verdict]) -> page.Section:
-    """One table for each phone; without phones the section is empty."""
+    """Return a section with one table per phone. Without phones it has no blocks.
+
+    Args:
+        verdicts: Results against the budget of each phone.
+    """
     return page.Section(TITLE, [block for verdict in verdicts for block in _blocks(verdict)])
 
 
 def _blocks(verdict: Verdict) -> list[page.Block]:
-    columns = [page.Column(name) for name in (verdict.phone, "verdict", "got", "budget", "from")]
+    heads = (verdict.phone, "result", "value", "budget", "source")
+    columns = [page.Column(name) for name in heads]
     rows = [[line.name, line.state, line.got, line.budget, line.basis] for line in verdict.lines]
     blocks: list[page.Block] = [page.Table(columns, rows, summary(verdict))]
     if verdict.sources:
         blocks.append(
-            page.Details("What the estimate rests on", [page.Note("\n".join(verdict.sources))])
+            page.Details("Sources of the estimate", [page.Note("\n".join(verdict.sources))])
         )
     return blocks
 
 
 def summary(verdict: Verdict) -> str:
-    """Which lines are missed, and which are open."""
-    missed, left = (_names(verdict.lines, state) for state in ("missed", "open"))
-    said = f"Missed: {missed}." if missed else "No line of the budget is missed."
-    return said + (f" Open, as not measured or not decided by an estimate: {left}." if left else "")
+    """Return a sentence with the limits that are exceeded and those that remain open.
+
+    Args:
+        verdict: Result against the budget of one phone.
+    """
+    missed, undecided = (_names(verdict.lines, state) for state in ("missed", "open"))
+    text = f"Missed: {missed}." if missed else "No limit of the budget is missed."
+    if undecided:
+        text += f" Open, since not measured or not decided by an estimate: {undecided}."
+    return text
 
 
 def _names(lines: Sequence[Line], state: str) -> str:

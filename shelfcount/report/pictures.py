@@ -1,7 +1,7 @@
-"""Photos with their products boxed, named and counted, for people to judge at a glance.
+"""Annotated photos: boxes with their classes, and a legend with counts.
 
-A dense shelf leaves no room for names: where they do not fit their boxes, every box carries the
-number of its class in the legend instead, so that the picture shows the products and not the text.
+If class names do not fit into the boxes of a dense shelf, the tag of every box is the number of its
+class in the legend instead, so that the text does not cover the products.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from PIL import Image, ImageDraw, ImageFont
 from shelfcount.evaluation.metrics import match
 from shelfcount.records import Detections
 from shelfcount.vision.images import stretch
+from shelfcount.words import plural
 
 Colour = tuple[int, int, int]
 
-# Small photos are enlarged to this, so that a tag on a 30-pixel can is still letters.
+# Longest side in pixels to which small photos are enlarged, so that tags on small products are
+# legible.
 LONGEST_SIDE = 1200
+# Number of distinct class colours.
 PALETTE_SIZE = 48
-# Okabe and Ito's colour-blind safe set: bluish green, vermilion, orange; grey for what is not judged.
+# Colour-blind safe palette of Okabe and Ito: bluish green, vermilion, orange; grey for boxes that
+# are not evaluated.
 FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (
     (0, 158, 115),
     (213, 40, 20),
@@ -34,14 +38,24 @@ FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (
     (130, 138, 148),
 )
 INK, PAPER = (28, 32, 38), (255, 255, 255)
+# Maximum number of characters of a tag, and of a text in the legend.
 LONGEST_NAME = 30
-LONGEST_ENTRY = 44  # of the legend
-TAG_HEIGHT = 1.35  # of the font size
+LONGEST_ENTRY = 44
+# Height of a tag, relative to the font size.
+TAG_HEIGHT = 1.35
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One box to draw: (4,) xyxy pixels of the enlarged photo, and the text of its tag."""
+    """One box to draw.
+
+    Attributes:
+        box: (4,) xyxy pixels of the picture.
+        colour: RGB colour of outline and tag.
+        tag: Text of the tag; empty for none.
+        dashed: Whether the outline is dashed.
+        filled: Whether the box is filled with its colour, almost transparent.
+    """
 
     box: np.ndarray
     colour: Colour
@@ -52,7 +66,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the legend."""
+    """One line of the legend.
+
+    Attributes:
+        colour: RGB colour of the boxes.
+        key: Text of the boxes' tags that `text` explains, or empty.
+        text: Description, such as a class name.
+        count: Number at the end of the line.
+    """
 
     colour: Colour
     key: str
@@ -69,32 +90,36 @@ def annotate(
     scores: bool = False,
     truth: Detections | None = None,
 ) -> np.ndarray:
-    """Draw what was found on a photo, with a legend of the counts.
+    """Draw detections on a photo, with a legend of the counts.
 
-    Without `truth` every class has its own colour, the same on every photo. With it the colours
-    judge: thin green is found, dashed red is missed, orange is a false alarm, as
-    `evaluation.metrics.match` decides at IoU 0.5 within a class; grey boxes count neither way.
+    Without `truth`, every class has its own colour, the same on every photo. With `truth`, the
+    colours show the evaluation: green for true positives, dashed red for missed products, orange
+    for false positives, as matched by `evaluation.metrics.match` at IoU 0.5 within a class. Grey
+    boxes are not evaluated.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        detections: Boxes in pixels of `image`.
-        classes: Names that `detections.classes` index.
-        rows: (row, position) of each detection, printed as given at the bottom of its box.
-        scores: Print each score behind its class.
-        truth: Labelled boxes in pixels of `image`.
+        detections: Detections in pixels of `image`.
+        classes: Class names; `detections.classes` are indices into them.
+        rows: (row, position) of each detection, printed at the bottom of its box. Default: not
+            printed.
+        scores: Whether to print each score after its class.
+        truth: Ground truth in pixels of `image`. Default: no evaluation.
 
     Returns:
-        (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged until its longest side has
-        `LONGEST_SIDE` pixels, and the legend to its right, or below where the photo is wide.
+        (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged to a longest side of at
+        least `LONGEST_SIDE` pixels, and the legend to its right, or below a wide photo.
 
     Raises:
-        ValueError: If the image is not (h, w, 3) uint8 or `rows` does not fit the detections.
+        ValueError: If the image is not (h, w, 3) uint8, or `rows` and `detections` differ in
+            length.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be (h, w, 3) uint8 RGB, got {image.shape} {image.dtype}")
     if rows is not None and len(rows) != len(detections):
         raise ValueError(
-            f"rows must have one (row, position) for each of the {len(detections)} detections, got {len(rows)}"
+            "rows must contain one (row, position) for "
+            f"each of the {plural(len(detections), 'detection')}, got {len(rows)}"
         )
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
@@ -102,8 +127,8 @@ def annotate(
         cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
     )
     unit = drawing_unit(size)
-    shown = detections if truth is None else Detections.concat([detections, truth])
-    font = make_font(unit * text_size(shown.boxes * scale / unit))
+    drawn_boxes = detections if truth is None else Detections.concat([detections, truth])
+    font = make_font(unit * text_size(drawn_boxes.boxes * scale / unit))
 
     if truth is None:
         marks, entries = _counted(detections, classes, scale, font, scores=scores)
@@ -117,16 +142,16 @@ def annotate(
     draw = ImageDraw.Draw(photo, "RGBA")
     for mark in marks:
         draw_box(draw, mark, line=max(2, round(font.size / 6)))
-    # Tags come after all boxes: on a dense shelf the next box would cut through them.
+    # Tags are drawn after all boxes, as boxes would cut through the tags on a dense shelf.
     for mark in marks:
         draw_tag(draw, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)
     if rows is not None:
-        title += "\nrow/position at the foot of a box"
-        for (left, _, _, bottom), place in zip(detections.boxes * scale, rows, strict=True):
+        title += "\nrow/position at the bottom of each box"
+        for (left, _, _, bottom), position in zip(detections.boxes * scale, rows, strict=True):
             draw_tag(
                 draw,
                 (left, bottom - font.size * TAG_HEIGHT),
-                "{}/{}".format(*place),
+                "{}/{}".format(*position),
                 font,
                 INK,
                 size,
@@ -135,7 +160,15 @@ def annotate(
 
 
 def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
-    """(h, w, 3) uint8 with a longest side of at most `side` pixels."""
+    """Scale a picture down to a longest side of at most `side` pixels.
+
+    Args:
+        picture: (h, w, 3) uint8.
+        side: Maximum length of the longest side in pixels.
+
+    Returns:
+        (H, W, 3) uint8; a small picture keeps its size.
+    """
     factor = min(1.0, side / max(picture.shape[:2]))
     return stretch(
         picture, max(round(picture.shape[0] * factor), 1), max(round(picture.shape[1] * factor), 1)
@@ -144,10 +177,13 @@ def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def class_colours(classes: tuple[str, ...]) -> dict[str, Colour]:
-    """One colour for each class name, RGB; no two alike up to `PALETTE_SIZE` classes.
+    """Return an RGB colour for each class name, all different for up to `PALETTE_SIZE` classes.
 
-    The colour hangs on the name and not on its place in the list, so that a model with one class
-    more paints the others (all but a few that had to step aside) as before.
+    The colour depends on the name and not on its index. If a class is added to a model, most other
+    classes keep their colours.
+
+    Args:
+        classes: Class names.
     """
     palette = _palette()
     colours: dict[str, Colour] = {}
@@ -165,12 +201,13 @@ def class_colours(classes: tuple[str, ...]) -> dict[str, Colour]:
 
 @lru_cache(maxsize=1)
 def _palette() -> tuple[Colour, ...]:
-    """Colours as far from each other as CIELAB allows, each new one farthest from all before it."""
+    """Return `PALETTE_SIZE` RGB colours by farthest-point sampling in CIELAB."""
     steps = np.linspace(0, 255, 16, dtype=np.uint8)
     rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 1, 3)
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[:, 0]
     chroma = np.hypot(lab[:, 1], lab[:, 2])
-    # Too dark vanishes in a cooler's shade, too light on white shelves, too grey everywhere.
+    # Dark colours are hard to see in the shade of a cooler, light ones on white shelves, and grey
+    # ones everywhere.
     vivid = (lab[:, 0] > 42) & (lab[:, 0] < 88) & (chroma > 32)
     rgb, lab = rgb[vivid, 0], lab[vivid]
     chosen = [int(np.argmax(chroma[vivid]))]
@@ -189,7 +226,10 @@ def _counted(
     *,
     scores: bool,
 ) -> tuple[list[Mark], list[Entry]]:
-    """Boxes in the colours of their classes; classes that hold ignored boxes only stand last, with 0."""
+    """Return boxes in the colours of their classes, and the legend with their counts.
+
+    Classes whose boxes are all ignored are last in the legend, with a count of 0.
+    """
     counts = detections.counts(classes)
     counts |= {
         classes[i]: 0
@@ -200,7 +240,7 @@ def _counted(
     number = {name: str(i) for i, name in enumerate(counts, start=1)}
     names = [classes[i] for i in detections.classes]
     widths = (detections.boxes[:, 2] - detections.boxes[:, 0]) * scale
-    # All names or all numbers: a mixture would have to be read twice.
+    # Tags are either all names or all numbers, as a mixture is hard to read.
     fits = [font.getlength(f" {_shorten(n)} ") <= w for n, w in zip(names, widths, strict=True)]
     named = bool(fits) and np.mean(fits) > 0.8
     tags = [_shorten(n) if named else number[n] for n in names]
@@ -218,7 +258,10 @@ def _counted(
 def _judged(
     detections: Detections, truth: Detections, classes: Sequence[str], scale: float, *, scores: bool
 ) -> tuple[list[Mark], list[Entry]]:
-    """Boxes in the colour of the verdict; only mistakes are named, and drawn over what is right."""
+    """Return boxes in the colours of the evaluation, and the legend with their counts.
+
+    Only errors have tags. They are drawn over the true positives.
+    """
     matches = match(truth, detections)
     wrong = ~matches.hit & ~matches.absorbed
 
@@ -252,24 +295,34 @@ def _judged(
         *mark(truth, matches.missed, MISSED, named=True, dashed=True),
     ]
     entries = [
-        Entry(FOUND, "", "found", int(matches.hit.sum())),
+        Entry(FOUND, "", "true positives", int(matches.hit.sum())),
         Entry(MISSED, "", "missed", int(matches.missed.sum())),
-        Entry(FALSE_ALARM, "", "false alarm", int(wrong.sum())),
-        Entry(NOT_JUDGED, "", "not judged", int(matches.absorbed.sum())),
+        Entry(FALSE_ALARM, "", "false positives", int(wrong.sum())),
+        Entry(NOT_JUDGED, "", "not evaluated", int(matches.absorbed.sum())),
     ]
-    return marks, [e for e in entries if e.count or e.text != "not judged"]
+    return marks, [e for e in entries if e.count or e.text != "not evaluated"]
 
 
 def drawing_unit(size: tuple[int, int]) -> float:
-    """What text and lines on a picture of (width, height) pixels are multiplied with.
+    """Return the factor for the size of text and lines on a picture.
 
-    They grow with the photo, since a large one is shown at the size of a small one; of a long shelf, with its shorter side.
+    The factor grows with the picture, since large and small pictures are shown at the same size. On
+    a picture with a ratio above 3 : 2 it grows with the shorter side.
+
+    Args:
+        size: (width, height) in pixels.
     """
     return max(1.0, min(max(size), 1.5 * min(size)) / LONGEST_SIDE)
 
 
 def text_size(boxes: np.ndarray) -> float:
-    """Font size for boxes on a photo of `LONGEST_SIDE`, all in pixels: a fifth of the median box's shorter side."""
+    """Return the font size of tags in pixels: a fifth of the median shorter side of the boxes.
+
+    The size is limited to a range from 11 to 20 pixels.
+
+    Args:
+        boxes: (n, 4) xyxy, in pixels of a photo with a longest side of `LONGEST_SIDE`.
+    """
     if not len(boxes):
         return 16.0
     shorter = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
@@ -277,21 +330,31 @@ def text_size(boxes: np.ndarray) -> float:
 
 
 def make_font(size: float) -> ImageFont.FreeTypeFont:
-    """The font of all pictures, `size` in pixels."""
-    # Matplotlib brings this font along, so that pictures look the same on every machine.
+    """Return the font of all pictures.
+
+    Args:
+        size: Font size in pixels.
+    """
+    # This font is part of matplotlib, so pictures look the same on every machine.
     return ImageFont.truetype(
         Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size)
     )
 
 
 def _shorten(name: str, longest: int = LONGEST_NAME) -> str:
-    # On one line, whatever the labelling tool let through.
+    # Names from labelling tools can contain line breaks.
     name = " ".join(name.split())
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def draw_box(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
-    """The outline of a mark, `line` pixels wide."""
+    """Draw the outline of a mark.
+
+    Args:
+        draw: Drawing context of the picture.
+        mark: Box to draw.
+        line: Width of the outline in pixels.
+    """
     left, top, right, bottom = (round(float(v)) for v in mark.box)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     if mark.dashed:
@@ -303,7 +366,7 @@ def draw_box(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
             for x in (left, right - line):
                 draw.rectangle((x, y, x + line, min(y + dash, bottom)), mark.colour)
         return
-    # A dark hairline on both sides keeps a light colour visible on a white shelf.
+    # A thin dark line on both sides makes light colours visible on a white shelf.
     draw.rectangle(
         (left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0, 110), width=line + 2
     )
@@ -323,7 +386,16 @@ def draw_tag(
     colour: Colour,
     size: tuple[int, int],
 ) -> None:
-    """A small filled tag whose top left corner is `corner`, moved as far as needed to stay in the photo."""
+    """Draw a small filled tag, moved into the photo if necessary.
+
+    Args:
+        draw: Drawing context of the picture.
+        corner: (x, y) of the tag's top left corner in pixels.
+        text: Text of the tag. An empty text draws nothing.
+        font: Font of the text.
+        colour: RGB colour of the tag. The text is dark or white, whichever is legible on it.
+        size: (width, height) of the photo in pixels.
+    """
     if not text:
         return
     width, height = font.getlength(text) + 0.6 * font.size, TAG_HEIGHT * font.size
@@ -344,14 +416,24 @@ def draw_tag(
 
 
 def _readable_on(colour: Colour) -> Colour:
-    # Luma of ITU-R BT.601; above the middle dark letters have the better contrast.
+    # Luma of ITU-R BT.601. On lighter colours, dark letters have the better contrast.
     return INK if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else PAPER
 
 
 def with_legend(
     photo: Image.Image, title: str, entries: Sequence[Entry], font: ImageFont.FreeTypeFont
 ) -> np.ndarray:
-    """The photo with a panel of the entries beside it, or below where the photo is wide."""
+    """Add a legend to the right of a photo, or below a wide photo.
+
+    Args:
+        photo: RGB photo.
+        title: Title of the legend, one or more lines.
+        entries: Lines of the legend.
+        font: Font of the legend.
+
+    Returns:
+        (H, W, 3) uint8 RGB, with the photo in the top left corner.
+    """
     em, line = round(font.size), round(1.75 * font.size)
     names = [_shorten(e.text, LONGEST_ENTRY) for e in entries]
     column = round(max([font.getlength(n) for n in names], default=0) + 6.5 * em)

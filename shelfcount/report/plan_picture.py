@@ -1,4 +1,4 @@
-"""A shelf's departures from its plan, marked on the photo and listed beside it."""
+"""Annotated photos of planogram deviations, with a list of them beside the photo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from shelfcount.report.pictures import FALSE_ALARM, FOUND, LONGEST_SIDE, MISSED,
 from shelfcount.shelf.facings import Arrangement
 from shelfcount.shelf.planogram import Deviation, Verdict
 
-# Okabe and Ito's blue and reddish purple, and a dark yellow beside the colours that say found, missed and false alarm.
+# Colours by kind of deviation: those of `pictures` for missing and extra products, Okabe and Ito's
+# blue and reddish purple, and a dark yellow.
 COLOURS: dict[str, Colour] = {
     "missing": MISSED,
     "extra": FALSE_ALARM,
@@ -22,18 +23,20 @@ COLOURS: dict[str, Colour] = {
 
 
 def draw_verdict(image: np.ndarray, arrangement: Arrangement, verdict: Verdict) -> np.ndarray:
-    """Mark what is right in thin green, and each deviation with its number in the list beside the photo.
+    """Draw the result of a planogram comparison on a photo, with a list of the deviations.
 
-    Dashed boxes show where something is lacking, whole ones what should not stand where it does.
+    Products as planned have thin green boxes. The boxes of a deviation are tagged with its number
+    in the list. Dashed boxes show where a product is missing, solid boxes show products that are
+    not planned at their position.
 
     Args:
         image: (h, w, 3) uint8 RGB.
-        arrangement: Of the products on `image`.
-        verdict: Of `judge` on the arrangement.
+        arrangement: Arrangement of the products on `image`.
+        verdict: Result of `planogram.judge` for the arrangement.
 
     Returns:
-        (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged until its longest side has
-        `pictures.LONGEST_SIDE` pixels, and the list to its right, or below where the photo is wide.
+        (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged to a longest side of at
+        least `pictures.LONGEST_SIDE` pixels, and the list to its right, or below a wide photo.
     """
     scale = max(1.0, LONGEST_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))

@@ -1,7 +1,7 @@
-"""Proposed corrections as one page to decide on: each with its crop, and a button that saves the decisions.
+"""Review page for proposed corrections: a crop and a decision for each, and a button to save.
 
-The page opens offline and sends nothing anywhere; what it saves is the corrections file that was proposed, with
-`accepted` or `refused` in it.
+The page works offline and sends no data. It saves the proposed corrections file with the decisions
+`accepted` or `refused` filled in.
 """
 
 from __future__ import annotations
@@ -23,19 +23,27 @@ from shelfcount.report.page import embedded, template
 from shelfcount.report.pictures import FALSE_ALARM, FOUND, MISSED, Mark
 from shelfcount.vision.boxes import xywh_to_xyxy
 from shelfcount.vision.images import write_whole
+from shelfcount.words import plural
 
 TITLES = {
     "add": "Not labelled",
-    "rename": "Other name",
+    "rename": "Wrong class",
     "move": "Loose box",
     "remove": "No product",
-    "ignore": "Can't be told",
+    "ignore": "Not recognisable",
 }
 
 
 @dataclass(frozen=True)
 class _Item:
-    """A proposal as the page shows it: pictures as data URLs, and the classes whose examples stand below."""
+    """A proposal as the page shows it.
+
+    Attributes:
+        proposal: The proposed correction and its photo.
+        title: Heading of the proposal.
+        picture: Crop of the photo as a data URL.
+        examples: (class name, data URL of example products) of the classes in question.
+    """
 
     proposal: Proposal
     title: str
@@ -46,17 +54,20 @@ class _Item:
 def write_page(
     dataset: Dataset, proposals: Sequence[Proposal], draft: Corrections, path: Path | str
 ) -> None:
-    """Write the page whole or not at all.
+    """Write the review page as one HTML file. It is replaced only when complete.
 
     Args:
-        dataset: The labels as they are; examples of each class come from it.
-        proposals: In the order of ``draft.corrections``.
-        draft: What the page's button saves, with the decisions made on it.
-        path: Of the HTML file.
+        dataset: Current labels. The examples of each class are taken from it.
+        proposals: Proposed corrections, in the order of ``draft.corrections``.
+        draft: Corrections file that the page saves, with the decisions filled in.
+        path: Path of the HTML file.
+
+    Raises:
+        ShelfcountError: If a photo cannot be read or the file cannot be written.
     """
 
     @cache
-    def shown(name: str) -> str:
+    def example_picture(name: str) -> str:
         crops = examples(dataset, dataset.classes.index(name))
         return embedded(beside(crops)) if crops else ""
 
@@ -64,7 +75,7 @@ def write_page(
         names = dict.fromkeys(
             name for name in (proposal.correction.to_class, proposal.correction.class_) if name
         )
-        pictures = [(name, shown(name)) for name in names]
+        pictures = [(name, example_picture(name)) for name in names]
         return _Item(
             proposal,
             TITLES[proposal.correction.action],
@@ -72,7 +83,7 @@ def write_page(
             [(n, p) for n, p in pictures if p],
         )
 
-    page = template("proposals_page.html").render(
+    page = template("proposals_page.html", plural=plural).render(
         name=draft.data,
         draft=_script_json(draft),
         items=[item(p) for p in proposals],
@@ -82,7 +93,21 @@ def write_page(
 
 
 def draw(proposal: Proposal, classes: Sequence[str]) -> np.ndarray:
-    """The crop of a proposal, (H, W, 3) uint8 RGB: labels thin green, the one in doubt dashed red, what is proposed orange."""
+    """Draw the crop of a proposal.
+
+    Labels are green, the label in question is red (dashed, unless only its class is in question),
+    and the proposed box is orange.
+
+    Args:
+        proposal: Proposed correction and its photo, which is read again.
+        classes: Class names.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ShelfcountError: If the photo cannot be read.
+    """
     correction, truth = proposal.correction, proposal.photo.truth
     box = xywh_to_xyxy(np.array([correction.box]))[0]
     marks = [Mark(b, FOUND) for b in truth.boxes[~truth.ignore]]
@@ -98,11 +123,11 @@ def draw(proposal: Proposal, classes: Sequence[str]) -> np.ndarray:
 
 
 def _script_json(draft: Corrections) -> str:
-    """The draft for a script element: no text in it can end the element."""
-    whole: dict[str, Any] = {
+    """Return the draft as JSON for a script element, which no text in it can end."""
+    content: dict[str, Any] = {
         "data": draft.data,
         "fingerprint": draft.fingerprint,
         "reviewed": list(draft.reviewed),
     }
-    whole["corrections"] = [c.to_json() for c in draft.corrections]
-    return json.dumps(whole).replace("<", "\\u003c")
+    content["corrections"] = [c.to_json() for c in draft.corrections]
+    return json.dumps(content).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""Repeated shuffles as a page: the median and its interval, how it settles, how many are enough, what more photos would give."""
+"""Report of repeated hold-out: median, confidence interval, convergence and learning curve."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import numpy as np
 from shelfcount.evaluation import settling
 from shelfcount.evaluation.repeats import Repeat
 from shelfcount.report import figures, page
+from shelfcount.words import plural
 
 NAMES = {
     "f1": "F1 at IoU 0.5",
-    "f1_class_ignored": "F1, class ignored",
-    "count_error": "count error, relative",
+    "f1_class_ignored": "class-agnostic F1",
+    "count_error": "relative count error",
 }
 
 
 def picture(repeats: Sequence[Repeat], summary: Mapping[str, Any], figure: str = "f1") -> bytes:
-    """How one figure settles, as PNG.
+    """Plot how the median of a metric converges with the number of repeats.
 
     Args:
-        repeats: In the order of their seeds.
-        summary: Of them, from `settling.summary`.
-        figure: A key of `NAMES`.
+        repeats: Repeats in the order of their seeds.
+        summary: Summary of the repeats, from `settling.summary`.
+        figure: Metric, a key of `NAMES`.
+
+    Returns:
+        PNG bytes.
     """
     values = [v for r in settling.largest_share(repeats) if (v := getattr(r, figure)) is not None]
     steps = summary["settling"][figure]
@@ -40,61 +44,81 @@ def write_page(
     facts: Mapping[str, Any],
     path: Path | str,
 ) -> None:
-    """Write the page whole or not at all.
+    """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
-        repeats: In the order of their seeds, at least one.
-        summary: Of them.
-        facts: Where they come from.
-        path: Of the HTML file.
+        repeats: Repeats in the order of their seeds, at least one.
+        summary: Summary of the repeats, from `settling.summary`.
+        facts: Provenance of the repeats, from `facts`.
+        path: Path of the HTML file.
+
+    Raises:
+        ShelfcountError: If the file cannot be written.
     """
     known = [name for name in NAMES if name in summary]
     plots: list[page.Block] = [
         page.Figure(
             picture(repeats, summary, name),
-            f"{NAMES[name]} of each repeat, and its median so far.",
-            f"{NAMES[name]} over repeats",
+            f"{NAMES[name][0].upper()}{NAMES[name][1:]} of each repeat, "
+            "and the median of the repeats so far.",
+            f"{NAMES[name]} by number of repeats",
         )
         for name in known
         if name != "f1_class_ignored"
     ]
     sections = [
         page.Section("", [_cards(summary)]),
-        page.Section("How it settles", plots),
-        page.Section("Spread", [_spreads(summary, known)]),
-        page.Section("Classes", [_classes(settling.largest_share(repeats))]),
+        page.Section("Convergence of the median", plots),
+        page.Section("Variance over random splits", [_spreads(summary, known)]),
+        page.Section("F1 by class", [_classes(settling.largest_share(repeats))]),
         *(
-            [page.Section("More photos", [_shares(summary)])]
+            [page.Section("Learning curve", [_shares(summary)])]
             if len(summary["by_share"]) > 1
             else []
         ),
-        page.Section("Where it comes from", [page.Facts(facts)]),
+        page.Section("Provenance", [page.Facts(facts)]),
     ]
-    lead = "Training and test photos were shuffled anew for each repeat; photos that look alike stay on one side."
-    page.write(path, "Repeated shuffles", sections, lead)
+    lead = (
+        "Each repeat trains and tests on another random split of the photos. "
+        "Near-duplicate photos are never divided between training and test."
+    )
+    page.write(path, "Repeated hold-out", sections, lead)
 
 
 def said(enough: Mapping[str, Any]) -> str:
-    """The answer to how many repeats are enough, as a sentence."""
+    """Return a sentence on how many repeats are needed, without its full stop.
+
+    Args:
+        enough: Entry ``enough`` of a summary: target ``width`` of the interval, number of
+            ``repeats`` that reached it or None, and ``expected`` number of repeats.
+    """
+    interval = "95 % confidence interval of the median"
     if enough["repeats"] is not None:
-        return f"{enough['repeats']} repeats are enough for an interval of the median narrower than {enough['width']:g}"
-    return f"not enough yet for an interval of the median narrower than {enough['width']:g}: that takes about {enough['expected']}"
+        repeats = plural(enough["repeats"], "repeat")
+        return f"{repeats} are enough for a {interval} narrower than {enough['width']:g}"
+    repeats = plural(enough["expected"], "repeat")
+    return f"about {repeats} are needed for a {interval} narrower than {enough['width']:g}"
 
 
 def facts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the repeats come from, for the page; without a warning, that they started from no detector is said."""
+    """Return the provenance of the repeats for the report.
+
+    Args:
+        summary: Summary of the repeats with ``plan``, ``stamp`` and ``warning``.
+    """
     plan, stamp = summary["plan"], summary["stamp"]
     return {
-        "depth": "heads on the frozen trunk's features"
+        "trained": "neck and heads on cached features of the frozen backbone"
         if plan["depth"] == "fast"
         else "the whole network",
         "photos": plan["photos"],
         "fingerprint": plan["data"],
         "epochs": plan["epochs"],
-        "start": plan["config"]["model"]["weights"],
-        "seen before": summary["warning"] or "no: the start is no detector's",
-        "processor time of a repeat": f"{summary['seconds_per_repeat']:g} s",
-        "code": ", ".join(summary["commits"]),
+        "initial weights": plan["config"]["model"]["weights"],
+        "trained on these photos before": summary["warning"]
+        or "no, the initial weights are not those of a detector",
+        "CPU time per repeat": f"{summary['seconds_per_repeat']:g} s",
+        "commits": ", ".join(summary["commits"]),
         "device": stamp["device"],
     }
 
@@ -108,19 +132,21 @@ def _cards(summary: Mapping[str, Any]) -> page.Cards:
             page.Card(
                 "Median F1",
                 f1["median"],
-                f"95 % interval {low:.3f} to {high:.3f}, from {f1['repeats']} repeats",
+                f"95 % confidence interval {low:.3f} to {high:.3f}, "
+                f"{plural(f1['repeats'], 'repeat')}",
             ),
             page.Card(
                 "Standard deviation of F1",
                 f1["sd"],
-                "between shuffles: what one split owes to luck",
+                "over random splits",
             ),
             page.Card(
                 "Median count error",
                 count and count["median"],
-                "products missed, added or misnamed, of those that stand there",
+                "sum of |counted - labelled| over photos and classes, divided by the labelled "
+                "products",
             ),
-            page.Card("Enough", summary["enough"]["expected"], said(summary["enough"])),
+            page.Card("Repeats needed", summary["enough"]["expected"], said(summary["enough"])),
         ]
     )
 
@@ -129,11 +155,11 @@ def _spreads(summary: Mapping[str, Any], known: Sequence[str]) -> page.Table:
     columns = [
         page.Column(name)
         for name in (
-            "figure",
+            "metric",
             "median",
-            "from",
-            "to",
-            "SD",
+            "lower bound",
+            "upper bound",
+            "standard deviation",
             "first quartile",
             "third quartile",
             "repeats",
@@ -141,13 +167,14 @@ def _spreads(summary: Mapping[str, Any], known: Sequence[str]) -> page.Table:
     ]
     rows = []
     for name in known:
-        of = summary[name]
+        s = summary[name]
         rows.append(
-            [NAMES[name], of["median"], *of["interval"], of["sd"], *of["quartiles"], of["repeats"]]
+            [NAMES[name], s["median"], *s["interval"], s["sd"], *s["quartiles"], s["repeats"]]
         )
     caption = (
-        "From and to: 95 % bootstrap interval of the median over shuffles of these photos. All repeats share them, so it says "
-        "nothing of other photos."
+        "Lower and upper bound: 95 % bootstrap confidence interval of the median over random "
+        "splits of these photos. All repeats use the same photos, so the interval does not cover "
+        "the variation between sets of photos."
     )
     return page.Table(columns, rows, caption)
 
@@ -157,7 +184,7 @@ def _classes(repeats: Sequence[Repeat]) -> page.Table:
         page.Column(name)
         for name in (
             "class",
-            "examples in training",
+            "mean training examples",
             "median F1",
             "first quartile",
             "third quartile",
@@ -165,8 +192,8 @@ def _classes(repeats: Sequence[Repeat]) -> page.Table:
     ]
     rows = []
     for c, row in enumerate(repeats[0].per_class):
-        of = [r.per_class[c] for r in repeats if r.per_class[c].truth]
-        f1 = [2 * figures_.tp / (figures_.truth + figures_.found) for figures_ in of]
+        tested = [r.per_class[c] for r in repeats if r.per_class[c].truth]
+        f1 = [2 * counts.tp / (counts.truth + counts.found) for counts in tested]
         trained = float(np.mean([r.per_class[c].trained for r in repeats]))
         rows.append(
             [
@@ -178,14 +205,22 @@ def _classes(repeats: Sequence[Repeat]) -> page.Table:
     return page.Table(
         columns,
         sorted(rows, key=lambda row: (row[2] is None, row[2])),
-        "Repeats on whose test photos the class stands.",
+        "Lowest median F1 first. Repeats without products of the class in their test photos are "
+        "left out.",
     )
 
 
 def _shares(summary: Mapping[str, Any]) -> page.Table:
     columns = [
         page.Column(name)
-        for name in ("share of the training photos", "photos", "median F1", "from", "to", "repeats")
+        for name in (
+            "share of the training photos",
+            "mean number of photos",
+            "median F1",
+            "lower bound",
+            "upper bound",
+            "repeats",
+        )
     ]
     rows = [
         [
@@ -200,5 +235,6 @@ def _shares(summary: Mapping[str, Any]) -> page.Table:
     return page.Table(
         columns,
         rows,
-        "The same shuffles, trained on a part of the training photos for as many steps.",
+        "The same random splits, trained on a share of the training photos with the same number of "
+        "steps.",
     )

@@ -1,7 +1,7 @@
-"""Counting from Python: results that print well, show themselves in a notebook, and become tables.
+"""Python API for counting: results for the console, for notebooks and as tables.
 
-`count` is what ``import shelfcount`` offers; the parts that it puts together are those of ``shelfcount count``,
-``merge`` and ``planogram``.
+`count` is the function that ``import shelfcount`` provides. It uses the same code as the commands
+``shelfcount count``, ``merge`` and ``planogram``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from shelfcount.shelf.panorama import arranged, frame, panorama
 from shelfcount.shelf.photo_pairs import look
 from shelfcount.shelf.rows import Placement
 from shelfcount.vision.images import encode_photo, read_photo
+from shelfcount.words import plural
 
-# A notebook holds its pictures: at this size and quality one has about 80 kB, and its tags can still be read.
+# Longest side in pixels and JPEG quality of a picture in a notebook. Notebooks contain their
+# pictures: at this size a picture has about 80 kB and its tags are legible.
 SHOWN_SIDE, SHOWN_QUALITY = 960, 72
-# Of all photos together no more than these are shown, so small.
+# Maximum number of thumbnails for a list of photos, and their longest side in pixels.
 MOST_THUMBNAILS, THUMBNAIL_SIDE = 6, 360
 
 PhotoLike = Path | str | np.ndarray
@@ -41,17 +43,18 @@ PhotoLike = Path | str | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class ShelfCount:
-    """What stands on one photo, or on the one shelf that several photos show.
+    """Products counted on one photo, or on one shelf that several photos show.
 
     Attributes:
-        name: The photo's path, or how many photos were merged.
-        detections: The products, best score first; boxes in pixels of `image`.
-        placement: Row and position of each.
-        classes: Class names that `detections.classes` are indices into.
+        name: Path of the photo, or the number of merged photos.
+        detections: Detected products, highest score first; boxes in pixels of `image`.
+        placement: Shelf row and position of each product.
+        classes: Class names; `detections.classes` are indices into them.
         arrangement: Facings, stacks, gaps and the front view; boxes in pixels of `image`.
-        placed: The photos that are part of it, each with a (3, 3) homography from its pixels to those of `image`.
-        notes: What is not part of the count though it was given, such as a photo that fits nowhere.
-        advice: What to do better, for photos that are not fit to be counted.
+        placed: Counted photos, each with its (3, 3) homography from pixels of the photo to pixels
+            of `image`.
+        notes: Photos that are not included in the count, with the reason.
+        advice: How to take a better photo, for photos that failed the quality check.
     """
 
     name: str
@@ -67,50 +70,75 @@ class ShelfCount:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Products of each class that is there, most frequent first."""
+        """Number of products by class name, most frequent first, without classes of no product."""
         return self.detections.counts(self.classes)
 
     @property
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, read anew at each call: the upright photo, or the picture of the merged shelf."""
+        """(h, w, 3) uint8 RGB: the upright photo, or the picture of the merged shelf.
+
+        It is read or computed again on each access.
+        """
         return self._load()
 
     def __len__(self) -> int:
+        """Return the number of products."""
         return len(self.detections)
 
     def products(self) -> list[dict[str, Any]]:
-        """One entry a product: class, score, box (x, y, width, height), row, position.
+        """Return one entry per product: class, score, box (x, y, width, height), row, position.
 
-        Boxes are in pixels of the photo; of merged photos, in those of ``photo``, the one that shows the product best.
+        Boxes are in pixels of the photo. For merged photos, they are in pixels of the entry's
+        ``photo``, which shows the product best.
         """
         return [dict(entry) for entry in self._entries]
 
     def picture(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: `image` with boxes, rows and positions, and a legend of the counts."""
-        places = list(
+        """Draw boxes, rows and positions on `image`, with a legend of the counts.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        positions = list(
             zip(self.placement.row.tolist(), self.placement.position.tolist(), strict=True)
         )
-        return pictures.annotate(self.image, self.detections, self.classes, rows=places)
+        return pictures.annotate(self.image, self.detections, self.classes, rows=positions)
 
     def judge(self, plan: plans.Plan | Path | str) -> PlanVerdict:
-        """Compare with a plan, or a file that holds one.
+        """Compare the shelf with a planogram.
+
+        Args:
+            plan: Planogram, or path of a planogram file.
+
+        Returns:
+            Score and deviations.
 
         Raises:
-            ShelfcountError: If the file cannot be read or names a class that the model has not.
+            ShelfcountError: If the file cannot be read or contains a class that the model does not
+                have.
         """
-        wanted = plan if isinstance(plan, plans.Plan) else plans.read_plan(plan, self.classes)
-        return PlanVerdict(self, planogram.judge(wanted, self.arrangement))
+        if not isinstance(plan, plans.Plan):
+            plan = plans.read_plan(plan, self.classes)
+        return PlanVerdict(self, planogram.judge(plan, self.arrangement))
 
     def learn(self, name: str = "") -> plans.Plan:
-        """The plan that this shelf meets as it is; `shelfcount.data.plans.write_plan` keeps it.
+        """Return the planogram of the shelf as it is.
+
+        `shelfcount.data.plans.write_plan` writes it to a file.
+
+        Args:
+            name: Name of the planogram. Default: the name of this result.
 
         Raises:
-            ShelfcountError: If nothing stands on it.
+            ShelfcountError: If no products were detected.
         """
         return planogram.learn(self.arrangement, name or self.name)
 
     def to_pandas(self) -> Any:
-        """A DataFrame with a line for each product: `products`, the box as x, y, w, h, its facing in the row, and its level there.
+        """Return the products as a pandas DataFrame, one row per product.
+
+        The columns are those of `products`, with the box as x, y, w and h, and additionally the
+        photo, the facing (its index in the row) and the level (its height in a stack).
 
         Raises:
             ShelfcountError: If pandas is not installed.
@@ -149,18 +177,20 @@ class ShelfCount:
         )
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections` in pixels of `image`, with class_name, row and position in its data.
+        """Return the products as `supervision.Detections` in pixels of `image`.
+
+        Its data contain class_name, row and position.
 
         Raises:
             ShelfcountError: If supervision is not installed.
         """
         supervision = _optional("supervision", "to_supervision()")
-        found = self.detections
-        names = np.array([self.classes[i] for i in found.classes], dtype=str)
+        detections = self.detections
+        names = np.array([self.classes[i] for i in detections.classes], dtype=str)
         return supervision.Detections(
-            xyxy=np.array(found.boxes),
-            confidence=np.array(found.scores),
-            class_id=np.array(found.classes),
+            xyxy=np.array(detections.boxes),
+            confidence=np.array(detections.scores),
+            class_id=np.array(detections.classes),
             data={
                 "class_name": names,
                 "row": np.array(self.placement.row),
@@ -175,8 +205,8 @@ class ShelfCount:
             f"{self.name}: {_summary(self)}",
             *(f"  {name:{longest}}  {n:4}" for name, n in counts.items()),
         ]
-        lines += [f"  unfit: {advice}" for advice in self.advice]
-        return "\n".join([*lines, *(f"  not counted here: {note}" for note in self.notes)])
+        lines += [f"  failed the quality check: {advice}" for advice in self.advice]
+        return "\n".join([*lines, *(f"  not included: {note}" for note in self.notes)])
 
     def _repr_jpeg_(self) -> bytes:
         return _shown(self.picture())
@@ -184,10 +214,10 @@ class ShelfCount:
 
 @dataclass(frozen=True, eq=False)
 class ShelfCounts(Sequence[ShelfCount]):
-    """Photos that were counted one by one, in the order they were given.
+    """Results of photos that were counted one by one, in the order of the photos.
 
     Attributes:
-        unread: Photos that could not be read.
+        unread: Photos that could not be read, with the reason.
     """
 
     unread: tuple[Dropped, ...]
@@ -206,17 +236,25 @@ class ShelfCounts(Sequence[ShelfCount]):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Products of each class on all photos, most frequent first. What two photos show counts twice; `merge` counts it once."""
+        """Number of products on all photos by class name, most frequent first.
+
+        A product that is visible on two photos is counted twice; `merge` counts it once.
+        """
         total: Counter[str] = Counter()
         for shelf in self:
             total.update(shelf.counts)
         return dict(total.most_common())
 
     def merge(self) -> ShelfCount:
-        """The shelf that most of the photos show, each product once. `ShelfCount.notes` names photos that do not fit.
+        """Merge overlapping photos of one shelf, so that each product is counted once.
+
+        Returns:
+            The shelf that most of the photos show. Its `notes` name the photos that do not belong
+            to it.
 
         Raises:
-            ShelfcountError: If there are more photos than `registration.MOST_PHOTOS`.
+            ShelfcountError: If there are more photos than `registration.MOST_PHOTOS`, or a photo
+                cannot be read again.
         """
         views = [
             look(shelf.image, photo.detections)
@@ -225,7 +263,7 @@ class ShelfCounts(Sequence[ShelfCount]):
         return _of_merged(merge(self._photos, views, self._score_threshold, self.unread))
 
     def to_pandas(self) -> Any:
-        """`ShelfCount.to_pandas` of all photos, one below the other.
+        """Return the products of all photos as one DataFrame; see `ShelfCount.to_pandas`.
 
         Raises:
             ShelfcountError: If pandas is not installed.
@@ -235,7 +273,8 @@ class ShelfCounts(Sequence[ShelfCount]):
         )
 
     def __repr__(self) -> str:
-        lines = [f"{sum(map(len, self))} products on {len(self)} photo{'s' * (len(self) != 1)}"]
+        products = plural(sum(map(len, self)), "product")
+        lines = [f"{products} on {plural(len(self), 'photo')}"]
         lines += [f"  {shelf.name}: {_summary(shelf)}" for shelf in self]
         return "\n".join([*lines, *(f"  not read: {dropped}" for dropped in self.unread)])
 
@@ -245,7 +284,7 @@ class ShelfCounts(Sequence[ShelfCount]):
         )
         lines = []
         for shelf in self:
-            figures = (
+            numbers = (
                 len(shelf),
                 len(shelf.counts),
                 shelf.placement.n_rows,
@@ -253,29 +292,30 @@ class ShelfCounts(Sequence[ShelfCount]):
             )
             lines.append(
                 f"<tr><td>{html.escape(shelf.name)}</td>"
-                + "".join(f"<td>{n}</td>" for n in figures)
+                + "".join(f"<td>{n}</td>" for n in numbers)
                 + "</tr>"
             )
         lines += [
-            f"<tr><td>{html.escape(d.where)}</td><td colspan=4>not read: {html.escape(d.reason)}</td></tr>"
+            f"<tr><td>{html.escape(d.where)}</td>"
+            f"<td colspan=4>not read: {html.escape(d.reason)}</td></tr>"
             for d in self.unread
         ]
         thumbnails = [
             _shown(shelf.picture(), THUMBNAIL_SIDE) for shelf in self._shelves[:MOST_THUMBNAILS]
         ]
-        shown = "".join(
+        images = "".join(
             f'<img src="data:image/jpeg;base64,{b64encode(p).decode()}" style="margin:2px">'
             for p in thumbnails
         )
-        return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{shown}</div>"
+        return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{images}</div>"
 
 
 @dataclass(frozen=True, eq=False)
 class PlanVerdict:
-    """How well a shelf meets its plan.
+    """Compliance of a shelf with a planogram.
 
     Attributes:
-        shelf: That was judged.
+        shelf: The counted shelf.
         verdict: Score and deviations; boxes in pixels of the shelf's image.
     """
 
@@ -284,20 +324,28 @@ class PlanVerdict:
 
     @property
     def score(self) -> float:
-        """Share of facings as planned, 0 to 1."""
+        """Share of facings as planned, in [0, 1]."""
         return self.verdict.score
 
     @property
     def deviations(self) -> tuple[planogram.Deviation, ...]:
-        """By row of the plan, then what is planned nowhere."""
+        """Deviations by row of the planogram, followed by products that are not planned."""
         return self.verdict.deviations
 
     def picture(self) -> np.ndarray:
-        """(H, W, 3) uint8 RGB: the shelf with each deviation marked, and their list."""
+        """Draw the deviations on the shelf's image, with a list of them.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
         return draw_verdict(self.shelf.image, self.shelf.arrangement, self.verdict)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``shelfcount planogram --json`` writes: photos, with homographies to the pixels that boxes are in, and the verdict."""
+        """Return the JSON data that ``shelfcount planogram --json`` writes.
+
+        These are the photos with their homographies to pixels of the shelf's image, in which the
+        boxes are given, the notes, and the deviations.
+        """
         placed = [
             {"path": path, "homography": homography.tolist()}
             for path, homography in self.shelf.placed
@@ -305,7 +353,7 @@ class PlanVerdict:
         return {"photos": placed, "notes": list(self.shelf.notes), **self.verdict.to_json()}
 
     def to_pandas(self) -> Any:
-        """A DataFrame with a line for each deviation.
+        """Return the deviations as a pandas DataFrame, one row per deviation.
 
         Raises:
             ShelfcountError: If pandas is not installed.
@@ -347,25 +395,27 @@ def count(
     """Count the products on photos.
 
     Args:
-        photos: One or several; paths, or (height, width, 3) uint8 RGB arrays, upright. Of photos given as paths no pixels are
-            kept: they are read again where they are shown.
-        bundle: Folder of a bundle, one that is read, or a detector.
-        threads: Of the LiteRT interpreter.
-        progress: Called with (photos done, photos in all).
+        photos: One or several photos, as paths or as upright (height, width, 3) uint8 RGB arrays.
+            The pixels of photos given as paths are not kept in memory; the files are read again
+            for pictures.
+        bundle: Folder of a bundle, an opened bundle, or a detector.
+        threads: Number of LiteRT interpreter threads. Ignored for a detector.
+        progress: Called with (photos done, number of photos) after each photo.
 
     Returns:
-        One `ShelfCount` a photo. In a notebook it shows itself; `merge` makes one shelf of photos that overlap, and
-        `ShelfCount.judge` compares it with a plan.
+        One `ShelfCount` per photo. Notebooks display it as a picture. `ShelfCounts.merge` merges
+        overlapping photos to one shelf, and `ShelfCount.judge` compares a shelf with a planogram.
 
     Raises:
-        ShelfcountError: If the bundle cannot be used, or none of the photos can be read.
+        ShelfcountError: If the bundle cannot be used, an array is not a photo, or none of the
+            photos can be read.
     """
     detector = (
         LiteRTDetector.open(bundle, threads) if isinstance(bundle, Bundle | Path | str) else bundle
     )
-    given = [photos] if isinstance(photos, Path | str | np.ndarray) else list(photos)
+    inputs = [photos] if isinstance(photos, Path | str | np.ndarray) else list(photos)
     counted, shelves, unread = [], [], []
-    for number, photo in enumerate(given, start=1):
+    for number, photo in enumerate(inputs, start=1):
         name = f"photo {number}" if isinstance(photo, np.ndarray) else str(photo)
         load = _loader(photo)
         try:
@@ -376,24 +426,25 @@ def count(
             counted.append(count_photo(detector, image, name))
             shelves.append(_of_photo(counted[-1], load))
         if progress is not None:
-            progress(number, len(given))
+            progress(number, len(inputs))
     if not counted:
         reasons = "".join(f"\n  {dropped}" for dropped in unread)
         raise ShelfcountError(
-            f"counting needs at least 1 photo that can be read, got {len(unread)} that cannot{reasons}"
+            f"no photo could be read, {plural(len(inputs), 'photo')} given. "
+            f"Counting needs at least one.{reasons}"
         )
     return ShelfCounts(tuple(unread), tuple(shelves), tuple(counted), detector.spec.score_threshold)
 
 
 def _of_photo(photo: CountedPhoto, load: Callable[[], np.ndarray]) -> ShelfCount:
-    place, entries = ((photo.path, np.eye(3)),), tuple(photo.products())
+    placed, entries = ((photo.path, np.eye(3)),), tuple(photo.products())
     return ShelfCount(
         photo.path,
         photo.detections,
         photo.placement,
         photo.classes,
         photo.arrangement,
-        place,
+        placed,
         (),
         tuple(photo.quality.advice),
         entries,
@@ -410,7 +461,7 @@ def _of_merged(merged: Merged) -> ShelfCount:
     ]
 
     return ShelfCount(
-        f"{len(shelf.photos)} photo{'s' * (len(shelf.photos) != 1)} of one shelf",
+        f"{plural(len(shelf.photos), 'photo')} of one shelf",
         framed.products,
         shelf.placement,
         shelf.photos[0].classes,
@@ -433,15 +484,15 @@ def _loader(photo: PhotoLike) -> Callable[[], np.ndarray]:
         return lambda: read_photo(photo)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
         raise ShelfcountError(
-            f"a photo given as an array must be (height, width, 3) uint8 RGB, got {photo.shape} {photo.dtype}"
+            f"a photo array must be (height, width, 3) uint8 RGB, got {photo.shape} {photo.dtype}"
         )
     return lambda: photo
 
 
 def _summary(shelf: ShelfCount) -> str:
-    gaps = len(shelf.arrangement.gaps)
-    rows = shelf.placement.n_rows
-    return f"{len(shelf)} products in {rows} row{'s' * (rows != 1)}, {gaps} gap{'s' * (gaps != 1)}"
+    rows = plural(shelf.placement.n_rows, "row")
+    gaps = plural(len(shelf.arrangement.gaps), "gap")
+    return f"{plural(len(shelf), 'product')} in {rows}, {gaps}"
 
 
 def _shown(picture: np.ndarray, side: int = SHOWN_SIDE) -> bytes:
@@ -449,10 +500,19 @@ def _shown(picture: np.ndarray, side: int = SHOWN_SIDE) -> bytes:
 
 
 def _optional(package: str, wanted_by: str) -> Any:
-    """A package that shelfcount can do without."""
+    """Import an optional package.
+
+    Args:
+        package: Name of the package.
+        wanted_by: Function that needs it, for the error message.
+
+    Raises:
+        ShelfcountError: If the package cannot be imported.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise ShelfcountError(
-            f"{wanted_by} needs {package}, which cannot be imported: {error}. Install it: pip install {package}"
+            f"{wanted_by} needs {package}, which cannot be imported: {error}. "
+            f"Install it with: pip install {package}"
         ) from error

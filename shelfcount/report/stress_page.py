@@ -1,6 +1,7 @@
-"""A robustness study as one HTML page: weakest conditions first, curves for each, and what was lost on photos.
+"""Robustness report: one HTML page with F1 losses by condition, curves and example photos.
 
-It opens offline and fits a phone: the plots are drawn as SVG and follow the page's colours and width.
+The page works offline and on phones. The plots are SVG and follow the colours and width of the
+page.
 """
 
 from __future__ import annotations
@@ -18,20 +19,28 @@ from shelfcount.report import figures
 from shelfcount.report.page import embedded, show, template
 from shelfcount.report.pictures import FOUND, MISSED
 from shelfcount.vision.images import read_photo, write_whole
+from shelfcount.words import plural
 
-# Of a plot, in its own units: outer size, and the frame's left, top, right and bottom.
+# Size (width, height) of a plot, and left, top, right and bottom of its frame, in SVG units.
 PLOT = (330, 190)
 FRAME = (34, 10, 322, 150)
-# F1 lost at which a cell of the overview is of full colour.
+# F1 loss at which a cell of the overview has its full colour.
 FULL_COLOUR = 0.4
+# Maximum number of conditions with example photos.
 MOST_EXAMPLES = 6
-# Longest side of an example, twice what it has on a phone's screen in points.
+# Longest side of an example in pixels: twice its size in points on a phone screen.
 PICTURE_SIDE = 560
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One curve of a plot: which detector it is of (0 is the first), whether it shows consistency, and its points as SVG has them."""
+    """One curve of a plot.
+
+    Attributes:
+        detector: Index of the detector.
+        consistency: Whether the curve shows consistency instead of F1.
+        points: Points as in the SVG attribute of a polyline.
+    """
 
     detector: int
     consistency: bool
@@ -40,7 +49,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Plot:
-    """Curves of one condition; ticks are (position, text)."""
+    """Curves of one condition. Ticks and levels are (position, text) of the axes."""
 
     condition: Mapping[str, Any]
     lines: Sequence[_Line]
@@ -52,7 +61,7 @@ class _Plot:
 
 @dataclass(frozen=True)
 class _Example:
-    """A photo before and under a condition, as data URLs, with what became of the products found before."""
+    """A photo unchanged and under a condition, as data URLs, with a sentence on the detections."""
 
     title: str
     text: str
@@ -60,14 +69,18 @@ class _Example:
 
 
 def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> None:
-    """Write the page whole or not at all.
+    """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
-        study: Its photos are read again, for the examples.
+        study: Robustness study. Its photos are read again for the examples.
         result: `study.to_json()`, with ``stamp`` and ``data`` added.
-        path: Of the HTML file.
+        path: Path of the HTML file.
+
+    Raises:
+        ShelfcountError: If a photo cannot be read or the file cannot be written.
     """
-    page = template("stress_page.html", show=show, negated=lambda lost: points(-lost)).render(
+    filters = {"show": show, "negated": lambda lost: points(-lost), "plural": plural}
+    page = template("stress_page.html", **filters).render(
         shade=shade,
         result=result,
         strengths=study.strengths,
@@ -84,7 +97,14 @@ def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> Non
 
 
 def picture(result: Mapping[str, Any]) -> bytes:
-    """F1 under each condition, weakest first, as a PNG; from what `write_page` takes."""
+    """Plot F1 under each condition, largest F1 loss first.
+
+    Args:
+        result: As for `write_page`.
+
+    Returns:
+        PNG bytes.
+    """
     everyone = range(len(result["detectors"]))
     conditions = [
         (
@@ -102,7 +122,10 @@ def picture(result: Mapping[str, Any]) -> bytes:
 
 
 def points(share: float | None) -> str:
-    """A share in percent points with its sign, as the page prints it.
+    """Return a share in percentage points with its sign, as the page prints it.
+
+    Args:
+        share: Share such as an F1 difference, or None for "not measured".
 
     >>> points(-0.2174), points(0.001), points(None)
     ('−21.7', '+0.1', 'not measured')
@@ -117,7 +140,10 @@ def points(share: float | None) -> str:
 
 
 def value(number: float | None) -> str:
-    """A parameter of a condition, to three digits.
+    """Return a parameter of a condition as text, with at least three significant digits.
+
+    Args:
+        number: Value of the parameter, or None for "not measured".
 
     >>> value(4448.7), value(0.0688), value(5.0)
     ('4,449', '0.0688', '5')
@@ -128,12 +154,21 @@ def value(number: float | None) -> str:
 
 
 def shade(lost: float) -> str:
-    """CSS background of a cell: the more F1 is lost the stronger."""
+    """Return the CSS background of a cell, more opaque for a larger F1 loss.
+
+    Args:
+        lost: F1 loss as a share; `FULL_COLOUR` and more have the full colour.
+    """
     return f"rgba(213, 94, 0, {0.7 * min(max(lost, 0) / FULL_COLOUR, 1):.2f})"
 
 
 def holds(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
-    """How far a detector stands a condition, in words."""
+    """Return in words up to which parameter a detector tolerates a condition.
+
+    Args:
+        summary: Summary of the detector under the condition.
+        condition: JSON data of the condition.
+    """
     if summary["holds_never"]:
         return f"not even at {value(condition['strengths'][0]['value'])}"
     if summary["holds_to"] is None:
@@ -142,7 +177,17 @@ def holds(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
 
 
 def means(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """One detector over all conditions and strengths; what is missing somewhere is left out there."""
+    """Return the mean metrics of a detector over all conditions and severities.
+
+    Args:
+        i: Index of the detector.
+        result: As for `write_page`.
+
+    Returns:
+        ``name``, ``clean`` (F1 on the unchanged photos), and the means ``f1``, ``lost``,
+        ``count_error`` and ``consistency``. Missing values are left out of a mean; it is None if
+        all are missing.
+    """
     cells = [
         step["detectors"][i]
         for condition in result["conditions"]
@@ -163,8 +208,11 @@ def _facts(study: Study, result: Mapping[str, Any]) -> dict[str, str]:
         bundle = (
             f"sha256 {str(subject.facts['sha256'])[:12]}, " if "sha256" in subject.facts else ""
         )
-        detectors[subject.name] = f"{bundle}counted from score {subject.threshold:.3f}"
-    labels = f"{result['data']['name']}, {len(study.dataset)} photos, fingerprint {result['data']['fingerprint'][:12]}"
+        detectors[subject.name] = f"{bundle}score threshold {subject.threshold:.3f}"
+    labels = (
+        f"{result['data']['name']}, {plural(len(study.dataset), 'photo')}, "
+        f"fingerprint {result['data']['fingerprint'][:12]}"
+    )
     made = f"{stamp['date']}, commit {stamp['commit']}, seed {stamp['seed']}"
     return {**detectors, "labels": labels, "measured": made, "device": stamp["device"]}
 
@@ -181,12 +229,12 @@ def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
     for i in range(len(result["detectors"])):
         for key in ("consistency", "f1"):
             shares = [step["detectors"][i][key] for step in steps]
-            drawn = [
+            coordinates = [
                 f"{x:.1f},{up(share):.1f}"
                 for x, share in zip(across, shares, strict=True)
                 if share is not None
             ]
-            lines.append(_Line(i, key == "consistency", " ".join(drawn)))
+            lines.append(_Line(i, key == "consistency", " ".join(coordinates)))
     return _Plot(
         condition,
         lines,
@@ -198,7 +246,10 @@ def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
 
 
 def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
-    """The photo that is typical at the middle strength: half of the others keep more of their products."""
+    """Return a typical photo at the middle severity.
+
+    It is the photo with the median share of products that are still detected.
+    """
     steps = study.strengths
     strength = steps[len(steps) // 2]
     cell = study.cells[condition["name"], strength]
@@ -208,17 +259,18 @@ def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
     (applied,) = (c for c in study.conditions if c.name == condition["name"])
     changed = applied.apply(image, strength, generator(study.seed, applied.name, index)).image
     before, stayed = cell.clean[0][index], cell.stayed[0][index]
-    judged = before.boxes[~before.ignore]
+    visible = before.boxes[~before.ignore]
     pictures = [
         _picture(image, [(box, FOUND) for box in study.found[0][index].boxes]),
         _picture(
             changed,
-            [(box, FOUND if kept else MISSED) for box, kept in zip(judged, stayed, strict=True)],
+            [(box, FOUND if kept else MISSED) for box, kept in zip(visible, stayed, strict=True)],
         ),
     ]
     text = (
-        f"Strength {strength} ({applied.unit}: {value(applied.values[strength - 1])}). Of {len(stayed)} products found before, "
-        f"{int(stayed.sum())} keep box and label."
+        f"Severity {strength} ({applied.unit}: {value(applied.values[strength - 1])}). Of the "
+        f"{plural(len(stayed), 'product')} detected on the unchanged photo, {int(stayed.sum())} "
+        f"{'is' if stayed.sum() == 1 else 'are'} still detected with box and class."
     )
     return _Example(applied.title, text, pictures)
 

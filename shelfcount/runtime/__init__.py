@@ -1,1 +1,1 @@
-"""A bundle as a detector, on LiteRT; never imports torch."""
+"""Inference with a bundle on LiteRT. This package does not import torch."""

@@ -1,4 +1,4 @@
-"""A bundle as a detector, on LiteRT alone: what an app does, in Python."""
+"""Bundle reader and LiteRT detector: the Python counterpart of an app."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.vision.images import stretch
 from shelfcount.vision.postprocess import ratios_to_pixels
 
-# Of model.json; raised when a reader of the old form would go wrong.
+# Version of the format of model.json. It is increased if older readers would misread a file.
 FORMAT = 1
-# Float16 heads without post-processing, for GPU and Core ML delegates.
+# Float16 model with raw head outputs, without post-processing, for GPU and Core ML delegates.
 RAW_MODEL = "model-raw.tflite"
-# Below it the file itself does not look: low enough for precision-recall curves.
+# Score threshold inside the .tflite file; low enough for precision-recall curves.
 LOWEST_SCORE = 0.05
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder that holds a model and all that is needed to use it.
+    """A folder with a model and all files that are needed to use it.
 
     Attributes:
-        path: The folder.
-        spec: Turns pixels into boxes.
-        recipe: 'float32', 'float16', 'dynamic' or 'int8'.
-        files: sha256 of each file but model.json.
-        measured: Figures taken when the bundle was made.
-        sha256: Of model.json, and through `files` of everything.
+        path: Path of the folder.
+        spec: Metadata that turns the output of the model into boxes.
+        recipe: Quantization recipe: 'float32', 'float16', 'dynamic' or 'int8'.
+        files: sha256 of each file except model.json.
+        measured: Metrics measured when the bundle was written.
+        sha256: sha256 of model.json. As model.json lists the sha256 of every other file, it covers
+            all files.
     """
 
     path: Path
@@ -45,21 +46,25 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """Name of the folder."""
         return self.path.resolve().name
 
     @property
     def model_bytes(self) -> int:
+        """Size of model.tflite in bytes."""
         return (self.path / "model.tflite").stat().st_size
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """Read and check a bundle.
+    """Read a bundle and check its files.
 
     Args:
-        path: Its folder.
+        path: Path of the folder.
 
     Raises:
-        ShelfcountError: If it is no bundle, is of a newer format, or a file differs from its sha256.
+        ShelfcountError: If the folder is not a bundle, has another format version, a file is
+            missing or differs from its sha256, or labels.txt differs from the classes of
+            model.json.
     """
     path = Path(path)
     try:
@@ -67,75 +72,92 @@ def read_bundle(path: Path | str) -> Bundle:
         data = json.loads(text)
     except (OSError, ValueError) as error:
         raise ShelfcountError(
-            f"'{path}' is not a bundle: {error}. `shelfcount export RUN --out BUNDLE` makes one."
+            f"'{path}' is not a bundle: {error}. "
+            "`shelfcount export RUN --out BUNDLE` writes a bundle."
         ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         got = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise ShelfcountError(
-            f"'{path / 'model.json'}' must have format {FORMAT}, got {got}. It was made by another version of shelfcount."
+            f"'{path / 'model.json'}' must have format {FORMAT}, got {got}. "
+            "It was written by another version of shelfcount; export the bundle again."
         )
+    for name, kind in (("spec", dict), ("files", dict), ("recipe", str), ("measured", dict)):
+        if not isinstance(data.get(name), kind):
+            fault = "has the wrong type" if name in data else "is missing"
+            raise ShelfcountError(
+                f"'{path / 'model.json'}': field '{name}' {fault}. Export the bundle again."
+            )
     try:
-        spec, files = (
-            ModelSpec.from_json(data["spec"]),
-            {str(k): str(v) for k, v in data["files"].items()},
-        )
-        recipe, measured = str(data["recipe"]), dict(data["measured"])
+        spec = ModelSpec.from_json(data["spec"])
     except ShelfcountError as error:
         raise ShelfcountError(f"'{path / 'model.json'}': {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ShelfcountError(f"'{path / 'model.json'}' lacks or mistypes {error!r}") from error
+    files = {name: str(sha256) for name, sha256 in data["files"].items()}
+    recipe, measured = data["recipe"], data["measured"]
     if data.get("digest") != digest(data):
         raise ShelfcountError(
-            f"'{path / 'model.json'}' was changed or damaged: what it holds does not fit its own digest. Export it again."
+            f"'{path / 'model.json'}' was changed or damaged: its content does not match its "
+            "digest. Export the bundle again."
         )
-    for wanted in ("model.tflite", RAW_MODEL, "labels.txt"):
-        if wanted not in files:
+    for required in ("model.tflite", RAW_MODEL, "labels.txt"):
+        if required not in files:
             raise ShelfcountError(
-                f"'{path / 'model.json'}' must list {wanted}, got {sorted(files)}"
+                f"'{path / 'model.json'}' does not list {required}, only {sorted(files)}. "
+                "Export the bundle again."
             )
     for name, expected in files.items():
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise ShelfcountError(
-                f"'{path / 'model.json'}' lists '{name}', which lies outside the bundle"
+                f"'{path / 'model.json'}' lists '{name}', which is outside the bundle"
             )
         try:
             actual = hashlib.sha256((path / name).read_bytes()).hexdigest()
         except OSError as error:
-            raise ShelfcountError(f"bundle '{path}' lacks '{name}': {error.strerror}") from error
+            raise ShelfcountError(
+                f"cannot read '{name}' of bundle '{path}': {error.strerror}"
+            ) from error
         if actual != expected:
             raise ShelfcountError(
-                f"'{path / name}' was changed or damaged: its sha256 must be {expected[:12]}..., got {actual[:12]}... Export it again."
+                f"'{path / name}' was changed or damaged: its sha256 must be {expected[:12]}..., "
+                f"got {actual[:12]}... Export the bundle again."
             )
     labels = (path / "labels.txt").read_bytes()
     if labels != label_lines(spec.classes):
         got = labels.count(b"\n")
         raise ShelfcountError(
-            f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json in their order, got {got} lines"
+            f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json "
+            f"in their order, got {got} lines"
         )
     return Bundle(path, spec, recipe, files, measured, hashlib.sha256(text).hexdigest())
 
 
 def digest(head: Mapping[str, Any]) -> str:
-    """sha256 over what model.json holds beside its key ``digest``, whatever its spacing and order."""
-    rest = {key: value for key, value in head.items() if key != "digest"}
+    """Return the sha256 of the content of model.json without its key ``digest``.
+
+    It does not depend on spacing and the order of the keys.
+    """
+    content = {key: value for key, value in head.items() if key != "digest"}
     return hashlib.sha256(
-        json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()
+        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()
 
 
 def label_lines(classes: Sequence[str]) -> bytes:
-    """labels.txt for these classes: UTF-8, one a line."""
+    """Return the content of labels.txt: UTF-8, one class name per line."""
     return "".join(f"{name}\n" for name in classes).encode()
 
 
 class LiteRTDetector:
-    """A .tflite file with post-processing inside as a `Detector`.
+    """`Detector` for a .tflite file that includes the post-processing.
 
     Args:
-        model: The file's bytes.
-        spec: Of the model.
-        threads: Of the interpreter.
-        score_threshold: Other than the spec's; not below `LOWEST_SCORE`.
+        model: Content of the file.
+        spec: Metadata of the model.
+        threads: Number of LiteRT interpreter threads.
+        score_threshold: Score threshold, at least `LOWEST_SCORE`. Default: that of `spec`.
+
+    Raises:
+        ShelfcountError: If LiteRT cannot load the model, or its input or outputs do not match
+            `spec`.
     """
 
     def __init__(
@@ -153,50 +175,72 @@ class LiteRTDetector:
             raise ShelfcountError(f"LiteRT cannot load the model: {error}") from error
         (self._input,) = self.interpreter.get_input_details()
         self._outputs = [o["index"] for o in self.interpreter.get_output_details()]
-        wanted = (1, spec.height, spec.width, 3)
+        shape = (1, spec.height, spec.width, 3)
         if (
-            tuple(self._input["shape"]) != wanted
+            tuple(self._input["shape"]) != shape
             or self._input["dtype"] != np.uint8
             or len(self._outputs) != 4
         ):
-            got = f"{self._input['dtype'].__name__} {tuple(self._input['shape'].tolist())} and {len(self._outputs)} outputs"
+            got = (
+                f"{self._input['dtype'].__name__} {tuple(self._input['shape'].tolist())} "
+                f"and {len(self._outputs)} outputs"
+            )
             raise ShelfcountError(
-                f"the model must take uint8 {wanted} and give 4 outputs, got {got}"
+                f"the model must take uint8 {shape} and give 4 outputs, got {got}"
             )
 
     @staticmethod
     def open(
         bundle: Bundle | Path | str, threads: int = 1, score_threshold: float | None = None
     ) -> LiteRTDetector:
-        """The main artifact of a bundle."""
+        """Open the model of a bundle and return its detector.
+
+        Args:
+            bundle: Bundle, or the path of its folder.
+            threads: Number of LiteRT interpreter threads.
+            score_threshold: Score threshold, at least `LOWEST_SCORE`. Default: that of the bundle.
+
+        Raises:
+            ShelfcountError: If the bundle cannot be read, or LiteRT cannot load the model.
+        """
         bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         return LiteRTDetector(
             (bundle.path / "model.tflite").read_bytes(), bundle.spec, threads, score_threshold
         )
 
     def invoke(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Run the file on one input.
+        """Run the model on one input.
 
         Args:
-            pixels: (H, W, 3) uint8 RGB, already stretched.
+            pixels: (H, W, 3) uint8 RGB, already resized to the input of the model.
 
         Returns:
-            boxes (n, 4) (ymin, xmin, ymax, xmax) as ratios, classes (n,), scores (n,), all float32.
+            boxes (n, 4) (ymin, xmin, ymax, xmax) as ratios, classes (n,) and scores (n,), all
+            float32.
         """
         self.interpreter.set_tensor(self._input["index"], pixels[None])
         self.interpreter.invoke()
         boxes, classes, scores, count = (self.interpreter.get_tensor(i) for i in self._outputs)
-        # What lies behind the count was never written.
+        # The entries after the first `count` are not written.
         n = int(count[0])
         return boxes[0, :n], classes[0, :n], scores[0, :n]
 
     def detect(self, image: np.ndarray) -> Detections:
+        """Return the products on a photo, see `Detector.detect`."""
         return self.detect_stretched(
             stretch(image, self.spec.height, self.spec.width), image.shape[1], image.shape[0]
         )
 
     def detect_stretched(self, pixels: np.ndarray, width: int, height: int) -> Detections:
-        """As `detect`, for a photo of `width` x `height` pixels that was stretched to (H, W, 3) elsewhere."""
+        """Return the products on a photo that is already resized to the input of the model.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, the resized photo.
+            width, height: Size of the original photo in pixels.
+
+        Returns:
+            Boxes in pixels of the original photo, highest score first.
+        """
         boxes, classes, scores = self.invoke(pixels)
         kept = scores >= self.spec.score_threshold
         return Detections(ratios_to_pixels(boxes[kept], width, height), classes[kept], scores[kept])

@@ -1,9 +1,9 @@
-"""Large photos: look at overlapping windows, then merge what they saw so that every product counts once.
+"""Tiled detection for large photos: overlapping tiles and the merging of their boxes.
 
-One question decides every merge: *do two windows agree about what both of them see?* A box of one
-window and a box of another are the same product if they look alike inside the part of the photo
-that both windows cover. For a product that both see whole, this is plain IoU; for one that a border
-cuts, it compares the visible piece with the same piece of the fuller box.
+Boxes of two tiles are the same product if the tiles agree inside the part of the photo that both
+cover: the boxes are clipped to this part and compared by IoU. For a product that both tiles
+contain completely, this is the plain IoU. For a product that a tile border cuts, it compares the
+visible piece with the same piece of the fuller box.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from shelfcount.records import Detections, Detector, ModelSpec
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
-# sqrt(box area) in the photo that must still be found: issue 2, "a 200-pixel product in a
-# 12-megapixel photo is not lost".
+# Size in pixels of the photo, sqrt(box area), of products that tiling must still detect.
 SMALLEST_PRODUCT_PX = 200.0
-# 8 x 8 tiles are 85 looks with the coarser levels, seconds on a phone; finer has no use.
+# 8 x 8 tiles and the coarser levels are 85 runs of the network, which take seconds on a phone.
 MOST_TILES_PER_SIDE = 8
 OVERLAP = 0.25
-# A box counts as cut if it ends this near to a border inside the photo: a share of its own side, as
-# a box is off by a share of its size, and input pixels, as the network sees no finer. Generous:
-# calling a whole box cut is harmless where another window sees the product whole.
+# A box counts as cut if it ends this close to a tile border inside the photo. The distance is a
+# share of the side of the box, since the error of a box is proportional to its size, or input
+# pixels, since the network has no finer resolution. The limits are generous: a complete box that
+# counts as cut does no harm if another tile contains the product completely.
 CUT_SHARE = 0.1
 CUT_INPUT_PX = 2.0
-# A cut box is a piece of a whole one that contains so much of it, the whole one grown by
-# `PIECE_MARGIN` of its size: two boxes each off by 5 % of their size stay within.
+# A cut box is a piece of a complete box that contains at least this share of its area after it is
+# enlarged by `PIECE_MARGIN` of its size. The margin covers errors of 5 % of the size in both boxes.
 PIECE_SHARE = 0.8
 PIECE_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the windows saw; column i of each array belongs to box i.
+    """Detections of the tiles; entry i of each array belongs to box i.
 
     Attributes:
         found: Boxes in pixels of the photo.
-        windows: (n, 4) float32 xyxy, the window each box was seen in.
-        cut: (n,) bool, the box ends at a window border inside the photo.
+        windows: (n, 4) float32 xyxy, the tile of each box in pixels of the photo.
+        cut: (n,) bool, whether the box ends at a tile border inside the photo.
     """
 
     found: Detections
@@ -53,14 +53,14 @@ class _Seen:
 
 
 def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
-    """How finely a photo must be cut for its small products to look as large as those in training.
+    """Return the number of tiles per side that small products of a photo need.
 
-    A product of `SMALLEST_PRODUCT_PX` shall arrive at the network with at least the median size of
-    the training data's products.
+    A product of `SMALLEST_PRODUCT_PX` must have at least the median size of the products in the
+    training data when it reaches the network.
 
     Args:
-        spec: Of the model; its input size and `product_px` decide.
-        width, height: Of the photo in pixels.
+        spec: Metadata of the model: input size and `product_px`.
+        width, height: Size of the photo in pixels.
 
     Returns:
         n for n x n tiles, 1 (the photo itself) to `MOST_TILES_PER_SIDE`.
@@ -76,18 +76,20 @@ def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
 def detect_tiled(
     detector: Detector, image: np.ndarray, *, per_side: int | None = None
 ) -> Detections:
-    """Products on a photo of any size, small ones included, each once.
+    """Return the products on a photo of any size, each once.
 
-    The photo is looked at in n x n tiles, in half as many to a side, and so on up to the whole
-    photo, so that a product too large for the overlap of the fine tiles is seen whole by a coarser one.
+    The detector runs on n x n tiles, then on half as many per side, and so on up to the whole
+    photo. A coarser tile contains completely the products that are too large for the overlap of the
+    finer tiles.
 
     Args:
         detector: Any detector.
         image: (height, width, 3) uint8 RGB, upright.
-        per_side: n; None for what `tiles_per_side` finds, 1 for the plain photo.
+        per_side: Number of tiles per side; 1 for the whole photo only. Default: `tiles_per_side`.
 
     Returns:
-        Boxes in pixels of `image`, best score first. ``spec.max_detections`` holds for a tile, not here.
+        Boxes in pixels of `image`, highest score first. ``spec.max_detections`` limits the boxes of
+        a tile, not of the photo.
 
     Raises:
         ValueError: If `per_side` is below 1.
@@ -106,12 +108,12 @@ def detect_tiled(
 
 
 def _tile_share(per_side: int) -> float:
-    """Side of a tile as a share of the photo's side, as `vision.images.tiles` cuts them."""
+    """Return the side of a tile as a share of the photo's side, see `vision.images.tiles`."""
     return 1 / (per_side - (per_side - 1) * OVERLAP)
 
 
 def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
-    """Tiles to a side of each level, finest first, and of the level before it."""
+    """Yield the tiles per side of each level, finest first, with those of the level before."""
     finer = None
     while per_side >= 1:
         yield per_side, finer
@@ -121,28 +123,39 @@ def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
 def _look(
     detector: Detector, image: np.ndarray, per_side: int, finer: int | None
 ) -> Iterator[_Seen]:
-    """What each tile of one level saw, in pixels of the photo."""
+    """Yield the detections of each tile of one level, in pixels of the photo.
+
+    Boxes that fit into the overlap of the next finer level's tiles are left out.
+    """
     height, width = image.shape[:2]
     photo = np.array([0, 0, width, height], np.float32)
     for left, top, right, bottom in images.tiles(width, height, per_side, OVERLAP):
-        found = detector.detect(np.ascontiguousarray(image[top:bottom, left:right]))
-        found = found.replace(
+        detections = detector.detect(np.ascontiguousarray(image[top:bottom, left:right]))
+        detections = detections.replace(
             boxes=box_math.clip(
-                found.boxes + np.array([left, top, left, top], np.float32), width, height
+                detections.boxes + np.array([left, top, left, top], np.float32), width, height
             )
         )
         if finer is not None:
-            # What fits into the overlap of the finer tiles was seen whole there, and larger. Here it
-            # is below the sizes of training, where a network takes two products for one.
+            # A finer tile contained these products completely and at a larger scale. Here they are
+            # smaller than in training, where a network may detect two products as one.
             zone = np.array([width, height]) * _tile_share(finer) * OVERLAP
-            found = found[((found.boxes[:, 2:] - found.boxes[:, :2]) > zone).any(axis=1)]
+            detections = detections[
+                ((detections.boxes[:, 2:] - detections.boxes[:, :2]) > zone).any(axis=1)
+            ]
         window = np.array([left, top, right, bottom], np.float32)
-        side = np.tile(found.boxes[:, 2:] - found.boxes[:, :2], 2)
+        side = np.tile(detections.boxes[:, 2:] - detections.boxes[:, :2], 2)
         pixel = np.tile(
             [(right - left) / detector.spec.width, (bottom - top) / detector.spec.height], 2
         )
-        near = np.abs(found.boxes - window) <= np.maximum(CUT_SHARE * side, CUT_INPUT_PX * pixel)
-        yield _Seen(found, np.tile(window, (len(found), 1)), (near & (window != photo)).any(axis=1))
+        near = np.abs(detections.boxes - window) <= np.maximum(
+            CUT_SHARE * side, CUT_INPUT_PX * pixel
+        )
+        yield _Seen(
+            detections,
+            np.tile(window, (len(detections), 1)),
+            (near & (window != photo)).any(axis=1),
+        )
 
 
 def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
@@ -154,7 +167,7 @@ def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
     whole = seen[~seen.cut]
     whole = whole[_suppress(whole, nms_iou)]
     cut = seen[seen.cut]
-    # One at a time: a table of all pairs of 64 full tiles would not fit into the memory.
+    # One box at a time: a table of all pairs of 64 full tiles does not fit into memory.
     known = np.array(
         [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], bool
     )
@@ -163,13 +176,13 @@ def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
 
 
 def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
-    """Whether one cut box shows a part of a product that another window saw whole."""
+    """Return whether a cut box is a piece of a product that another tile contains completely."""
     inside = _share_inside(cut.found.boxes, whole.found.boxes) > PIECE_SHARE
     return bool((inside | (_agreement(cut, whole) > nms_iou)).any())
 
 
 def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
-    """(n, m) IoU of a[i] and b[j] inside the part of the photo that both their windows see."""
+    """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
     a_boxes, b_boxes = np.broadcast_arrays(a.found.boxes[:, None], b.found.boxes[None])
     low = np.maximum(a.windows[:, None, :2], b.windows[None, :, :2])
     high = np.maximum(np.minimum(a.windows[:, None, 2:], b.windows[None, :, 2:]), low)
@@ -190,7 +203,7 @@ def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
 
 
 def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n, m) share of each piece's area inside each box grown by `PIECE_MARGIN`."""
+    """Return the (n, m) share of each piece's area in each box, enlarged by `PIECE_MARGIN`."""
     margin = PIECE_MARGIN * (boxes[:, 2:] - boxes[:, :2])
     grown = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
     return box_math.intersection(pieces, grown) / np.maximum(
@@ -199,10 +212,10 @@ def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _suppress(whole: _Seen, nms_iou: float) -> np.ndarray:
-    """Indices of whole boxes that no better box of another window stands for, best first.
+    """Return the indices of the boxes that no box of another tile suppresses, best score first.
 
-    Boxes of one window are left alone: the network has suppressed them itself, and products that
-    really overlap must not be lost because two windows together see them twice.
+    Boxes of one tile do not suppress each other: the network has already suppressed them, and
+    products that really overlap must not be lost because two tiles contain them.
     """
     boxes, windows = whole.found.boxes, whole.windows
     alive = np.ones(len(boxes), bool)
@@ -216,10 +229,11 @@ def _suppress(whole: _Seen, nms_iou: float) -> np.ndarray:
 
 
 def _unite(pieces: _Seen, nms_iou: float) -> Detections:
-    """Pieces of products that no window saw whole, one box around the pieces of each."""
+    """Return one box around the pieces of each product that no tile contains completely."""
     linked = (_agreement(pieces, pieces) > nms_iou) | np.eye(len(pieces.found), dtype=bool)
     product = np.arange(len(linked))
-    # Each round takes the smallest number among the linked pieces, until nothing changes.
+    # Connected components: every piece takes the smallest number of the pieces linked to it,
+    # until nothing changes.
     while (
         len(linked)
         and (lower := np.where(linked, product[None], len(linked)).min(axis=1)).tolist()
@@ -228,12 +242,14 @@ def _unite(pieces: _Seen, nms_iou: float) -> Detections:
         product = lower
     united = []
     for members in (product == number for number in np.unique(product)):
-        found = pieces.found[members]
-        around = np.concatenate([found.boxes[:, :2].min(axis=0), found.boxes[:, 2:].max(axis=0)])
-        best = [int(found.scores.argmax())]
-        united.append(found[np.array(best)].replace(boxes=around[None]))
+        detections = pieces.found[members]
+        around = np.concatenate(
+            [detections.boxes[:, :2].min(axis=0), detections.boxes[:, 2:].max(axis=0)]
+        )
+        best = [int(detections.scores.argmax())]
+        united.append(detections[np.array(best)].replace(boxes=around[None]))
     products = Detections.concat(united)
-    # A piece too thin to agree with the others still lies in what they make together.
+    # A piece that is too thin to agree with the others is inside the box around them.
     inside = _share_inside(products.boxes, products.boxes) > PIECE_SHARE
     larger = box_math.area(products.boxes)[None] > box_math.area(products.boxes)[:, None]
     return products[~(inside & larger).any(axis=1)]

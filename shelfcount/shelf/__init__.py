@@ -1,1 +1,1 @@
-"""From boxes to the shelf: rows and positions."""
+"""Analysis of detected boxes: counts, rows, facings, planograms, merging of photos."""

@@ -1,4 +1,4 @@
-"""Photos to counts: every product's class, box, row and position, as records, JSON and CSV."""
+"""Product counts of photos, with class, box, row and position, as records, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
 CSV_COLUMNS = ("photo", "class", "score", "x", "y", "w", "h", "row", "position")
-# Spreadsheets run a cell that begins so as a formula: owasp.org/www-community/attacks/CSV_Injection.
+# Spreadsheets run a cell that begins with one of these as a formula:
+# owasp.org/www-community/attacks/CSV_Injection.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, eq=False)
 class CountedPhoto:
-    """What stands on one photo.
+    """Products on one photo.
 
     Attributes:
-        path: As it was given.
-        width, height: Pixels of the upright photo.
-        detections: The products, best score first.
-        placement: Row and position of each.
+        path: Path of the photo as the caller gave it.
+        width, height: Size of the upright photo in pixels.
+        detections: The products, highest score first.
+        placement: Row and position of each product.
         classes: Class names that `detections.classes` are indices into.
-        quality: Whether the photo is fit to be counted, and what to do where not.
+        quality: Result of the quality check, with advice if it failed.
     """
 
     path: str
@@ -48,20 +49,25 @@ class CountedPhoto:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Products of each class that is there, most frequent first."""
+        """Number of products of each detected class, most frequent first."""
         return self.detections.counts(self.classes)
 
     @property
     def arrangement(self) -> Arrangement:
-        """Facings, stacks, gaps and the front view; fitted anew at each call."""
+        """Facings, stacks, gaps and the front view; computed at each access."""
         names = [self.classes[i] for i in self.detections.classes]
         return arrange(self.detections.boxes, names, self.placement, (self.width, self.height))
 
     def products(self) -> list[dict[str, Any]]:
-        """One entry a product: class, score, box (x, y, width, height in pixels), row, position."""
-        found = self.detections
-        # Rounded as Python floats: a float32 would print all the digits of its binary value.
-        boxes = [[round(float(v), 2) for v in box] for box in box_math.xyxy_to_xywh(found.boxes)]
+        """Return one entry per product: class, score, box, row and position.
+
+        Boxes are (x, y, width, height) in pixels of the upright photo.
+        """
+        detections = self.detections
+        # Rounded as Python floats: JSON would show all digits of the binary value of a float32.
+        boxes = [
+            [round(float(v), 2) for v in box] for box in box_math.xyxy_to_xywh(detections.boxes)
+        ]
         return [
             {
                 "class": self.classes[c],
@@ -71,8 +77,8 @@ class CountedPhoto:
                 "position": int(position),
             }
             for c, score, box, row, position in zip(
-                found.classes,
-                found.scores,
+                detections.classes,
+                detections.scores,
                 boxes,
                 self.placement.row,
                 self.placement.position,
@@ -81,7 +87,7 @@ class CountedPhoto:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of this photo in ``photos`` of the JSON that `report` makes."""
+        """Return the entry of this photo in ``photos`` of the JSON of `report`."""
         return {
             "path": self.path,
             "width": self.width,
@@ -93,18 +99,18 @@ class CountedPhoto:
 
 
 def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> CountedPhoto:
-    """Count one photo that is already read.
+    """Count the products on a photo in memory.
 
     Args:
         detector: Any detector; large photos are tiled for it.
         image: (height, width, 3) uint8 RGB, upright.
-        path: For the reader of the result.
+        path: Path of the photo, for the result.
     """
-    found = detect_tiled(detector, image)
+    detections = detect_tiled(detector, image)
     height, width = image.shape[:2]
-    quality = judge(image, detector.spec, found.boxes)
+    quality = judge(image, detector.spec, detections.boxes)
     return CountedPhoto(
-        path, width, height, found, rows(found.boxes), detector.spec.classes, quality
+        path, width, height, detections, rows(detections.boxes), detector.spec.classes, quality
     )
 
 
@@ -113,15 +119,16 @@ def count(
     paths: Iterable[Path | str],
     on_error: Callable[[Dropped], None] | None = None,
 ) -> tuple[list[CountedPhoto], list[Dropped]]:
-    """Count photos one after the other; one that can't be read does not stop the others.
+    """Count the products on several photos. Photos that cannot be read are skipped and returned.
 
     Args:
         detector: Any detector.
-        paths: Photos.
-        on_error: Told of each photo that can't be read, when it happens.
+        paths: Paths of the photos.
+        on_error: Function that is called for each photo that cannot be read, at once.
 
     Returns:
-        The counted photos, and those that could not be read with the reason; each in the order of `paths`.
+        The counted photos, and the photos that could not be read with the reason; both in the order
+        of `paths`.
     """
     counted, failed = [], []
     for path in paths:
@@ -137,7 +144,13 @@ def count(
 
 
 def report(photos: Sequence[CountedPhoto], bundle_name: str, bundle_sha256: str) -> dict[str, Any]:
-    """What ``shelfcount count --json`` writes. Its schema is fixed; others script against it."""
+    """Return the content of ``shelfcount count --json``. Its schema must not change.
+
+    Args:
+        photos: Counted photos.
+        bundle_name: Name of the bundle.
+        bundle_sha256: sha256 of the bundle.
+    """
     return {
         "bundle": {"name": bundle_name, "sha256": bundle_sha256},
         "photos": [photo.to_json() for photo in photos],
@@ -146,7 +159,10 @@ def report(photos: Sequence[CountedPhoto], bundle_name: str, bundle_sha256: str)
 
 
 def summary_rows(photos: Sequence[CountedPhoto]) -> list[tuple[str, int, int]]:
-    """(class, products on all photos, photos that show it), most products first, then by name."""
+    """Return (class, number of products, number of photos with the class) for each class.
+
+    The class with most products is first; classes with equal numbers are sorted by name.
+    """
     products: Counter[str] = Counter()
     shown: Counter[str] = Counter()
     for photo in photos:
@@ -158,10 +174,10 @@ def summary_rows(photos: Sequence[CountedPhoto]) -> list[tuple[str, int, int]]:
 
 
 def write_csv(path: Path | str, photos: Sequence[CountedPhoto]) -> None:
-    """One line for each product, columns `CSV_COLUMNS`; boxes in pixels of the upright photo.
+    """Write a CSV file with one line per product and the columns `CSV_COLUMNS`.
 
-    A photo without products has no line. Text that a spreadsheet would run as a formula gets an
-    apostrophe before it.
+    Boxes are in pixels of the upright photo. A photo without products has no line. Text that a
+    spreadsheet would run as a formula gets a leading apostrophe.
     """
     text = io.StringIO()
     writer = csv.writer(text)

@@ -1,7 +1,7 @@
-"""Facings: the shelf as it looks from the front, what stands beside and on what, and where something is sold out.
+"""Facings: front view, neighbours, stacks, out-of-stock gaps and share of shelf.
 
-A photo is turned into the front view of the shelf by one homography. Two things that boxes tell are
-used to find it: products of one row stand at one height, and products of one class have one size.
+One homography maps a photo to the front view of the shelf. It is fitted to two properties of the
+boxes: the bottom edges of a row have the same height, and products of one class have the same size.
 """
 
 from __future__ import annotations
@@ -14,36 +14,40 @@ import numpy as np
 
 from shelfcount.shelf.rows import Placement
 
-# How much a box's edge scatters around the product's, as a share of its height, and how much the sizes of one class differ.
+# Standard deviation of a box's edge as a share of the product's height, and of the logarithm of
+# the size within one class.
 EDGE_SCATTER = 0.05
 SIZE_SCATTER = 0.06
 # A phone's main camera sees about 65 degrees along the longer side: 1 / (2 tan 32.5 degrees) of it.
 FOCAL_LENGTH = 0.785
-# How a camera in the hand is rolled, turned up or down, and sideways, in radians: one standard deviation, and at most.
+# Roll, pitch and yaw of a hand-held camera in radians: standard deviation, and maximum.
 USUAL_ANGLES = np.radians([8.0, 8.0, 20.0])
 MOST_ANGLES = np.radians([25.0, 25.0, 40.0])
 MOST_STEPS = 30
-# Rounds the corner at no lean, where the fit would take a lean to the left for one to the right. Chosen on synthetic shelves.
+# Smooths the absolute value in the lean at 0. Without it, the fit cannot tell a lean to the left
+# from one to the right. Chosen on synthetic shelves.
 CORNER = 0.03
-# A product rests on another if its foot is higher by this share of its height, and half of the narrower one's width is shared.
+# A product rests on another if its bottom edge is higher by this share of its height, and if the
+# two share more than half of the width of the narrower one.
 RISE_OF_STACKED = 0.4
 SHARED_WIDTH = 0.5
-# A hole is a gap from this share of the narrower neighbour's width, beyond the usual space between products. Of 180
-# sold-out facings on tilted synthetic shelves 99 % left more, and no other space more than 0.4; on the drinks training
-# photos 1.9 % of the spaces are larger, and the 18 looked at all hold a product that has no box or stands further back.
+# A space between neighbours is a gap from this share of the narrower neighbour's width on, beyond
+# the median space between products. Of 180 sold-out facings on tilted synthetic shelves 99 % leave
+# a larger space, and no other space exceeds 0.4. On the drinks training photos 1.9 % of the spaces
+# are larger; the 18 that were checked all contain a product that has no box or is at the back.
 LEAST_GAP = 0.6
-# More space than this, as a share of a product's width, is never usual.
+# Maximum of the median space between products, as a share of a product's width.
 MOST_SPACING = 0.4
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A place in a row where at least one product more would stand, and none was found.
+    """Gap in a row with room for at least one more product (likely out of stock).
 
     Attributes:
         row: 0 for the top row.
         after: Column of the facing to its left.
-        facings: How many of the narrower neighbour fit.
+        facings: Number of products of the narrower neighbour's width that fit.
         box: xyxy, pixels of the photo.
         front_box: xyxy in the front view.
     """
@@ -57,24 +61,27 @@ class Gap:
 
 @dataclass(frozen=True, eq=False)
 class Arrangement:
-    """How n products are arranged on their shelf.
+    """Arrangement of n products on a shelf.
 
-    A *facing* is a place on the shelf board with what is stacked on it; a product that stands on the
-    board itself has level 0.
+    A *facing* is a position on the shelf board with all products that are stacked there. The
+    product
+    on the board itself has level 0.
 
     Attributes:
         names: n class names.
         boxes: (n, 4) float64 xyxy, pixels of the photo.
-        front_boxes: (n, 4) float64 xyxy of the upright products in the front view: rows level, in pixels
-            that are those of the photo in its middle.
+        front_boxes: (n, 4) float64 xyxy of the products in the front view, in which rows are level.
+            Its scale is that of the photo in the middle of the photo.
         row: (n,) int64, 0 for the top row.
         column: (n,) int64, number of the facing in its row from the left.
-        level: (n,) int64, 0 on the board, 1 on top of a product that stands there, and so on.
+        level: (n,) int64, number of products below in the stack; 0 on the board.
         rests_on: (n,) int64, index of the product below, -1 for the board.
-        foot: (n,) int64, index of the lowest product of the stack, its own for a product on the board.
-        left, right: (n,) int64, index of the neighbour on the board, -1 at a row's end, beside a gap and for stacked products.
-        gaps: By row and column.
-        n_rows: How many rows there are.
+        foot: (n,) int64, index of the lowest product of the stack; the product's own index on the
+            board.
+        left, right: (n,) int64, index of the neighbour on the board. -1 at the end of a row, next
+            to a gap and for stacked products.
+        gaps: Gaps, ordered by row and column.
+        n_rows: Number of rows.
         to_front: (3, 3) float64 homography from the photo to the front view.
     """
 
@@ -93,22 +100,22 @@ class Arrangement:
     to_front: np.ndarray
 
     def facings(self, row: int) -> np.ndarray:
-        """Indices of the products on the board of a row, from left to right."""
+        """Return the indices of the products on the board of a row, from left to right."""
         members = np.flatnonzero((self.row == row) & (self.level == 0))
         return members[np.argsort(self.column[members])]
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one class has of one row, or of the whole shelf.
+    """Share of shelf of one class, in one row or on the whole shelf.
 
     Attributes:
-        name: Of the class.
+        name: Class name.
         row: 0 for the top row; None for the whole shelf.
-        facings: Places on the board.
-        products: With those that are stacked.
-        by_count: Its share of all facings there, 0 to 1.
-        by_width: Its share of the width of all facings there, 0 to 1.
+        facings: Number of facings: products on the board.
+        products: Number of products, including stacked ones.
+        by_count: Share of the number of facings, 0 to 1.
+        by_width: Share of the width of all facings, 0 to 1.
     """
 
     name: str
@@ -122,26 +129,30 @@ class Share:
 def arrange(
     boxes: np.ndarray, names: Sequence[str], placement: Placement, size: tuple[int, int]
 ) -> Arrangement:
-    """From boxes and their rows to facings, stacks and gaps.
+    """Derive facings, stacks and gaps from boxes and their rows.
 
-    On 1,000 photos of synthetic shelves of 10 to 16 facings (edges off by 3 % of the product, lenses of 56 to 73 degrees) at
-    tilts to 15 and yaws to 30 degrees, 99.9 % of the products are in the right row and column, 99.9 % of single sold-out
-    facings are gaps, as 99.9 % of the gaps are sold-out facings, and 9 of 10 edges of the front view are within 0.21 widths of
-    a product sideways and 0.12 heights upright of their place on the whole shelf. See benchmarks/results/placement.json.
+    Measured on 1,000 photos of synthetic shelves with 10 to 16 facings (box edges off by 3 % of the
+    product, lenses of 56 to 73 degrees) at tilts up to 15 and yaws up to 30 degrees: 99.9 % of the
+    products are in the correct row and column, 99.9 % of single sold-out facings are gaps, and 99.9
+    %
+    of the gaps are sold-out facings. 9 of 10 edges of the front view are within 0.21 product widths
+    horizontally and 0.12 product heights vertically of their true position. See
+    benchmarks/results/placement.json.
 
     Args:
         boxes: (n, 4) xyxy pixels of the photo.
-        names: n class names; products of one class have one size.
-        placement: `rows(boxes)`.
-        size: (width, height) of the photo in pixels; the boxes lie within it.
+        names: n class names; products of one class have the same size.
+        placement: Rows of the boxes, see `rows.rows`.
+        size: (width, height) of the photo in pixels; all boxes are in the photo.
 
     Raises:
-        ValueError: If boxes, names and placement are not of one length.
+        ValueError: If `boxes`, `names` and `placement` do not have the same length.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if not len(boxes) == len(names) == len(placement.row):
         raise ValueError(
-            f"boxes, names and placement must be of one length, got {len(boxes)}, {len(names)} and {len(placement.row)}"
+            "boxes, names and placement must have the same length, "
+            f"got {len(boxes)}, {len(names)} and {len(placement.row)}"
         )
     to_front = _fit_front(
         boxes, np.unique(list(names), return_inverse=True)[1], placement.row, size
@@ -180,31 +191,42 @@ def arrange(
 
 
 def shares(arrangement: Arrangement) -> list[Share]:
-    """Facings of each class: of the whole shelf first, then row by row; the class with most facings first."""
+    """Return the share of shelf of each class: for the whole shelf first, then row by row.
+
+    Within each, the class with most facings is first.
+    """
     board = arrangement.level == 0
     width = arrangement.front_boxes[:, 2] - arrangement.front_boxes[:, 0]
     names = np.array(arrangement.names, object)
-    found = []
+    result = []
     for row in (None, *range(arrangement.n_rows)):
-        here = np.ones_like(board) if row is None else arrangement.row == row
-        of_row = []
-        for name in sorted(set(names[here])):
-            own, facing = here & (names == name), here & board & (names == name)
+        in_row = np.ones_like(board) if row is None else arrangement.row == row
+        row_shares = []
+        for name in sorted(set(names[in_row])):
+            members, facing = in_row & (names == name), in_row & board & (names == name)
             by_count, by_width = (
-                facing.sum() / (here & board).sum(),
-                width[facing].sum() / width[here & board].sum(),
+                facing.sum() / (in_row & board).sum(),
+                width[facing].sum() / width[in_row & board].sum(),
             )
-            of_row.append(
+            row_shares.append(
                 Share(
-                    name, row, int(facing.sum()), int(own.sum()), float(by_count), float(by_width)
+                    name,
+                    row,
+                    int(facing.sum()),
+                    int(members.sum()),
+                    float(by_count),
+                    float(by_width),
                 )
             )
-        found += sorted(of_row, key=lambda share: -share.facings)
-    return found
+        result += sorted(row_shares, key=lambda share: -share.facings)
+    return result
 
 
 def to_json(arrangement: Arrangement) -> dict[str, Any]:
-    """Products in the order of the boxes, gaps and shares, as plain lists and numbers; boxes are (x, y, width, height)."""
+    """Return products (in the order of the boxes), gaps and shares as plain lists and numbers.
+
+    Boxes are (x, y, width, height).
+    """
     a = arrangement
     columns = {
         key: getattr(a, key).tolist()
@@ -231,7 +253,7 @@ def to_json(arrangement: Arrangement) -> dict[str, Any]:
 
 
 def xywh(box: Sequence[float] | np.ndarray) -> list[float]:
-    """One xyxy box as JSON holds it: (x, y, width, height), two digits."""
+    """Convert one xyxy box to (x, y, width, height), rounded to two digits."""
     left, top, right, bottom = (float(v) for v in box)
     return [round(v, 2) for v in (left, top, right - left, bottom - top)]
 
@@ -242,7 +264,19 @@ def xywh(box: Sequence[float] | np.ndarray) -> list[float]:
 def _fit_front(
     boxes: np.ndarray, classes: np.ndarray, row: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """The camera before which rows are level and products of one class alike: Levenberg-Marquardt on its three angles."""
+    """Fit the camera for which rows are level and products of one class have the same size.
+
+    Levenberg-Marquardt optimization of its three angles with a robust loss.
+
+    Args:
+        boxes: (n, 4) float64 xyxy pixels.
+        classes: (n,) int64 class indices.
+        row: (n,) int64 rows.
+        size: (width, height) of the photo in pixels.
+
+    Returns:
+        (3, 3) homography from the photo to the front view.
+    """
     on_board = _rests_on(boxes, row) < 0
     rows, kinds = _groups(np.where(on_board, row, -1)), _groups(classes)
     if not rows and not kinds:
@@ -252,7 +286,7 @@ def _fit_front(
         return _oddness(boxes, _to_front(angles, size), rows, kinds)
 
     def cost(angles: np.ndarray, odd: np.ndarray) -> float:
-        # Cauchy's: a stray box pulls the less, the further off it is.
+        # Cauchy loss: the influence of an outlier decreases with its residual.
         return float(2 * np.log1p(odd**2 / 4).sum() + ((angles / USUAL_ANGLES) ** 2).sum() / 2)
 
     angles, damping = np.zeros(3), 1e-3
@@ -278,7 +312,12 @@ def _fit_front(
 
 
 def _to_front(angles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(3, 3) photo to front view, for a camera rolled, turned up or down, and sideways by angles in radians."""
+    """Return the (3, 3) homography from photo to front view for camera angles.
+
+    Args:
+        angles: Roll, pitch and yaw in radians.
+        size: (width, height) of the photo in pixels.
+    """
     roll, nod, turn = np.sin(angles)
     rolled, nodded, turned = np.cos(angles)
     rotation = (
@@ -296,16 +335,22 @@ def _to_front(angles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _outlines(
     boxes: np.ndarray, to_front: np.ndarray, corner: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The upright products whose outlines, seen through the camera, the boxes enclose.
+    """Return the upright products in the front view whose images the boxes enclose.
+
+    Args:
+        boxes: (n, 4) float64 xyxy pixels of the photo.
+        to_front: (3, 3) homography from the photo to the front view.
+        corner: Smoothing of the absolute value of the lean at 0.
 
     Returns:
-        (n, 2) middles and (n, 2) half widths and heights, front view; (n, 2, 2) what half a photo box's
-        width is made of, lean[0, 0] * half width + lean[0, 1] * half height, and likewise its height.
+        (n, 2) middles in the front view; (n, 2) half widths and half heights in the front view; (n,
+        2, 2) lean: half the width of a photo box is lean[0, 0] * half width + lean[0, 1] * half
+        height, and likewise half its height with lean[1].
     """
     half = _half(boxes)
     point = np.column_stack([boxes[:, :2] + half, np.ones(len(boxes))]) @ to_front.T
     depth, point = point[:, 2, None], point[:, :2] / point[:, 2:]
-    # Near the middle of a product the camera is linear.
+    # Close to the middle of a product the homography is approximately linear.
     ahead = (to_front[None, :2, :2] - point[:, :, None] * to_front[None, 2:, :2]) / depth[
         :, :, None
     ]
@@ -326,11 +371,15 @@ def _half(boxes: np.ndarray) -> np.ndarray:
 def _oddness(
     boxes: np.ndarray, to_front: np.ndarray, rows: Sequence[np.ndarray], kinds: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """How far feet are from their row's height, and boxes from the size that their class would have there, in units of the scatter."""
+    """Return the residuals of rows and sizes in units of their standard deviations.
+
+    They are the distances of bottom edges from the median of their row, and the log ratios of box
+    sizes and the size that the median product of their class has at their position.
+    """
     middle, size, lean = _outlines(boxes, to_front, CORNER)
     foot = (middle[:, 1] + size[:, 1]) / (2 * np.median(size[:, 1])) / EDGE_SCATTER
     feet = [foot[own] - np.median(foot[own]) for own in rows]
-    # Compared in the photo, where a box's edges scatter alike at every lean.
+    # Compared in the photo, in which the scatter of a box's edges does not depend on the lean.
     sizes = [
         np.log(_half(boxes[own]) / (lean[own] @ np.median(size[own], axis=0))).ravel()
         / SIZE_SCATTER
@@ -340,16 +389,16 @@ def _oddness(
 
 
 def _groups(numbers: np.ndarray) -> list[np.ndarray]:
-    """Indices of each number that occurs more than once; negative ones are left out."""
-    found = (np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0]))
-    return [own for own in found if len(own) > 1]
+    """Return the indices of each number that occurs more than once; negative ones are left out."""
+    groups = (np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0]))
+    return [members for members in groups if len(members) > 1]
 
 
 # ---------------------------------------------------------------- stacks and gaps
 
 
 def _rests_on(boxes: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """(n,) index of the product below in the same row, -1 where there is none."""
+    """Return the (n,) index of the product below in the same row, -1 if there is none."""
     left, top, right, bottom = boxes.T
     width, height = right - left, bottom - top
     common = np.minimum(right[:, None], right[None]) - np.maximum(left[:, None], left[None])
@@ -362,16 +411,22 @@ def _rests_on(boxes: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 
 def _stacks(rests_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) the lowest product of each one's stack, and how many products are below it."""
+    """Return (n,) the lowest product of each one's stack and (n,) the number of products below."""
     foot, level = np.arange(len(rests_on)), np.zeros(len(rests_on), np.int64)
-    # Every product is lower than what rests on it, so there are no circles.
+    # Every product is lower than the products that rest on it, so there are no cycles.
     while (upper := rests_on[foot] >= 0).any():
         foot, level = np.where(upper, rests_on[foot], foot), level + upper
     return foot, level
 
 
 def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray) -> list[Gap]:
-    """Holes between facings, `boards` holding the indices of each row's facings from left to right."""
+    """Return the gaps between facings.
+
+    Args:
+        front: (n, 4) float64 xyxy boxes in the front view.
+        boards: Indices of the facings of each row, from left to right.
+        to_photo: (3, 3) homography from the front view to the photo.
+    """
     places = [(row, after) for row, board in enumerate(boards) for after in range(len(board) - 1)]
     if not places:
         return []
@@ -379,9 +434,9 @@ def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray)
     hole = (right[:, 0] - left[:, 2]) / np.minimum(
         left[:, 2] - left[:, 0], right[:, 2] - right[:, 0]
     )
-    # Of the whole shelf, since a row that is half sold out has few usual spaces.
+    # Median over the whole shelf, since many spaces of a half sold-out row are gaps.
     usual = np.clip(np.median(hole), 0, MOST_SPACING)
-    # k products more in a hole have k + 1 spaces between them.
+    # With k more products in a gap, there are k + 1 spaces.
     fitting = (hole - usual) / (1 + usual)
     gaps = []
     for k in np.flatnonzero(fitting > LEAST_GAP):
@@ -394,7 +449,7 @@ def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray)
 def _around(
     box: tuple[float, float, float, float], homography: np.ndarray
 ) -> tuple[float, float, float, float]:
-    """The upright xyxy box around the corners of a box that a homography maps."""
+    """Return the xyxy bounding box of the mapped corners of a box."""
     left, top, right, bottom = box
     corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]) @ homography.T
     x, y = (corners[:, :2] / corners[:, 2:]).T

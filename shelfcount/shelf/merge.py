@@ -1,8 +1,8 @@
-"""Several photos of one shelf as one: every product once, from the photo that sees it best.
+"""Merging of several photos of one shelf: each product once, from the photo with the best view.
 
-Photos are placed on the shelf's front by `registration`; what is merged are detections, never pixels. Two
-detections of two photos are one product if they agree inside the part of the shelf that both photos show,
-as for tiles in `runtime.tiling`; two detections of one photo never are.
+`registration` maps the photos to the front of the shelf. Only detections are merged, not pixels.
+Detections of two photos are one product if they agree inside the part of the shelf that both photos
+show, as for tiles in `runtime.tiling`. Two detections of one photo are never one product.
 """
 
 from __future__ import annotations
@@ -24,34 +24,38 @@ from shelfcount.shelf.rows import Placement, rows
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
-# Overlap in the common part at which two detections are one product: of one class, and of two. A product that
-# stands further back than the others moves against them from photo to photo.
+# Minimum IoU in the common part for two detections to be one product, if they have the same class
+# and if they do not. Products at the back of the board shift against the others from photo to
+# photo.
 SAME_CLASS_IOU = 0.3
 OTHER_CLASS_IOU = 0.5
-# A smaller part of a product says nothing about the whole.
+# Minimum share of a product that the common part must contain for a comparison.
 LEAST_PART = 0.1
-# A box is cut if it ends so near to the border, as a share of its side, and a piece of another that contains so much of it.
+# A box is cut if it ends this close to the border, as a share of its side. It is a piece of another
+# box that contains at least this share of its area.
 CUT_SHARE = 0.05
 PIECE_SHARE = 0.8
-# A photo that shows a place and reports nothing there scored it somewhere below the threshold: half of it, say. On 24
-# drinks validation photos, each cut in three and counted by the int8 detector, products came to 105 % of those that
-# stand there, and without this vote to 115 %; shares from 0 to 0.75 made no odds for the count error.
+# A photo that shows the position of a product but does not detect it gets this share of the score
+# threshold as its score. On 24 drinks validation photos, each cut in three and counted by the int8
+# detector, the merged count was 105 % of the labelled products, and 115 % without this vote. Shares
+# from 0 to 0.75 made no difference to the count error.
 MISSED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class MergedShelf:
-    """Photos that fit together, and what stands on the shelf that they show.
+    """Photos of one shelf and the products on it.
 
     Attributes:
-        photos: In the order they were given.
-        views: What registration kept of each.
-        fronts: (3, 3) float64 for each, from its units to the shelf's front.
-        products: Each once; boxes on the front, in units of `photo_pairs`; scores of the photo it is best seen in.
-        best: (n, 2) int64, for each product the photo it is best seen in and its detection there.
-        seen_in: (n,) int64, in how many photos each was found.
+        photos: Photos in the order they were given.
+        views: Registration data of each photo.
+        fronts: (3, 3) float64 for each photo, from its units to the front of the shelf.
+        products: Each product once; boxes on the front, in units of `photo_pairs`; scores of the
+            photo with the best view.
+        best: (n, 2) int64, for each product the photo with the best view and its detection there.
+        seen_in: (n,) int64, number of photos in which each product was detected.
         placement: Row and position of each product.
-        reason: Why these photos are not on the first shelf; empty for the first.
+        reason: Reason why these photos are not part of the first shelf; empty for the first shelf.
     """
 
     photos: tuple[CountedPhoto, ...]
@@ -65,16 +69,19 @@ class MergedShelf:
 
     @property
     def homographies(self) -> list[np.ndarray]:
-        """(3, 3) float64 for each photo, from its pixels (continuous, pixel i covers [i, i + 1)) to the shelf's front."""
+        """(3, 3) float64 for each photo, from its pixels to the front of the shelf.
+
+        Pixels are continuous: pixel i covers [i, i + 1).
+        """
         return [front @ view.to_units for front, view in zip(self.fronts, self.views, strict=True)]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Products of each class, most frequent first."""
+        """Number of products of each class, most frequent first."""
         return self.products.counts(self.photos[0].classes)
 
     def rows(self) -> list[list[str]]:
-        """Class names of each row from left to right, the top row first."""
+        """Return the class names of each row from left to right, the top row first."""
         order = np.lexsort((self.placement.position, self.placement.row))
         named: list[list[str]] = [[] for _ in range(self.placement.n_rows)]
         for i in order:
@@ -82,24 +89,30 @@ class MergedShelf:
         return named
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One entry a product, as `CountedPhoto.products` has them, with its photo and in how many it was found."""
+        """Return one entry per product.
+
+        It is the entry of `CountedPhoto.products`, with the path of the photo and the number of
+        photos
+        in which the product was detected.
+        """
         entries = []
-        of_photo = [photo.products() for photo in self.photos]
+        photo_products = [photo.products() for photo in self.photos]
         for i, (photo, detection) in enumerate(self.best.tolist()):
             place = {"row": int(self.placement.row[i]), "position": int(self.placement.position[i])}
             name = self.photos[0].classes[self.products.classes[i]]
-            where = {"photo": self.photos[photo].path, "seen_in": int(self.seen_in[i])}
-            entries.append({**of_photo[photo][detection], "class": name, **place, **where})
+            source = {"photo": self.photos[photo].path, "seen_in": int(self.seen_in[i])}
+            entries.append({**photo_products[photo][detection], "class": name, **place, **source})
         return entries
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """All photos that were given.
+    """Result of a merge.
 
     Attributes:
-        photos: All that were counted, in the order they were given.
-        shelves: The shelf that most photos show first. The others could not be placed on it, and are counted apart.
+        photos: All counted photos, in the order they were given.
+        shelves: The shelf with most photos first. The photos of the other shelves could not be
+            mapped to it and are counted separately.
         unread: Photos that could not be read.
     """
 
@@ -118,9 +131,10 @@ def merge_photos(
 
     Args:
         detector: Any detector; large photos are tiled for it.
-        paths: At least one photo, at most `MOST_PHOTOS`, in any order, of one phone or several.
-        on_error: Told of each photo that can't be read, when it happens.
-        progress: Called with (photos done, photos in all); placing them takes a little longer.
+        paths: Paths of 1 to `MOST_PHOTOS` photos in any order, of one phone or several.
+        on_error: Function that is called for each photo that cannot be read, at once.
+        progress: Function that is called with (photos done, all photos). The merge follows after
+            the last call.
 
     Raises:
         ShelfcountError: If there are too many photos, or none can be read.
@@ -128,7 +142,8 @@ def merge_photos(
     paths = list(paths)
     if len(paths) > MOST_PHOTOS:
         raise ShelfcountError(
-            f"at most {MOST_PHOTOS} photos are merged at once, got {len(paths)}. Merge them shelf by shelf."
+            f"at most {MOST_PHOTOS} photos can be merged at once, got {len(paths)}. "
+            "Merge them shelf by shelf."
         )
     counted, views, unread = [], [], []
     for done, path in enumerate(paths, start=1):
@@ -145,7 +160,7 @@ def merge_photos(
             progress(done, len(paths))
     if not counted:
         raise ShelfcountError(
-            f"merging needs at least 1 photo that can be read, got {len(paths)} that cannot"
+            f"none of the {len(paths)} photos could be read. Merging needs at least one."
         )
     return merge(counted, views, detector.spec.score_threshold, unread)
 
@@ -156,13 +171,13 @@ def merge(
     score_threshold: float,
     unread: Sequence[Dropped] = (),
 ) -> Merged:
-    """Merge photos that are counted and looked at already.
+    """Merge counted photos.
 
     Args:
-        photos: At least one.
-        views: What `photo_pairs.look` kept of each.
-        score_threshold: Of the detector.
-        unread: Passed on.
+        photos: At least one counted photo.
+        views: Registration data of each photo, see `photo_pairs.look`.
+        score_threshold: Score threshold of the detector.
+        unread: Photos that could not be read, for the result.
 
     Raises:
         ShelfcountError: If there are more than `MOST_PHOTOS`.
@@ -177,19 +192,30 @@ def merge(
 
 
 def report(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, Any]:
-    """What ``shelfcount merge --json`` writes: `count.report` with ``merged`` filled. Others script against it.
+    """Return the content of ``shelfcount merge --json``. Its schema must not change.
 
-    ``merged`` holds ``counts``, ``detections`` (each product once: box in pixels of ``photo``, the one it is best
-    seen in; ``seen_in``, how many photos it was found in; row and position on the whole shelf), ``rows`` (class names from left to
-    right), ``placed`` (path and homography, row by row, from its pixels to the shelf's front), and ``unplaced``: photos
-    with why they are not part of the above, and their own counts.
+    It is the content of `count.report` with these fields in ``merged``:
+
+    * ``counts``: number of products of each class.
+    * ``detections``: each product once, with its box in pixels of ``photo``, the photo with the
+      best view; ``seen_in``, the number of photos in which it was detected; row and position on the
+      whole shelf.
+    * ``rows``: class names from left to right.
+    * ``placed``: path and homography (row by row, from pixels to the front of the shelf) of the
+      merged photos.
+    * ``unplaced``: photos that are not part of the above, with the reason and their own counts.
+
+    Args:
+        merged: Result of the merge.
+        bundle_name: Name of the bundle.
+        bundle_sha256: sha256 of the bundle.
     """
     shelf, *others = merged.shelves
-    apart = [
+    separate = [
         {"photos": [p.path for p in other.photos], "reason": other.reason, "counts": other.counts}
         for other in others
     ]
-    lost = [
+    unread = [
         {"photos": [dropped.where], "reason": dropped.reason, "counts": {}}
         for dropped in merged.unread
     ]
@@ -204,7 +230,7 @@ def report(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, An
             "detections": shelf.to_json(),
             "rows": shelf.rows(),
             "placed": placed,
-            "unplaced": apart + lost,
+            "unplaced": separate + unread,
         },
     }
 
@@ -214,17 +240,17 @@ def report(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, An
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """All that the photos of a shelf report; index i of each array is detection i.
+    """Detections of all photos of a shelf; index i of each array is detection i.
 
     Attributes:
         found: Detections of all photos, each with its box in units of its photo.
-        photo: (n,) int64, the photo of each.
-        index: (n,) int64, its number among the detections of that photo.
-        cut: (n,) bool, the box ends at the border of its photo.
-        views: Of the photos.
-        onto: (photos, n, 4) float64, the box of each detection in units of each photo; NaN if that has nothing in
-            common with its own.
-        front: (n, 4) float64, the box of each on the shelf's front.
+        photo: (n,) int64, photo of each detection.
+        index: (n,) int64, index of each detection in its photo.
+        cut: (n,) bool, whether the box ends at the border of its photo.
+        views: Registration data of the photos.
+        onto: (photos, n, 4) float64, box of each detection in units of each photo; NaN if the two
+            photos show no common part of the shelf.
+        front: (n, 4) float64, box of each detection on the front of the shelf.
     """
 
     found: Detections
@@ -242,7 +268,7 @@ def _see(
     views: Sequence[View],
     registration: Registration,
 ) -> _Seen:
-    """Photos of `group`, from here on numbered 0, 1 and so on."""
+    """Collect the detections of the photos of `group`, which are renumbered from 0 on."""
     looks = [views[photo] for photo in group]
     cuts = []
     for view in looks:
@@ -256,7 +282,7 @@ def _see(
     lengths = [len(view.boxes) for view in looks]
     steps = {(photo, photo): np.eye(3) for photo in group} | dict(registration.steps)
     steps |= {(b, a): np.linalg.inv(step) for (a, b), step in registration.steps.items()}
-    nowhere = np.full((3, 3), np.nan)
+    unknown = np.full((3, 3), np.nan)
     return _Seen(
         Detections.concat(
             [
@@ -271,7 +297,7 @@ def _see(
         np.array(
             [
                 np.concatenate(
-                    [map_boxes(views[a].boxes, steps.get((a, b), nowhere)) for a in group]
+                    [map_boxes(views[a].boxes, steps.get((a, b), unknown)) for a in group]
                 )
                 for b in group
             ]
@@ -314,7 +340,7 @@ def _merge_shelf(
 
 
 def _products(seen: _Seen) -> np.ndarray:
-    """(n,) int64, the same number for detections of one product."""
+    """Return (n,) int64 numbers that are equal for detections of one product."""
     product = np.arange(len(seen.found))
     showing = [{int(photo)} for photo in seen.photo]
     pairs = [same for a, b in combinations(range(len(seen.views)), 2) for same in _same(seen, a, b)]
@@ -323,7 +349,7 @@ def _products(seen: _Seen) -> np.ndarray:
         if kept != dropped and not showing[kept] & showing[dropped]:
             product[product == dropped] = kept
             showing[kept] |= showing[dropped]
-    # A piece too thin to resemble what another photo shows of the product still lies inside it.
+    # A piece that is too thin to agree with another photo's box is inside that box.
     for piece in np.flatnonzero(seen.cut):
         others = np.flatnonzero(~seen.cut & (seen.photo != seen.photo[piece]))
         if len(others) and (product == product[piece]).sum() == 1:
@@ -334,25 +360,30 @@ def _products(seen: _Seen) -> np.ndarray:
 
 
 def _same(seen: _Seen, a: int, b: int) -> Iterator[tuple[float, int, int]]:
-    """Detections of photos a and b that may be one product: how sure it is, and the numbers of the two."""
+    """Yield detections of photos a and b that may be one product.
+
+    Yields:
+        Their IoU in the common part, increased for equal classes, and the indices of the two.
+    """
     in_a, in_b = np.flatnonzero(seen.photo == a), np.flatnonzero(seen.photo == b)
-    # The part of each that the other photo shows too: of a's in units of b, and of b's in units of a.
-    whole_a, whole_b = seen.onto[b, in_a], seen.onto[a, in_b]
-    part_a, part_b = _within(whole_a, seen.views[b]), _within(whole_b, seen.views[a])
+    # The part of each box that the other photo shows too: boxes of a in units of b, and boxes of b
+    # in units of a.
+    mapped_a, mapped_b = seen.onto[b, in_a], seen.onto[a, in_b]
+    part_a, part_b = _within(mapped_a, seen.views[b]), _within(mapped_b, seen.views[a])
     enough = [
         box_math.area(part) > LEAST_PART * box_math.area(whole)
-        for part, whole in ((part_a, whole_a), (part_b, whole_b))
+        for part, whole in ((part_a, mapped_a), (part_b, mapped_b))
     ]
-    overlap = box_math.iou(part_a, _same_part(part_b, whole_b, seen.found.boxes[in_b]))
+    overlap = box_math.iou(part_a, _same_part(part_b, mapped_b, seen.found.boxes[in_b]))
     alike = seen.found.classes[in_a][:, None] == seen.found.classes[in_b][None]
-    # What one class needs less than two, it has ahead of them.
-    sureness = overlap + alike * (OTHER_CLASS_IOU - SAME_CLASS_IOU)
-    for i, j in np.argwhere((sureness > OTHER_CLASS_IOU) & enough[0][:, None] & enough[1][None]):
-        yield float(sureness[i, j]), int(in_a[i]), int(in_b[j])
+    # Equal classes get a bonus: the difference between the two thresholds.
+    agreement = overlap + alike * (OTHER_CLASS_IOU - SAME_CLASS_IOU)
+    for i, j in np.argwhere((agreement > OTHER_CLASS_IOU) & enough[0][:, None] & enough[1][None]):
+        yield float(agreement[i, j]), int(in_a[i]), int(in_b[j])
 
 
 def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The part of each box that is to the box as `parts` are to `wholes`: (n, 4) each."""
+    """Return the part of each box that corresponds to `parts` of `wholes`; all are (n, 4)."""
     size = np.tile(np.maximum(wholes[:, 2:] - wholes[:, :2], 1e-9), 2)
     return np.tile(boxes[:, :2], 2) + (parts - np.tile(wholes[:, :2], 2)) / size * np.tile(
         boxes[:, 2:] - boxes[:, :2], 2
@@ -360,7 +391,7 @@ def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.n
 
 
 def _shares_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n,) share of each piece that lies inside its box; 0 where the piece can't be."""
+    """Return the (n,) share of each piece's area in its box; 0 if the piece is NaN."""
     common = np.concatenate(
         [np.maximum(pieces[:, :2], boxes[:, :2]), np.minimum(pieces[:, 2:], boxes[:, 2:])], axis=1
     )
@@ -372,13 +403,20 @@ def _within(boxes: np.ndarray, view: View) -> np.ndarray:
 
 
 def _elect(seen: _Seen, members: np.ndarray) -> int:
-    """The class that detections of one product give the most score; those that saw it whole, if any, choose."""
+    """Return the class with the highest sum of scores among the detections of one product.
+
+    Cut detections are left out if another detection is complete.
+    """
     voters = members[~seen.cut[members]] if not seen.cut[members].all() else members
     return int(np.bincount(seen.found.classes[voters], seen.found.scores[voters]).argmax())
 
 
 def _best(seen: _Seen, members: np.ndarray, elected: int) -> int:
-    """The detection that sees a product best: whole, then of its class, then with the best score; of pieces the largest."""
+    """Return the detection with the best view of a product.
+
+    Complete detections are preferred, then those of the elected class, then the highest score. If
+    all detections are cut, it is the largest.
+    """
     if seen.cut[members].all():
         return int(members[box_math.area(seen.front[members]).argmax()])
     order = np.lexsort(
@@ -388,7 +426,10 @@ def _best(seen: _Seen, members: np.ndarray, elected: int) -> int:
 
 
 def _front_box(seen: _Seen, members: np.ndarray, best: int) -> np.ndarray:
-    """(4,) xyxy on the front; around all pieces of a product that no photo shows whole."""
+    """Return the (4,) xyxy box of a product on the front.
+
+    It encloses all pieces if no photo shows the product completely.
+    """
     if not seen.cut[best]:
         return seen.front[best]
     return np.concatenate(
@@ -399,35 +440,41 @@ def _front_box(seen: _Seen, members: np.ndarray, best: int) -> np.ndarray:
 def _believed(
     seen: _Seen, members: Sequence[np.ndarray], best: np.ndarray, score_threshold: float
 ) -> np.ndarray:
-    """(n,) bool: the photos that show a product's place whole give it, on average, at least the threshold.
+    """Return (n,) bool: whether the mean score of a product is at least the score threshold.
 
-    Without it every further photo would add its false alarms to the count, while what it misses is found by others.
+    The mean is over all photos that detect the product or show its position completely. Without
+    this vote, each further photo would add its false positives to the count, while other photos
+    make up for its false negatives.
     """
     score = np.full((len(members), len(seen.views)), -1.0)
-    for row, found in zip(score, members, strict=True):
-        np.maximum.at(row, seen.photo[found], seen.found.scores[found])
+    for row, detections in zip(score, members, strict=True):
+        np.maximum.at(row, seen.photo[detections], seen.found.scores[detections])
     for column, view in enumerate(seen.views):
-        there = seen.onto[column, best]
-        missed = (_within(there, view) == there).all(axis=1) & (score[:, column] < 0)
+        mapped = seen.onto[column, best]
+        missed = (_within(mapped, view) == mapped).all(axis=1) & (score[:, column] < 0)
         score[missed, column] = MISSED * score_threshold
-    showing = score >= 0
-    return np.where(showing, score, 0).sum(axis=1) >= (score_threshold - 1e-6) * showing.sum(axis=1)
+    voting = score >= 0
+    return np.where(voting, score, 0).sum(axis=1) >= (score_threshold - 1e-6) * voting.sum(axis=1)
 
 
 def _reason(
     photos: Sequence[CountedPhoto], registration: Registration, members: Sequence[int]
 ) -> str:
-    """Why these photos are not on the first shelf."""
+    """Return the reason why these photos are not part of the first shelf."""
     links = [
         link
         for i in members
         if (link := registration.best_link(i, registration.groups[0])) is not None
     ]
     if not links:
-        return "too few points were found to compare it with the others. Take it again, sharp and with more overlap."
+        return (
+            "too few image features were found to compare it with the others. "
+            "Take it again, in focus and with more overlap."
+        )
     link = max(links, key=lambda link: link.score)
     other = photos[link.a if link.b in members else link.b].path
     return (
-        f"it fits best on '{other}', and there {link.covered} of {link.squares} squares and {link.agreeing} of {link.products} "
-        f"products agree: a score of {link.score:.2f}, and {LEAST_SCORE} is needed. Take a photo between the two."
+        f"its best match is '{other}': {link.covered} of {link.squares} squares and "
+        f"{link.agreeing} of {link.products} products agree. The score of {link.score:.2f} is "
+        f"below the required {LEAST_SCORE}. Take a photo between the two."
     )

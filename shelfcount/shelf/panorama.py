@@ -1,4 +1,4 @@
-"""One picture of a shelf from the photos that were merged, for people to look at; nothing is counted on it."""
+"""Panorama of a shelf from the merged photos, for display only. Nothing is counted on it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from shelfcount.shelf.photo_pairs import GRID, View, map_boxes, map_points
 from shelfcount.vision import boxes as box_math
 
 MOST_PIXELS = 16_000_000
-# Units around the products.
+# Margin around the products in units.
 MARGIN = 60.0
-# Over so much of a photo's half side a seam fades from one photo to the other.
+# Width of the blend between two photos, as a share of a photo's half side.
 SEAM = 0.04
-# Photos are shrunk to so many pixels a side to compare their colours.
+# Number of pixels per side of the photos when their colours are compared.
 COARSE = 32
-# How much a photo insists on its own brightness, against 1 for being like one neighbour: just enough to fix the whole.
+# Weight of keeping a photo's own brightness, relative to 1 for equality with one neighbour. A small
+# weight is enough to determine the overall brightness.
 KEEP_GAIN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The part of the shelf's front that its picture shows.
+    """Part of the front of the shelf that the panorama shows.
 
     Attributes:
-        width, height: Of the picture in pixels, at most `MOST_PIXELS` in all.
-        onto: (3, 3) float64, from the shelf's front to the picture's pixels.
-        products: Boxes in these pixels.
+        width, height: Size of the panorama in pixels, about `MOST_PIXELS` in all at most.
+        onto: (3, 3) float64, from the front of the shelf to the pixels of the panorama.
+        products: Boxes in pixels of the panorama.
     """
 
     width: int
@@ -42,7 +43,7 @@ class Frame:
 
 
 def frame(shelf: MergedShelf) -> Frame:
-    """The shelf from the front, as far as products stand on it; all that the photos show if none do."""
+    """Return the part of the front with products; the area of all photos if there are none."""
     shown = np.concatenate(
         [
             map_points(_corners(view), h)
@@ -71,17 +72,18 @@ def frame(shelf: MergedShelf) -> Frame:
 
 
 def arranged(shelf: MergedShelf) -> Arrangement:
-    """Facings, stacks and gaps of the whole shelf, in pixels of its picture."""
+    """Return facings, stacks and gaps of the whole shelf, in pixels of the panorama."""
     framed = frame(shelf)
     names = [shelf.photos[0].classes[i] for i in framed.products.classes]
     return arrange(framed.products.boxes, names, shelf.placement, (framed.width, framed.height))
 
 
 def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
-    """The picture of a `frame`.
+    """Draw the panorama of a shelf.
 
     Returns:
-        (h, w, 3) uint8 RGB, white where no photo shows the shelf; and the products, with boxes in its pixels.
+        (h, w, 3) uint8 RGB, white in areas that no photo shows; and the products, with boxes in its
+        pixels.
     """
     framed = frame(shelf)
     width, height = framed.width, framed.height
@@ -99,9 +101,9 @@ def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
 
 
 def _gains(shelf: MergedShelf) -> np.ndarray:
-    """(photos, 3) factors for red, green and blue that make photos alike where they show the same.
+    """Return (photos, 3) factors for red, green and blue that equalize overlapping photos.
 
-    After Brown and Lowe 2007, section 6, on logarithms, which makes it linear.
+    Based on Brown and Lowe 2007, section 6, applied to logarithms, which makes the problem linear.
     """
     n = len(shelf.views)
     left, right = [np.eye(n) * KEEP_GAIN], [np.zeros((n, 3))]
@@ -116,16 +118,20 @@ def _gains(shelf: MergedShelf) -> np.ndarray:
 
 
 def _common_colours(shelf: MergedShelf, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of places on a grid over photo a that both photos show: (k, 3) float64 in a and in b, 1 to 256."""
+    """Return the colours of points of a grid over photo a that both photos show.
+
+    Returns:
+        (k, 3) float64 in photo a and (k, 3) float64 in photo b, 1 to 256.
+    """
     one, other = shelf.views[a], shelf.views[b]
-    there = GRID * one.half
-    here = map_points(there, np.linalg.inv(shelf.fronts[b]) @ shelf.fronts[a])
-    common = (np.abs(here) < other.half).all(axis=1)
-    return _colours(one, there[common]), _colours(other, here[common])
+    grid = GRID * one.half
+    mapped = map_points(grid, np.linalg.inv(shelf.fronts[b]) @ shelf.fronts[a])
+    common = (np.abs(mapped) < other.half).all(axis=1)
+    return _colours(one, grid[common]), _colours(other, mapped[common])
 
 
 def _colours(view: View, places: np.ndarray) -> np.ndarray:
-    # Averaged coarsely, since a grid point of a label may come to lie beside a letter or on it.
+    # Coarse averages, since a small registration error moves a grid point on or off a letter.
     coarse = cv2.resize(view.picture, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
     column, row = ((places / view.half + 1) * (COARSE - 1) / 2).round().astype(int).T
     return coarse[row, column].astype(np.float64) + 1
@@ -134,14 +140,15 @@ def _colours(view: View, places: np.ndarray) -> np.ndarray:
 def _paint(
     picture: np.ndarray, depth: np.ndarray, photo: np.ndarray, view: View, homography: np.ndarray
 ) -> None:
-    """Lay a photo over the picture where it is further from its border than what lies there, `depth`, from its own.
+    """Paint a photo onto the panorama wherever it is further from its border than `depth`.
 
     Args:
-        picture: (h, w, 3) uint8, changed.
-        depth: (h, w) float32, 0 where nothing lies yet, 1 in the middle of a photo; changed.
-        photo: `view.picture`, its brightness made like the others'.
-        view: Of the photo.
-        homography: From its pixels to those of the picture.
+        picture: (h, w, 3) uint8 panorama, modified in place.
+        depth: (h, w) float32, largest distance from the border of a photo painted so far: 0 if
+            there is none, 1 in the middle of a photo; modified in place.
+        photo: (h, w, 3) uint8, `view.picture` with equalized brightness.
+        view: Registration data of the photo.
+        homography: (3, 3) from the pixels of the photo to those of the panorama.
     """
     height, width = photo.shape[:2]
     corners = map_points(_corners(view), homography)
@@ -153,7 +160,7 @@ def _paint(
     size = depth[window].shape[::-1]
     if min(size) == 0:
         return
-    # OpenCV has pixel i centred at i, homographies have it cover [i, i + 1).
+    # The centre of pixel i is at i for OpenCV, but at i + 0.5 for homographies.
     shrink = np.diag([view.width / width, view.height / height, 1]) @ np.array(
         [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
     )
@@ -164,15 +171,15 @@ def _paint(
         ).astype(np.float32)
         + 1e-3
     )
-    own = cv2.warpPerspective(inside, warp, size)
-    laid = cv2.warpPerspective(photo, warp, size, borderMode=cv2.BORDER_REPLICATE)
-    share = np.where(depth[window] > 0, np.clip((own - depth[window]) / SEAM + 0.5, 0, 1), own > 0)[
-        ..., None
-    ]
-    picture[window] = (laid * share + picture[window] * (1 - share)).astype(np.uint8)
-    np.maximum(depth[window], own, out=depth[window])
+    distance = cv2.warpPerspective(inside, warp, size)
+    warped = cv2.warpPerspective(photo, warp, size, borderMode=cv2.BORDER_REPLICATE)
+    share = np.where(
+        depth[window] > 0, np.clip((distance - depth[window]) / SEAM + 0.5, 0, 1), distance > 0
+    )[..., None]
+    picture[window] = (warped * share + picture[window] * (1 - share)).astype(np.uint8)
+    np.maximum(depth[window], distance, out=depth[window])
 
 
 def _corners(view: View) -> np.ndarray:
-    """(4, 2) of a photo in its pixels."""
+    """Return the (4, 2) corners of a photo in its pixels."""
     return np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]) * (view.width, view.height)

@@ -1,11 +1,15 @@
-"""How two photos of one shelf fit on each other: points and detections judge together.
+"""Registration of two photos of one shelf by keypoints and detections.
 
-A shelf's front is nearly flat, so a homography takes one photo to the other. Points that look alike propose it. On
-a shelf that repeats itself they may propose one that is some facings off, so each proposal is also tried moved by what
-the boxes suggest, and the one wins under which points and products of what both photos show agree best.
+The front of a shelf is nearly flat, so a homography maps one photo to the other. Keypoints that
+look
+alike propose it. On a shelf with repeated products the proposal may be off by some facings, so each
+proposal is also shifted by distances that the boxes suggest. The homography is chosen for which
+keypoints and products in the common part of both photos agree best.
 
-Lengths are in *units*, measured from a photo's middle: a thousandth of the square root of its area, which is a pixel
-at one megapixel. So a tolerance means the same share of every photo, whichever phone took it.
+Lengths are in *units* from the middle of a photo: a thousandth of the square root of its area,
+which
+is a pixel at one megapixel. A tolerance is therefore the same share of every photo, whichever phone
+took it.
 """
 
 from __future__ import annotations
@@ -20,55 +24,61 @@ from shelfcount.records import Detections
 from shelfcount.vision import boxes as box_math
 
 SIDE_UNITS = 1000.0
-# More points find no better homography on synthetic shelves, and cost time with every pair.
+# Maximum number of keypoints. More do not improve the homography on synthetic shelves, and take
+# time for each pair.
 POINTS = 2000
-# Half of OpenCV's default: labels in the shade of a cooler have little contrast.
+# Contrast threshold of SIFT, half of OpenCV's default: labels in the shade of a cooler have little
+# contrast.
 LEAST_CONTRAST = 0.02
-# So many look-alikes of each point are kept: on a shelf that repeats itself the nearest is often a neighbour's.
+# Number of matches kept for each keypoint: on a shelf with repeated products the nearest match is
+# often on a neighbouring product.
 NEAREST = 5
-# Lowe 2004, section 7.1, has 0.8; the few more wrong ones are left to the robust fit.
+# Ratio test. Lowe 2004, section 7.1, uses 0.8; the robust fit rejects the additional wrong matches.
 RATIO = 0.85
 INLIER_UNITS = 3.0
 FEWEST_POINTS = 8
-# How far look-alikes may lie from where a homography takes a point: before it is refined, in between, and after.
+# Maximum distance of a match from the mapped keypoint: before the refinement, during it, and after.
 SEARCH_UNITS = (12.0, 6.0)
 SUPPORT_UNITS = 4.0
-# These bound the time of a pair: moves tried of each proposal, proposals refined, and steps from there.
+# Limits for the time of a pair: shifts of each proposal, refined proposals, and further shifts.
 SHIFTS = 6
 REFINED = 4
 CLIMBS = 8
 CLIMB_FACINGS = 2.5
-# A product is expected in the other photo if so much of it lies there.
+# A product is expected in the other photo if at least this share of it is in that photo.
 SEEN_SHARE = 0.6
 SAME_PLACE_IOU = 0.5
-# A square counts if it holds so many points, and is covered if two and this share of them fit.
+# A square counts if it contains this many keypoints. It is covered if at least two and this share
+# of them match.
 SQUARE_UNITS = 60.0
 SQUARE_POINTS = 5
 SQUARE_SHARE = 0.1
-# Scores of `Link`. Both ends are in benchmarks/results/merge_views.json, "pairs": what right and wrong fits reach. Below
-# the lowest no step leads anywhere; above the highest there is nothing to look for.
+# Scores of `Link`. The scores that correct and wrong registrations reach are in
+# benchmarks/results/merge_views.json, "pairs". Below the lowest score no further shift is tried;
+# above the highest the search ends.
 HOPELESS_SCORE, LEAST_SCORE, SURE_SCORE = 0.5, 1.4, 2.0
-# With so many products in common, some must be recognised for a fit to hold.
+# With at least this many products in the common part, this share of them must agree.
 ENOUGH_PRODUCTS = 6
 LEAST_AGREEMENT = 0.1
-# Seen at 45 degrees through a phone's 65-degree lens, the far side of a photo is 1.64 / 0.36 = 4.6 times as far away as
-# the near one.
+# At 45 degrees through a phone's 65-degree lens, the far side of a photo is 1.64 / 0.36 = 4.6 times
+# as far away as the near side.
 MOST_DEPTH_RATIO = 5.0
-# Places all over a photo, in its half sides.
+# Grid of points over a photo, in units of its half sides.
 GRID = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)), axis=2).reshape(-1, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What registration keeps of one photo.
+    """Registration data of one photo.
 
     Attributes:
-        width, height: Of the photo in pixels.
-        points: (k, 2) float64 x, y in units.
-        descriptors: (k, 128) float32 of length 1; their dot product tells how alike two points look.
+        width, height: Size of the photo in pixels.
+        points: (k, 2) float64 keypoints x, y in units.
+        descriptors: (k, 128) float32 of length 1; their dot product is the similarity of two
+            keypoints.
         boxes: (n, 4) float64 xyxy in units.
-        classes: (n,) int64.
-        picture: (h, w, 3) uint8 RGB, the photo at one megapixel, or smaller if it is.
+        classes: (n,) int64 class indices.
+        picture: (h, w, 3) uint8 RGB, the photo, scaled down to one megapixel if it is larger.
     """
 
     width: int
@@ -81,33 +91,34 @@ class View:
 
     @property
     def half(self) -> np.ndarray:
-        """(2,) half the photo's width and height in units."""
+        """(2,) half the width and half the height of the photo in units."""
         return np.array([self.width, self.height]) * (
             SIDE_UNITS / 2 / np.sqrt(self.width * self.height)
         )
 
     @property
     def to_units(self) -> np.ndarray:
-        """(3, 3) from pixels to units."""
+        """(3, 3) transformation from pixels to units."""
         scale = SIDE_UNITS / np.sqrt(self.width * self.height)
         return np.array([[scale, 0, -self.half[0]], [0, scale, -self.half[1]], [0, 0, 1]])
 
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """How well one photo fits on another.
+    """Registration of one photo to another, with its quality.
 
-    Points are judged by the squares of `SQUARE_UNITS` of photo b that they lie in: a repeated product has hundreds of
-    points that fit where they don't belong, but only on its own squares.
+    Keypoints are counted by squares of `SQUARE_UNITS` of photo b: hundreds of keypoints of a
+    repeated product may match at a wrong position, but only in the squares of that product.
 
     Attributes:
         a, b: Indices of the photos.
         homography: (3, 3) float64, units of a to units of b.
-        points: How many points of a have a look-alike in b where the homography takes them.
-        covered: Squares of which points fit.
-        squares: Squares that points of a are taken into.
-        agreeing: Products that both photos show at the same place and of the same class.
-        products: Products that at least one of them shows where both should.
+        points: Number of keypoints of a that have a match at their mapped position in b.
+        covered: Number of squares in which keypoints match.
+        squares: Number of squares with enough mapped keypoints of a.
+        agreeing: Number of products that both photos show at the same position and with the same
+            class.
+        products: Number of products in the common part that at least one of the photos shows.
     """
 
     a: int
@@ -121,48 +132,55 @@ class Link:
 
     @property
     def cover(self) -> float:
-        """Share of squares that are covered, less where they are few."""
+        """Share of squares that are covered, reduced if there are few squares."""
         return self.covered / (self.squares + 2)
 
     @property
     def agreement(self) -> float:
-        """Share of products that agree, less where they are few."""
+        """Share of products that agree, reduced if there are few products."""
         return self.agreeing / (self.products + 4)
 
     @property
     def score(self) -> float:
-        """To compare fits by, 0 to 3. Points count double: detectors miss and misname products, and so can't agree in full."""
+        """Quality of the registration, 0 to 3.
+
+        Keypoints count twice, since products cannot agree completely: detectors miss products and
+        confuse classes.
+        """
         return 2 * self.cover + self.agreement
 
     @property
     def holds(self) -> bool:
-        """Whether the photos show one place, as far as can be told."""
+        """Whether the registration is accepted: the photos show a common part of the shelf."""
         contradicted = self.agreement < LEAST_AGREEMENT and self.products >= ENOUGH_PRODUCTS
         return self.points >= FEWEST_POINTS and self.score > LEAST_SCORE and not contradicted
 
 
 def look(image: np.ndarray, detections: Detections) -> View:
-    """Find the points of a photo.
+    """Detect the keypoints of a photo and return its registration data.
 
     Args:
-        image: (height, width, 3) uint8 RGB, upright; shrunk to one megapixel for the search.
-        detections: Products on it, boxes in its pixels.
+        image: (height, width, 3) uint8 RGB, upright. Keypoints are detected at one megapixel or
+            less.
+        detections: Products on the photo, boxes in its pixels.
     """
     height, width = image.shape[:2]
     shrink = min(1.0, SIDE_UNITS / np.sqrt(width * height))
     size = max(round(width * shrink), 1), max(round(height * shrink), 1)
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    keypoints, descriptors = cv2.SIFT_create(
+    sift = cv2.SIFT_create(  # type: ignore[attr-defined]
         nfeatures=POINTS, contrastThreshold=LEAST_CONTRAST
-    ).detectAndCompute(grey, None)  # type: ignore[attr-defined]
-    # OpenCV has pixel i centred at i, boxes have it cover [i, i + 1).
+    )
+    keypoints, descriptors = sift.detectAndCompute(grey, None)
+    # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.
     places = (
         (np.array([k.pt for k in keypoints], np.float64).reshape(-1, 2) + 0.5)
         * np.array([width, height])
         / size
     )
-    # Arandjelovic and Zisserman 2012, "RootSIFT": compared by the roots of their shares, gradients match better.
+    # RootSIFT (Arandjelovic and Zisserman 2012): square roots of the normalized descriptors match
+    # better.
     shares = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
     roots = np.sqrt(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
     empty = View(
@@ -173,9 +191,10 @@ def look(image: np.ndarray, detections: Detections) -> View:
 
 
 def map_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """(n, 2) float64 points where a homography takes (n, 2) points; NaN where it takes them behind the camera.
+    """Map (n, 2) points by a homography and return (n, 2) float64 points.
 
-    In front is the side that the origin lies on: in units, a photo's middle.
+    Points behind the camera are NaN. The origin, in units the middle of the photo, is in front of
+    the camera.
     """
     mapped = (points @ homography[:, :2].T + homography[:, 2]) * np.sign(homography[2, 2])
     return np.divide(
@@ -184,10 +203,11 @@ def map_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
 
 
 def map_boxes(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """(n, 4) float64 xyxy boxes where a homography takes (n, 4) boxes; NaN as for `map_points`.
+    """Map (n, 4) xyxy boxes by a homography and return (n, 4) float64 xyxy boxes.
 
-    A mapped box reaches as far as the middles of its edges do. A product has nothing in the corners of its box, and
-    around those a box would grow with every degree of tilt.
+    The sides of a mapped box are at the mapped middles of the edges. Boxes around the mapped
+    corners would be too large for tilted photos, since a product does not reach into the corners of
+    its box. Boxes are NaN as in `map_points`.
     """
     left, top, right, bottom = (
         map_points(_edges(boxes), homography).reshape(-1, 4, 2).transpose(1, 2, 0)
@@ -196,7 +216,7 @@ def map_boxes(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
 
 
 def _edges(boxes: np.ndarray) -> np.ndarray:
-    """(4 n, 2) float64 middles of the left, top, right and bottom edge of each of (n, 4) boxes."""
+    """Return (4 n, 2) float64 middles of the left, top, right and bottom edges of (n, 4) boxes."""
     left, top, right, bottom = np.asarray(boxes, np.float64).T
     x, y = (left + right) / 2, (top + bottom) / 2
     return np.stack([left, y, x, top, right, y, x, bottom], axis=1).reshape(-1, 2)
@@ -204,11 +224,11 @@ def _edges(boxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Near:
-    """Look-alikes of each point of a among those of b.
+    """Matches of each keypoint of photo a among those of photo b.
 
     Attributes:
-        index: (NEAREST, k) int64, points of b, the most alike first.
-        distinct: (k,) bool, the first is clearly more alike than the second, and chooses the point of a too.
+        index: (NEAREST, k) int64, keypoints of b, the most similar first.
+        distinct: (k,) bool, whether the first match passes the ratio test and is mutual.
     """
 
     index: np.ndarray
@@ -216,7 +236,7 @@ class Near:
 
 
 def nearest(a: View, b: View) -> Near:
-    """Compare all points of two photos; with too few points for that, no point has look-alikes."""
+    """Match all keypoints of two photos; there are no matches if a photo has too few keypoints."""
     if min(len(a.points), len(b.points)) < NEAREST:
         return Near(np.zeros((0, len(a.points)), np.int64), np.zeros(len(a.points), bool))
     alike = a.descriptors @ b.descriptors.T
@@ -232,30 +252,37 @@ def nearest(a: View, b: View) -> Near:
 
 
 def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
-    """What two photos may have to do with each other, the best first; nothing if nothing can be compared."""
+    """Return possible registrations of two photos, the best first; none if there are no matches.
+
+    Args:
+        pair: Indices of the photos.
+        a, b: Registration data of the photos.
+        near: Matches of the keypoints of a in b.
+    """
     if not len(near.index):
         return []
 
-    def judged(homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS) -> list[Link]:
+    def evaluated(homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS) -> list[Link]:
         possible = (
             judge(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b)
         )
         return sorted(possible, key=lambda link: -link.score)
 
     bases = _proposals(a, b, near)
-    links = judged(_refine(h, a, b, near) for h in bases[:1])
+    links = evaluated(_refine(h, a, b, near) for h in bases[:1])
     if links and links[0].score > SURE_SCORE:
         return links
-    rough = judged((h for base in bases for h in (base, *_shifted(base, a, b))), SEARCH_UNITS[0])[
-        :REFINED
-    ]
-    links = judged(
+    rough = evaluated(
+        (h for base in bases for h in (base, *_shifted(base, a, b))), SEARCH_UNITS[0]
+    )[:REFINED]
+    links = evaluated(
         [link.homography for link in links]
         + [_refine(link.homography, a, b, near) for link in rough]
     )
-    # A fit that is some facings off is often better one facing on, and so to the right one step by step.
+    # If a registration is off by some facings, a shift by one facing often improves it. Repeated
+    # shifts reach the correct one step by step.
     for _ in range(CLIMBS if links and links[0].score > HOPELESS_SCORE else 0):
-        moved = judged(
+        moved = evaluated(
             _refine(h, a, b, near) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS)
         )
         if not moved or moved[0].score <= links[0].score:
@@ -265,25 +292,31 @@ def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
 
 
 def _proposals(a: View, b: View, near: Near) -> list[np.ndarray]:
-    """Homographies from the distinct points, from what these leave over, and from the size of the boxes alone."""
-    left = np.flatnonzero(near.distinct)
-    found = []
+    """Return homographies from distinct matches, from the remaining ones, and from box sizes."""
+    unexplained = np.flatnonzero(near.distinct)
+    homographies = []
     for _ in range(2):
-        homography, inliers = _fit(a.points[left], b.points[near.index[0, left]])
+        homography, inliers = _fit(a.points[unexplained], b.points[near.index[0, unexplained]])
         if homography is not None:
-            found.append(homography)
-            left = left[~inliers]
+            homographies.append(homography)
+            unexplained = unexplained[~inliers]
     if len(a.boxes) and len(b.boxes):
         zoom = np.sqrt(
             max(np.median(box_math.area(b.boxes)), 1.0)
             / max(np.median(box_math.area(a.boxes)), 1.0)
         )
-        found.append(np.diag([zoom, zoom, 1.0]))
-    return found
+        homographies.append(np.diag([zoom, zoom, 1.0]))
+    return homographies
 
 
 def _shifted(base: np.ndarray, a: View, b: View, facings: float = np.inf) -> Iterator[np.ndarray]:
-    """The homography moved by up to so many facings, so that many boxes of a come to lie on boxes of their class in b."""
+    """Yield the homography, shifted so that many boxes of a are on boxes of their class in b.
+
+    Args:
+        base: (3, 3) homography, units of a to units of b.
+        a, b: Registration data of the photos.
+        facings: Maximum shift in widths and heights of the median product.
+    """
     mapped = map_boxes(a.boxes, base)
     i, j = np.nonzero(a.classes[:, None] == b.classes[None])
     if not len(i):
@@ -292,7 +325,7 @@ def _shifted(base: np.ndarray, a: View, b: View, facings: float = np.inf) -> Ite
     facing = np.maximum(np.median(b.boxes[:, 2:] - b.boxes[:, :2], axis=0), 2.0)
     near = (np.abs(move) < facings * facing).all(axis=1)
     i, j, move = i[near], j[near], move[near]
-    # Many products of one class agree under many moves, so a pair of them says little.
+    # Products of a frequent class agree under many shifts, so a pair of them has a low weight.
     weight = 1 / np.sqrt(
         np.bincount(a.classes)[a.classes[i]] * np.bincount(b.classes)[b.classes[j]]
     )
@@ -303,20 +336,24 @@ def _shifted(base: np.ndarray, a: View, b: View, facings: float = np.inf) -> Ite
 
 
 def _fit(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """Robust homography from points p to points q, or None, and which of them fit."""
+    """Fit a robust homography from points p to points q.
+
+    Returns:
+        (3, 3) homography, or None; (n,) bool, the inliers.
+    """
     nothing = np.zeros(len(p), bool)
     if len(p) < FEWEST_POINTS:
         return None, nothing
-    found, inliers = cv2.findHomography(
+    homography, inliers = cv2.findHomography(
         p, q, cv2.USAC_MAGSAC, INLIER_UNITS, maxIters=2000, confidence=0.999
     )
-    if found is None or not np.isfinite(found).all():
+    if homography is None or not np.isfinite(homography).all():
         return None, nothing
-    return found, inliers.ravel().astype(bool)
+    return homography, inliers.ravel().astype(bool)
 
 
 def _refine(homography: np.ndarray, a: View, b: View, near: Near) -> np.ndarray:
-    """Fitted anew to products that lie on their class, then to look-alikes around where it takes the points."""
+    """Refit a homography to overlapping products of the same class, then to nearby matches."""
     i, j = _mutual(map_boxes(a.boxes, homography), b.boxes)
     same = a.classes[i] == b.classes[j]
     homography = _refit(homography, _edges(a.boxes[i[same]]), _edges(b.boxes[j[same]]), a, b)
@@ -334,7 +371,16 @@ def _refit(homography: np.ndarray, p: np.ndarray, q: np.ndarray, a: View, b: Vie
 def supporting(
     homography: np.ndarray, a: View, b: View, near: Near, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of points of a and of their look-alikes in b within `reach` units of where they go, each once."""
+    """Return the indices of keypoints of a and of their matches in b near the mapped keypoints.
+
+    Each keypoint of b is used once.
+
+    Args:
+        homography: (3, 3), units of a to units of b.
+        a, b: Registration data of the photos.
+        near: Matches of the keypoints of a in b.
+        reach: Maximum distance of a match from the mapped keypoint in units.
+    """
     i, j, _ = _supporting(map_points(a.points, homography), b, near, reach)
     return i, j
 
@@ -342,7 +388,7 @@ def supporting(
 def _supporting(
     mapped: np.ndarray, b: View, near: Near, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`supporting` for points already taken to b, and (k,) bool whether they lie in it."""
+    """Return `supporting` for mapped keypoints, and (k,) bool, whether they are in photo b."""
     seen = (np.abs(mapped) < b.half).all(axis=1)
     close = (((mapped[None] - b.points[near.index]) ** 2).sum(axis=2) < reach**2) & seen
     i = np.flatnonzero(close.any(axis=0))
@@ -358,15 +404,23 @@ def judge(
     homography: np.ndarray,
     reach: float = SUPPORT_UNITS,
 ) -> Link:
-    """How well photo a fits on photo b where a homography takes it, with look-alikes within `reach` units."""
+    """Evaluate a homography and return the registration with its quality.
+
+    Args:
+        pair: Indices of the photos.
+        a, b: Registration data of the photos.
+        near: Matches of the keypoints of a in b.
+        homography: (3, 3), units of a to units of b.
+        reach: Maximum distance of a match from the mapped keypoint in units.
+    """
     mapped = map_points(a.points, homography)
     i, _, seen = _supporting(mapped, b, near, reach)
     columns = int(2 * b.half[0] / SQUARE_UNITS) + 1
     square = ((mapped + b.half) // SQUARE_UNITS) @ (1, columns)
-    there = np.bincount(square[seen].astype(np.int64))
-    fitting = np.bincount(square[i].astype(np.int64), minlength=len(there))
-    rich = there >= SQUARE_POINTS
-    covered = rich & (fitting >= np.maximum(2, SQUARE_SHARE * there))
+    mapped_points = np.bincount(square[seen].astype(np.int64))
+    fitting = np.bincount(square[i].astype(np.int64), minlength=len(mapped_points))
+    rich = mapped_points >= SQUARE_POINTS
+    covered = rich & (fitting >= np.maximum(2, SQUARE_SHARE * mapped_points))
     return Link(
         *pair,
         homography,
@@ -378,7 +432,7 @@ def judge(
 
 
 def _agreement(homography: np.ndarray, a: View, b: View) -> tuple[int, int]:
-    """`Link.agreeing` and `Link.products`."""
+    """Return `Link.agreeing` and `Link.products`."""
     mapped = map_boxes(a.boxes, homography)
     in_b = np.flatnonzero(_seen(mapped, b))
     in_a = np.flatnonzero(_seen(map_boxes(b.boxes, np.linalg.inv(homography)), a))
@@ -387,7 +441,7 @@ def _agreement(homography: np.ndarray, a: View, b: View) -> tuple[int, int]:
 
 
 def _mutual(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of boxes that overlap each other most, and by more than `SAME_PLACE_IOU`."""
+    """Return the indices of boxes that are each other's best overlap above `SAME_PLACE_IOU`."""
     if not len(a) or not len(b):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     overlap = box_math.iou(a, b)
@@ -399,14 +453,16 @@ def _mutual(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _seen(boxes: np.ndarray, view: View) -> np.ndarray:
-    """(n,) bool: enough of a box, in units of the view, lies in the view."""
+    """Return (n,) bool: whether more than `SEEN_SHARE` of a box, in units of `view`, is in it."""
     frame = np.tile(view.half, 2)
     return box_math.area(np.clip(boxes, -frame, frame)) > SEEN_SHARE * box_math.area(boxes)
 
 
 def is_view_change(homography: np.ndarray, a: View, b: View) -> bool:
-    """Whether two upright photos of one wall that show a part of it both can be so related."""
-    # A homography of units has a determinant of about the square of the zoom between the photos; below 0 it mirrors.
+    """Return whether a homography is plausible for two upright photos with a common part."""
+    # The determinant of a homography in units is about the square of the zoom between the photos;
+    # it
+    # is negative for a mirrored photo.
     if abs(homography[2, 2]) < 1e-9 or np.linalg.det(homography / homography[2, 2]) < 1e-4:
         return False
     grid = GRID * a.half

@@ -1,8 +1,10 @@
-"""Is this photo fit to be counted? Light, sharpness and view, each measured, compared with a limit, and said in one sentence.
+"""Quality check of photos before counting: light, sharpness and camera angle.
 
-Nothing here needs the model's weights: all but the size of the products is measured on the pixels, before counting. Light
-and view are seen on a small copy of the photo; sharpness on nine windows at the scale at which the network sees it, so that a
-slight blur on 12 megapixels is none. export/web/photogate.js mirrors the formulas: sums are of whole numbers where they can be.
+Each property is measured and compared with a limit; a failed check has one sentence of advice. The
+check does not need the weights of the model: everything except the size of the products is measured
+on the pixels. Light and camera angle are measured on a small copy of the photo, sharpness on nine
+windows at the scale of the network's input, so that a slight blur on 12 megapixels passes.
+export/web/photogate.js mirrors the formulas, so sums are over whole numbers if possible.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from shelfcount.shelf.facings import FOCAL_LENGTH
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
-# Where the released model has lost `F1_LOST` of benchmarks/photo_gate.py, over drinks validation photos under graded
-# conditions: benchmarks/results/photo_gate.json. The last two are shares of the median product of training.
+# Values at which the released model loses `F1_LOST` of benchmarks/photo_gate.py, measured on drinks
+# validation photos under graded conditions: benchmarks/results/photo_gate.json. The last two are
+# shares of the median product size in training.
 LIMITS = {
     "dark": 51.0,
     "bright": 0.51,
@@ -34,52 +37,61 @@ LIMITS = {
     "product_size": 0.63,
     "product_pixels": 0.2,
 }
-# The others are unfit above their limit, these below.
+# Checks that fail below their limit; the others fail above it.
 LEAST = ("dark", "product_size", "product_pixels")
 
-# Pixels of the longer side of the small copy, about.
+# Approximate length of the longer side of the small copy in pixels.
 COPY_SIDE = 416
-# A pixel is blown out where its brightest channel is at 250 or more of 255; JPEG leaves few at 255.
+# A pixel is overexposed if its brightest channel is at least 250 of 255; JPEG leaves few at 255.
 BLOWN = 250
-# Glare is white and blank: blocks of so many pixels of the copy, the least channel in the mean at 250, with a standard
-# deviation of grey levels below 15. White labels have print on them, white walls are at 220 to 245.
+# Glare is white and without detail: blocks of this many pixels per side of the copy, with a mean of
+# the darkest channel of at least 250 and a standard deviation of grey levels below 15. White labels
+# have print on them, and white walls are at 220 to 245.
 GLARE_BLOCK = 8
 GLARE_LEVEL = 250
 GLARE_DETAIL = 15
-# Sharpness is measured on 3 x 3 windows of at most so many pixels of the network's input.
+# Sharpness is measured on 3 x 3 windows of at most this many pixels per side of the network's
+# input.
 WINDOWS = 3
 WINDOW_SIDE = 96
 DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
 FINE, COARSE = 1, 4
-# Blur in the most blurred direction of nearly all photos as they are taken: the 99th percentile of 180 drinks training photos.
-# What is sharper shows no motion.
+# 99th percentile of the blur in the most blurred direction, over 180 drinks training photos.
+# Sharper
+# photos have no motion blur.
 USUAL_BLUR = 0.74
-# One line of the shelf in each of 24 x 24 cells: the strongest edge, of 10 grey levels or more, within 35 degrees (tan = 0.7)
-# of level or upright. A Sobel kernel of 5 pixels answers 48 to an edge of one level.
+# The strongest edge in each of 24 x 24 cells, of at least 10 grey levels and within 35 degrees
+# (tan = 0.7) of horizontal or vertical. The response of a Sobel kernel of 5 pixels to an edge of
+# one
+# level is 48.
 CELLS = 24
 LEAST_EDGE = 10 * 48
 FEWEST_EDGES = 40
-# Degrees. A line agrees with a view within `AGREEMENT`, halved at each step of the search; of two equally good views the
-# one nearer to level is taken.
+# Angles in degrees. A line agrees with a camera angle within `AGREEMENT`, which becomes smaller at
+# each step of the search. Of two equally good angles the one closer to level is chosen.
 MOST_TILT, TILT_STEP = 27.0, 3.0
 MOST_TURN, TURN_STEP = 42.0, 7.0
 AGREEMENT = 3.0
 SEARCHES = 3
 LEVELNESS = 0.015
-# Agreement of the lines, 0 to 1, from which a view is believed: lines in all directions (20 photos of noise) reach 0.043, the
-# median of the drinks photos 0.09 for level and 0.065 for upright lines.
+# Minimum agreement of the lines, 0 to 1, for a valid camera angle. Lines in all directions (20
+# photos
+# of noise) reach 0.043; the median of the drinks photos is 0.09 for horizontal and 0.065 for
+# vertical
+# lines.
 LEAST_AGREEING = 0.045
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that can be wrong with a photo.
+    """Result of one check of a photo.
 
     Attributes:
-        name: Key of `LIMITS`.
-        value: What was measured, in the unit `judge` says; None where the photo does not tell.
-        limit: The most that is fit; of those in `LEAST`, the least.
-        advice: What to do, one sentence; empty where the photo is fit.
+        name: Key in `LIMITS`.
+        value: Measured value in the unit that `judge` names; None if it cannot be measured on the
+            photo.
+        limit: Maximum that passes; for the checks in `LEAST`, the minimum.
+        advice: One sentence of advice; empty if the check passes.
     """
 
     name: str
@@ -89,7 +101,7 @@ class Check:
 
     @property
     def fit(self) -> bool:
-        """Whether the limit is kept."""
+        """Whether the check passes."""
         if self.value is None:
             return True
         return self.value >= self.limit if self.name in LEAST else abs(self.value) <= self.limit
@@ -97,26 +109,26 @@ class Check:
 
 @dataclass(frozen=True)
 class Quality:
-    """What the gate says of one photo.
+    """Results of all checks of one photo.
 
     Attributes:
-        checks: In the order of `LIMITS`.
+        checks: Checks in the order of `LIMITS`.
     """
 
     checks: tuple[Check, ...] = ()
 
     @property
     def fit(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether all checks pass."""
         return all(check.fit for check in self.checks)
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """A sentence for each thing that is wrong."""
+        """One sentence of advice for each failed check."""
         return tuple(check.advice for check in self.checks if not check.fit)
 
     def to_json(self) -> dict[str, Any]:
-        """``quality`` of a photo in the JSON of `count`."""
+        """Return ``quality`` of a photo in the JSON of `count`."""
         checks = {
             c.name: {
                 "value": None if c.value is None else round(c.value, 4),
@@ -128,27 +140,27 @@ class Quality:
 
 
 def judge(image: np.ndarray, spec: ModelSpec, boxes: np.ndarray | None = None) -> Quality:
-    """Whether a photo is fit to be counted by a model, and if not, what to do.
+    """Check the quality of a photo for counting with a model.
 
-    Measured are
+    The checks measure
 
-    * ``dark``: grey level, 0 to 255, that nine tenths of the pixels do not exceed;
-    * ``bright``: share of the pixels that are blown out in a channel;
-    * ``glare``: share of the photo that is white and blank;
-    * ``blur``: below 0.5 for a sharp photo to 1, the exponent with which differences between grey levels grow with distance,
-      the mean of four directions;
-    * ``motion``: what the blur of the most blurred direction has above the usual, times how much weaker edges are in one direction
-      than across it;
-    * ``tilt``: degrees that the shelf slopes down to the right;
-    * ``yaw``: degrees from which the shelf is seen from its right;
-    * ``pitch``: degrees by which the camera looks down on it;
-    * ``product_size``: pixels of the median product, square root of its area, in the network's input;
-    * ``product_pixels``: the same on the photo itself.
+    * ``dark``: 90th percentile of the grey levels, 0 to 255;
+    * ``bright``: share of the pixels that are overexposed in a channel;
+    * ``glare``: share of the photo that is white and without detail;
+    * ``blur``: exponent of the growth of grey-level differences with distance, mean of four
+      directions: below 0.5 for a sharp photo, up to 1;
+    * ``motion``: excess of the blur in the most blurred direction over `USUAL_BLUR`, times one
+      minus the ratio of edge strengths along the weakest and the strongest direction;
+    * ``tilt``: degrees by which the shelf slopes down to the right;
+    * ``yaw``: degrees by which the shelf is seen from its right;
+    * ``pitch``: degrees by which the camera looks down;
+    * ``product_size``: median of sqrt(box area) in pixels of the network's input;
+    * ``product_pixels``: the same in pixels of the photo.
 
     Args:
         image: (height, width, 3) uint8 RGB, upright.
-        spec: Of the model that shall count; its input size and the products' size in training decide.
-        boxes: (n, 4) xyxy pixels, what was found; None before counting.
+        spec: Metadata of the model: its input size and the product size in training.
+        boxes: (n, 4) xyxy pixels, the detections; None before counting.
     """
     copy = small_copy(image)
     tilt, yaw, pitch = view(copy)
@@ -182,8 +194,10 @@ def _advice(check: Check, angle: float) -> str:
     amount, percent = f"{abs(value):.0f} degrees", f"{value:.0%}".replace("%", " %")
     way = "sideways" if abs(angle) < 30 else "up and down" if abs(angle) > 60 else "aslant"
     sentences = {
-        "dark": f"Add light or brighten the exposure: nine tenths of the photo are darker than {value:.0f} of 255.",
-        "bright": f"Tap on a bright product so that the phone exposes less: {percent} of the photo is blown out.",
+        "dark": "Add light or brighten the exposure: "
+        f"nine tenths of the photo are darker than {value:.0f} of 255.",
+        "bright": "Tap on a bright product so that the phone exposes less: "
+        f"{percent} of the photo is blown out.",
         "glare": f"Step aside or turn the flash off: glare hides {percent} of the photo.",
         "blur": "Tap on a product to focus, and wipe the lens: the photo is blurred.",
         "motion": f"Hold the phone still, and tap to focus: the photo is smeared {way}.",
@@ -191,11 +205,13 @@ def _advice(check: Check, angle: float) -> str:
         f"the shelf slopes down to the {'right' if value > 0 else 'left'} by {amount}.",
         "yaw": f"Step to the {'left' if value > 0 else 'right'}: "
         f"the shelf is seen from the {'right' if value > 0 else 'left'} by {amount}.",
-        "pitch": f"{'Lower' if value > 0 else 'Raise'} the phone to the height of the shelf's middle: "
+        "pitch": f"{'Lower' if value > 0 else 'Raise'} the phone "
+        "to the height of the shelf's middle: "
         f"it looks {'down' if value > 0 else 'up'} by {amount}.",
         "product_size": "Come closer, and take several photos if the shelf does not fit: "
         f"the model sees products {value:.0f} pixels large and needs {check.limit:.0f}.",
-        "product_pixels": f"Use the photo in its original size: products are {value:.0f} pixels large on it, {check.limit:.0f} are needed.",
+        "product_pixels": "Use the photo in its original size: "
+        f"products are {value:.0f} pixels large on it, {check.limit:.0f} are needed.",
     }
     return sentences[check.name]
 
@@ -204,7 +220,9 @@ def _advice(check: Check, angle: float) -> str:
 
 
 def small_copy(image: np.ndarray) -> np.ndarray:
-    """A copy of about `COPY_SIDE` pixels on its longer side, each the mean of four that lie apart: quick on large photos.
+    """Return a copy of about `COPY_SIDE` pixels on its longer side.
+
+    Each pixel is the mean of four pixels of the photo, which is fast for large photos.
 
     Args:
         image: (height, width, 3) uint8.
@@ -226,11 +244,11 @@ def small_copy(image: np.ndarray) -> np.ndarray:
 
 
 def light(copy: np.ndarray) -> tuple[float, float, float]:
-    """``dark``, ``bright`` and ``glare`` of (h, w, 3) uint8 RGB; see `judge`."""
+    """Return ``dark``, ``bright`` and ``glare`` of (h, w, 3) uint8 RGB, see `judge`."""
     grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
     up_to = np.cumsum(np.bincount(grey.ravel(), minlength=256))
     dark = int(np.searchsorted(up_to * 10, 9 * grey.size))
-    # Not max(axis=2): numpy is slow along an axis of three.
+    # cv2.max instead of max(axis=2), as numpy is slow along an axis of length three.
     red, green, blue = cv2.split(copy)
     bright = float((cv2.max(cv2.max(red, green), blue) >= BLOWN).mean())
     n = GLARE_BLOCK**2
@@ -241,7 +259,7 @@ def light(copy: np.ndarray) -> tuple[float, float, float]:
 
 
 def _blocks(levels: np.ndarray) -> np.ndarray:
-    """(rows, columns, pixels) int64 blocks of (h, w); what is left over at the right and below is left out."""
+    """Split (h, w) levels into (rows, columns, pixels) int64 blocks; the remainder is left out."""
     rows, columns = (side // GLARE_BLOCK for side in levels.shape)
     cut = levels[: rows * GLARE_BLOCK, : columns * GLARE_BLOCK].astype(np.int64)
     return (
@@ -255,19 +273,22 @@ def _blocks(levels: np.ndarray) -> np.ndarray:
 
 
 def sharpness(image: np.ndarray, spec: ModelSpec) -> tuple[float | None, float | None, float]:
-    """``blur`` and ``motion``, see `judge`, and the direction of the motion.
+    """Return ``blur`` and ``motion``, see `judge`, and the direction of the motion.
 
-    Across a sharp edge the grey level jumps within a pixel: as much between pixels one apart as four apart, but four times as
-    many of these pairs lie across it, which makes an exponent of 0.5, and print makes it less. Where an edge is smeared over four
-    pixels and more, differences grow with the distance itself. Motion takes the edges of one direction and leaves those
-    across it.
+    At a sharp edge, the grey level changes within a pixel: by as much between pixels one apart as
+    between pixels four apart, but four times as many pairs four apart cross the edge. The exponent
+    is
+    then 0.5, and print reduces it. If an edge is blurred over four pixels or more, differences grow
+    in
+    proportion to the distance, and the exponent is 1. Motion blurs the edges of one direction only.
 
     Args:
         image: (height, width, 3) uint8 RGB.
-        spec: Of the model.
+        spec: Metadata of the model.
 
     Returns:
-        Blur and motion, None for a photo without any detail; degrees from level, -90 to 90, in which edges are weakest.
+        Blur and motion, None for a photo without any detail; direction in degrees from horizontal,
+        -90 to 90, in which edges are weakest.
     """
     near, far, tensor = np.zeros(4), np.zeros(4), np.zeros((2, 2))
     for grey in _windows(image, spec):
@@ -289,7 +310,7 @@ def sharpness(image: np.ndarray, spec: ModelSpec) -> tuple[float | None, float |
 
 
 def _windows(image: np.ndarray, spec: ModelSpec) -> Iterator[np.ndarray]:
-    """(h, w) uint8 grey windows as the network sees them in the finest tiles, but never enlarged."""
+    """Yield (h, w) uint8 grey windows at the scale of the finest tiles, but never enlarged."""
     height, width = image.shape[:2]
     across, down = (max(1.0, shrink) for shrink in _shrink(spec, width, height))
     sides = min(width, int(WINDOW_SIDE * across + 0.5)), min(height, int(WINDOW_SIDE * down + 0.5))
@@ -307,7 +328,7 @@ def _windows(image: np.ndarray, spec: ModelSpec) -> Iterator[np.ndarray]:
 
 
 def _shrink(spec: ModelSpec, width: int, height: int) -> tuple[float, float]:
-    """Pixels of the photo for one of the network's input, across and down, in the finest tiles."""
+    """Return pixels of the photo per pixel of the network's input, x and y, in the finest tiles."""
     _, _, tile_width, tile_height = next(
         images.tiles(width, height, tiles_per_side(spec, width, height))
     )
@@ -315,15 +336,15 @@ def _shrink(spec: ModelSpec, width: int, height: int) -> tuple[float, float]:
 
 
 def _difference(grey: np.ndarray, right: int, down: int) -> float:
-    """Mean squared difference of grey levels so many pixels apart."""
+    """Return the mean squared difference of pixels that are `right` and `down` pixels apart."""
     height, width = grey.shape
-    here = grey[max(0, -down) : height - max(0, down), : width - right]
-    there = grey[max(0, down) : height - max(0, -down), right:]
-    return float(cv2.norm(here, there, cv2.NORM_L2SQR) / here.size)
+    first = grey[max(0, -down) : height - max(0, down), : width - right]
+    second = grey[max(0, down) : height - max(0, -down), right:]
+    return float(cv2.norm(first, second, cv2.NORM_L2SQR) / first.size)
 
 
 def _tensor(grey: np.ndarray) -> np.ndarray:
-    """(2, 2) float64 sums of products of the steps across and down."""
+    """Return the (2, 2) float64 structure tensor: sums of products of the x and y gradients."""
     levels = grey.astype(np.int64)
     across, down = levels[1:-1, 2:] - levels[1:-1, :-2], levels[2:, 1:-1] - levels[:-2, 1:-1]
     mixed = (across * down).sum()
@@ -334,10 +355,13 @@ def _tensor(grey: np.ndarray) -> np.ndarray:
 
 
 def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """``tilt``, ``yaw`` and ``pitch`` of (h, w, 3) uint8 RGB in degrees, see `judge`; None where too few lines tell.
+    """Return ``tilt``, ``yaw`` and ``pitch`` of (h, w, 3) uint8 RGB in degrees, see `judge`.
 
-    Boards and the edges of products are level or upright on the shelf. Seen askew, the level ones meet in one point far
-    outside the photo, and so do the upright ones; each point gives two angles of the camera.
+    Boards and the edges of products are horizontal or vertical on the shelf. In an oblique photo,
+    the
+    horizontal ones meet in one vanishing point far outside the photo, and so do the vertical ones.
+    Each
+    vanishing point gives two angles of the camera. An angle is None if too few lines agree.
     """
     grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
     across, down = (
@@ -345,7 +369,7 @@ def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
     )
     focal, (height, width) = FOCAL_LENGTH * max(grey.shape), grey.shape
     level = _lines(across, down, width, height, focal)
-    # Turned about the diagonal, what is upright is level.
+    # Mirrored at the diagonal, vertical lines are horizontal.
     upright = _lines(down.T, across.T, height, width, focal)
     tilt, turn = _meeting_point(*level) if level else (None, None)
     _, nod = _meeting_point(*upright) if upright else (None, None)
@@ -355,8 +379,12 @@ def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
 def _lines(
     across: np.ndarray, down: np.ndarray, width: int, height: int, focal: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The strongest nearly level edge of each cell: (n, 2) places in focal lengths from the middle, (n, 2) unit gradients."""
-    # The kernel is 5 wide, so that the outermost two pixels saw what lies beyond.
+    """Return the strongest nearly horizontal edge of each cell; None if there are too few.
+
+    Returns:
+        (n, 2) positions x, y from the middle in focal lengths; (n, 2) unit gradients x, y.
+    """
+    # The kernel is 5 pixels wide, so the outermost two pixels depend on pixels outside the photo.
     step_x, step_y = (width - 4) // CELLS, (height - 4) // CELLS
     if min(step_x, step_y) < 1:
         return None
@@ -368,11 +396,11 @@ def _lines(
         .transpose(0, 2, 1, 3)
         .reshape(CELLS, CELLS, -1)
     )
-    found = cells.argmax(axis=2)
+    strongest = cells.argmax(axis=2)
     row, column = np.nonzero(cells.max(axis=2) >= LEAST_EDGE**2)
     if len(row) < FEWEST_EDGES:
         return None
-    within = found[row, column]
+    within = strongest[row, column]
     y, x = row * step_y + within // step_x, column * step_x + within % step_x
     gradient = np.stack([gx[y, x], gy[y, x]], axis=1) / np.sqrt(strength[y, x])[:, None]
     return (np.stack([x, y], axis=1) + 2.5 - [width / 2, height / 2]) / focal, gradient
@@ -381,7 +409,10 @@ def _lines(
 def _meeting_point(
     places: np.ndarray, gradients: np.ndarray
 ) -> tuple[float, float] | tuple[None, None]:
-    """Tilt and turn in degrees of the direction that most lines share: a search from coarse to fine."""
+    """Return tilt and turn in degrees of the direction that most lines share.
+
+    The search is coarse to fine. Both angles are None if too few lines agree.
+    """
     tilts, turns = (
         np.arange(-MOST_TILT, MOST_TILT + 1, TILT_STEP),
         np.arange(-MOST_TURN, MOST_TURN + 1, TURN_STEP),
@@ -401,7 +432,17 @@ def _meeting_point(
 def _agreeing(
     places: np.ndarray, gradients: np.ndarray, angles: np.ndarray, within: float
 ) -> np.ndarray:
-    """(k,) share of the lines that run to the meeting point of each view, (k, 2) tilt and turn in radians, weighted by nearness."""
+    """Return the share of lines that point to the vanishing point of each camera angle.
+
+    Args:
+        places: (n, 2) positions of the lines.
+        gradients: (n, 2) unit gradients of the lines.
+        angles: (k, 2) tilt and turn in radians.
+        within: Sine of the maximum deviation. Lines count less, the larger their deviation is.
+
+    Returns:
+        (k,) float64 in [0, 1].
+    """
     (tilt, turn), (x, y), (gx, gy) = angles.T[:, :, None], places.T, gradients.T
     right, down = (
         np.cos(turn) * np.cos(tilt) - np.sin(turn) * x,
@@ -417,7 +458,13 @@ def _agreeing(
 def product_sizes(
     boxes: np.ndarray, spec: ModelSpec, width: int, height: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """``product_size`` and ``product_pixels``, see `judge`, from (n, 4) xyxy boxes on a photo of this size; None for no boxes."""
+    """Return ``product_size`` and ``product_pixels``, see `judge`; None if there are no boxes.
+
+    Args:
+        boxes: (n, 4) xyxy pixels of the photo.
+        spec: Metadata of the model.
+        width, height: Size of the photo in pixels.
+    """
     if not len(boxes):
         return None, None
     across, down = _shrink(spec, width, height)

@@ -1,7 +1,7 @@
-"""The planogram: what should stand on a shelf, and how what stands there departs from it.
+"""Planogram compliance: alignment of a shelf with its plan, and the deviations.
 
-Shelf and plan are aligned as two texts would be: rows with rows, and within two rows facings
-with facings, so that one product too many does not make all that follow it wrong.
+Shelf and plan are aligned like two sequences: rows with rows, and within two rows facings with
+facings. One product too many therefore does not make all following products wrong.
 """
 
 from __future__ import annotations
@@ -17,28 +17,34 @@ from shelfcount.data.plans import Plan
 from shelfcount.records import ShelfcountError
 from shelfcount.shelf.facings import Arrangement, Gap, xywh
 
-# What an alignment pays for a facing. One that holds another product costs a little less than a missing and an
-# extra one, so that it is read as replaced, but never at the price of a product that is right. A facing
-# is rather missing where the photo shows a hole than elsewhere in its run.
+# Costs of an alignment per facing. A facing with another product costs a little less than a missing
+# and an extra one, so that it is reported as replaced, but never at the expense of a correct
+# product. A missing facing is assigned to a gap of the shelf rather than to another position in its
+# run.
 LACKING, LACKING_AT_HOLE, SURPLUS, REPLACED = 100, 99, 100, 199
 
 Box = tuple[float, float, float, float]
 # (row, product) of a plan.
 Run = tuple[int, int]
-# (row of the plan, row of the shelf) from the top, None for no counterpart.
+# (row of the plan, row of the shelf) from the top, None if there is no counterpart.
 RowPairs = tuple[tuple[int | None, int | None], ...]
 Kind = Literal["missing", "extra", "misplaced", "wrong_facings", "wrong_product"]
 
 
 def learn(arrangement: Arrangement, name: str = "") -> Plan:
-    """The plan that a shelf meets as it is.
+    """Derive the plan that a shelf complies with.
+
+    Args:
+        arrangement: The shelf.
+        name: Name of the plan.
 
     Raises:
-        ShelfcountError: If nothing stands on it.
+        ShelfcountError: If there are no products on the shelf.
     """
     if not arrangement.n_rows:
         raise ShelfcountError(
-            "a plan is learnt from a photo with products, got one on which none were found. Choose another photo."
+            "no products were detected on the photo, so no planogram can be derived from it. "
+            "Choose another photo."
         )
     names = arrangement.names
     rows = []
@@ -54,24 +60,24 @@ def learn(arrangement: Arrangement, name: str = "") -> Plan:
 
 @dataclass(frozen=True)
 class Deviation:
-    """One way in which the shelf departs from its plan.
+    """One deviation of a shelf from its plan.
 
     Attributes:
-        kind: ``missing``, no facing of a planned product is there; ``extra``, a product that is not planned
-            there; ``misplaced``, a product that is missing at its place and stands elsewhere;
-            ``wrong_facings``, a product at its place has more or fewer facings than planned;
-            ``wrong_product``, a facing of one product holds another.
-        name: Class of the planned product; for ``extra``, of the one that is there.
-        facings: How many facings depart from the plan.
+        kind: ``missing``: no facing of a planned product was detected. ``extra``: the product is
+            not planned at its position. ``misplaced``: the product is missing at its planned
+            position and was detected at another. ``wrong_facings``: the product has more or fewer
+            facings than planned. ``wrong_product``: a facing of one product contains another.
+        name: Class of the planned product; for ``extra``, of the detected product.
+        facings: Number of facings that deviate from the plan.
         plan_row: Row of the plan, 0 for the top; None for ``extra``.
-        shelf_row: Row of the shelf, 0 for the top, where the product stands or is lacking; None where no row of
-            the shelf is that of the plan.
-        planned: Facings that the plan gives the product there, 0 for ``extra``.
-        seen: Facings that stand there in order.
-        instead: Class found on the facing, for ``wrong_product``.
-        boxes: xyxy pixels of the photo, the products that should not stand where they do.
-        places: xyxy pixels of the photo, where something is lacking; estimated from the neighbours, so it
-            may cover them or reach beyond the photo.
+        shelf_row: Row of the shelf, 0 for the top, in which the product was detected or is missing;
+            None if no row of the shelf corresponds to the row of the plan.
+        planned: Number of planned facings of the product, 0 for ``extra``.
+        seen: Number of detected facings of the product at its planned position.
+        instead: Class detected on the facing, for ``wrong_product``.
+        boxes: xyxy pixels of the photo, the products that are at a wrong position.
+        places: xyxy pixels of the photo, the positions of missing products. They are estimated from
+            the neighbours, so they may overlap them or extend beyond the photo.
     """
 
     kind: Kind
@@ -93,23 +99,26 @@ class Deviation:
             case "extra":
                 return f"row {self.shelf_row}: {self.name} is not planned here, {facings}"
             case "misplaced":
-                return f"row {self.shelf_row}: {self.name} belongs to another place in planned row {self.plan_row}, {facings}"
+                return (
+                    f"row {self.shelf_row}: {self.name} belongs to another position "
+                    f"in planned row {self.plan_row}, {facings}"
+                )
             case "wrong_facings":
                 seen = "1 facing" if self.seen == 1 else f"{self.seen} facings"
-                return f"row {self.shelf_row}: {self.name} has {seen}, planned {'is' if self.planned == 1 else 'are'} {self.planned}"
+                return f"row {self.shelf_row}: {self.name} has {seen} instead of {self.planned}"
             case "wrong_product":
                 return f"row {self.shelf_row}: {self.instead} stands on {facings} of {self.name}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How well a shelf meets its plan.
+    """Compliance of a shelf with its plan.
 
     Attributes:
-        plan: Its name.
-        right: Indices of the products that stand on a facing planned for them, in order.
-        deviations: By row of the plan, then what is planned nowhere.
-        rows: (row of the plan, row of the shelf) from the top, None where there is no counterpart.
+        plan: Name of the plan.
+        right: Indices of the products on a facing planned for them, in order.
+        deviations: Deviations by row of the plan, then products that are not planned.
+        rows: (row of the plan, row of the shelf) from the top, None if there is no counterpart.
     """
 
     plan: str
@@ -119,16 +128,20 @@ class Verdict:
 
     @property
     def score(self) -> float:
-        """Compliance: facings that are right / (facings that are right + facings of all deviations), 0 to 1.
+        """Compliance: correct facings / (correct facings + facings of all deviations), 0 to 1.
 
-        A facing counts once, whatever is wrong with it: a misplaced product as one, not as one missing
-        and one extra. 1 means that there are no deviations.
+        Each facing counts once: a misplaced product counts as one deviation, not as a missing and
+        an
+        extra one. 1 means that there are no deviations.
         """
         wrong = sum(deviation.facings for deviation in self.deviations)
         return len(self.right) / (len(self.right) + wrong)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``shelfcount planogram --json`` writes for a photo; boxes are (x, y, width, height) in pixels of the photo."""
+        """Return the entry of a photo in ``shelfcount planogram --json``.
+
+        Boxes are (x, y, width, height) in pixels of the photo.
+        """
         deviations = []
         for deviation in self.deviations:
             entry = {key: value for key, value in vars(deviation).items() if key != "name"}
@@ -152,9 +165,10 @@ class Verdict:
 
 
 def judge(plan: Plan, arrangement: Arrangement) -> Verdict:
-    """Align a shelf with its plan and list what differs.
+    """Align a shelf with its plan and return the deviations.
 
-    What the detector missed is missing here too. A hole where the plan has no facing is no deviation.
+    Products that the detector missed are reported as missing. A gap of the shelf without a planned
+    facing is not a deviation.
     """
     rows, steps = _align_rows(plan, arrangement)
     steps += _strangers_on_top(plan, arrangement, steps)
@@ -168,13 +182,15 @@ def judge(plan: Plan, arrangement: Arrangement) -> Verdict:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Aligned steps, read as deviations.
+    """Aligned steps of plan and shelf, and their interpretation as deviations.
 
     Attributes:
-        steps: Through plan and shelf; a step's number is its place here.
+        plan: The plan.
+        steps: Steps through plan and shelf; their indices are used below.
         boxes: (n, 4) xyxy of the products, pixels of the photo.
-        beside: Surplus step to the run of its class that it makes longer.
-        moved: Step that lacks a product to the surplus step that has it.
+        beside: For each surplus step next to a run of its class: the run that it extends.
+        moved: For each step with a missing product that was detected elsewhere: the surplus step
+            that contains it.
     """
 
     plan: Plan
@@ -184,52 +200,52 @@ class _Reading:
     moved: dict[int, int]
 
     def of_run(self, run: Run) -> Iterator[Deviation]:
-        """What is wrong with one product of one planned row."""
+        """Yield the deviations of one product of one planned row."""
         product = self.plan.rows[run[0]].products[run[1]]
-        own = [k for k, step in enumerate(self.steps) if step.run == run]
-        more = [k for k, longer in self.beside.items() if longer == run]
-        right = sum(self.steps[k].right for k in own)
-        blank = Deviation(
+        members = [k for k, step in enumerate(self.steps) if step.run == run]
+        additional = [k for k, longer in self.beside.items() if longer == run]
+        right = sum(self.steps[k].right for k in members)
+        template = Deviation(
             "missing",
             product.name,
             0,
             run[0],
-            self.steps[own[0]].shelf_row,
+            self.steps[members[0]].shelf_row,
             product.facings,
-            right + len(more),
+            right + len(additional),
         )
 
-        lacking = [k for k in own if self.steps[k].lacking]
+        lacking = [k for k in members if self.steps[k].lacking]
         for row, places in _grouped(
             [k for k in lacking if k in self.moved], lambda k: self.steps[self.moved[k]].shelf_row
         ):
             yield replace(
-                blank,
+                template,
                 kind="misplaced",
                 shelf_row=row,
                 **self._marks([self.moved[k] for k in places], places),
             )
         replaced = [k for k in lacking if self._is_replaced(k)]
         for found, places in _grouped(replaced, lambda k: self.steps[k].found):
-            yield replace(blank, kind="wrong_product", instead=found, **self._marks(places, []))
-        if lost := [k for k in lacking if k not in self.moved and k not in replaced]:
+            yield replace(template, kind="wrong_product", instead=found, **self._marks(places, []))
+        if missing := [k for k in lacking if k not in self.moved and k not in replaced]:
             yield replace(
-                blank, kind="wrong_facings" if right else "missing", **self._marks([], lost)
+                template, kind="wrong_facings" if right else "missing", **self._marks([], missing)
             )
-        if more:
-            yield replace(blank, kind="wrong_facings", **self._marks(more, []))
+        if additional:
+            yield replace(template, kind="wrong_facings", **self._marks(additional, []))
 
     def extras(self) -> Iterator[Deviation]:
-        """Products that are planned nowhere; neighbours of one class together."""
+        """Yield the products that are not planned; neighbours of one class are one deviation."""
         explained = {*self.beside, *self.moved.values()}
-        left = [
+        unplanned = [
             k
             for k, step in enumerate(self.steps)
             if step.surplus and k not in explained and not self._is_replaced(k)
         ]
-        # Neighbours have the same difference between their number and their place in the list.
+        # Neighbours have the same difference between their step and their position in the list.
         alike = groupby(
-            enumerate(left),
+            enumerate(unplanned),
             key=lambda at: (at[1] - at[0], self.steps[at[1]].shelf_row, self.steps[at[1]].found),
         )
         for (_, row, found), group in alike:
@@ -238,7 +254,10 @@ class _Reading:
             )
 
     def _is_replaced(self, k: int) -> bool:
-        """A planned facing holds another product, and neither is explained by another place."""
+        """Return whether a planned facing contains another product.
+
+        False if the planned or the detected product was matched with another position.
+        """
         return (
             self.steps[k].lacking
             and self.steps[k].surplus
@@ -247,13 +266,13 @@ class _Reading:
         )
 
     def _marks(self, products: list[int], places: list[int]) -> dict[str, Any]:
-        """How many facings, boxes of the products that stand there, and of places where products are lacking."""
+        """Return the number of facings, the boxes of products and those of missing products."""
         lacking = dict.fromkeys(box for k in places if (box := self._place(k)) is not None)
         boxes = tuple(_plain(self.boxes[self.steps[k].seen]) for k in products)
         return {"facings": len(products or places), "boxes": boxes, "places": tuple(lacking)}
 
     def _place(self, k: int) -> Box | None:
-        """Where the lacking product of a step belongs, judged by its neighbours; None if its row is not on the shelf."""
+        """Return the estimated box of a missing product, None if its row is not on the shelf."""
         step = self.steps[k]
         if step.gap:
             return step.gap.box
@@ -284,37 +303,49 @@ def _grouped(numbers: list[int], key: Callable[[int], Any]) -> Iterator[tuple[An
 
 
 def _strangers_on_top(plan: Plan, arrangement: Arrangement, steps: list[_Step]) -> list[_Step]:
-    """Steps for products that are stacked on one of another class, unless the plan allows it."""
+    """Return steps for products stacked on one of another class, unless the plan allows it."""
     step_of = {step.seen: step for step in steps if step.found}
     strangers = []
     for upper in np.flatnonzero(arrangement.level > 0).tolist():
-        below, found = step_of[int(arrangement.foot[upper])], arrangement.names[upper]
+        below, name = step_of[int(arrangement.foot[upper])], arrangement.names[upper]
         on_top = (
             plan.rows[below.run[0]].products[below.run[1]].on_top
             if below.run and below.right
             else ()
         )
-        if found not in (below.found, *on_top):
-            strangers.append(_Step(shelf_row=below.shelf_row, seen=upper, found=found, on_top=True))
+        if name not in (below.found, *on_top):
+            strangers.append(_Step(shelf_row=below.shelf_row, seen=upper, found=name, on_top=True))
     return strangers
 
 
 def _run_beside(steps: list[_Step], k: int) -> Run | None:
-    """The run that the unplanned product of a step makes longer: of its class, with nothing else in between."""
-    own = steps[k]
-    if own.surplus and not own.wanted and not own.on_top:
+    """Return the run that the unplanned product of a step extends.
+
+    It is a run of the same class in the same row with no other product in between; None if there is
+    no such run.
+    """
+    current = steps[k]
+    if current.surplus and not current.wanted and not current.on_top:
         for side in (reversed(steps[:k]), steps[k + 1 :]):
-            neighbour = next((step for step in side if step.wanted or step.found != own.found), own)
+            neighbour = next(
+                (step for step in side if step.wanted or step.found != current.found), current
+            )
             if neighbour.right and (neighbour.found, neighbour.shelf_row) == (
-                own.found,
-                own.shelf_row,
+                current.found,
+                current.shelf_row,
             ):
                 return neighbour.run
     return None
 
 
 def _moved(steps: list[_Step], beside: dict[int, Run]) -> dict[int, int]:
-    """Step that lacks a product to the step where one of its class is surplus: in the same row first, then the nearest."""
+    """Match steps with a missing product to steps with a surplus product of the same class.
+
+    Steps of the same row are matched first, then the nearest ones.
+
+    Returns:
+        Index of the step with the missing product to index of the surplus step.
+    """
     lacking = [(k, step) for k, step in enumerate(steps) if step.lacking]
     surplus = [(k, step) for k, step in enumerate(steps) if step.surplus and k not in beside]
     pairs = [
@@ -335,16 +366,16 @@ def _moved(steps: list[_Step], beside: dict[int, Run]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class _Step:
-    """One step through plan and shelf: a planned facing, what is there, or both.
+    """One step of an alignment: a planned facing, a detected product or gap, or both.
 
     Attributes:
-        wanted: Class of the planned facing, empty for none.
-        run: Whose facing it is, None for none.
-        shelf_row: None where no row of the shelf is that of the plan.
-        seen: Index of the product there, -1 for none.
-        found: Its class, empty for none.
-        gap: The hole that is there.
-        on_top: The product is stacked on a facing.
+        wanted: Class of the planned facing, empty if there is none.
+        run: (row, product) of the planned facing, None if there is none.
+        shelf_row: Row of the shelf; None if no row of the shelf corresponds to the row of the plan.
+        seen: Index of the detected product, -1 if there is none.
+        found: Class of the detected product, empty if there is none.
+        gap: The gap of the shelf, if there is one.
+        on_top: Whether the product is stacked on a facing.
     """
 
     wanted: str = ""
@@ -369,7 +400,7 @@ class _Step:
 
 
 def _align_rows(plan: Plan, arrangement: Arrangement) -> tuple[RowPairs, list[_Step]]:
-    """Which row is which, and the steps through all rows from the top."""
+    """Return the pairs of plan and shelf rows, and the steps through all rows from the top."""
     planned = [
         [
             _Step(product.name, (r, p))
@@ -378,10 +409,10 @@ def _align_rows(plan: Plan, arrangement: Arrangement) -> tuple[RowPairs, list[_S
         ]
         for r, row in enumerate(plan.rows)
     ]
-    there = [_walk(arrangement, row) for row in range(arrangement.n_rows)]
-    paired = [[_align_facings(wanted, found) for found in there] for wanted in planned]
+    shelf_rows = [_walk(arrangement, row) for row in range(arrangement.n_rows)]
+    paired = [[_align_facings(wanted, found) for found in shelf_rows] for wanted in planned]
     unmet = [_align_facings(wanted, []) for wanted in planned]
-    unplanned = [_align_facings([], found) for found in there]
+    unplanned = [_align_facings([], found) for found in shelf_rows]
     _, rows = _align(
         [[cost for cost, _ in row] for row in paired],
         [cost for cost, _ in unmet],
@@ -395,7 +426,10 @@ def _align_rows(plan: Plan, arrangement: Arrangement) -> tuple[RowPairs, list[_S
 
 
 def _walk(arrangement: Arrangement, row: int) -> list[_Step]:
-    """Facings and holes of a row of the shelf from left to right; a hole as wide as several facings is several steps."""
+    """Return the facings and gaps of a row of the shelf as steps, from left to right.
+
+    A gap with room for several facings is several steps.
+    """
     gaps = {gap.after: gap for gap in arrangement.gaps if gap.row == row}
     steps = []
     for column, seen in enumerate(arrangement.facings(row).tolist()):
@@ -406,7 +440,7 @@ def _walk(arrangement: Arrangement, row: int) -> list[_Step]:
 
 
 def _align_facings(wanted: list[_Step], found: list[_Step]) -> tuple[int, list[_Step]]:
-    """Cost and steps of the best alignment of a row of the plan with a row of the shelf."""
+    """Return the cost and the steps of the best alignment of a plan row with a shelf row."""
     costs = [
         [0 if w.wanted == f.found else LACKING_AT_HOLE if f.gap else REPLACED for f in found]
         for w in wanted
@@ -426,15 +460,15 @@ def _align_facings(wanted: list[_Step], found: list[_Step]) -> tuple[int, list[_
 def _align(
     pair: list[list[int]], drop: list[int], add: list[int]
 ) -> tuple[int, list[tuple[int | None, int | None]]]:
-    """The cheapest way through two sequences, by dynamic programming (Needleman and Wunsch, 1970).
+    """Align two sequences with minimum cost by dynamic programming (Needleman and Wunsch, 1970).
 
     Args:
-        pair: Cost of item i of the first beside item j of the second.
-        drop: Cost of each item of the first with nothing beside it.
-        add: Cost of each item of the second with nothing beside it.
+        pair: Cost of aligning item i of the first sequence with item j of the second.
+        drop: Cost of each item of the first sequence without a counterpart.
+        add: Cost of each item of the second sequence without a counterpart.
 
     Returns:
-        The cost, and (i, j) in order, None for nothing.
+        The cost, and pairs (i, j) in order, None for no counterpart.
     """
     best = [[0, *accumulate(add)]]
     for i, alone in enumerate(drop):
@@ -443,15 +477,15 @@ def _align(
             row.append(min(best[i][j] + pair[i][j], best[i][j + 1] + alone, row[j] + extra))
         best.append(row)
     i, j = len(drop), len(add)
-    way: list[tuple[int | None, int | None]] = []
+    pairs: list[tuple[int | None, int | None]] = []
     while i or j:
         if i and j and best[i][j] == best[i - 1][j - 1] + pair[i - 1][j - 1]:
             i, j = i - 1, j - 1
-            way.append((i, j))
+            pairs.append((i, j))
         elif i and best[i][j] == best[i - 1][j] + drop[i - 1]:
             i -= 1
-            way.append((i, None))
+            pairs.append((i, None))
         else:
             j -= 1
-            way.append((None, j))
-    return best[-1][-1], way[::-1]
+            pairs.append((None, j))
+    return best[-1][-1], pairs[::-1]

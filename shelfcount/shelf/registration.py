@@ -1,4 +1,4 @@
-"""Where each of several photos of one shelf lies on the shelf's front: a graph of pairs, adjusted as a whole."""
+"""Registration of several photos of one shelf to its front: a graph of pairs, adjusted jointly."""
 
 from __future__ import annotations
 
@@ -32,41 +32,50 @@ from shelfcount.shelf.photo_pairs import (
 # Indices of the photos of each group.
 Groups = tuple[tuple[int, ...], ...]
 
-# Pairs are quadratic: 40 photos are 780 pairs of about 0.05 s.
+# The number of pairs is quadratic: 40 photos are 780 pairs of about 0.05 s.
 MOST_PHOTOS = 40
-# Two ways to place a photo are the same if they differ by less than this where the photos overlap: less than half a
-# product, and more than a chain of photos drifts.
+# Two poses of a photo are the same if they differ by less than this in the overlap of the photos:
+# it
+# is less than half a product, and more than the drift of a chain of photos.
 SAME_POSE_UNITS = 20.0
 ROUNDS = 6
-# Keeps the adjustment solvable: the group as a whole is free to move.
+# Damping makes the adjustment solvable, as the pose of the whole group is not determined.
 DAMPING = 1e-4
-# Products further out may be cut by the photo's border.
+# Products outside this share of the photo's half sides may be cut by its border.
 WHOLE_SHARE = 0.97
-# Of the logarithm of height within a class: detectors are off by some 5 %, and what is named wrongly by more.
+# Standard deviation of the logarithm of height within a class: detectors are off by about 5 %, and
+# products of a wrong class by more.
 HEIGHT_SPREAD = 0.1
-# Of that logarithm, how much it usually changes sideways and down over the products' standard deviation. Sideways photos add
-# up; down, the same class may well be of another size, as bottles of water are in the lower rows.
+# Usual change of that logarithm, horizontally and vertically, over the standard deviation of the
+# products' positions. Horizontally the errors of photos add up. Vertically, products of the same
+# class may really differ in size, such as bottles of water in the lower rows.
 USUAL_SLOPE = (0.3, 0.04)
-# Seen at 45 degrees, a wall is narrower by a factor of 1.41.
+# At 45 degrees, a wall appears narrower by a factor of 1.41.
 MOST_STRETCH = 1.5
-# How much a photo laid flat insists on its shape, and on lying in the middle, against 1 for each place that it shares.
+# Weights of the shape and of the position of a photo in the affine fallback, relative to 1 for each
+# grid point that two photos share.
 KEEP_SHAPE, KEEP_PLACE = 3.0, 1e-3
-# Of depth, from the middle of the front to the products' standard deviation, in one step.
+# Maximum change of depth in one step, from the middle of the front to the standard deviation of the
+# products' positions.
 MOST_LEVELLED = 0.2
-# Units to numbers of about 1, so that shifts, turns and perspective weigh alike.
+# Scales units to numbers of about 1, so that translation, rotation and perspective have similar
+# magnitudes.
 _NORMAL = np.diag([2 / SIDE_UNITS, 2 / SIDE_UNITS, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """Which photos fit together and how.
+    """Groups of photos that belong together, and their homographies.
 
     Attributes:
-        groups: Indices of the photos that fit on each other, the largest group first; every photo is in one.
-        steps: (3, 3) float64 for each pair (a, b) of photos, a below b, that are known to show a place both: from units
-            of a to units of b.
-        fronts: (3, 3) float64 for each photo, from its units to the front of its group, where it keeps its size, about.
-        links: For each pair of photos that could be compared, its best fit, whether it holds or not.
+        groups: Indices of the photos of each group, the largest group first; every photo is in one
+            group.
+        steps: (3, 3) float64 for each pair (a, b) of photos, a < b, with a known common part: from
+            units of a to units of b.
+        fronts: (3, 3) float64 for each photo, from its units to the front of its group, with
+            approximately the same scale.
+        links: Best registration of each pair of photos that could be compared, whether accepted or
+            not.
     """
 
     groups: Groups
@@ -75,29 +84,34 @@ class Registration:
     links: tuple[Link, ...]
 
     def best_link(self, photo: int, others: Sequence[int]) -> Link | None:
-        """The best fit, holding or not, of a photo on one of `others`."""
-        found = [
+        """Return the best registration of a photo to one of `others`, whether accepted or not.
+
+        None if the photo could not be compared with any of them.
+        """
+        candidates = [
             link
             for link in self.links
             if (link.a == photo and link.b in others) or (link.b == photo and link.a in others)
         ]
-        return max(found, key=lambda link: link.score, default=None)
+        return max(candidates, key=lambda link: link.score, default=None)
 
 
 def register(views: Sequence[View]) -> Registration:
-    """Place photos of one shelf, in any order, on its front.
+    """Register photos of one shelf, in any order, to its front.
 
-    Every step is bounded: points a photo, proposals a pair, trials a fit, rounds of the adjustment.
+    The time is bounded by limits for keypoints per photo, proposals per pair, trials per fit and
+    rounds of the adjustment.
 
     Args:
-        views: Of at most `MOST_PHOTOS` photos.
+        views: Registration data of at most `MOST_PHOTOS` photos.
 
     Raises:
-        ShelfcountError: If there are more.
+        ShelfcountError: If there are more than `MOST_PHOTOS`.
     """
     if len(views) > MOST_PHOTOS:
         raise ShelfcountError(
-            f"at most {MOST_PHOTOS} photos are merged at once, got {len(views)}. Merge them shelf by shelf."
+            f"at most {MOST_PHOTOS} photos can be merged at once, got {len(views)}. "
+            "Merge them shelf by shelf."
         )
     nears = {(a, b): nearest(views[a], views[b]) for a, b in combinations(range(len(views)), 2)}
     links = {(a, b): fits((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
@@ -117,7 +131,7 @@ def register(views: Sequence[View]) -> Registration:
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """The photos, and for each pair (a, b), a below b, the look-alikes of their points and how they may fit."""
+    """Photos with the matches and possible registrations of each pair (a, b), a < b."""
 
     views: tuple[View, ...]
     nears: Mapping[tuple[int, int], Near]
@@ -125,7 +139,10 @@ class _Compared:
 
 
 def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
-    """Groups, and the pose of each photo: (3, 3), units of the photo to units of the first photo of its group."""
+    """Return the groups and the pose of each photo.
+
+    A pose is (3, 3), from units of the photo to units of the first photo of its group.
+    """
     views = compared.views
     steps: dict[int, list[tuple[int, np.ndarray, float]]] = {i: [] for i in range(len(views))}
     for (a, b), found in compared.links.items():
@@ -134,25 +151,25 @@ def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
                 steps[a].append((b, link.homography, link.score))
                 steps[b].append((a, np.linalg.inv(link.homography), link.score))
     poses = {i: np.eye(3) for i in range(len(views))}
-    waiting = set(range(len(views)))
+    remaining = set(range(len(views)))
     groups = []
-    while waiting:
-        # The photo that fits on most others: a chain from the middle drifts half as far.
+    while remaining:
+        # The photo with the best links to others: a chain from the middle drifts half as far.
         first = max(
-            sorted(waiting),
-            key=lambda i: sum(score for other, _, score in steps[i] if other in waiting),
+            sorted(remaining),
+            key=lambda i: sum(score for other, _, score in steps[i] if other in remaining),
         )
         group = [first]
-        waiting.remove(first)
+        remaining.remove(first)
         while choices := [
             _best_pose(i, group, poses, views, steps[i])
-            for i in sorted(waiting)
+            for i in sorted(remaining)
             if any(o in group for o, _, _ in steps[i])
         ]:
             photo, pose, _ = max(choices, key=lambda choice: choice[2])
             poses[photo] = pose
             group.append(photo)
-            waiting.remove(photo)
+            remaining.remove(photo)
         groups.append(tuple(group))
     return tuple(sorted(groups, key=len, reverse=True)), poses
 
@@ -164,7 +181,7 @@ def _best_pose(
     views: Sequence[View],
     steps: Sequence[tuple[int, np.ndarray, float]],
 ) -> tuple[int, np.ndarray, float]:
-    """The photo, the pose on which its links to the group agree most, and how much: the sum of their scores."""
+    """Return the photo, the pose that its links to the group support most, and the total score."""
     options = [
         (other, poses[other] @ homography, score)
         for other, homography, score in steps
@@ -190,7 +207,7 @@ def _best_pose(
 
 
 def _gap(one: np.ndarray, other: np.ndarray, photo: View, onto: View) -> float:
-    """Median distance in units between where two homographies take what of a photo comes to lie in another."""
+    """Return the median distance in units of two homographies in the overlap of two photos."""
     grid = GRID * photo.half
     p, q = map_points(grid, one), map_points(grid, other)
     shown = (np.abs(q) <= onto.half).all(axis=1)
@@ -198,10 +215,11 @@ def _gap(one: np.ndarray, other: np.ndarray, photo: View, onto: View) -> float:
 
 
 def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, np.ndarray]:
-    """The poses moved so that look-alikes of all pairs of a group meet best: Gauss-Newton with Cauchy's weights.
+    """Adjust the poses of a group jointly to the matches of all pairs.
 
-    What is made small is the distance, in units of the one photo, between a point and where the other photo's
-    look-alike goes. Distances on the front would be smallest for photos without size.
+    Gauss-Newton optimization with Cauchy weights. It minimizes the distance between a keypoint and
+    the mapped match of the other photo, in units of one of the photos. Distances on the front
+    would be smallest if the photos shrank to a point.
     """
     photos, views = list(poses), compared.views
     normal = [poses[photo] @ np.linalg.inv(_NORMAL) for photo in photos]
@@ -230,9 +248,11 @@ def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, n
 def _steps(
     placed: Mapping[int, np.ndarray], adjusted: Mapping[int, np.ndarray], compared: _Compared
 ) -> dict[tuple[int, int], np.ndarray]:
-    """`Registration.steps` within a group: the link by which photos were placed, or, where none was, the pose if it holds.
+    """Return `Registration.steps` of a group.
 
-    Over a long chain poses may drift until photos seem to overlap that don't.
+    It is the accepted link of a pair that agrees with the poses, or, if there is none, the adjusted
+    pose if it is accepted. In a long chain, poses may drift until photos seem to overlap that do
+    not.
     """
     steps = {}
     for a, b in combinations(placed, 2):
@@ -257,7 +277,10 @@ def _steps(
 def _gauss_newton(
     poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
 ) -> list[np.ndarray]:
-    """(3, 3) for each pose, near to the identity: to be multiplied to its right."""
+    """Return a (3, 3) correction for each pose, close to the identity.
+
+    The pose must be multiplied with it from the right.
+    """
     n = 8 * len(poses)
     curvature, slope = np.zeros((n, n)), np.zeros(n)
     for a, b, p, q in pairs:
@@ -265,11 +288,12 @@ def _gauss_newton(
         source = np.append(p, np.ones((len(p), 1)), axis=1)
         mapped = source @ step.T
         place = mapped[:, :2] / mapped[:, 2:]
-        # Derivative of the division: (k, 2, 3).
+        # Derivative of the perspective division: (k, 2, 3).
         divide = np.zeros((len(p), 2, 3))
         divide[:, [0, 1], [0, 1]] = 1 / mapped[:, 2:]
         divide[:, :, 2] = -place / mapped[:, 2:]
-        # A small change D of pose a moves the mapped point by `step @ D @ source`, one of pose b by `-D @ mapped`.
+        # A small change D of pose a moves the mapped point by `step @ D @ source`, one of pose b by
+        # `-D @ mapped`.
         by_a = np.einsum("kdm,mr,kc->kdrc", divide, step, source).reshape(-1, 2, 9)[..., :8]
         by_b = -np.einsum("kdr,kc->kdrc", divide, mapped).reshape(-1, 2, 9)[..., :8]
         error = place - q
@@ -293,11 +317,12 @@ def _fronts(
     views: Mapping[int, View],
     steps: Mapping[tuple[int, int], np.ndarray],
 ) -> dict[int, np.ndarray]:
-    """From the units of each photo to the shelf's front, as well as photos and products tell.
+    """Return the homography from the units of each photo to the front of the shelf.
 
-    Photos are taken from the front, on average: so the horizon goes as far away as all photos together see it. They are
-    taken level, and shall keep their size: so they do, on average. Products of a class are alike: so what is left of
-    perspective goes.
+    Photos are assumed to be taken from the front on average, so the horizon is placed as far away
+    as possible for all photos together. They are assumed to be level and to keep their size on
+    average.
+    Products of a class are assumed to have the same size, which removes the remaining perspective.
     """
     plane = [pose / np.cbrt(np.linalg.det(pose)) for pose in poses.values()]
     looks = list(views.values())
@@ -314,7 +339,7 @@ def _fronts(
 
 
 def _is_plausible(front: np.ndarray, view: View) -> bool:
-    """Whether a photo lies on the front without its horizon in it and is hardly stretched, as a photo from the front is."""
+    """Return whether the front of a photo has no horizon in it and is not stretched much."""
     depth = (GRID * view.half) @ front[2, :2] / front[2, 2] + 1
     most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
     return bool(
@@ -325,20 +350,24 @@ def _is_plausible(front: np.ndarray, view: View) -> bool:
 
 
 def _at_middle(front: np.ndarray) -> np.ndarray:
-    """(2, 2) what a homography does to small distances in the middle of a photo."""
+    """Return the (2, 2) Jacobian of a homography in the middle of a photo."""
     return (front[:2, :2] * front[2, 2] - np.outer(front[:2, 2], front[2, :2])) / front[2, 2] ** 2
 
 
 def _laid_flat(
     views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]
 ) -> dict[int, np.ndarray]:
-    """Affine fronts, all at once by least squares: what two photos both show shall meet, and no photo change its shape.
+    """Return affine fronts of all photos by linear least squares.
 
-    A lens that bends lines bends a long chain of photos, until some lie on the horizon. The single steps are right, so
-    photos are laid beside each other without perspective.
+    The common parts of two photos must coincide, and photos must keep their shape. This is the
+    fallback for a lens with distortion: it bends a long chain of photos until some reach the
+    horizon. The steps between pairs are still correct, so the photos are placed side by side
+    without
+    perspective.
     """
     n, at = len(views), {photo: 3 * i for i, photo in enumerate(views)}
-    # Unknown: for each photo three rows that take (x, y, 1), x and y in half sides, to the front.
+    # The unknowns are three rows for each photo that map (x, y, 1), x and y in half sides, to the
+    # front.
     keep = np.tile([KEEP_SHAPE, KEEP_SHAPE, KEEP_PLACE], n)[:, None]
     left, right = (
         [keep * np.eye(3 * n)],
@@ -346,10 +375,10 @@ def _laid_flat(
     )
     for (a, b), step in steps.items():
         grid = GRID * views[a].half
-        there = map_points(grid, step)
-        common = (np.abs(there) < views[b].half).all(axis=1)
+        mapped = map_points(grid, step)
+        common = (np.abs(mapped) < views[b].half).all(axis=1)
         meet = np.zeros((common.sum(), 3 * n))
-        for photo, points, sign in ((a, grid, 1), (b, there, -1)):
+        for photo, points, sign in ((a, grid, 1), (b, mapped, -1)):
             meet[:, at[photo] : at[photo] + 3] = sign * np.append(
                 points[common] * 2 / SIDE_UNITS, np.ones((len(meet), 1)), axis=1
             )
@@ -361,30 +390,41 @@ def _laid_flat(
 
 
 def _upright(front: np.ndarray, poses: Sequence[np.ndarray]) -> np.ndarray:
-    """The front turned, sheared and scaled so that, on average, the middles of the photos are not."""
+    """Return the front without the mean rotation, shear and scale at the middles of the photos."""
     turn = np.eye(3)
     turn[:2, :2] = np.linalg.inv(np.mean([_at_middle(front @ pose) for pose in poses], axis=0))
     return turn @ front
 
 
 def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
-    """(3, 3) that takes the line which all photos together see farthest from their middles to infinity."""
+    """Return the (3, 3) homography that maps the common horizon of the photos to infinity.
+
+    The horizon is the line that is farthest from the middles of all photos together.
+    """
     near = sum(pose @ np.diag([1, 1, 0]) @ pose.T * (SIDE_UNITS / 2) ** 2 for pose in poses)
     far = sum(np.outer(pose[:, 2], pose[:, 2]) for pose in poses)
     values, vectors = np.linalg.eig(np.linalg.solve(near + far, near))
     horizon = vectors[:, values.real.argmin()].real
     horizon *= np.sign(sum(horizon @ pose[:, 2] for pose in poses))
-    # Any two rows that complete the horizon to an invertible matrix will do.
+    # The other two rows are arbitrary, as long as the matrix is invertible.
     return np.concatenate([np.linalg.svd(horizon[None])[2][1:], horizon[None]])
 
 
 def _alike_products(
     poses: Sequence[np.ndarray], views: Sequence[View], levelled: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(3, 3) that makes products of a class more alike, and the step that it is against the slope of their height over the front.
+    """Return a (3, 3) homography that equalizes the heights of products of a class, and its step.
 
-    Not of their width, which in a box grows with the photo's tilt. `levelled` is the sum of the steps so far: (2,), of
-    the logarithm of height, sideways and down, from the middle to the products' standard deviation.
+    Widths are not used, since the width of a box grows with the tilt of the photo.
+
+    Args:
+        poses: (3, 3) homography of each photo to the front.
+        views: Registration data of the photos.
+        levelled: (2,) sum of the steps so far.
+
+    Returns:
+        (3, 3) homography; (2,) step: change of the logarithm of height, horizontally and
+        vertically, from the middle to the standard deviation of the products' positions.
     """
     boxes = np.concatenate(
         [map_boxes(view.boxes, pose) for view, pose in zip(views, poses, strict=True)]
@@ -400,7 +440,7 @@ def _alike_products(
     places = (boxes[:, :2] + boxes[:, 2:]) / 2
     middle, extent = places.mean(axis=0), max(places.std(axis=0).max(), 1e-9)
     columns = np.column_stack([np.log(boxes[:, 3] - boxes[:, 1]), (places - middle) / extent])
-    # Against the mean of each class: of different classes nobody knows what is alike.
+    # Relative to the mean of each class, since different classes may differ in size.
     columns -= (
         np.stack([np.bincount(kind, c) for c in columns.T], axis=1)[kind]
         / np.bincount(kind)[kind, None]
@@ -412,7 +452,7 @@ def _alike_products(
         (place * weight[:, None]).T,
     )
     step = np.linalg.solve(weighted @ place + prior, weighted @ height - prior @ levelled)
-    # Depth that grows by g shrinks a height by g; by 2 g if it grows upright.
+    # If depth grows by g, a height shrinks by g; by 2 g if the depth grows vertically.
     step = np.clip(step, *(sign * MOST_LEVELLED * np.array([1, 2]) for sign in (-1, 1)))
     level, onto = np.eye(3), np.eye(3)
     level[2, :2] = step / (1, 2)

@@ -1,9 +1,10 @@
-"""Which shelf row each product stands in, and where in the row, from the boxes alone.
+"""Shelf rows: row and position of each product, from the boxes alone.
 
-Products of one row stand on one shelf, so the *bottom* edges line up, whatever the heights. In a
-tilted photo, or one taken from the side, the shelves are no level lines but lines of one pencil
-that meet far outside the photo. So: find the pencil that lines up most bottoms, read each bottom's
-height on the middle of the photo along it, and the rows are the heights where many meet.
+Products of one row share a shelf board, so their *bottom* edges line up, whatever their heights.
+In a photo that is tilted or taken from the side, the boards are not parallel lines but a pencil of
+lines that meet far outside the photo. The search finds the pencil that lines up most bottom edges,
+projects each bottom edge along it onto the middle of the photo, and takes the heights at which many
+of them meet as rows.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ from itertools import product
 
 import numpy as np
 
-# Steepest shelf in the middle of the photo (tilt of 15 degrees and some yaw above or below the
-# camera) and strongest convergence: a yaw of 30 degrees through a phone's 65-degree lens makes the
-# products at one side 1 / (1 - 0.64 * 0.58) = 1.6 times as large as in the middle.
+# Maximum slope of a shelf in the middle of the photo (a tilt of 15 degrees and some yaw above or
+# below the camera) and maximum convergence: at a yaw of 30 degrees through a phone's 65-degree
+# lens, products at one side are 1 / (1 - 0.64 * 0.58) = 1.6 times as large as in the middle.
 STEEPEST = 0.45
 MOST_CONVERGENCE = 0.6
-# All below are shares of a product's height. Bottoms of one row scatter by the detector's error and
-# by products that stand further back; rows are more than a product apart.
+# The following lengths are shares of a product's height. Bottom edges of one row scatter because
+# of the detector's error and of products at the back of the board; rows are more than a product
+# apart.
 ROW_SCATTER = 0.25
-# A product may rest on another if its bottom is at most so far above (gap) or below (overlap) the
-# other's top: boxes of stacked cans overlap, a shelf board and the hand's room make a gap.
+# Maximum distance of a product's bottom above (gap) or below (overlap) the top of the product it
+# rests on. Boxes of stacked cans overlap; a shelf board and the space above products make a gap.
 STACK_GAP = 0.2
 STACK_OVERLAP = 0.35
-# A line of bottoms is a layer, and no shelf, if more than this share of it rests on one other line.
-# It and the gaps were chosen by eye on seven drinks training photos, with stacks or with tight shelves.
+# A line of bottom edges is the upper layer of a stack, not a shelf, if more than this share of it
+# rests on one other line. This share and the gaps were chosen by eye on seven drinks training
+# photos, with stacks or with narrow shelves.
 STACK_VOTE = 0.6
-# Stacked products are alike: width and height differ by less than this factor, middles by less than
-# this share of the width.
+# Stacked products have similar sizes: width and height differ by less than this factor, and the
+# middles by less than this share of the width.
 STACK_LIKENESS = 1.35
 STACK_SHIFT = 0.3
 
@@ -40,9 +43,10 @@ class Placement:
 
     Attributes:
         row: (n,) int64, 0 for the top row.
-        position: (n,) int64, 0 for the leftmost product of its row, each number once in a row. Of
-            stacked products, which belong to the row they rest on, the lowest comes first.
-        n_rows: How many rows there are.
+        position: (n,) int64, 0 for the leftmost product of its row; unique within a row. Stacked
+            products belong to the row of the product they rest on, and the lowest has the lowest
+            position.
+        n_rows: Number of rows.
     """
 
     row: np.ndarray
@@ -52,9 +56,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class _Pencil:
-    """Shelf lines: the one at height v in the middle of the photo is ``y = v + (tilt + fan * v) * x``.
+    """Pencil of shelf lines: ``y = v + (tilt + fan * v) * x`` is the line of height v.
 
-    x and y are measured from the middle of the boxes, x in units of half their extent `half` (pixels).
+    v is the height at which the line crosses the middle of the photo. x and y are measured from the
+    middle of the boxes; x is in units of half the horizontal extent of the boxes, `half` (pixels).
     """
 
     middle: tuple[float, float]
@@ -63,21 +68,23 @@ class _Pencil:
     fan: float
 
     def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Where the shelf line through each point (pixels) crosses the middle of the photo, pixels."""
+        """Return the height in pixels at which the line through each point crosses the middle."""
         x, y = (x - self.middle[0]) / self.half, y - self.middle[1]
         return (y - self.tilt * x) / (1 + self.fan * x)
 
     def scale(self, x: np.ndarray) -> np.ndarray:
-        """Upright pixels at x in pixels for one pixel in the middle of the photo."""
+        """Return the vertical scale at x (pixels) relative to the middle of the photo."""
         return 1 + self.fan * (x - self.middle[0]) / self.half
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """The boxes as they would stand in a level photo taken from the front.
+    """Boxes as in a level photo from the front.
 
-    All (n,) float64, pixels, y down. `lean` is (n, 2): least and most that one pixel upwards moves a
-    product to the right. Tilt leans products and yaw does not, and boxes alone don't tell the two apart.
+    All arrays are (n,) float64, pixels, y down. `lean` is (n, 2): minimum and maximum displacement
+    to the right per pixel upwards. Tilt makes products lean and yaw does not, but boxes alone do
+    not
+    distinguish tilt and yaw.
     """
 
     x: np.ndarray
@@ -92,16 +99,16 @@ class _Standing:
 
 
 def rows(boxes: np.ndarray) -> Placement:
-    """Rows from top to bottom, and positions from left to right.
+    """Return the rows of boxes from top to bottom, and their positions from left to right.
 
-    Holds for tilt to 15 degrees with yaw to 30 degrees, products of different heights and gaps;
-    stacks are told from shelves reliably to a yaw of 15 degrees.
+    Rows are reliable up to a tilt of 15 degrees with a yaw of 30 degrees, for products of different
+    heights and with gaps. Stacks are distinguished from shelves reliably up to a yaw of 15 degrees.
 
     Args:
-        boxes: (n, 4) xyxy pixels, any order; boxes of no size count as one pixel.
+        boxes: (n, 4) xyxy pixels, any order; boxes of zero size count as one pixel.
 
     Returns:
-        n entries; no rows for no boxes.
+        Placement with n entries; it has no rows if there are no boxes.
 
     Raises:
         ValueError: If `boxes` is not (n, 4).
@@ -118,7 +125,7 @@ def rows(boxes: np.ndarray) -> Placement:
     below, gap = _stacked_on(standing)
     row = _join(standing, below, gap, _lines(standing))
     position = np.zeros(len(boxes), np.int64)
-    # A stack stays one column, though tilt leans it over its neighbours.
+    # A stack is one column, even if it leans over its neighbours in a tilted photo.
     foot = _ends(np.where(row[below] == row, below, np.arange(len(boxes))))
     for number in range(row.max() + 1):
         members = np.flatnonzero(row == number)
@@ -128,12 +135,12 @@ def rows(boxes: np.ndarray) -> Placement:
 
 
 def _fit_pencil(boxes: np.ndarray) -> _Pencil:
-    """The pencil of lines on which most bottoms meet: a search from coarse to fine."""
+    """Return the pencil that lines up most bottom edges, by a coarse-to-fine search."""
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]
     height = float(max(np.median(boxes[:, 3] - boxes[:, 1]), 1))
     middle = ((x.min() + x.max()) / 2, (y.min() + y.max()) / 2)
     half, reach = max((x.max() - x.min()) / 2, height), max((y.max() - y.min()) / 2, height)
-    # One step moves the outermost bottom by as much as the blur of the coarse search forgives.
+    # One step moves the outermost bottom edge by the tolerance of the coarse search.
     blur = 0.2 * height
     tilts = np.linspace(-1, 1, 2 * int(np.ceil(STEEPEST * half / blur)) + 1) * STEEPEST * half
     fans = (
@@ -158,14 +165,20 @@ def _fit_pencil(boxes: np.ndarray) -> _Pencil:
 
 
 def _meeting(heights: np.ndarray, blur: float) -> float:
-    """About how many pairs of heights lie within `blur` of each other: a histogram's products, O(n)."""
+    """Return roughly the number of pairs of heights within `blur` of each other.
+
+    It is computed from a histogram in O(n).
+    """
     bins = ((heights - heights.min()) / blur).astype(int)
     count = np.bincount(bins, minlength=2)
     return float((count * (count - 1)).sum() / 2 + (count[1:] * count[:-1]).sum() / 2)
 
 
 def _oddness(candidate: tuple[float, float], half: float, n: int) -> float:
-    """Pairs that must meet for a steep pencil to be preferred to a level one; decides where boxes are few."""
+    """Return the penalty of a pencil for its slope and convergence, in pairs of bottom edges.
+
+    A sloping pencil needs this many more pairs than a level one. It matters if there are few boxes.
+    """
     tilt, fan = candidate
     return n / 4 * ((tilt / half / STEEPEST) ** 2 + (fan / MOST_CONVERGENCE) ** 2)
 
@@ -176,8 +189,8 @@ def _straighten(boxes: np.ndarray, pencil: _Pencil) -> _Standing:
     tilt = pencil.tilt / pencil.half
     slope = (pencil.tilt + pencil.fan * pencil.height(x, boxes[:, 3])) / pencil.half
     lean = np.stack([np.minimum(slope, min(tilt, 0)), np.maximum(slope, max(tilt, 0))], axis=1)
-    # The box around a slanting product ends below its foot and above its head, by half its width's
-    # slant; part of the box's width is the product's height, leaning.
+    # The box around a slanting product extends below its foot and above its head by half the slant
+    # of its width. A part of the width of the box comes from the product's height, as it leans.
     width = np.clip((width - abs(tilt) * height) / (1 - tilt**2), 0.3 * width, width)
     overhang = np.minimum(np.abs(slope) * width / 2, height / 4)
     bottom = pencil.height(x, boxes[:, 3] - overhang)
@@ -187,10 +200,11 @@ def _straighten(boxes: np.ndarray, pencil: _Pencil) -> _Standing:
 
 
 def _stacked_on(standing: _Standing) -> tuple[np.ndarray, np.ndarray]:
-    """The product each one may rest on, and the gap between as a share of their height.
+    """Return the product that each product may rest on, and the gap between the two.
 
     Returns:
-        (n,) int64 indices, a box's own where it rests on none; (n,) float64, negative for overlap.
+        (n,) int64 indices, the product's own index if it rests on none; (n,) float64 gaps as a
+        share of the smaller height, negative for overlap.
     """
     n = len(standing.x)
     height, width = standing.height, standing.width
@@ -214,32 +228,35 @@ def _stacked_on(standing: _Standing) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ends(following: np.ndarray) -> np.ndarray:
-    """(n,) where one ends up who goes from i to following[i] and on, until a place leads to itself."""
+    """Return the (n,) indices reached by following `following` until an index refers to itself."""
     while (further := following[following]).tolist() != following.tolist():
         following = further
     return following
 
 
 def _lines(standing: _Standing) -> list[np.ndarray]:
-    """Indices of the boxes of each line on which bottoms meet, the fullest line first."""
-    left = np.arange(len(standing.x))
+    """Return the indices of the boxes of each line of bottom edges, the fullest line first."""
+    remaining = np.arange(len(standing.x))
     lines = []
-    while len(left):
-        bottom, scatter = standing.bottom[left], ROW_SCATTER * standing.height[left]
+    while len(remaining):
+        bottom, scatter = standing.bottom[remaining], ROW_SCATTER * standing.height[remaining]
         fullest = (np.abs(bottom[:, None] - bottom[None]) < scatter[None]).sum(axis=1).argmax()
         members = np.abs(bottom - bottom[fullest]) < scatter
         members = (np.abs(bottom - np.median(bottom[members])) < scatter) | (
-            np.arange(len(left)) == fullest
+            np.arange(len(remaining)) == fullest
         )
-        lines.append(left[members])
-        left = left[~members]
+        lines.append(remaining[members])
+        remaining = remaining[~members]
     return lines
 
 
 def _join(
     standing: _Standing, below: np.ndarray, gap: np.ndarray, lines: list[np.ndarray]
 ) -> np.ndarray:
-    """(n,) row numbers, 0 for the top: a line joins the one that most of it rests on, or the fuller one it stands beside."""
+    """Join lines of bottom edges to rows and return the (n,) row numbers, 0 for the top row.
+
+    A line is joined to the line that most of it rests on, or to a fuller line that it is beside.
+    """
     line_of = np.zeros(len(standing.x), np.int64)
     for number, members in enumerate(lines):
         line_of[members] = number
@@ -247,7 +264,7 @@ def _join(
     for number, members in enumerate(lines):
         for other in np.flatnonzero(joined != number):
             resting = members[line_of[below[members]] == other]
-            # The mean gap of many is better known than the gap of one.
+            # The more products, the smaller the error of the mean gap, and the lower its limit.
             stacked = len(resting) > STACK_VOTE * len(members) and gap[
                 resting
             ].mean() < STACK_GAP / np.sqrt(len(resting))
@@ -263,7 +280,11 @@ def _join(
 
 
 def _beside(standing: _Standing, members: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(len(members),) bool: overlaps the nearest of `others` upright by more than half of the shorter one."""
+    """Return for each of `members` whether it is beside the nearest of `others`.
+
+    Two products are beside each other if they overlap vertically by more than half the height of
+    the shorter one.
+    """
     nearest = others[np.abs(standing.x[members][:, None] - standing.x[others][None]).argmin(axis=1)]
     common = np.minimum(standing.bottom[members], standing.bottom[nearest]) - np.maximum(
         standing.top[members], standing.top[nearest]

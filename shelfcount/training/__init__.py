@@ -1,1 +1,1 @@
-"""The model family and how it learns. The only package that needs torch, with `deploy.convert`."""
+"""Training: backbones, networks, losses, training loop and run folders. It needs torch."""

@@ -1,8 +1,9 @@
-"""The model family: timm trunks that give features at strides 8, 16 and 32, and where their weights come from.
+"""Backbones of the model family, which return features at strides 8, 16 and 32, and their weights.
 
-Every trunk sees pixels as ``(p - 127) / 127.5``. That is exactly a uint8 tensor with zero point 127
-and scale 2/255, so on the phone the pixel bytes are the quantized input and normalising costs nothing.
-Pretrained weights made for another mean and deviation are moved to it on loading.
+Every backbone expects pixels normalised as ``(p - 127) / 127.5``. This equals a uint8 tensor with
+zero point 127 and scale 2/255: on the phone, the pixel bytes are the quantized input, and
+normalisation costs nothing. Pretrained weights that were trained with the mean and standard
+deviation of ImageNet are converted to this normalisation when they are loaded.
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ from torch import nn
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
-# Of torchvision's and timm's ImageNet weights, RGB in [0, 1].
+# Mean and standard deviation of ImageNet in torchvision and timm, for RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# How the keys of what comes behind a trunk begin in torchvision's and timm's classifiers.
+# Key prefixes of the classification layers, after the backbone, in torchvision's and timm's files.
 CLASSIFIER_KEYS = ("classifier.", "fc.", "head.")
+# Folder of the weights that the package ships.
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
-# In timm's notation (er: a 3 x 3 convolution that widens, then a 1 x 1; ir: inverted residual; r: repeats; k: kernel;
-# s: stride; e: expansion; c: channels). The depthwise convolutions in front of stride 8 are a tenth of
-# MobileNetV2's work and more than half of its time in int8; plain ones do the same, as in MobileNetV4
-# (arXiv:2404.10518). From stride 16 on it is MobileNetV2 block by block, up to where a shelf needs no more context.
+# Stages of mobilenet_v2_fused in timm's notation (er: edge residual, a 3 x 3 convolution that
+# expands the channels, then a 1 x 1 convolution; ir: inverted residual; r: repeats; k: kernel size;
+# s: stride; e: expansion; c: channels). In MobileNetV2, the depthwise convolutions before stride 8
+# are a tenth of the computation, but more than half of the int8 latency; plain convolutions replace
+# them, as in MobileNetV4 (arXiv:2404.10518). From stride 16 on, it has the blocks of MobileNetV2,
+# without its last two: shelves need no more context.
 FUSED_STEM = 24
 FUSED_STAGES = (
     ("er_r2_k3_s2_e4_c24",),
@@ -47,20 +51,28 @@ FUSED_STAGES = (
 
 @dataclass(frozen=True)
 class Trunk:
-    """One row of the family: timm's name, None where it is put together here, and whether int8 keeps it inside XNNPACK."""
+    """One backbone of the model family.
+
+    Attributes:
+        timm_name: Name of the model in timm; None if this module defines the architecture.
+        int8: Whether all operators of the int8 model are delegated to XNNPACK.
+        note: Short description for help texts.
+    """
 
     timm_name: str | None
     int8: bool
     note: str = ""
 
 
-# Whether a trunk is fast in int8 follows from its operators: ReLU and ReLU6 stay in XNNPACK,
-# hard-swish and squeeze-excite fall out of it.
+# The operators decide whether a backbone is fast in int8: ReLU and ReLU6 are delegated to XNNPACK,
+# hard-swish and squeeze-and-excitation are not.
 FAMILY: Mapping[str, Trunk] = {
     "mobilenet_v2_fused": Trunk(
-        None, True, "the default: MobileNetV2 with plain convolutions up to stride 8, and shorter"
+        None,
+        True,
+        "the default: a shorter MobileNetV2 with plain convolutions up to stride 8",
     ),
-    "mobilenet_v2": Trunk("mobilenetv2_100", True, "ImageNet start"),
+    "mobilenet_v2": Trunk("mobilenetv2_100", True, "starts from ImageNet weights"),
     "mobilenet_v2_050": Trunk("mobilenetv2_050", True, "half the width"),
     "mobilenet_v4_s": Trunk("mobilenetv4_conv_small", True, "fastest in int8"),
     "mobilenet_v4_m": Trunk("mobilenetv4_conv_medium", True, "largest"),
@@ -70,19 +82,24 @@ FAMILY: Mapping[str, Trunk] = {
 
 
 def make_trunk(architecture: str) -> nn.Module:
-    """A timm feature extractor with random weights and TF-style SAME padding.
+    """Create a timm feature extractor with random weights and TensorFlow's SAME padding.
 
-    SAME padding puts no PAD operator before a stride-2 convolution in the exported graph.
+    With SAME padding, the exported graph needs no PAD operator before a convolution of stride 2.
+
+    Args:
+        architecture: Key of `FAMILY`.
 
     Returns:
-        A module from (B, 3, H, W) to features at strides 8, 16 and 32, with `feature_info`.
+        Module with the attribute ``feature_info``. It maps (B, 3, H, W) float32 in [-1, 1] to a
+        list of three feature maps of strides 8, 16 and 32, each (B, C, H / stride, W / stride).
 
     Raises:
-        ShelfcountError: If the family has no such member.
+        ShelfcountError: If `architecture` is not in `FAMILY`.
     """
     if architecture not in FAMILY:
         raise ShelfcountError(
-            f"unknown model '{architecture}'. The family is: {', '.join([*FAMILY, 'resnet50'])}"
+            f"unknown model architecture '{architecture}'. "
+            f"Allowed: {', '.join([*FAMILY, 'resnet50'])}"
         )
     name = FAMILY[architecture].timm_name
     if name is None:
@@ -99,19 +116,19 @@ def make_trunk(architecture: str) -> nn.Module:
 
 
 def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
-    """Give a trunk its pretrained weights.
+    """Load pretrained ImageNet weights into a backbone, in place.
 
     Args:
-        trunk: From `make_trunk`; changed in place.
-        architecture: Its name.
-        source: 'network' for timm's own weights, or a safetensors file with torchvision's or
-            timm's key names.
+        trunk: Backbone from `make_trunk`.
+        architecture: Key of `FAMILY` that `trunk` was made from.
+        source: 'network' to download timm's weights, or the path of a safetensors file with the
+            key names of torchvision or timm.
 
     Returns:
-        How the trunk was initialised, for the record.
+        Description of the weights for the provenance of the model: timm's name or the file name.
 
     Raises:
-        ShelfcountError: If the weights cannot be had or do not fit.
+        ShelfcountError: If the weights cannot be downloaded or read, or do not fit the backbone.
     """
     if source == "network":
         state, note = (
@@ -120,18 +137,22 @@ def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
         )
     else:
         state, note = read_safetensors(Path(source)), Path(source).name
-    mine = trunk.state_dict()
-    found = in_order(mine, state, source)
-    trunk.load_state_dict(found)
+    trunk.load_state_dict(in_order(trunk.state_dict(), state, source))
     fold_normalisation(trunk)
     return note
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file as float32; safetensors hold no code.
+    """Read all tensors of a safetensors file, a format that cannot contain code.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Tensors by key. Floating-point tensors are converted to float32.
 
     Raises:
-        ShelfcountError: If the file is missing or no safetensors file.
+        ShelfcountError: If the file is missing or is not a safetensors file.
     """
     try:
         return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
@@ -140,11 +161,16 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fold_normalisation(trunk: nn.Module) -> None:
-    """Let the first convolution expect ``(p - 127) / 127.5`` where it was trained on ImageNet's mean and deviation.
+    """Convert a backbone from ImageNet's normalisation to ``(p - 127) / 127.5``, in place.
 
-    With x = (p - 127)/127.5 the old input is (x/2 + 127/255 - mean) / std, linear in x: the factor goes
-    into the weights, the constant into the mean of the normalisation behind them. Exact but for
-    the border, where zero padding means mid-grey instead of ImageNet's mean colour.
+    With x = (p - 127) / 127.5, the input that the backbone was trained with is
+    (x / 2 + 127 / 255 - mean) / std. This is linear in x: the factor is multiplied into the weights
+    of the first convolution, and the constant is subtracted from the running mean of the first
+    batch normalisation. The result is exact except at the border, where zero padding now means
+    mid-grey instead of ImageNet's mean colour.
+
+    Args:
+        trunk: Backbone whose first convolution has no bias and is followed by batch normalisation.
     """
     convolution = next(m for m in trunk.modules() if isinstance(m, nn.Conv2d))
     norm = next(m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d))
@@ -160,13 +186,22 @@ def fold_normalisation(trunk: nn.Module) -> None:
 def in_order(
     mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str
 ) -> dict[str, torch.Tensor]:
-    """Weights of a classifier under a trunk's own key names, and the trunk's own for what they lack.
+    """Return the weights of a classifier under the key names of a backbone.
 
-    torchvision and timm name the same layers differently but list them in the same order; the
-    shapes are checked one by one. Counters and what follows the trunk (classifier) are left out.
+    torchvision and timm name the same layers differently, but list them in the same order, so the
+    tensors are matched by order unless all key names are equal. The shape of every tensor is
+    checked. Batch counters and the classification layers are not taken over.
+
+    Args:
+        mine: State dict of the backbone.
+        theirs: State dict of the classifier.
+        source: Name of the weights for error messages.
+
+    Returns:
+        State dict with the keys of `mine`: weights from `theirs`, batch counters from `mine`.
 
     Raises:
-        ShelfcountError: If a tensor is missing or of another shape.
+        ShelfcountError: If a tensor is missing or has another shape.
     """
 
     def floats(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
@@ -179,37 +214,45 @@ def in_order(
     def natural(item: tuple[str, torch.Tensor]) -> list[Any]:
         parts = item[0].split(".")
         kind = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}.get(parts[-1], 4)
-        # Numbers before names, so that a foreign file gets a message and not a TypeError.
+        # Tuples that start with the kind of the part: a number and a name at the same position of
+        # two keys can then be compared, and any file gets an error message, not a TypeError.
         return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts[:-1]] + [(0, kind, "")]
 
     if set(dict(floats(mine))) <= set(theirs):
-        found = {k: theirs[k] for k, _ in floats(mine)}
+        renamed = {k: theirs[k] for k, _ in floats(mine)}
     else:
-        # safetensors sorts keys as text ('features.10' before 'features.2'); torchvision's
-        # numbered names give the order back.
+        # safetensors sorts keys as text ('features.10' before 'features.2'); sorting by the numbers
+        # in torchvision's names restores the order of the layers.
         ordered = sorted(floats(theirs), key=natural)
-        found = dict(zip((k for k, _ in floats(mine)), (v for _, v in ordered), strict=False))
+        renamed = dict(zip((k for k, _ in floats(mine)), (v for _, v in ordered), strict=False))
     for key, tensor in floats(mine):
-        got = tuple(found[key].shape) if key in found else "nothing"
-        if got != tuple(tensor.shape):
-            raise ShelfcountError(
-                f"weights '{source}' do not fit the model: '{key}' must have shape {tuple(tensor.shape)}, got {got}"
-            )
-    return {**mine, **found}
+        needed = tuple(tensor.shape)
+        if key not in renamed:
+            fault = f"'{key}' of shape {needed} is missing"
+        elif tuple(renamed[key].shape) != needed:
+            fault = f"'{key}' has shape {tuple(renamed[key].shape)}, the model needs {needed}"
+        else:
+            continue
+        raise ShelfcountError(
+            f"weights '{source}' do not fit the model: {fault}. "
+            "Give weights of the same architecture."
+        )
+    return {**mine, **renamed}
 
 
 def _timm_weights(architecture: str) -> dict[str, torch.Tensor]:
     name = FAMILY[architecture].timm_name
     if name is None:
         raise ShelfcountError(
-            f"nobody publishes ImageNet weights for '{architecture}', which is put together here. "
+            f"timm has no ImageNet weights for '{architecture}', an architecture of shelfcount. "
             "Use --set model.weights=shipped, =none, or the path of a .safetensors file."
         )
     try:
         model = timm.create_model(name, pretrained=True, features_only=True, out_indices=(2, 3, 4))
-    except Exception as error:  # timm passes on whatever its hub client raises: a dozen types
+    except Exception as error:  # timm's hub client raises about a dozen types of exceptions
         raise ShelfcountError(
-            f"the weights of timm's '{name}' could not be fetched ({type(error).__name__}: {error}). They need the network once. "
-            "Without one, use --set model.weights=shipped, =none, or the path of a .safetensors file."
+            f"cannot download the weights of timm's '{name}' ({type(error).__name__}: {error}). "
+            "The first download needs network access. Without it, use --set "
+            "model.weights=shipped, =none, or the path of a .safetensors file."
         ) from error
     return model.state_dict()

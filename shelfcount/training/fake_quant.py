@@ -1,9 +1,11 @@
-"""Quantization-aware training: a detector that computes in float what its int8 file will compute in integers.
+"""Fake quantization for quantization-aware training (QAT) of a detector.
 
-The network is taken apart into the operators of the file: convolutions with normalisation folded into
-them and the activation fused, additions, resizes, and the concatenations that join the levels. Weights are rounded to int8,
-symmetric, one scale an output channel; what an operator writes to int8, asymmetric, one scale a tensor
-(Jacob et al. 2018, arXiv:1712.05877). Gradients pass the rounding straight through.
+A fake-quantized detector computes in float32 what its int8 .tflite file will compute in integers.
+The network is traced and split into the operators of that file: convolutions with folded batch
+normalisation and fused activation, additions, resizes, and concatenations of the pyramid levels.
+Weights are quantized to symmetric int8 with one scale per output channel, activations to asymmetric
+int8 with one scale per tensor (Jacob et al. 2018, arXiv:1712.05877). Gradients are those of the
+straight-through estimator: the rounding is treated as the identity.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import copy
 import math
 import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,25 +27,26 @@ from shelfcount.records import ShelfcountError
 from shelfcount.training import detector
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
-# Of int8 weights, as LiteRT's kernels want them, and of int8 activations (LiteRT 8-bit quantization specification).
+# LiteRT 8-bit quantization specification: int8 weights are in [-127, 127], int8 activations in
+# [-128, 127].
 WEIGHT_STEPS = 127
 LOWEST, HIGHEST = -128, 127
-# Narrowest range of a tensor, as ai-edge-quantizer has it, so that no scale is 0.
+# Minimum width of a tensor's range, as in ai-edge-quantizer, so that no scale is 0.
 NARROWEST = 1e-9
-# Share of a training batch in the running average of the ranges: some hundred steps of memory.
+# Weight of a training batch in the moving average of the ranges, which spans about 100 steps.
 MOMENTUM = 0.01
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of the file.
+    """One operator of the .tflite file.
 
     Attributes:
-        name: Of what it writes; for a convolution the path of its module too.
-        kind: 'conv', 'add', 'resize', 'rows' (NCHW to (B, places, k)) or 'concat'.
-        inputs: Names of what it reads.
-        activation: 'relu6', 'relu' or '', fused into the operator.
-        columns: k of 'rows', factor of 'resize'.
+        name: Name of the output. For a convolution, this is also the path of its module.
+        kind: 'conv', 'add', 'resize', 'rows' (reshapes NCHW to (B, anchors, k)) or 'concat'.
+        inputs: Names of the inputs: outputs of other steps, or the network's input.
+        activation: Fused activation: 'relu6', 'relu' or '' for none.
+        columns: k for 'rows', scale factor for 'resize', otherwise 0.
     """
 
     name: str
@@ -54,16 +57,19 @@ class Step:
 
 
 class FakeQuantized(nn.Module):
-    """A trained detector, folded, with the rounding of the int8 file inside.
+    """Detector with folded batch normalisation and fake quantization.
 
-    Weights keep the paths of the network they come from; a convolution that several levels share becomes
-    one for each (``.at0``, ``.at1``), as each level's norm is folded into it. In training mode the ranges follow the batches.
+    The weights have the same paths as in the original network. A convolution that the pyramid
+    levels share becomes one convolution per level (``.at0``, ``.at1``), since the batch
+    normalisation of each level is folded into it. In training mode, the quantization ranges follow
+    the batches as a moving average.
 
     Args:
-        net: From `detector.build`, with its final normalisation statistics; copied, not changed.
+        net: Trained `detector.ShelfDetector`. It is copied and not changed.
 
     Raises:
-        ShelfcountError: If the network holds an operator that has no int8 counterpart here.
+        ShelfcountError: If `net` is not a `ShelfDetector`, or contains an operator that cannot be
+            fake-quantized.
     """
 
     ranges: torch.Tensor
@@ -77,21 +83,28 @@ class FakeQuantized(nn.Module):
         self.rounded = {name: i for i, name in enumerate([self.input, *_own_ranges(self.steps)])}
         self._row = _shared_ranges(self.steps, self.rounded)
         self.register_buffer("ranges", torch.zeros(len(self.rounded), 2))
-        # Pixels are what they are: their int8 value is the byte itself, moved by 128.
+        # The input's quantization is fixed: int8 value = uint8 pixel - 128.
         self.ranges[0] = torch.tensor(
             [(0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE]
         )
-        self._rounding: frozenset[str] | None = None
+        self._rounding = True
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) in [-1, 1] to location (B, A, 4) and logits (B, A, C)."""
+        """Predict boxes and classes for a batch; see `detector.ShelfDetector.forward`."""
         location, logits = self.outputs
         values = self.values(x)
         return values[location], values[logits]
 
     def values(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What each step writes, by its name; the input, rounded, under its own."""
-        # Half precision is coarser than int8's rounding.
+        """Compute the outputs of all steps.
+
+        Args:
+            x: (B, 3, H, W) float32 in [-1, 1].
+
+        Returns:
+            Quantized input and the output of every step, float32, by name.
+        """
+        # In half precision, rounding errors would be larger than those of int8.
         with torch.autocast(x.device.type, enabled=False):
             values = {self.input: self._round(self.input, x.float())}
             for step in self.steps:
@@ -99,45 +112,65 @@ class FakeQuantized(nn.Module):
         return values
 
     @contextlib.contextmanager
-    def rounding(self, names: Collection[str]) -> Iterator[None]:
-        """Within it, only the named steps round their weights and what they write; with none, the network is float."""
-        before, self._rounding = self._rounding, frozenset(names)
+    def without_rounding(self) -> Iterator[None]:
+        """Compute in float32, without fake quantization, inside the ``with`` block."""
+        before, self._rounding = self._rounding, False
         try:
             yield
         finally:
             self._rounding = before
 
     def calibrate(self, batches: Iterable[torch.Tensor]) -> None:
-        """Set the ranges to the mean of the photos' least and greatest values, of the float network.
+        """Set the quantization ranges from the activations of the float32 network.
+
+        The range of a tensor is the mean minimum and the mean maximum over the photos. The range of
+        the input is not changed.
 
         Args:
-            batches: (B, 3, H, W) float32 in [-1, 1], at least one.
+            batches: Batches of training photos, each (B, 3, H, W) float32 in [-1, 1]; at least one.
 
         Raises:
-            ShelfcountError: If there are none.
+            ShelfcountError: If `batches` is empty.
         """
-        seen = [self._seen(batch) for batch in batches]
-        if not seen:
-            raise ShelfcountError("int8 ranges need training photos to calibrate on, got none")
-        self.ranges[1:] = torch.stack(seen).mean(dim=0)[1:]
+        extremes = [self._seen(batch) for batch in batches]
+        if not extremes:
+            raise ShelfcountError(
+                "no training photos to calibrate the int8 ranges. Give at least one."
+            )
+        self.ranges[1:] = torch.stack(extremes).mean(dim=0)[1:]
 
     def range_of(self, name: str) -> tuple[float, float]:
-        """Least and greatest value that int8 can hold in what the step of this name writes."""
+        """Return the minimum and maximum that int8 can represent in a tensor.
+
+        Args:
+            name: Name of a step, or of the network's input.
+
+        Returns:
+            Minimum and maximum; the range contains 0.
+        """
         low, high = self.ranges[self._row[name]].tolist()
         return min(low, 0.0), max(high, 0.0)
 
     def scale_of(self, name: str) -> torch.Tensor:
-        """() float32, the value of one int8 step of what the step of this name writes."""
+        """Return the int8 scale of a tensor.
+
+        Args:
+            name: Name of a step, or of the network's input.
+
+        Returns:
+            () float32, the difference of two neighbouring int8 values.
+        """
         return scale_and_zero(*self.ranges[self._row[name]])[0]
 
     def early(self, stages: int) -> list[nn.Module]:
-        """Stem and first stages of the trunk, as `ShelfDetector.early`."""
+        """Return the parts of the backbone that training may freeze; see `ShelfDetector.early`."""
         trunk: Any = self.trunk
         return [trunk.conv_stem, *list(trunk.blocks.children())[:stages]] if stages else []
 
     @torch.no_grad()
     def _seen(self, batch: torch.Tensor) -> torch.Tensor:
-        with self.rounding(()):
+        """Return the (ranges, 2) minima and maxima of one batch in the float32 network."""
+        with self.without_rounding():
             values = self.values(batch)
         return torch.stack([_extremes(values[name]) for name in self.rounded])
 
@@ -163,13 +196,12 @@ class FakeQuantized(nn.Module):
 
     def _convolve(self, step: Step, x: torch.Tensor) -> torch.Tensor:
         convolution: Any = self.get_submodule(step.name)
-        if not self._rounds(step.name):
+        if not self._rounding:
             return convolution(x)
         bias, scale = convolution.bias, weight_scale(convolution.weight)
         weight = fake_weights(convolution.weight, scale)
-        if not self._rounds(step.inputs[0]):
-            return functional_call(convolution, {"weight": weight}, x)
-        # The file's bias is int32 and counts products of a weight's step and an input's.
+
+        # The file's bias is int32; its scale is the weights' scale times the input's scale.
         step_in = self.scale_of(step.inputs[0])
         unit = scale * step_in
         whole = (bias / unit).round()
@@ -177,18 +209,19 @@ class FakeQuantized(nn.Module):
             return functional_call(
                 convolution, {"weight": weight, "bias": bias + (whole * unit - bias).detach()}, x
             )
-        # float32 adds whole numbers without loss, as the file's int32 does, and XNNPACK brings the sum to the next scale
-        # in one float32 product. One value in a million that falls to the other side of a half would be hundreds at the end.
+        # As in the file: float32 adds these integers without rounding error, as int32 does, and
+        # XNNPACK requantizes the sum with one float32 multiplication. If one value in a million
+        # were rounded the other way, hundreds of output values would differ.
         parts = {"weight": (weight / scale[:, None, None, None]).round(), "bias": whole}
         sums = functional_call(convolution, parts, (x / step_in).round())
         step_out = self.scale_of(step.name)
         return (sums * (unit / step_out)[:, None, None]).round() * step_out
 
     def _add(self, step: Step, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        if self.training or not all(self._rounds(name) for name in (step.name, *step.inputs)):
+        if self.training or not self._rounding:
             return inputs[0] + inputs[1]
-        # XNNPACK's addition in int32 (src/microparams-init.c, xnn_init_qs8_add_minmax_scalar_params): the greater factor
-        # gets 21 bits, and halves are rounded up. float64 holds it whole.
+        # XNNPACK adds in int32 (src/microparams-init.c, xnn_init_qs8_add_minmax_scalar_params): the
+        # greater factor has 21 bits, and halves are rounded up. float64 holds the sums exactly.
         out, scales = self.scale_of(step.name), [self.scale_of(name) for name in step.inputs]
         factors = [float(scale / out) for scale in scales]
         one = 2.0 ** (21 - math.frexp(max(factors))[1])
@@ -202,10 +235,11 @@ class FakeQuantized(nn.Module):
         larger = nn.functional.interpolate(
             x, scale_factor=float(step.columns), mode="bilinear", align_corners=False
         )
-        if not self._rounds(step.name):
+        if not self._rounding:
             return larger
         scale = self.scale_of(step.name)
-        # XNNPACK interpolates the integers and rounds halves up. Integers here too: of sixteenths, none is lost.
+        # XNNPACK interpolates the integers and rounds halves up. Here they are interpolated as
+        # integers in float32 too, which represents the resulting sixteenths exactly.
         with torch.no_grad():
             whole = nn.functional.interpolate(
                 (x / scale).round(),
@@ -217,7 +251,7 @@ class FakeQuantized(nn.Module):
         return larger + (rounded - larger).detach()
 
     def _round(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        if name not in self.rounded or not self._rounds(name):
+        if name not in self.rounded or not self._rounding:
             return x
         bounds = self.ranges[self.rounded[name]]
         if self.training and name != self.input:
@@ -226,49 +260,73 @@ class FakeQuantized(nn.Module):
         scale, zero = scale_and_zero(bounds[0], bounds[1])
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, LOWEST, HIGHEST)
 
-    def _rounds(self, name: str) -> bool:
-        return self._rounding is None or name in self._rounding
-
 
 def scale_and_zero(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale (float32) and zero point (int32) of an int8 tensor for a range, 0 included, as ai-edge-quantizer computes them."""
+    """Return scale and zero point of an int8 tensor, as ai-edge-quantizer computes them.
+
+    Args:
+        low: () float32, minimum of the range; reduced to 0 if it is above.
+        high: () float32, maximum of the range; raised to 0 if it is below.
+
+    Returns:
+        Scale, () float32, and zero point, () int32 in [-128, 127].
+    """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     scale = (high - low).clamp(min=NARROWEST) / (HIGHEST - LOWEST)
     return scale, (LOWEST - low / scale).round().to(torch.int32)
 
 
 def _extremes(x: torch.Tensor) -> torch.Tensor:
-    # (2,) means over the photos of a batch, so that a batch of any size has the ranges of its photos.
+    # (2,) float32: mean minimum and mean maximum over the photos of a batch. Means, so that the
+    # result does not depend on the batch size.
     return torch.stack([end.mean() for end in x.flatten(1).aminmax(dim=1)])
 
 
 def weight_scale(weights: torch.Tensor) -> torch.Tensor:
-    """(out,) float32, the value of one int8 step of (out, in, h, w) weights."""
+    """Return the int8 scales of convolution weights.
+
+    Args:
+        weights: (out, in, h, w) float32.
+
+    Returns:
+        (out,) float32, one scale per output channel: the channel's maximum magnitude / 127.
+    """
     return weights.detach().abs().amax(dim=(1, 2, 3)).clamp(min=NARROWEST) / WEIGHT_STEPS
 
 
 def fake_weights(weights: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """(out, in, h, w) weights rounded to int8, symmetric, with one scale an output channel."""
+    """Fake-quantize convolution weights to symmetric int8.
+
+    Args:
+        weights: (out, in, h, w) float32.
+        scale: (out,) float32 from `weight_scale`.
+
+    Returns:
+        (out, in, h, w) float32, multiples of `scale`. The gradient is that of the identity.
+    """
     scale = scale[:, None, None, None]
-    # Divided, as the quantizer does: PyTorch's own operator multiplies by 1 / scale, and a weight near a half falls the other way.
+    # A division, as in the quantizer. PyTorch's own operator multiplies by 1 / scale, which rounds
+    # some weights near a half the other way.
     return weights + ((weights / scale).round() * scale - weights).detach()
 
 
-# ---------------------------------------------------------------- taking a network apart
+# ---------------------------------------------------------------- tracing a network into steps
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # timm derives its own from both; what they do inside can't be traced.
+        # timm subclasses both; the code inside these subclasses cannot be traced.
         return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(
             m, module_qualified_name
         )
 
 
 def _taken_apart(net: nn.Module) -> tuple[tuple[Step, ...], dict[str, nn.Conv2d], tuple[str, str]]:
+    """Return steps, folded convolutions by name, and names of the two outputs of a network."""
     if not isinstance(net, detector.ShelfDetector):
         raise ShelfcountError(
-            f"quantization-aware training is for the phone models, got {type(net).__name__}"
+            f"quantization-aware training does not support {type(net).__name__}. "
+            "Use a phone model, not the baseline."
         )
     nodes = _Tracer().trace(net).nodes
     parts = _Parts(net, Counter(str(node.target) for node in nodes))
@@ -278,7 +336,12 @@ def _taken_apart(net: nn.Module) -> tuple[tuple[Step, ...], dict[str, nn.Conv2d]
 
 
 class _Parts:
-    """Steps and folded convolutions, collected node by node."""
+    """Collector of steps and folded convolutions from the nodes of a traced network.
+
+    Args:
+        net: Traced network.
+        calls: Number of nodes per target; a module that is called more than once is shared.
+    """
 
     def __init__(self, net: nn.Module, calls: Mapping[str, int]) -> None:
         self.modules, self.calls = dict(net.named_modules()), calls
@@ -289,6 +352,11 @@ class _Parts:
         self._called: Counter[str] = Counter()
 
     def take(self, node: fx.Node) -> None:
+        """Add one node; all its inputs must have been added before.
+
+        Raises:
+            ShelfcountError: If the node's operator cannot be fake-quantized.
+        """
         sources = tuple(self._written[n] for n in node.all_input_nodes)
         if node.op == "placeholder":
             self._written[node] = node.name
@@ -299,7 +367,7 @@ class _Parts:
         elif node.target is operator.add:
             self._written[node] = self._step(node.name, "add", sources)
         elif node.target in ("permute", getattr, operator.getitem):
-            # Of `detector._rows`: its reshape stands for them.
+            # Parts of `detector._rows`; its reshape becomes the step.
             self._written[node] = sources[0]
         elif node.target == "reshape":
             self._written[node] = self._step(
@@ -309,7 +377,8 @@ class _Parts:
             self._written[node] = self._step(node.name, "concat", sources)
         else:
             raise ShelfcountError(
-                f"the int8 counterpart of '{node.target}' is not known; quantization-aware training can't have it"
+                f"quantization-aware training does not support the operator '{node.target}'. "
+                "Use another model.architecture, or train.quantize=false."
             )
 
     def _module(self, path: str, sources: tuple[str, ...]) -> str:
@@ -331,7 +400,8 @@ class _Parts:
         activation = {nn.ReLU6: "relu6", nn.ReLU: "relu"}.get(type(module))  # type: ignore[call-overload]
         if activation is None or self.steps[source].kind != "conv":
             raise ShelfcountError(
-                f"the int8 counterpart of '{path}' ({type(module).__name__}) is not known; models with ReLU and ReLU6 can be quantized so"
+                "quantization-aware training does not support the layer "
+                f"'{path}' ({type(module).__name__}). Use a model with ReLU or ReLU6."
             )
         self.steps[source] = Step(source, "conv", self.steps[source].inputs, activation)
         return source
@@ -358,17 +428,19 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _own_ranges(steps: Sequence[Step]) -> list[str]:
-    # A convolution that predicts writes the concatenation's scale at once; a resize keeps the scale it reads.
-    towards = {name for step in steps if step.kind == "rows" for name in step.inputs}
+    # Names of the steps with a range of their own. The output of a predicting convolution has the
+    # scale of the concatenation, and the output of a resize the scale of its input.
+    reshaped = {name for step in steps if step.kind == "rows" for name in step.inputs}
     return [
         step.name
         for step in steps
-        if step.kind in ("conv", "add", "concat") and step.name not in towards
+        if step.kind in ("conv", "add", "concat") and step.name not in reshaped
     ]
 
 
 def _shared_ranges(steps: Sequence[Step], own: Mapping[str, int]) -> dict[str, int]:
-    # A resize writes the scale it reads, and what a concatenation joins is written in the concatenation's.
+    # Row of `ranges` for every step. The output of a resize has the scale of its input, and the
+    # inputs of a concatenation have the scale of its output.
     rows = dict(own)
     for step in steps:
         if step.kind == "resize":

@@ -1,4 +1,4 @@
-"""Training on pytorch-lightning: the same loop for the phone model and the baseline."""
+"""Training loop on PyTorch Lightning, for the phone models and the baseline."""
 
 from __future__ import annotations
 
@@ -39,20 +39,22 @@ from shelfcount.training.losses import LOSSES, Truth
 from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch, write_whole
+from shelfcount.words import plural
 
-# Detections below it are not looked for while training; the operating point lies far above.
+# Score threshold of the validation passes, far below any operating threshold.
 LOW_SCORE = 0.05
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What validation says of one epoch.
+    """Validation metrics of one epoch.
 
     Attributes:
-        f1: At `threshold`.
-        threshold: The score threshold that serves best.
-        fitness: What epochs are compared by; F1 where None. mAP serves better: it weighs all scores,
-            while F1 at its best threshold hardly moves once few products are left to gain.
+        f1: F1 at `threshold`.
+        threshold: Score threshold that maximises F1 on the validation photos.
+        fitness: Value for choosing the best epoch; F1 if None. mAP is the better choice: it
+            considers all scores, while F1 at its best threshold changes little from epoch to epoch
+            once most products are detected.
     """
 
     f1: float
@@ -60,7 +62,9 @@ class Judgement:
     fitness: float | None = None
 
 
+# Evaluates the detections on each photo of the validation data.
 Judge = Callable[[Dataset, Sequence[Detections]], Judgement]
+# Called after each training step with (steps done, total steps, latest metrics).
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -74,26 +78,29 @@ def fit(
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> TorchDetector:
-    """Train a detector and leave a run folder.
+    """Train a detector and write its run folder.
 
     Args:
-        train, val: With the same classes.
-        run: Folder to write.
-        config: Of the whole run; written back resolved.
-        judge: Scores validation detections; passed in, as metrics lie above training.
-        resume: Go on from the last checkpoint of `run`.
-        on_step: Called after each step with steps done, steps in all and the latest figures.
+        train: Training photos.
+        val: Validation photos, with the same classes in the same order.
+        run: Run folder to write; `training.runs` describes its files.
+        config: Configuration of the run. It is written to the run folder with all its defaults.
+        judge: Computes the validation metrics from the detections on each photo.
+        resume: Continue from the last checkpoint in `run`.
+        on_step: Called after each training step with (steps done, total steps, latest metrics).
 
     Returns:
-        The averaged weights of the best validation epoch, with its threshold in the spec.
+        Detector with the EMA weights of the best validation epoch and that epoch's threshold.
 
     Raises:
-        ShelfcountError: If the data do not fit each other, or there is nothing to resume.
+        ShelfcountError: If training and validation data have no boxes or different classes, the
+            starting weights cannot be used, or `resume` is set and `run` has no checkpoint that
+            fits `config`.
     """
     _check(train, val, run, config, resume)
     pl.seed_everything(config.train.seed, workers=True, verbose=False)
     if config.train.accelerator == "cpu" and config.train.devices > 1:
-        # Each process has its share of the cores; more threads than cores wait for each other.
+        # Divide the cores between the processes: more threads than cores slow each other down.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.train.devices))
     spec = make_spec(train, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
@@ -129,7 +136,15 @@ def fit(
 
 
 def precision(options: TrainConfig) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """What a config's "auto" is on this machine."""
+    """Choose the floating-point precision of training.
+
+    Args:
+        options: Training section of the configuration.
+
+    Returns:
+        ``options.precision``, or, for "auto", mixed precision if the device multiplies in bfloat16
+        or float16, otherwise float32.
+    """
     if options.precision != "auto":
         return options.precision
     if options.accelerator == "cpu" or not (
@@ -144,7 +159,15 @@ def precision(options: TrainConfig) -> Literal["32-true", "bf16-mixed", "16-mixe
 
 
 def make_spec(train: Dataset, config: Config) -> ModelSpec:
-    """Classes, input and anchors of a model for this data."""
+    """Create the specification of an untrained model for a data set.
+
+    Args:
+        train: Training photos; the anchors of a phone model are fitted to their boxes.
+        config: Configuration of the run.
+
+    Returns:
+        Model specification with classes, input size, anchors, NMS settings and product sizes.
+    """
     sizes = input_sizes(train, config.model.height, config.model.width)
     baseline = config.model.architecture == BASELINE
     levels = (
@@ -169,7 +192,16 @@ def make_spec(train: Dataset, config: Config) -> ModelSpec:
 
 
 def input_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
-    """(n, 2) float64 (height, width) of all boxes, in pixels of a network input of that size."""
+    """Return the sizes of all boxes in pixels of the network input.
+
+    Args:
+        data: Labelled photos.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
+
+    Returns:
+        (n, 2) float64 (height, width), ignored areas included.
+    """
     parts = [
         (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64)
         * (height / p.height, width / p.width)
@@ -182,21 +214,30 @@ def input_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
 def _check(train: Dataset, val: Dataset, run: Path, config: Config, resume: bool) -> None:
     if not train.boxes or not val.boxes:
         raise ShelfcountError(
-            f"training and validation data must have boxes, got {train.boxes} and {val.boxes}"
+            f"training data have {plural(train.boxes, 'box', 'boxes')} and validation data "
+            f"{plural(val.boxes, 'box', 'boxes')}. Each must have at least one."
         )
     if train.classes != val.classes:
-        only = sorted(set(train.classes) ^ set(val.classes))
+        differing = ", ".join(
+            f"'{name}'" for name in sorted({*train.classes} ^ {*val.classes})[:10]
+        )
         raise ShelfcountError(
-            f"training and validation data must list the same classes in the same order; they differ in {only[:10] or 'their order'}"
+            "training and validation data differ in "
+            f"{f'the classes {differing}' if differing else 'the order of their classes'}. "
+            "They must list the same classes in the same order."
         )
     if resume:
         last = run / "checkpoints" / "last.ckpt"
         if not last.exists():
-            raise ShelfcountError(f"nothing to resume: '{run}' has no checkpoints/last.ckpt")
+            raise ShelfcountError(
+                f"nothing to resume: '{run}' has no checkpoints/last.ckpt. "
+                "Start the run without --resume."
+            )
         _read_checkpoint(last)
         if read_config(run) != config:
             raise ShelfcountError(
-                f"the config differs from the one '{run}' was started with ('{run / 'config.toml'}'). A resumed run keeps its config."
+                f"the configuration differs from the one that '{run}' was started with "
+                f"('{run / 'config.toml'}'). A run can only be resumed with its own configuration."
             )
 
 
@@ -205,7 +246,8 @@ def _quantization_aware(
 ) -> FakeQuantized:
     if config.model.weights in ("shipped", "network", "none"):
         raise ShelfcountError(
-            f"train.quantize fine-tunes a trained detector: model.weights must be its .safetensors file, got '{config.model.weights}'"
+            f"model.weights is '{config.model.weights}', but train.quantize fine-tunes a trained "
+            "detector. Set model.weights to the path of its .safetensors file."
         )
     chosen = np.random.default_rng(config.train.seed).permutation(len(train))[
         : config.export.calibration_photos
@@ -223,17 +265,18 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ShelfcountError(
-            f"checkpoint '{path}' must hold tensors and plain values alone, as training writes it, and cannot be read: "
-            f"{str(error).splitlines()[0] if str(error) else error!r}. It is damaged or not from here; start over with --force."
+            f"cannot read checkpoint '{path}' as tensors and plain values: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            "It is damaged or was not written by shelfcount; start over with --force."
         ) from error
 
 
 def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer, ModelCheckpoint]:
     options = config.train
-    # A run shorter than the interval is judged at its end.
+    # A run that is shorter than the interval is validated at its end.
     interval = min(options.validate_every, options.epochs)
-    # Written when the epoch's row of the history is there; `save_last` of Lightning would leave out
-    # the epochs that were not the best so far, and a resumed run would repeat them.
+    # Checkpoints are saved after the epoch's row of the history is written. Lightning's `save_last`
+    # would save the best epochs only, so that a resumed run would repeat the epochs after them.
     saving: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     best = ModelCheckpoint(
         run / "checkpoints",
@@ -278,7 +321,7 @@ def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[S
         config.train.epochs,
         config.train.seed,
     )
-    # Not `current_epoch`: when a run is resumed, worker processes ask before Lightning has counted it up.
+    # Not `current_epoch`: in a resumed run, the workers start before Lightning has increased it.
     progress: Any = trainer.fit_loop.epoch_progress.current
     sampler = EpochSampler(
         len(photos),
@@ -299,14 +342,14 @@ def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[S
 
 
 def _one_thread(_: int) -> None:
-    # A worker is one of many; threads of its own would fight with the network's.
+    # More threads per worker would compete with those of the network.
     torch.set_num_threads(1)
 
 
 @contextlib.contextmanager
 def _opencv_without_threads() -> Iterator[None]:
-    # Workers are forked, and OpenCV's threads are not there in a fork: a worker that uses or ends them waits forever.
-    # So they end here, before; workers inherit that there are none.
+    # Workers are forked, and a fork does not contain OpenCV's threads: a worker that uses or stops
+    # them waits forever. So they are stopped before the fork, and workers inherit this setting.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -337,7 +380,17 @@ def _finish(
 
 
 class _Module(pl.LightningModule):
-    """Network, its running average, loss and validation."""
+    """Lightning module: the network, the EMA of its weights, the loss and the validation.
+
+    Args:
+        net: Network to train.
+        spec: Specification of the model.
+        config: Configuration of the run.
+        val: Validation photos.
+        judge: Computes the validation metrics.
+        frozen: Parts of `net` whose weights and statistics are not changed.
+        steps: Total number of training steps, for the learning rate schedule.
+    """
 
     def __init__(
         self,
@@ -351,7 +404,7 @@ class _Module(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.steps = steps
-        self.frozen = tuple(frozen)  # a tuple, so that they are not registered a second time
+        self.frozen = tuple(frozen)  # a tuple, since a list of modules would be registered again
         for part in self.frozen:
             part.requires_grad_(False)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
@@ -362,7 +415,8 @@ class _Module(pl.LightningModule):
         self.averaged.requires_grad_(False)
         self.spec, self.config, self.val, self.judge = spec, config, val, judge
         self.loss = chosen_loss(config.train)
-        # Of what training sees; validation sees whole photos, and the detector has anchors of its own.
+        # Anchors for the training input, which may be a window. Validation uses the whole input,
+        # for which the detector computes its own anchors.
         window = config.augment.window
         height, width = (window, window) if window else (spec.height, spec.width)
         pixels = anchors.layout(spec.levels, height, width) * np.array(
@@ -374,7 +428,7 @@ class _Module(pl.LightningModule):
         self.val_pixels: list[np.ndarray] = []
 
     def on_train_epoch_start(self) -> None:
-        # Lightning sets train mode; a frozen part keeps its statistics too.
+        # Lightning sets training mode, in which frozen parts would update their statistics.
         for part in self.frozen:
             part.eval()
 
@@ -387,17 +441,17 @@ class _Module(pl.LightningModule):
         truths = [Truth(s["boxes"], s["classes"], s["ignore"]) for s in labels]
         parts = self.loss(location, logits, truths, self.anchors)
         total = torch.stack(list(parts.values())).sum()
-        figures = {f"{name}_loss": value.detach() for name, value in parts.items()} | {
+        losses = {f"{name}_loss": value.detach() for name, value in parts.items()} | {
             "loss": total.detach()
         }
-        self.log_dict(figures, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return total
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.averaged.update_parameters(self.net)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        # Validation is one pass over photos held in memory; the loader only gives it its place in the loop.
+        # Lightning requires a loader. Its one item stands for a pass over all validation photos.
         return DataLoader([0])  # type: ignore[arg-type]
 
     def validation_step(self, *_: Any) -> None:
@@ -407,18 +461,18 @@ class _Module(pl.LightningModule):
                 for p in self.val.photos
             ]
         detector = TorchDetector(self.averaged.module, self.spec, LOW_SCORE)
-        found = []
+        detections = []
         for photo, pixels in zip(self.val.photos, self.val_pixels, strict=True):
             boxes = detector.detect(pixels)
             scale = np.array(
                 [photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32
             )
-            found.append(boxes.replace(boxes=boxes.boxes * scale))
-        self.judgement = self.judge(self.val, found)
-        judged = self.judgement
-        fitness = judged.f1 if judged.fitness is None else judged.fitness
+            detections.append(boxes.replace(boxes=boxes.boxes * scale))
+        self.judgement = self.judge(self.val, detections)
+        result = self.judgement
+        fitness = result.f1 if result.fitness is None else result.fitness
         self.log_dict(
-            {"val_f1": judged.f1, "val_threshold": judged.threshold, "val_fitness": fitness},
+            {"val_f1": result.f1, "val_threshold": result.threshold, "val_fitness": fitness},
             sync_dist=True,
         )
 
@@ -444,7 +498,8 @@ class _Module(pl.LightningModule):
                 continue
             groups += decayed([p for _, p in named], rate, options.weight_decay)
         optimizer = torch.optim.AdamW(groups)
-        # Not Lightning's `estimated_stepping_batches`: it starts the workers, before a checkpoint has said which epoch comes.
+        # Not Lightning's `estimated_stepping_batches`, which starts the workers before the epoch of
+        # a checkpoint is known.
         schedule: torch.optim.lr_scheduler.LRScheduler
         if options.schedule == "one_cycle":
             schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -458,7 +513,14 @@ class _Module(pl.LightningModule):
 
 
 def chosen_loss(options: TrainConfig) -> Callable[..., dict[str, torch.Tensor]]:
-    """The loss that a config names, with its settings."""
+    """Return the loss function of a configuration, with its settings bound.
+
+    Args:
+        options: Training section of the configuration.
+
+    Returns:
+        One of `losses.LOSSES`.
+    """
     if options.loss == "task_aligned":
         return partial(LOSSES[options.loss], smoothing=options.smoothing, forgive=options.forgive)
     return LOSSES[options.loss]
@@ -467,7 +529,18 @@ def chosen_loss(options: TrainConfig) -> Callable[..., dict[str, torch.Tensor]]:
 def decayed(
     parameters: Sequence[nn.Parameter], rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for AdamW. Norms and biases are not decayed: shrinking them has no regularising meaning."""
+    """Return parameter groups for AdamW, without weight decay for normalisation layers and biases.
+
+    Shrinking the parameters of normalisation layers and the biases would not regularise.
+
+    Args:
+        parameters: Parameters to optimise.
+        rate: Learning rate of both groups.
+        weight_decay: Weight decay of the parameters with more than one dimension.
+
+    Returns:
+        Two groups: parameters with weight decay, and parameters without.
+    """
     return [
         {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
@@ -475,7 +548,15 @@ def decayed(
 
 
 def cosine(steps: int, warmup: float) -> Callable[[int], float]:
-    """The learning rate's share of its peak by step: a linear rise, then half a cosine down to 0."""
+    """Return a learning rate schedule with linear warm-up and cosine decay to 0.
+
+    Args:
+        steps: Total number of training steps.
+        warmup: Share of `steps` in which the learning rate rises, in [0, 1).
+
+    Returns:
+        Function from the step, counted from 0, to the share of the peak learning rate.
+    """
     rise = max(1, round(steps * warmup))
 
     def share(step: int) -> float:
@@ -487,7 +568,17 @@ def cosine(steps: int, warmup: float) -> Callable[[int], float]:
 
 
 def ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average that forgets the start: its decay rises from 0.1 to `decay` over the first steps."""
+    """Return an update function for an exponential moving average (EMA) with a decay warm-up.
+
+    The decay rises as (1 + n) / (10 + n) with the number n of updates, up to `decay`, so that the
+    initial weights lose their influence early. Integer buffers are copied.
+
+    Args:
+        decay: Maximum decay per step.
+
+    Returns:
+        Function for the argument ``multi_avg_fn`` of `torch.optim.swa_utils.AveragedModel`.
+    """
 
     @torch.no_grad()
     def update(
@@ -504,7 +595,12 @@ def ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 class _Reporter(Callback):
-    """Figures of every epoch to history.csv, and of every step to whoever watches."""
+    """Callback that writes the metrics of every epoch to history.csv, and reports every step.
+
+    Args:
+        run: Run folder.
+        on_step: Called after each training step; may be None.
+    """
 
     def __init__(self, run: Path, on_step: OnStep | None) -> None:
         self.path, self.on_step = run / "history.csv", on_step
@@ -513,7 +609,7 @@ class _Reporter(Callback):
 
     @property
     def seconds(self) -> float:
-        """Since the start, without the time that a killed run was away."""
+        """Training time in seconds, without the time between an interruption and its resumption."""
         return time.monotonic() - self.begin
 
     def state_dict(self) -> dict[str, Any]:
@@ -532,14 +628,14 @@ class _Reporter(Callback):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        figures = _plain(trainer.callback_metrics)
+        metrics = _plain(trainer.callback_metrics)
         if (
             trainer.current_epoch % trainer.check_val_every_n_epoch
             != trainer.check_val_every_n_epoch - 1
         ):  # type: ignore[operator]
-            figures = {k: v for k, v in figures.items() if not k.startswith("val_")}
+            metrics = {k: v for k, v in metrics.items() if not k.startswith("val_")}
         self.rows.append(
-            {"epoch": trainer.current_epoch + 1, **{k: round(v, 6) for k, v in figures.items()}}
+            {"epoch": trainer.current_epoch + 1, **{k: round(v, 6) for k, v in metrics.items()}}
         )
         if trainer.is_global_zero:
             text = io.StringIO()

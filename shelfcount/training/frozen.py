@@ -1,7 +1,9 @@
-"""Heads on a frozen trunk: its features are computed once, so that each further training costs seconds and not an hour.
+"""Training of neck and heads on cached features of a frozen backbone.
 
-A changed view of a photo is cached as often as it is to be seen, since its features must be computed too. Views
-that mix several photos (mosaic, pasted products) are left out: the other photos may stand in the test part of a later split.
+The backbone's features are computed once and cached, so that each training run takes seconds
+instead of an hour. Each photo is cached in several augmented views, since augmentation changes the
+features. Augmentations that combine several photos (mosaic, copy-paste) are not used: the other
+photos could be test photos of a later split.
 """
 
 from __future__ import annotations
@@ -35,26 +37,32 @@ from shelfcount.vision import anchors
 from shelfcount.vision.images import write_whole
 from shelfcount.vision.postprocess import detections_from_heads
 
+# Number of photos per pass through the backbone when features are cached.
 BATCH = 8
-# Of each step of the heads, and their peak rate. A config's are made for many epochs of a whole network; in so few, smaller
-# steps at a higher rate learn far more, with no trunk that they could spoil.
+# Batch size and peak learning rate for neck and heads. Those of a configuration are chosen for many
+# epochs of the whole network. In few epochs, smaller batches with a higher learning rate give far
+# better results, and there are no pretrained weights that a high learning rate could destroy.
 HEAD_BATCH, HEAD_RATE = 4, 1e-2
-# Of the steps, what the running average of the weights spans at most.
+# Maximum span of the weight EMA, as a share of all steps.
 AVERAGED = 0.05
+# File of the labels in a cache folder.
 LABELS = "labels.npz"
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """What a frozen trunk sees on each photo: as it is, and changed as training changes photos.
+    """Cached backbone features and labels of photos, each in several views.
+
+    View 0 is the unchanged photo; the other views are augmented.
 
     Attributes:
-        levels: A level of the trunk each, finest first: (photos, views, height, width, channels) float16; view 0
-            is the photo as it is.
+        levels: Features of each backbone level, finest first, each a float16 array of shape
+            (photos, views, height, width, channels).
         boxes: (n, 4) float32 xyxy in input pixels, of all views of all photos one after the other.
-        classes: (n,) int64.
-        ignore: (n,) bool.
-        ends: (photos * views + 1,) int64; the boxes of view v of photo p are those from entry p * views + v to the next.
+        classes: (n,) int64 class indices.
+        ignore: (n,) bool; True for an ignored area.
+        ends: (photos * views + 1,) int64 offsets into `boxes`: with i = p * views + v, view v of
+            photo p has the boxes from ``ends[i]`` up to, not including, ``ends[i + 1]``.
     """
 
     levels: tuple[np.ndarray, ...]
@@ -65,20 +73,34 @@ class Views:
 
     @property
     def views(self) -> int:
-        """Of each photo."""
+        """Number of views per photo."""
         return self.levels[0].shape[1]
 
     def features(self, photos: Sequence[int], views: Sequence[int]) -> list[torch.Tensor]:
-        """(B, C, h, w) float32 in channels-last layout, a level each, for so many photos and the view of each."""
+        """Return the features of some photos, each in one view.
+
+        Args:
+            photos: Indices of B photos.
+            views: Index of the view for each of the B photos.
+
+        Returns:
+            Features of each level, finest first, (B, C, h, w) float32 in channels-last memory
+            format.
+        """
         return [
             torch.from_numpy(np.asarray(level[photos, views])).permute(0, 3, 1, 2).float()
             for level in self.levels
         ]
 
     def truth(self, photo: int, view: int) -> Truth:
-        """The products of one view, for training."""
-        place = photo * self.views + view
-        part = slice(self.ends[place], self.ends[place + 1])
+        """Return the ground truth of one view of a photo.
+
+        Args:
+            photo: Index of the photo.
+            view: Index of the view.
+        """
+        entry = photo * self.views + view
+        part = slice(self.ends[entry], self.ends[entry + 1])
         return Truth(
             *(
                 torch.from_numpy(np.array(column[part]))
@@ -95,18 +117,22 @@ def cache(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Compute the features of all photos and leave them in a folder, where they serve every process of the machine.
+    """Compute the backbone features of all photos and cache them in a folder.
+
+    Nothing is done if the folder contains a complete cache. All processes of the machine can share
+    the cache.
 
     Args:
         data: Labelled photos.
-        config: Its `model` says which trunk, with which start, at which size; its `augment` how views are changed.
-        views: Of each photo, the one as it is included.
-        folder: To be made. Half a cache, of a process that was killed, is computed again.
-        seed: Of the changes.
-        progress: Called with (views done, views in all).
+        config: Configuration of a run. The backbone, its weights and the input size are those of
+            ``model``; the augmentation is ``augment``, without mosaic, copy-paste and window.
+        views: Number of views per photo, including the unchanged one.
+        folder: Cache folder; it is created if needed. An incomplete cache is computed again.
+        seed: Seed of the augmentation.
+        progress: Called with (views done, total number of views).
 
     Raises:
-        ShelfcountError: If the model is the baseline, or the start can't be read.
+        ShelfcountError: If the model is the baseline, or its starting weights cannot be used.
     """
     if (folder / LABELS).exists():
         return
@@ -137,10 +163,18 @@ def cache(
 
 
 def load(folder: Path, mapped: bool = True) -> Views:
-    """What `cache` left; mapped, all processes of a machine share one copy.
+    """Load features that `cache` wrote.
+
+    Args:
+        folder: Cache folder.
+        mapped: Whether to map the features into memory, so that all processes of a machine share
+            one copy. If False, they are read into memory.
+
+    Returns:
+        Features and labels of all photos.
 
     Raises:
-        ShelfcountError: If it is not there or not whole.
+        ShelfcountError: If the cache is missing or incomplete.
     """
     try:
         with np.load(folder / LABELS) as labels:
@@ -151,7 +185,8 @@ def load(folder: Path, mapped: bool = True) -> Views:
             ]
     except (OSError, ValueError, KeyError) as error:
         raise ShelfcountError(
-            f"the cached features in '{folder}' cannot be read: {error}. Delete it; they are computed again."
+            f"cached features in '{folder}' cannot be read: {error}. "
+            "Delete this folder; the features will be computed again."
         ) from error
     return Views(tuple(levels), *columns)
 
@@ -159,18 +194,20 @@ def load(folder: Path, mapped: bool = True) -> Views:
 def train_heads(
     views: Views, photos: Sequence[int], spec: ModelSpec, config: Config, epochs: int, seed: int
 ) -> nn.Module:
-    """Pyramid and heads from a start of their own on some of the cached photos.
+    """Train neck and heads from their starting weights on some of the cached photos.
 
     Args:
-        views: Of all photos.
-        photos: Indices of those to train on.
-        spec: With anchors for them.
-        config: Loss, decay, warm-up, averaging, precision and the start.
-        epochs: How often each photo is seen, in any of its views.
-        seed: Of heads, order and views.
+        views: Cached features of all photos.
+        photos: Indices of the training photos.
+        spec: Model specification with anchors for the training photos.
+        config: Configuration of a run: starting weights, loss, weight decay, warm-up, EMA, gradient
+            clipping and precision are used.
+        epochs: Number of times that each photo is used, each time in a random view.
+        seed: Seed of the random weights, the order of the photos and the choice of views.
 
     Returns:
-        The averaged network; its trunk is not the one that was trained for.
+        Network with the EMA weights, in evaluation mode. Its backbone is an identity: only
+        ``from_features`` can be used.
     """
     torch.manual_seed(seed)
     options = config.train
@@ -179,7 +216,7 @@ def train_heads(
     net.trunk = nn.Identity()
     net = net.to(memory_format=torch.channels_last).train()
     batches = _batches(len(photos), HEAD_BATCH, epochs, seed)
-    # An average over more than the last steps of so short a training would still hold its start.
+    # In such a short training, an EMA over more steps would still contain the starting weights.
     averaged = AveragedModel(
         net,
         multi_avg_fn=ramped_average(min(options.ema, 1 - 1 / (AVERAGED * len(batches)))),
@@ -191,12 +228,11 @@ def train_heads(
     loss, places = chosen_loss(options), _places(spec)
     for step, batch in enumerate(batches):
         rng = np.random.default_rng((seed, step))
-        chosen, seen = np.asarray(photos)[batch], rng.integers(views.views, size=len(batch))
+        chosen, drawn = np.asarray(photos)[batch], rng.integers(views.views, size=len(batch))
         with _precision(config):
-            location, logits = net.from_features(views.features(chosen, seen))  # type: ignore[arg-type]
-        parts = loss(
-            location, logits, [views.truth(p, v) for p, v in zip(chosen, seen, strict=True)], places
-        )
+            location, logits = net.from_features(views.features(chosen, drawn))  # type: ignore[arg-type]
+        truths = [views.truth(p, v) for p, v in zip(chosen, drawn, strict=True)]
+        parts = loss(location, logits, truths, places)
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum().backward()
         nn.utils.clip_grad_norm_(net.parameters(), options.clip)
@@ -208,14 +244,17 @@ def train_heads(
 
 @torch.inference_mode()
 def detect(net: nn.Module, views: Views, photo: int, of: Photo, spec: ModelSpec) -> Detections:
-    """What trained heads find on a cached photo as it is, in its own pixels, above the spec's threshold.
+    """Detect the products on the unchanged view of a cached photo.
 
     Args:
-        net: From `train_heads`.
-        views: Of all photos.
-        photo: Index of the one to look at.
-        of: That photo.
-        spec: As in training.
+        net: Network from `train_heads`.
+        views: Cached features of all photos.
+        photo: Index of the photo in `views`.
+        of: The photo itself, whose size in pixels is used.
+        spec: Model specification used for training.
+
+    Returns:
+        Detections in pixels of the photo, with scores of at least ``spec.score_threshold``.
     """
     location, logits = net.from_features(views.features([photo], [0]))  # type: ignore[operator]
     return detections_from_heads(
@@ -233,25 +272,26 @@ def detect(net: nn.Module, views: Views, photo: int, of: Photo, spec: ModelSpec)
 def _trunk(data: Dataset, config: Config) -> nn.Module:
     if config.model.architecture == BASELINE:
         raise ShelfcountError(
-            f"cached features of '{BASELINE}' would take gigabytes; give a phone model, or the full depth"
+            f"cached features of '{BASELINE}' are not supported: they would take gigabytes. "
+            "Use a phone model, or --depth full."
         )
     spec = make_spec(data, config)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
     net.load_start(spec.architecture, config.model.weights)
-    # What processors are quicker in, and the layout that features are kept in.
+    # CPUs are faster in channels-last, and the cached features have this layout.
     return net.trunk.to(memory_format=torch.channels_last).eval()
 
 
 @torch.inference_mode()
 def _seen(trunk: nn.Module, pixels: torch.Tensor, config: Config) -> list[np.ndarray]:
-    """(B, h, w, C) float16, a level each."""
+    """Compute backbone features: of (B, 3, H, W) uint8 pixels, (B, h, w, C) float16 per level."""
     with _precision(config):
         features = trunk(normalise(pixels).contiguous(memory_format=torch.channels_last))
     return [f.permute(0, 2, 3, 1).to(torch.float16).numpy() for f in features]
 
 
 def _precision(config: Config) -> torch.autocast:
-    # On the processor, whatever a whole training would run on.
+    # Cached features are always computed and used on the CPU.
     options = config.train.model_copy(update={"accelerator": "cpu"})
     return torch.autocast("cpu", torch.bfloat16, enabled=precision(options) == "bf16-mixed")
 
@@ -270,18 +310,18 @@ def _write_labels(folder: Path, samples: Sequence[Sample]) -> None:
     }
     data = io.BytesIO()
     np.savez(data, ends=ends, levels=len(list(folder.glob("level*.npy"))), **columns)  # type: ignore[arg-type]
-    # Last: where the labels are, the features are whole.
+    # Written last: a cache with labels has complete features.
     write_whole(folder / LABELS, data.getvalue())
 
 
 def _batches(size: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
-    """Indices of the photos of each step; every photo as often as there are epochs."""
+    """Return the photo indices of each training step; every photo occurs once per epoch."""
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(size) for _ in range(epochs)])
     return np.array_split(order, max(1, round(len(order) / batch)))
 
 
 def _places(spec: ModelSpec) -> torch.Tensor:
-    """(A, 4) anchors (ycenter, xcenter, h, w) in input pixels."""
+    """Return the (A, 4) float32 anchors (ycenter, xcenter, h, w) in input pixels."""
     ratios = anchors.layout(spec.levels, spec.height, spec.width)
     return torch.from_numpy(ratios * np.array([spec.height, spec.width] * 2, np.float32))

@@ -1,11 +1,12 @@
-"""A run folder: what training leaves behind, and how it becomes a detector again.
+"""Run folders: the files that training writes, and loading a detector from them.
 
-RUN/config.toml         resolved config
-RUN/spec.json           model spec: classes, anchors, threshold, provenance
-RUN/model.safetensors   averaged weights of the best epoch
-RUN/data.json           where its photos, labels and corrections lie, as absolute paths
-RUN/history.csv         losses and validation figures by epoch; tensorboard/ the same for TensorBoard
-RUN/checkpoints/        for --resume
+RUN/config.toml         configuration with all defaults
+RUN/spec.json           model specification: classes, anchors, score threshold, provenance
+RUN/model.safetensors   EMA weights of the best epoch
+RUN/data.json           absolute paths of the photos, labels and corrections
+RUN/history.csv         losses and validation metrics per epoch
+RUN/tensorboard/        the same for TensorBoard
+RUN/checkpoints/        checkpoints for --resume
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ SOURCES = "data.json"
 
 
 class TorchDetector:
-    """A network in PyTorch as a `Detector`: the reference that every exported file is held against.
+    """`Detector` that runs a PyTorch network: the reference for every exported file.
 
     Args:
-        net: Maps (1, 3, H, W) float32 in [-1, 1] to (location, logits).
-        spec: Of the model.
-        score_threshold: Other than the spec's; a low one for precision-recall curves.
+        net: Network that maps (1, 3, H, W) float32 in [-1, 1] to (location, logits).
+        spec: Specification of the model.
+        score_threshold: Score threshold; a low one is needed for precision-recall curves. Default:
+            the threshold in `spec`.
     """
 
     def __init__(
@@ -55,7 +57,14 @@ class TorchDetector:
 
     @torch.inference_mode()
     def heads(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(h, w, 3) uint8 RGB to location (A, 4) and scores (A, C), sigmoid applied."""
+        """Run the network on one photo.
+
+        Args:
+            image: (h, w, 3) uint8 RGB of any size; it is stretched to the network input.
+
+        Returns:
+            location (A, 4) float32, box deltas (y, x, h, w), and scores (A, C) float32 in [0, 1].
+        """
         pixels = torch.from_numpy(stretch(image, self.spec.height, self.spec.width)).permute(
             2, 0, 1
         )[None]
@@ -64,6 +73,7 @@ class TorchDetector:
         return location[0].float().cpu().numpy(), logits[0].float().sigmoid().cpu().numpy()
 
     def detect(self, image: np.ndarray) -> Detections:
+        """Detect the products on one photo; see `records.Detector.detect`."""
         location, scores = self.heads(image)
         return detections_from_heads(
             location,
@@ -78,12 +88,30 @@ class TorchDetector:
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels to what a network sees: a uint8 tensor of zero point 127 and scale 2/255 means the same."""
+    """Convert pixels to the network input, ``(p - 127) / 127.5``.
+
+    A uint8 tensor with zero point 127 and scale 2/255 represents the same values.
+
+    Args:
+        pixels: uint8 tensor of any shape.
+
+    Returns:
+        float32 tensor of the same shape.
+    """
     return (pixels.float() - PIXEL_ZERO) / PIXEL_SCALE
 
 
 def save_run(run: Path, config: Config, spec: ModelSpec, net: nn.Module) -> None:
-    """Write config, spec and weights of a trained network, each whole."""
+    """Write configuration, specification and weights of a trained network to a run folder.
+
+    Each file is written completely or not at all.
+
+    Args:
+        run: Run folder.
+        config: Configuration of the run.
+        spec: Specification of the model.
+        net: Trained network.
+    """
     config.write(run / "config.toml")
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     write_whole(run / "model.safetensors", save(weights))
@@ -91,10 +119,17 @@ def save_run(run: Path, config: Config, spec: ModelSpec, net: nn.Module) -> None
 
 
 def load_run(run: Path, score_threshold: float | None = None) -> TorchDetector:
-    """The trained network of a run.
+    """Load the trained detector of a run.
+
+    Args:
+        run: Run folder.
+        score_threshold: Score threshold. Default: the threshold in the run's spec.json.
+
+    Returns:
+        Detector with the EMA weights of the best epoch.
 
     Raises:
-        ShelfcountError: If the folder is no finished run, or its parts do not fit each other.
+        ShelfcountError: If the folder is not a finished run, or its files do not fit each other.
     """
     config, spec = read_config(run), read_spec(run)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
@@ -110,27 +145,32 @@ def load_run(run: Path, score_threshold: float | None = None) -> TorchDetector:
 
 
 def read_config(run: Path) -> Config:
-    """The resolved config of a run."""
+    """Read the configuration of a run.
+
+    Raises:
+        ShelfcountError: If config.toml cannot be read or contains a setting that is not allowed.
+    """
     return config_module.load(run / "config.toml")
 
 
 def read_spec(run: Path) -> ModelSpec:
-    """The model spec of a run.
+    """Read the model specification of a run.
 
     Raises:
-        ShelfcountError: If there is none, or it cannot be read.
+        ShelfcountError: If spec.json is missing, cannot be read, or has a wrong field.
     """
     try:
         data = json.loads((run / "spec.json").read_text())
     except FileNotFoundError as error:
         raise ShelfcountError(
-            f"'{run}' is not a finished run: it has no spec.json. Finish it with `shelfcount train ... --resume`."
+            f"'{run}' is not a finished run: it has no spec.json. "
+            "Finish it with `shelfcount train ... --resume`."
         ) from error
     except (OSError, ValueError) as error:
         raise ShelfcountError(f"cannot read '{run / 'spec.json'}': {error}") from error
     if not isinstance(data, Mapping):
         raise ShelfcountError(
-            f"'{run / 'spec.json'}' must hold an object, got {type(data).__name__}"
+            f"'{run / 'spec.json'}' must contain a JSON object, got {type(data).__name__}"
         )
     try:
         return ModelSpec.from_json(data)
@@ -139,10 +179,17 @@ def read_spec(run: Path) -> ModelSpec:
 
 
 def origin(weights: Path) -> Mapping[str, Any] | None:
-    """What a file of detector weights says it learnt from, empty where it doesn't say; None for those of a classifier.
+    """Read on which data the detector weights in a file were trained.
+
+    Args:
+        weights: Path of a safetensors file.
+
+    Returns:
+        Provenance from the file's metadata, or from spec.json in the same folder; empty if neither
+        exists. None if the file contains a classifier, not a detector.
 
     Raises:
-        ShelfcountError: If the file is missing or no safetensors file.
+        ShelfcountError: If the file is missing or is not a safetensors file.
     """
     try:
         with safe_open(weights, "pt") as file:
@@ -153,19 +200,19 @@ def origin(weights: Path) -> Mapping[str, Any] | None:
         raise ShelfcountError(f"cannot read weights '{weights}': {error}") from error
     if stated:
         return json.loads(stated)
-    # A run keeps it in its spec.
+    # The weights of a run have no metadata: the provenance is in its spec.json.
     return read_spec(weights.parent).provenance if (weights.parent / "spec.json").exists() else {}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the photos of a run lay, so that export finds them.
+    """Paths of the data that a run was trained on, for commands that read them again.
 
     Attributes:
-        train: As `data.formats.read` takes it.
-        val: The same, or None where validation photos were held back from `train`.
-        class_names: Lookup table of numbered classes.
-        corrections: Files of corrections to the labels.
+        train: Training data, as an argument of `data.formats.read`.
+        val: Validation data, or None if the validation photos were held out from `train`.
+        class_names: File with the names of numbered classes, or None.
+        corrections: Files with corrections of the labels.
     """
 
     train: str
@@ -175,7 +222,12 @@ class Sources:
 
 
 def write_sources(run: Path, sources: Sources) -> None:
-    """Keep them in the run's folder, as absolute paths."""
+    """Write the paths of a run's data to its data.json, as absolute paths.
+
+    Args:
+        run: Run folder.
+        sources: Paths of the data.
+    """
     data = {
         "train": str(Path(sources.train).resolve()),
         "val": sources.val and str(Path(sources.val).resolve()),
@@ -186,7 +238,11 @@ def write_sources(run: Path, sources: Sources) -> None:
 
 
 def read_sources(run: Path) -> Sources:
-    """The inverse of `write_sources`."""
+    """Read the paths of a run's data that `write_sources` wrote.
+
+    Raises:
+        ShelfcountError: If data.json is missing or damaged.
+    """
     try:
         data = json.loads((run / SOURCES).read_text())
         names = data["class_names"]
@@ -197,6 +253,8 @@ def read_sources(run: Path) -> Sources:
             tuple(map(Path, data.get("corrections", []))),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ShelfcountError(
-            f"'{run}' does not say where its photos lie ({error}). Give --data and --val."
+            f"cannot read the photo locations of run '{run}' from {SOURCES} ({fault}). "
+            "Give --data and --val."
         ) from error

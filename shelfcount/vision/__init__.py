@@ -1,1 +1,1 @@
-"""Boxes, anchors and pictures in numpy and OpenCV: what training and the phone share."""
+"""Boxes, anchors and images in numpy and OpenCV, shared by training and inference."""

@@ -1,7 +1,7 @@
-"""Anchors: fitted to the user's boxes once, laid out and decoded here for everything that follows.
+"""Anchors: fitting to the boxes of a data set, layout over the feature maps, box coding.
 
-Training, calibration, the runtime and the bundle's metadata all call these functions, so that no
-two of them can disagree about what an output row means.
+Training, calibration, the runtime and the bundle's metadata all call these functions, so that
+an output row means the same box everywhere.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ CODER_SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
 def layout(levels: Sequence[AnchorLevel], height: int, width: int) -> np.ndarray:
-    """Every anchor of a model in the order of its output rows.
+    """Return all anchors of a model in the order of its output rows.
 
     Args:
-        levels: Finest stride first.
-        height, width: Of the input in pixels.
+        levels: Anchor levels, finest stride first.
+        height, width: Size of the input in pixels.
 
     Returns:
-        (A, 4) float32 (ycenter, xcenter, h, w) as ratios of the input; level by level, row by row,
-        column by column, size by size: what ``permute(0, 2, 3, 1).reshape(1, -1, k)`` yields.
+        (A, 4) float32 (ycenter, xcenter, h, w) as ratios of the input. The order is level, row,
+        column, size, which is the order of ``permute(0, 2, 3, 1).reshape(1, -1, k)``.
     """
     parts = []
     for level in levels:
@@ -43,11 +43,11 @@ def layout(levels: Sequence[AnchorLevel], height: int, width: int) -> np.ndarray
 
 
 def decode(location: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Box deltas to boxes, as TFLite_Detection_PostProcess does it.
+    """Decode box deltas to boxes, as TFLite_Detection_PostProcess does.
 
     Args:
         location: (..., A, 4) float32 deltas (y, x, h, w), multiplied by `CODER_SCALES`.
-        anchors: (A, 4) from `layout`.
+        anchors: (A, 4) float32 anchors as `layout` returns them.
 
     Returns:
         (..., A, 4) float32 (ymin, xmin, ymax, xmax) as ratios of the input.
@@ -59,7 +59,15 @@ def decode(location: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """The inverse of `decode`: (A, 4) yxyx ratios, one box for each anchor, to (A, 4) deltas."""
+    """Encode boxes as deltas; the inverse of `decode`.
+
+    Args:
+        boxes: (A, 4) float32 (ymin, xmin, ymax, xmax) as ratios of the input, one for each anchor.
+        anchors: (A, 4) float32 anchors as `layout` returns them.
+
+    Returns:
+        (A, 4) float32 deltas (y, x, h, w), multiplied by `CODER_SCALES`.
+    """
     center = (boxes[..., :2] + boxes[..., 2:]) / 2
     size = boxes[..., 2:] - boxes[..., :2]
     delta = np.concatenate(
@@ -71,51 +79,52 @@ def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 def fit(
     sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int = 0
 ) -> tuple[AnchorLevel, ...]:
-    """Anchors for the products of one data set: k-means on their sizes, nearest by shape overlap.
+    """Return anchors for the products of one data set: k-means on their sizes with shape IoU.
 
-    Dense shelves hold products of few sizes, so few anchors serve, and a level that no product
-    needs is left out: that is where the time of a plain SSD goes.
+    Products on dense shelves have few different sizes, so few anchors are enough. Levels that few
+    products need are left out, which saves most of the time of a plain SSD.
 
     Args:
         sizes: (n, 2) (height, width) of the boxes in input pixels.
-        strides: Of the levels the network offers, finest first.
-        per_level: Anchors at one place of a level.
-        seed: Of the start of the k-means.
+        strides: Strides of the levels of the network, finest first.
+        per_level: Number of anchors per location of a level.
+        seed: Seed for the start of the k-means.
 
     Returns:
-        Levels, finest first, each with `per_level` sizes ordered by area: the heads share their
-        weights over the levels, so every level has as many. The products of a level set them, or,
-        where it has fewer than `per_level`, those nearest to it.
+        Levels, finest first, each with `per_level` sizes ordered by area. The number is the same
+        for every level because the levels share the weights of the heads. The anchors of a level
+        are fitted to the products in its size range, or, if these are fewer than `per_level`, to
+        the products that are nearest in size.
 
     Raises:
-        ValueError: If there are no boxes, or one without a size.
+        ValueError: If there are no boxes, or a box has no size.
     """
     sizes = np.asarray(sizes, np.float64)
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not len(sizes):
-        raise ValueError(
-            f"anchors need box sizes of shape (n, 2) with n above 0, got {sizes.shape}"
-        )
+        raise ValueError(f"sizes must have shape (n, 2) with n at least 1, got {sizes.shape}")
     sized = (np.isfinite(sizes) & (sizes > 0)).all(axis=1)
     if not sized.all():
         first = int(np.argmin(sized))
         raise ValueError(
-            f"anchors need box sizes above 0, got {sizes[first].tolist()} in row {first} of {len(sizes)}"
+            "box sizes must be finite and above 0, "
+            f"got {sizes[first].tolist()} in row {first} of {len(sizes)}"
         )
-    # An anchor of a level stands 4 to 8 strides across in the middle of its range: below, few places
-    # fall inside a product; above, one place cannot see the whole of it.
+    # The products of a level are up to 8 strides in size, from the limit of the next finer level
+    # on: smaller ones contain few anchor locations, and for larger ones the receptive field of one
+    # location does not cover the whole product.
     reach = np.sqrt(sizes.prod(axis=1))
     upper = [8.0 * s for s in strides[:-1]] + [np.inf]
     lower = [0.0, *upper[:-1]]
     levels: list[AnchorLevel] = []
     for stride, low, high in zip(strides, lower, upper, strict=True):
-        own = sizes[(reach > low) & (reach <= high)]
-        # Fewer than 1 in 200 boxes do not pay for a level's anchors; the neighbour reaches them.
-        if len(own) * 200 < len(sizes) and levels:
+        members = sizes[(reach > low) & (reach <= high)]
+        # Fewer than 1 in 200 boxes are not worth a level. The neighbouring level detects them.
+        if len(members) * 200 < len(sizes) and levels:
             continue
-        if len(own) < per_level:
-            own = sizes[np.argsort(np.abs(reach - 4 * stride))[: max(per_level, 8)]]
+        if len(members) < per_level:
+            members = sizes[np.argsort(np.abs(reach - 4 * stride))[: max(per_level, 8)]]
         centers = _k_means(
-            own, min(per_level, len(np.unique(own, axis=0))), np.random.default_rng(seed)
+            members, min(per_level, len(np.unique(members, axis=0))), np.random.default_rng(seed)
         )
         levels.append(
             AnchorLevel(
@@ -126,8 +135,9 @@ def fit(
 
 
 def _fill_up(centers: np.ndarray, count: int) -> np.ndarray:
-    # Products of fewer sizes than anchors: the further anchors are the same shapes a third of an
-    # octave larger each time, as RetinaNet spaces its scales (arXiv:1708.02002, section 4).
+    # If there are fewer distinct sizes than anchors, the further anchors are the same shapes, each
+    # time larger by a third of an octave, the spacing of RetinaNet's scales (arXiv:1708.02002,
+    # section 4).
     distinct = np.unique(centers.round(1).clip(min=0.1), axis=0)
     rounds = np.arange(-(-count // len(distinct)))
     grown = (distinct[None] * 2.0 ** (rounds / 3)[:, None, None]).reshape(-1, 2)[:count].round(1)
@@ -135,7 +145,13 @@ def _fill_up(centers: np.ndarray, count: int) -> np.ndarray:
 
 
 def recall(sizes: np.ndarray, levels: Sequence[AnchorLevel], least: float = 0.5) -> float:
-    """Share of box sizes that some anchor matches in shape (IoU of centred boxes) by at least `least`."""
+    """Return the share of box sizes that an anchor matches in shape.
+
+    Args:
+        sizes: (n, 2) (height, width) of the boxes in input pixels.
+        levels: Anchor levels.
+        least: Minimum IoU of a box and an anchor with the same centre.
+    """
     anchors = np.concatenate([np.asarray(level.sizes) for level in levels])
     return float((_shape_iou(np.asarray(sizes, np.float64), anchors).max(axis=1) >= least).mean())
 
@@ -149,7 +165,7 @@ def _k_means(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     centers = sizes[rng.choice(len(sizes), k, replace=False)]
     for _ in range(100):
         nearest = _shape_iou(sizes, centers).argmax(axis=1)
-        # An empty cluster keeps its centre.
+        # The centre of an empty cluster stays where it is.
         moved = np.array(
             [
                 np.median(sizes[nearest == i], axis=0) if (nearest == i).any() else centers[i]

@@ -1,4 +1,7 @@
-"""Boxes as arrays: overlap, clipping, suppression. Every box is xyxy unless a name says otherwise."""
+"""Box operations on arrays: overlap, clipping, non-maximum suppression.
+
+Every box is xyxy (left, top, right, bottom) unless a name says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ import numpy as np
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
-    """(n,) areas of (n, 4) xyxy boxes; 0 where a box is turned inside out."""
+    """Return the (n,) areas of (n, 4) xyxy boxes; 0 if right < left or bottom < top."""
     return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
 
 
 def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Overlap area of every pair.
+    """Return the area of the intersection of every pair of boxes.
 
     Args:
         a: (n, 4) xyxy.
         b: (m, 4) xyxy, same unit.
 
     Returns:
-        (n, m); entry [i, j] belongs to a[i] and b[j].
+        (n, m); entry [i, j] compares a[i] with b[j].
 
     Raises:
         ValueError: If either array is not (k, 4).
@@ -32,7 +35,17 @@ def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every pair of boxes, (n, m) in [0, 1]; 0 for boxes of no size.
+    """Return the intersection over union (IoU) of every pair of boxes.
+
+    Args:
+        a: (n, 4) xyxy.
+        b: (m, 4) xyxy, same unit.
+
+    Returns:
+        (n, m) in [0, 1]; entry [i, j] compares a[i] with b[j]. 0 for two boxes of zero size.
+
+    Raises:
+        ValueError: If either array is not (k, 4).
 
     >>> iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3).tolist()
     [[0.333]]
@@ -43,7 +56,18 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def overlap_of_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over the smaller box of every pair, (n, m): 1 where one box lies inside the other."""
+    """Return the intersection of every pair of boxes as a share of the smaller box.
+
+    Args:
+        a: (n, 4) xyxy.
+        b: (m, 4) xyxy, same unit.
+
+    Returns:
+        (n, m) in [0, 1]; 1 if one box contains the other, 0 if the smaller one has zero size.
+
+    Raises:
+        ValueError: If either array is not (k, 4).
+    """
     smaller = np.minimum(area(a)[:, None], area(b)[None, :])
     return np.where(
         smaller > 0, intersection(a, b) / np.maximum(smaller, np.finfo(np.float32).tiny), 0.0
@@ -53,37 +77,38 @@ def overlap_of_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def suppress(
     boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int | None = None
 ) -> np.ndarray:
-    """Greedy non-maximum suppression, whatever the class.
+    """Return the boxes that greedy, class-agnostic non-maximum suppression keeps.
 
     Args:
         boxes: (n, 4) xyxy.
-        scores: (n,) higher is better; ties keep their order.
-        max_iou: A box that overlaps a kept one by more is dropped.
-        most: Stop after so many boxes.
+        scores: (n,); boxes with equal scores are taken in their order.
+        max_iou: A box whose IoU with a kept box is greater than this is dropped.
+        most: Maximum number of boxes; None for no limit.
 
     Returns:
-        Indices of the kept boxes, best first.
+        (k,) int64 indices of the kept boxes, highest score first.
     """
-    waiting = np.argsort(-scores, kind="stable")
+    remaining = np.argsort(-scores, kind="stable")
     kept: list[int] = []
-    # One row of overlaps at a time: all pairs of an untrained network's boxes would fill the memory.
-    while len(waiting) and (most is None or len(kept) < most):
-        best, waiting = waiting[0], waiting[1:]
+    # One row of overlaps at a time: all pairs of an untrained network's boxes do not fit into
+    # memory.
+    while len(remaining) and (most is None or len(kept) < most):
+        best, remaining = remaining[0], remaining[1:]
         kept.append(int(best))
-        waiting = waiting[iou(boxes[best][None], boxes[waiting])[0] <= max_iou]
+        remaining = remaining[iou(boxes[best][None], boxes[remaining])[0] <= max_iou]
     return np.array(kept, np.int64)
 
 
 def clip(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Boxes cut at the photo's border."""
+    """Return xyxy boxes clipped at the border of a photo of `width` x `height` pixels."""
     return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
 
 
 def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
-    """(left, top, width, height) to (left, top, right, bottom)."""
+    """Convert (n, 4) boxes from (left, top, width, height) to (left, top, right, bottom)."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def xyxy_to_xywh(boxes: np.ndarray) -> np.ndarray:
-    """(left, top, right, bottom) to (left, top, width, height)."""
+    """Convert (n, 4) boxes from (left, top, right, bottom) to (left, top, width, height)."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -1,7 +1,8 @@
-"""Phones as simulated cameras: how the shelf looks through their lens, sensor and processing in ever less light.
+"""Simulated phone cameras: lens, sensor and image processing at a given illuminance.
 
-No phone in particular: three classes of hardware, with figures as data sheets of such parts give them. Noise and blur
-follow from aperture, sensor and exposure by the laws of optics; what the processing does is a plain stand-in.
+The cameras are three classes of hardware, not particular phones. Their values are typical of data
+sheets of such parts. Noise and blur follow from aperture, sensor and exposure by the laws of
+optics; the image processing is a simple approximation.
 """
 
 from __future__ import annotations
@@ -23,41 +24,46 @@ from shelfcount.vision.effects import (
     to_light,
 )
 
-# Photons of 555 nm in a lux second on a square micrometre (683 lumen a watt), half of which a pixel behind its colour filter counts.
+# Electrons per lux second and square micrometre: photons of 555 nm (683 lumen per watt), half of
+# which a pixel behind its colour filter detects.
 ELECTRONS = 4090 / 2
-# Lux seconds that fill the scale at ISO 100 (ISO 12232, saturation based).
+# Exposure in lux seconds that saturates the sensor at ISO 100 (ISO 12232, saturation based).
 FULL_SCALE = 0.78
-# A white label reflects so much, and a lens lets so much through.
+# Reflectance of a white label, and transmittance of a lens.
 WHITE, TRANSMISSION = 0.9, 0.9
-# Of a hand that holds a phone while its owner walks along the shelf; across 69 degrees, the view of a 26 mm lens.
+# Angular speed of a phone in the hand of a person who walks along the shelf, and the angle of
+# view in degrees, that of a lens of 26 mm.
 DEGREES_PER_SECOND, FIELD_OF_VIEW = 6.0, 69.0
-# Share of white below which noise is even and not that of photons, so that processing has no black holes.
+# Light, as a share of white, below which the noise no longer decreases; otherwise the image
+# processing would produce black spots.
 DARK = 1e-3
-# Light of mid-grey, and how steeply sRGB levels rise there: the derivative of 255 light^(1 / 2.2).
+# Linear light of mid-grey, and the slope of the sRGB levels there: the derivative of
+# 255 light^(1 / 2.2).
 MID_GREY = 0.18
 LEVELS_A_LIGHT = 255 / 2.2 * MID_GREY ** (1 / 2.2 - 1)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Lens, sensor and processing of a phone. Pixels are reference pixels, see `effects`.
+    """Lens, sensor and image processing of a phone. Pixels are reference pixels, see `effects`.
 
     Attributes:
-        aperture: f-number.
-        sensor: Width, micrometres.
-        pitch: Of its pixels, micrometres.
-        read_noise: Electrons a pixel.
-        longest: Exposure that it takes from the hand, seconds.
-        steadied: Share of the hand's movement that stabilization leaves.
-        most_gain: Amplification beyond which photos get dark, from ISO 100.
-        softness: Standard deviation of the lens's blur, pixels.
-        vignetting: EV lost in the corners.
-        fringe: Pixels by which red and blue lie apart from green in the corners.
-        smoothing: Strength of noise reduction, in standard deviations of the noise.
-        sharpening: Share of the detail added to itself.
-        saturation: Factor on colours.
-        kelvin: Of the cast that white balance leaves.
-        quality: Of its JPEG files.
+        aperture: f-number of the lens.
+        sensor: Width of the sensor in micrometres.
+        pitch: Size of a sensor pixel in micrometres.
+        read_noise: Read noise in electrons per pixel.
+        longest: Maximum exposure time in seconds.
+        steadied: Share of the hand's movement that remains after stabilization.
+        most_gain: Maximum amplification, relative to ISO 100. Photos in less light get dark.
+        softness: Standard deviation of the lens blur in pixels.
+        vignetting: Light falloff in the corners in EV.
+        fringe: Chromatic aberration: displacement of red and blue against green in the corners, in
+            pixels.
+        smoothing: Strength of the noise reduction, in standard deviations of the noise.
+        sharpening: Share of the detail that sharpening adds to the photo.
+        saturation: Factor for the saturation of colours.
+        kelvin: Colour temperature of the cast that remains after white balance.
+        quality: Quality of the JPEG files.
     """
 
     aperture: float
@@ -77,12 +83,12 @@ class Camera:
     quality: int
 
     def take(self, image: np.ndarray, lux: float, rng: np.random.Generator) -> np.ndarray:
-        """The photo as this phone would have taken it.
+        """Return the photo as this phone would have taken it.
 
         Args:
-            image: (h, w, 3) uint8 RGB, taken as the scene itself.
-            lux: On the shelf; shops have 300 to 1,000, a cooler with a broken lamp 30.
-            rng: Of the hand's direction and the noise.
+            image: (h, w, 3) uint8 RGB, used as the scene.
+            lux: Illuminance on the shelf. Shops have 300 to 1,000, a cooler with a broken lamp 30.
+            rng: Generator for the direction of the hand's movement and for the noise.
 
         Returns:
             (h, w, 3) uint8 RGB.
@@ -121,9 +127,19 @@ class Camera:
     def _read_out(
         self, light: np.ndarray, brightness: float, exposure: float, noise: np.ndarray
     ) -> tuple[np.ndarray, float]:
-        """Linear light with noise, whose grains have (h, w, 3) `noise`; and its standard deviation at mid-grey, sRGB levels."""
+        """Return linear light with noise, and the standard deviation of the noise at mid-grey.
+
+        Args:
+            light: (h, w, 3) float32 linear light, 1 for white.
+            brightness: Linear value of a white label.
+            exposure: Exposure of a white label in lux seconds.
+            noise: (h, w, 3) float32 noise with a standard deviation of 1.
+
+        Returns:
+            (h, w, 3) linear light; standard deviation in sRGB levels.
+        """
         side = self.sensor / REFERENCE_SIDE
-        # Light that one electron stands for, and the electrons that reading the many pixels under a reference pixel adds.
+        # Light per electron, and the read noise of all sensor pixels of one reference pixel.
         step = brightness / (ELECTRONS * side**2 * exposure)
         read = self.read_noise * side / self.pitch
         spread = np.sqrt(np.maximum(light, DARK) * step + (read * step) ** 2)
@@ -144,7 +160,8 @@ class Camera:
         return compressed(np.clip(values + 0.5, 0, 255).astype(np.uint8), self.quality)
 
 
-# 1/1.3, 1/2.55 and 1/4 inch: the main cameras of dear, of mid-range and of cheap or old phones.
+# Sensors of 1/1.3, 1/2.55 and 1/4 inch: the main cameras of expensive, of mid-range and of cheap
+# or old phones.
 CAMERAS = {
     "large_sensor": Camera(
         1.8, 9800, 1.2, 1.5, 1 / 15, 0.3, 64, 0.25, 0.3, 0.1, 1.0, 0.15, 1.05, 6200, 92

@@ -1,7 +1,9 @@
-"""Conditions under which shelves are photographed, each in five strengths of a stated unit, with the boxes moved along.
+"""Image corruptions ("conditions") at five severities, which move the boxes along.
 
-A condition changes a photo and says where its pixels went. What is random (a direction, a place, grain) comes from the
-generator passed in: the same state gives the same photo, and at another strength the same direction and place.
+A condition changes a photo and returns the homography from its old pixels to the new ones, as
+ImageNet-C does for corruptions at severities 1 to 5, each in a stated unit. Random directions,
+positions and grain come from a generator: the same state gives the same photo, and the same
+direction and position at another severity.
 """
 
 from __future__ import annotations
@@ -19,45 +21,48 @@ from shelfcount.vision.cameras import CAMERAS
 from shelfcount.vision.effects import WHITE_KELVIN
 
 STRENGTHS = (1, 2, 3, 4, 5)
-# A product of which less than this share is left in the frame is not judged; the same as in training.
+# Products of which a smaller share is visible in the frame are ignored, as in training.
 LEAST_VISIBLE = 0.35
-# What comes into view from beyond the photo; the network reads mid-grey as 0.
+# Colour of the area outside the photo; mid-grey is 0 in the input of the network.
 GREY = (127, 127, 127)
-# Focal length by longer side: 26 mm on 36 mm film, what the main cameras of phones are equivalent to.
+# Focal length as a share of the longer side: 26 mm on 36 mm film, the equivalent of the main
+# cameras of phones.
 FOCAL_SHARE = 26 / 36
 Effect = Callable[[np.ndarray, float, np.random.Generator], "Changed"]
 
 
 @dataclass(frozen=True, eq=False)
 class Changed:
-    """A photo under a condition.
+    """A photo after a condition was applied.
 
     Attributes:
         image: (h, w, 3) uint8 RGB.
-        homography: (3, 3) float64 from pixels (x, y, 1) of the photo as it was to those of `image`; pixel i covers [i, i + 1).
+        homography: (3, 3) float64 from pixels (x, y, 1) of the original photo to those of `image`;
+            pixel i covers [i, i + 1).
     """
 
     image: np.ndarray
     homography: np.ndarray
 
     def move(self, detections: Detections) -> tuple[Detections, np.ndarray]:
-        """`moved` onto this photo."""
+        """Return the boxes of the original photo on this photo, see `moved`."""
         return moved(detections, self.homography, self.image.shape[1], self.image.shape[0])
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One way in which photos get harder.
+    """An image corruption at five severities.
 
     Attributes:
-        name: Key of `CONDITIONS`.
-        title: For people.
+        name: Key in `CONDITIONS`.
+        title: Title for people.
         group: 'light', 'lens', 'file', 'view' or 'phone'.
-        unit: Of `values`, with what it is measured on.
-        values: Parameter at each of `STRENGTHS`, mildest first. 3 is a bad photo as people take it, 5 one that a
-            person finds hard to count on.
-        neutral: Parameter at which nothing changes, from where `values` lead away; None where a condition always changes something.
-        effect: (image, value, rng) to the changed photo.
+        unit: Unit of `values`, with the photo size it refers to.
+        values: Parameter at each of `STRENGTHS`, mildest first. Severity 3 is a bad photo as people
+            take it; at 5 a person finds it hard to count.
+        neutral: Parameter that leaves the photo unchanged. `values` lead away from it. None if the
+            condition always changes the photo.
+        effect: Function of (image, value, rng) that returns the changed photo.
     """
 
     name: str
@@ -69,15 +74,15 @@ class Condition:
     effect: Effect
 
     def apply(self, image: np.ndarray, strength: int, rng: np.random.Generator) -> Changed:
-        """The photo under this condition.
+        """Apply the condition and return the changed photo.
 
         Args:
             image: (h, w, 3) uint8 RGB.
-            strength: One of `STRENGTHS`.
-            rng: Of directions, places and grain.
+            strength: Severity, one of `STRENGTHS`.
+            rng: Generator for directions, positions and grain.
 
         Raises:
-            ValueError: If there is no such strength.
+            ValueError: If `strength` is not one of `STRENGTHS`.
         """
         if strength not in STRENGTHS:
             raise ValueError(f"strength must be one of {STRENGTHS}, got {strength}")
@@ -87,40 +92,46 @@ class Condition:
 def moved(
     detections: Detections, homography: np.ndarray, width: int, height: int
 ) -> tuple[Detections, np.ndarray]:
-    """Boxes where a homography takes them, cut at the new frame.
+    """Map boxes by a homography and clip them at the new frame.
 
-    A product moves as the ellipse that fills its box, and its new box is the one around that ellipse's image. The
-    corners of a box hold no product, and boxes around moved corners would grow with every degree of tilt.
+    A product is mapped as the ellipse that fills its box; the new box is the bounding box of the
+    mapped ellipse. Boxes around the mapped corners would be too large, since a product does not
+    reach into the corners of its box.
 
     Args:
-        detections: n boxes on the photo as it was.
+        detections: n boxes on the original photo.
         homography: (3, 3) from its pixels to the new ones.
-        width, height: Of the new frame, pixels.
+        width, height: Size of the new frame in pixels.
 
     Returns:
-        The m boxes of which something is in the frame, marked `ignore` where that is less than `LEAST_VISIBLE`; and
-        (m,) int64, the index of each in `detections`.
+        The m boxes that are at least partly in the frame, marked `ignore` if the visible share is
+        less than `LEAST_VISIBLE`; and (m,) int64, the index of each in `detections`.
     """
-    stays = np.array_equal(homography, np.eye(3))
-    whole = (
+    identity = np.array_equal(homography, np.eye(3))
+    mapped = (
         detections.boxes.astype(np.float64)
-        if stays
+        if identity
         else _around_ellipses(detections.boxes, homography)
     )
-    inside = box_math.clip(whole, width, height)
+    inside = box_math.clip(mapped, width, height)
     with np.errstate(invalid="ignore"):
         visible = np.where(
-            box_math.area(whole) > 0, box_math.area(inside) / box_math.area(whole), 0.0
+            box_math.area(mapped) > 0, box_math.area(inside) / box_math.area(mapped), 0.0
         )
         kept = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
-    left = detections[kept].replace(boxes=inside[kept])
-    return left.replace(ignore=left.ignore | (visible[kept] < LEAST_VISIBLE)), kept
+    result = detections[kept].replace(boxes=inside[kept])
+    return result.replace(ignore=result.ignore | (visible[kept] < LEAST_VISIBLE)), kept
 
 
 def _around_ellipses(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """(n, 4) float64 boxes around the images of the ellipses that fill (n, 4) boxes; NaN where one reaches behind the camera."""
+    """Return the bounding boxes of the mapped ellipses that fill (n, 4) boxes.
+
+    Returns:
+        (n, 4) float64 xyxy; NaN for an ellipse that reaches behind the camera.
+    """
     left, top, right, bottom = np.asarray(boxes, np.float64).T
-    # A conic's tangents map linearly: the dual conic C becomes H C H^T, and x = c touches it where (1, 0, -c) is a tangent.
+    # Tangents of a conic map linearly: the dual conic C becomes H C H^T, and the line x = c touches
+    # it if (1, 0, -c) is a tangent.
     dual = np.zeros((len(boxes), 3, 3))
     dual[:, 0, 0], dual[:, 1, 1], dual[:, 2, 2] = (
         ((right - left) / 2) ** 2,
@@ -168,12 +179,15 @@ def _fewer_pixels(image: np.ndarray, side: float, rng: np.random.Generator) -> C
 
 
 def turn(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
-    """(3, 3) homography of a flat shelf seen by a camera that stands askew; the photo's middle keeps its place and size.
+    """Return the (3, 3) homography of a flat shelf seen by a rotated camera.
+
+    The middle of the photo keeps its position and scale.
 
     Args:
-        degrees: About the axis; right-handed.
-        axis: 'x' looks from above or below, 'y' from the side, 'z' holds the phone askew.
-        width, height: Of the photo, pixels.
+        degrees: Angle of rotation about the axis; right-handed.
+        axis: 'x' for a view from above or below, 'y' for a view from the side, 'z' for a tilted
+            phone.
+        width, height: Size of the photo in pixels.
     """
     angle, focal = np.radians(degrees), FOCAL_SHARE * max(width, height)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -182,7 +196,8 @@ def turn(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
         "y": [(cos, 0), (0, 1), (-sin, 0)],
         "z": [(cos, -sin), (sin, cos), (0, 0)],
     }[axis]
-    # The shelf is the plane z = 0 as far away as the focal length, where a pixel on it is a pixel on the photo.
+    # The shelf is the plane z = 0 at a distance of the focal length, so that one pixel on the shelf
+    # is one pixel on the photo.
     pose = np.column_stack([np.array(columns, np.float64), [0, 0, focal]])
     lens = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     homography = lens @ pose @ np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
@@ -193,7 +208,7 @@ def _turned(axis: str) -> Effect:
     def effect(image: np.ndarray, degrees: float, rng: np.random.Generator) -> Changed:
         height, width = image.shape[:2]
         homography = turn(degrees * rng.choice([-1, 1]), axis, width, height)
-        # OpenCV has pixel i centred at i, boxes have it cover [i, i + 1).
+        # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         warp = np.linalg.inv(half) @ homography @ half
         seen = cv2.warpPerspective(
@@ -215,7 +230,7 @@ _LISTED = (
         "dark",
         "Too dark",
         "light",
-        "EV below right exposure",
+        "EV below correct exposure",
         (1, 2, 3, 4, 5),
         0,
         _pixels(lambda i, v: effects.exposed(i, -v)),
@@ -224,7 +239,7 @@ _LISTED = (
         "bright",
         "Too bright",
         "light",
-        "EV above right exposure",
+        "EV above correct exposure",
         (0.5, 1, 1.5, 2, 2.5),
         0,
         _pixels(effects.exposed),
@@ -233,7 +248,7 @@ _LISTED = (
         "uneven",
         "Light from one side",
         "light",
-        "EV from side to side",
+        "EV difference between the sides",
         (1, 2, 3, 4, 5),
         0,
         _drawn(effects.lit_from_one_side),
@@ -249,9 +264,9 @@ _LISTED = (
     ),
     Condition(
         "glare",
-        "Lamps mirrored in glass",
+        "Lamp reflections in glass",
         "light",
-        "share washed out",
+        "share of the photo in glare",
         (0.01, 0.02, 0.04, 0.08, 0.16),
         0,
         _drawn(effects.glared),
@@ -296,7 +311,7 @@ _LISTED = (
         "defocus",
         "Out of focus",
         "lens",
-        "px across the blur at 416",
+        "px blur diameter at 416",
         (1.5, 2.5, 4, 6, 9),
         0,
         _pixels(effects.defocused),
@@ -337,7 +352,7 @@ _LISTED = (
         416,
         _fewer_pixels,
     ),
-    Condition("tilt", "Phone held askew", "view", "degrees", (3, 6, 10, 15, 22), 0, _turned("z")),
+    Condition("tilt", "Phone tilted", "view", "degrees", (3, 6, 10, 15, 22), 0, _turned("z")),
     Condition(
         "yaw", "Seen from the side", "view", "degrees", (10, 20, 30, 40, 50), 0, _turned("y")
     ),

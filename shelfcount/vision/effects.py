@@ -1,8 +1,9 @@
-"""What light, lens and file do to the pixels of a photo that stays where it is.
+"""Effects of light, lens and file format on the pixels of a photo.
 
-Light is added, mixed and dimmed in linear light, where it adds up, and not in sRGB values. Pixels of blur and grain
-are those of a photo of `REFERENCE_SIDE` pixels along its longer side and grow with the photo, so that they harm a
-product alike whatever the photo's size. Every function takes and gives (h, w, 3) uint8 RGB unless it says otherwise.
+Light is added, mixed and dimmed in linear light, where it is additive, and not in sRGB values.
+Lengths of blur and grain are in pixels of a photo of `REFERENCE_SIDE` pixels along its longer side
+and grow with the photo, so that the effect on a product does not depend on the size of the photo.
+Images are (h, w, 3) uint8 RGB unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import numpy as np
 
 from shelfcount.vision.images import decode_photo, encode_photo
 
-# The default input of the network.
+# Default input size of the network in pixels.
 REFERENCE_SIDE = 416
-# Kelvin of the light that sRGB shows as white (IEC 61966-2-1, D65).
+# Colour temperature of sRGB's white in kelvin (IEC 61966-2-1, D65).
 WHITE_KELVIN = 6504.0
 # XYZ to linear sRGB (IEC 61966-2-1), and the luminance of its primaries.
 XYZ_TO_RGB = np.array(
     [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
 )
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-# Lamps behind the photographer that glass reflects: long tubes, brighter than white in their middle.
+# Reflections of lamps behind the photographer in glass: their number, their peak in linear light,
+# their length over their width, and the light that counts as glare.
 LAMPS, LAMP_PEAK, LAMP_ASPECT, WASHED_OUT = 3, 1.5, 4.0, 0.5
 # Width of a shadow's edge as a share of the photo.
 PENUMBRA = 0.04
@@ -29,7 +31,8 @@ PENUMBRA = 0.04
 FOG_LIGHT = 0.7
 
 _VALUES = np.arange(256) / 255
-# sRGB to linear light and back (IEC 61966-2-1), the way back by steps far finer than a grey level in the shadows.
+# Tables from sRGB to linear light and back (IEC 61966-2-1). The steps of the second table are
+# far finer than a grey level, even in the shadows.
 _TO_LIGHT = np.where(
     _VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4
 ).astype(np.float32)
@@ -39,17 +42,17 @@ _FROM_LIGHT = (255 * _FROM_LIGHT + 0.5).astype(np.uint8)
 
 
 def to_light(image: np.ndarray) -> np.ndarray:
-    """uint8 sRGB to float32 linear light, 1 for white."""
+    """Convert uint8 sRGB to float32 linear light, 1 for white."""
     return _TO_LIGHT[image]
 
 
 def from_light(light: np.ndarray) -> np.ndarray:
-    """float32 linear light to uint8 sRGB; what is brighter than white is cut."""
+    """Convert float32 linear light to uint8 sRGB; values above white are clipped."""
     return _FROM_LIGHT[(np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)]
 
 
 def pixel(image: np.ndarray) -> float:
-    """Pixels of this photo in one of a photo of `REFERENCE_SIDE`."""
+    """Return the length of a reference pixel in pixels of this photo."""
     return max(image.shape[:2]) / REFERENCE_SIDE
 
 
@@ -57,21 +60,27 @@ def pixel(image: np.ndarray) -> float:
 
 
 def with_gains(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """The linear light of each channel multiplied by its entry of (3,) `gains`."""
+    """Multiply the linear light of each channel by its entry of (3,) `gains`."""
     table = from_light(_TO_LIGHT[:, None] * np.asarray(gains, np.float32))
     return cv2.LUT(image, table[None])
 
 
 def exposed(image: np.ndarray, stops: float) -> np.ndarray:
-    """Exposed by `stops` EV more; what gets brighter than white is lost."""
+    """Increase the exposure by `stops` EV; values above white are clipped."""
     return with_gains(image, np.full(3, 2.0**stops))
 
 
 def kelvin_gains(kelvin: float) -> np.ndarray:
-    """(3,) gains of red, green and blue in linear light under a lamp of this colour, for a camera set to daylight; brightness stays.
+    """Return the gains of red, green and blue under a lamp of this colour temperature.
+
+    The camera is set to daylight, and the luminance of white does not change.
 
     Args:
-        kelvin: 2,222 to 25,000, where the fit of the Planckian locus by Kim et al. (US patent 7,024,034) holds.
+        kelvin: 2,222 to 25,000, the range of the fit of the Planckian locus by Kim et al. (US
+            patent 7,024,034).
+
+    Returns:
+        (3,) gains in linear light.
     """
 
     def locus(t: float) -> np.ndarray:
@@ -87,12 +96,12 @@ def kelvin_gains(kelvin: float) -> np.ndarray:
 
 
 def lamp_colour(image: np.ndarray, kelvin: float) -> np.ndarray:
-    """Under a lamp of this colour temperature, white balance left at daylight."""
+    """Simulate a lamp of this colour temperature with the white balance set to daylight."""
     return with_gains(image, kelvin_gains(kelvin))
 
 
 def green_cast(image: np.ndarray, stops: float) -> np.ndarray:
-    """Green brighter than red and blue by `stops` EV, as under old fluorescent tubes."""
+    """Increase green against red and blue by `stops` EV, as under old fluorescent tubes."""
     return with_gains(image, _as_bright(np.array([1.0, 2.0**stops, 1.0])))
 
 
@@ -101,7 +110,15 @@ def _as_bright(gains: np.ndarray) -> np.ndarray:
 
 
 def across(image: np.ndarray, angle: float) -> np.ndarray:
-    """(h, w) float32 from -0.5 to 0.5 along a direction in radians, corners of the photo at the ends."""
+    """Return a ramp along a direction.
+
+    Args:
+        image: Photo of the size of the ramp.
+        angle: Direction in radians.
+
+    Returns:
+        (h, w) float32 from -0.5 to 0.5, which the ramp reaches in corners of the photo.
+    """
     height, width = image.shape[:2]
     x, y = (
         np.arange(width, dtype=np.float32) - (width - 1) / 2,
@@ -112,22 +129,30 @@ def across(image: np.ndarray, angle: float) -> np.ndarray:
 
 
 def lit_from_one_side(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
-    """Light that falls off by `stops` EV from one corner or edge to the other; the middle keeps its brightness."""
+    """Simulate light from one side: it falls off by `stops` EV across the photo.
+
+    The direction is random, and the brightness in the middle does not change.
+    """
     gain = np.exp2(stops * across(image, rng.uniform(0, 2 * np.pi)))
     return from_light(to_light(image) * gain[:, :, None])
 
 
 def shadowed(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
-    """About half the photo darker by `stops` EV."""
+    """Darken about half the photo by `stops` EV, in a random direction."""
     angle, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.1, 0.1)
     shade = 1 / (1 + np.exp((across(image, angle) - edge) / (PENUMBRA / 4)))
     return from_light(to_light(image) * np.exp2(-stops * shade)[:, :, None])
 
 
 def glared(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Lamps mirrored in glass; they add half of white or more on `share` of a photo that holds them whole and apart."""
+    """Add reflections of lamps in glass.
+
+    They add `WASHED_OUT` of white or more on `share` of the photo if they do not overlap and are
+    completely in the photo.
+    """
     height, width = image.shape[:2]
-    # A Gaussian lamp exceeds WASHED_OUT on an ellipse of area 2 pi ln(peak / washed out) times both sigmas.
+    # A Gaussian lamp exceeds WASHED_OUT on an ellipse of area 2 pi ln(peak / washed out) times both
+    # sigmas.
     sigma = np.sqrt(
         share * height * width / (LAMPS * 2 * np.pi * np.log(LAMP_PEAK / WASHED_OUT) * LAMP_ASPECT)
     )
@@ -146,7 +171,7 @@ def glared(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
 
 
 def fogged(image: np.ndarray, share: float) -> np.ndarray:
-    """Behind glass that replaces `share` of the light by its own grey."""
+    """Simulate fogged glass, which replaces `share` of the light by grey."""
     return from_light((1 - share) * to_light(image) + np.float32(share * FOG_LIGHT))
 
 
@@ -154,7 +179,11 @@ def fogged(image: np.ndarray, share: float) -> np.ndarray:
 
 
 def disc(diameter: float) -> np.ndarray:
-    """(k, k) float32 kernel of a defocused point, `diameter` in pixels, sum 1; its edge is smooth to a tenth of a pixel."""
+    """Return the (k, k) float32 kernel of defocus blur, with a sum of 1.
+
+    Args:
+        diameter: Diameter of the disc in pixels. Its edge is anti-aliased in steps of 0.1 pixels.
+    """
     size, fine = 2 * int(np.ceil(diameter / 2)) + 1, 10
     grid = (np.arange(size * fine) + 0.5) / fine - size / 2
     inside = (grid[None] ** 2 + grid[:, None] ** 2 <= (diameter / 2) ** 2).astype(np.float32)
@@ -163,7 +192,12 @@ def disc(diameter: float) -> np.ndarray:
 
 
 def streak(length: float, angle: float) -> np.ndarray:
-    """(k, k) float32 kernel of a point that moves evenly by `length` pixels at `angle` radians, sum 1."""
+    """Return the (k, k) float32 kernel of linear motion blur, with a sum of 1.
+
+    Args:
+        length: Length of the movement in pixels.
+        angle: Direction of the movement in radians.
+    """
     half = int(np.ceil(length / 2)) + 1
     steps = np.linspace(-length / 2, length / 2, 8 * (2 * half + 1))
     x, y = steps * np.cos(angle) + half, steps * np.sin(angle) + half
@@ -180,22 +214,25 @@ def streak(length: float, angle: float) -> np.ndarray:
 
 
 def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Through a kernel, in linear light; beyond its border the photo is mirrored."""
+    """Filter a photo with a kernel in linear light; the photo is mirrored at its border."""
     return from_light(cv2.filter2D(to_light(image), -1, kernel, borderType=cv2.BORDER_REFLECT_101))
 
 
 def defocused(image: np.ndarray, diameter: float) -> np.ndarray:
-    """Each point a disc of `diameter` reference pixels."""
+    """Apply defocus blur: each point becomes a disc of `diameter` reference pixels."""
     return blurred(image, disc(diameter * pixel(image)))
 
 
 def moved_by_hand(image: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Each point a line of `length` reference pixels in one direction."""
+    """Apply motion blur of `length` reference pixels in a random direction."""
     return blurred(image, streak(length * pixel(image), rng.uniform(0, np.pi)))
 
 
 def grain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(h, w, 3) float32 of standard deviation 1; a grain is a reference pixel, so that shrinking the photo leaves it."""
+    """Return (h, w, 3) float32 Gaussian noise with a standard deviation of 1.
+
+    A grain is as large as a reference pixel, so that the noise remains when the photo is shrunk.
+    """
     height, width = image.shape[:2]
     small = (max(1, round(height / pixel(image))), max(1, round(width / pixel(image))))
     noise = rng.standard_normal((*small, 3), dtype=np.float32)
@@ -207,10 +244,14 @@ def grain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def noisy(image: np.ndarray, levels: float, rng: np.random.Generator) -> np.ndarray:
-    """With noise of `levels` sRGB values: photons make it grow with the root of light, which sRGB values are close to."""
+    """Add noise with a standard deviation of `levels` sRGB levels.
+
+    Photon noise grows with the square root of the light, which sRGB levels approximate; in sRGB
+    levels it is therefore about the same at every brightness.
+    """
     return np.clip(image + np.float32(levels) * grain(image, rng) + 0.5, 0, 255).astype(np.uint8)
 
 
 def compressed(image: np.ndarray, quality: float) -> np.ndarray:
-    """As a JPEG of this quality, 1 to 100, shows it."""
-    return decode_photo(encode_photo(image, ".jpg", round(quality)), "a photo compressed anew")
+    """Compress a photo as JPEG with this quality, 1 to 100, and decode it again."""
+    return decode_photo(encode_photo(image, ".jpg", round(quality)), "recompressed photo")

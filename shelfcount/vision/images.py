@@ -1,4 +1,4 @@
-"""Photos as arrays: read upright, stretch to the network's input, cut into tiles, write whole."""
+"""Image input and output: reading photos upright, writing, resizing and tiling."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ import numpy as np
 from shelfcount.records import ShelfcountError
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# More pixels than any phone takes; later steps hold several copies. OpenCV itself refuses to decode 2^30.
+# More pixels than the photo of any phone. Later steps need several copies of a photo in memory.
+# OpenCV itself refuses to decode 2^30 pixels.
 MOST_PIXELS = 250_000_000
-# A network sees (pixel - PIXEL_ZERO) / PIXEL_SCALE, close to [-1, 1]. A quantized uint8 input has a whole
-# zero point, so 127 and not 127.5: then the pixel bytes are the input exactly, in every file format.
+# The input of a network is (pixel - PIXEL_ZERO) / PIXEL_SCALE, close to [-1, 1]. The zero point of
+# a quantized uint8 input is a whole number, hence 127 and not 127.5. The pixel bytes are then
+# exactly the input, in every file format.
 PIXEL_ZERO = 127
 PIXEL_SCALE = 127.5
-# A JPEG marker that begins a segment or ends the picture (ITU-T T.81, table B.1). Not so: stuffed
-# zeros and restarts within a scan, and markers that stand alone.
+# JPEG markers that begin a segment or end the image (ITU-T T.81, table B.1). The pattern excludes
+# stuffed zeros, restart markers in a scan, and markers without a segment.
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xd9"
 
 
 def read_photo(path: Path | str) -> np.ndarray:
-    """A photo as the person who took it saw it, EXIF orientation applied.
+    """Read a photo upright, with the EXIF orientation applied.
 
     Args:
-        path: JPEG, PNG, WebP, BMP or TIFF.
+        path: Path of a JPEG, PNG, WebP, BMP or TIFF file.
 
     Returns:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        ShelfcountError: If the file is missing, no photo, cut short or larger than `MOST_PIXELS`.
+        ShelfcountError: If the file is missing, not an image, cut short or larger than
+            `MOST_PIXELS`.
     """
     path = Path(path)
     try:
@@ -45,33 +48,47 @@ def read_photo(path: Path | str) -> np.ndarray:
 
 
 def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
-    """`read_photo` for bytes already read; `path` is for messages."""
+    """Decode a photo upright, with the EXIF orientation applied.
+
+    Args:
+        data: Content of a JPEG, PNG, WebP, BMP or TIFF file.
+        path: Path of the file, for error messages.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        ShelfcountError: If the data is not an image, cut short or larger than `MOST_PIXELS`.
+    """
     if data[:2] == b"\xff\xd8" and not jpeg_is_whole(data):
         raise ShelfcountError(
-            f"photo '{path}' is cut short: its JPEG data has no end ({len(data)} bytes). Copy it again from the phone."
+            f"photo '{path}' is cut short: its JPEG data has no end ({len(data)} bytes). "
+            "Copy it again from the phone."
         )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:
-        raise ShelfcountError(f"photo '{path}' cannot be decoded: {error.err}") from error
+        raise ShelfcountError(f"cannot decode photo '{path}': {error.err}") from error
     if image is None:
         raise ShelfcountError(
-            f"'{path}' is not a photo that can be decoded ({len(data)} bytes). JPEG, PNG, WebP, BMP and TIFF are."
+            f"cannot decode '{path}' ({len(data)} bytes). "
+            "Supported formats: JPEG, PNG, WebP, BMP and TIFF."
         )
     if image.shape[0] * image.shape[1] > MOST_PIXELS:
         raise ShelfcountError(
-            f"photo '{path}' has {image.shape[1]} x {image.shape[0]} pixels; at most {MOST_PIXELS:,} are read"
+            f"photo '{path}' has {image.shape[1]} x {image.shape[0]} pixels, "
+            f"more than the maximum of {MOST_PIXELS:,}. Scale it down."
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def jpeg_is_whole(data: bytes) -> bool:
-    """Whether a JPEG file, given as its bytes, was written to its end.
+    """Return whether the bytes of a JPEG file contain the image to its end.
 
-    Decoders paint a missing part grey without a word. What lies behind the end is not looked at:
-    phones append a film or a second picture.
+    Decoders fill the missing part of an incomplete file with grey, without an error. Data after the
+    end of the image is not checked: phones append a video or a second image.
     """
-    # Segments are skipped by their length, since a thumbnail inside one has an end marker too.
+    # Segments are skipped by their length, since a thumbnail in one also has an end marker.
     at, scanned = 2, False
     while marker := JPEG_MARKER.search(data, at):
         if marker[1] == JPEG_END:
@@ -82,15 +99,15 @@ def jpeg_is_whole(data: bytes) -> bool:
 
 
 def write_photo(path: Path | str, image: np.ndarray, quality: int = 92) -> None:
-    """Write (height, width, 3) uint8 RGB whole or not at all; the suffix chooses the format.
+    """Write an image to a file. The file is replaced only once the new one is complete.
 
     Args:
-        path: Without a suffix, JPEG is written.
-        image: The picture.
-        quality: Of a JPEG, 0 to 100; other formats have none.
+        path: Path of the file. Its suffix selects the format; JPEG if it has none.
+        image: (height, width, 3) uint8 RGB.
+        quality: Quality of a JPEG file, 0 to 100; ignored for other formats.
 
     Raises:
-        ShelfcountError: If OpenCV writes no such format.
+        ShelfcountError: If OpenCV does not support the format.
     """
     path = Path(path)
     try:
@@ -100,23 +117,30 @@ def write_photo(path: Path | str, image: np.ndarray, quality: int = 92) -> None:
 
 
 def encode_photo(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> bytes:
-    """(height, width, 3) uint8 RGB as the bytes of a picture file.
+    """Encode an image and return the bytes of the file.
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        suffix: Suffix that selects the format.
+        quality: Quality of a JPEG file, 0 to 100; ignored for other formats.
 
     Raises:
-        ShelfcountError: If OpenCV writes no format of this suffix.
+        ShelfcountError: If OpenCV does not support the format, or cannot encode the image.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
     try:
         ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     except cv2.error as error:
-        raise ShelfcountError(f"{error.err}. Known formats: {', '.join(PHOTO_SUFFIXES)}") from error
+        raise ShelfcountError(
+            f"{error.err}. Supported formats: {', '.join(PHOTO_SUFFIXES)}"
+        ) from error
     if not ok:
-        raise ShelfcountError(f"the picture of shape {image.shape} cannot be encoded as '{suffix}'")
+        raise ShelfcountError(f"cannot encode an image of shape {image.shape} as '{suffix}'")
     return data.tobytes()
 
 
 def write_whole(path: Path | str, data: bytes | str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
+    """Write a file atomically: readers see the old content or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
@@ -125,17 +149,17 @@ def write_whole(path: Path | str, data: bytes | str) -> None:
 
 
 def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize without keeping the aspect, as MediaPipe and the Task Library do on the phone.
+    """Resize an image without keeping its aspect ratio, as MediaPipe and the Task Library do.
 
-    Bilinear when enlarging; when shrinking, pixels are averaged first (`INTER_AREA`), because a
-    plain bilinear step over more than two pixels skips detail and flickers on labels.
+    Images are enlarged with bilinear interpolation. If a side shrinks, pixels are averaged
+    (`INTER_AREA`), because bilinear interpolation over more than two pixels skips detail.
 
     Args:
         image: (h, w, 3) uint8.
-        height, width: Of the result.
+        height, width: Size of the result in pixels.
 
     Returns:
-        (height, width, 3) uint8.
+        (height, width, 3) uint8; `image` itself if it has this size.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -148,14 +172,15 @@ def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def tiles(
     width: int, height: int, per_side: int, overlap: float = 0.25
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Overlapping windows that cover a photo, n by n so that a tile keeps the photo's aspect.
+    """Yield overlapping tiles that cover a photo, `per_side` in each direction.
 
-    The same aspect means the same stretch, so products look in a tile as they did in training.
+    A tile has the aspect ratio of the photo, so that products are stretched in a tile as they were
+    in training.
 
     Args:
-        width, height: Of the photo in pixels.
-        per_side: n; 1 gives the photo itself.
-        overlap: Share of a tile that its neighbour sees too.
+        width, height: Size of the photo in pixels.
+        per_side: Number of tiles per side; 1 gives the photo itself.
+        overlap: Share of a tile's side that the neighbouring tile covers too.
 
     Yields:
         (left, top, right, bottom) in pixels.

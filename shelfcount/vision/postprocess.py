@@ -1,7 +1,7 @@
-"""From raw heads to boxes in numpy, step for step what TFLite_Detection_PostProcess does.
+"""Post-processing of raw head outputs in numpy, step by step as TFLite_Detection_PostProcess.
 
-The op's source is the reference: tensorflow/lite/kernels/detection_postprocess.cc, fast
-(class-agnostic) suppression, which the bundle asks for with ``use_regular_nms=false``.
+The reference is the source of the operator, tensorflow/lite/kernels/detection_postprocess.cc,
+with fast (class-agnostic) suppression, which bundles select with ``use_regular_nms=false``.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ def detections_from_heads(
     width: float,
     height: float,
 ) -> Detections:
-    """Decode, suppress and scale to the photo.
+    """Decode the heads, suppress overlapping boxes and scale the boxes to the photo.
 
     Args:
         location: (A, 4) float32 deltas (y, x, h, w).
-        scores: (A, C) float32 in [0, 1], sigmoid already applied.
-        anchors: (A, 4) from `anchors.layout`.
-        score_threshold: Anchors whose best class is below it are dropped before suppression.
-        nms_iou: Largest overlap of two kept boxes.
-        max_detections: Most boxes returned.
-        width, height: Of the photo in pixels; the boxes come back in them.
+        scores: (A, C) float32 in [0, 1], after the sigmoid.
+        anchors: (A, 4) float32 anchors as `anchors.layout` returns them.
+        score_threshold: Anchors whose highest class score is below it are dropped before the
+            suppression.
+        nms_iou: IoU threshold of the suppression.
+        max_detections: Maximum number of boxes.
+        width, height: Size of the photo in pixels.
 
     Returns:
-        Best score first.
+        Boxes in pixels of the photo, highest score first.
     """
     best = scores.max(axis=1)
     candidate = np.flatnonzero(best >= score_threshold)
@@ -49,7 +50,7 @@ def detections_from_heads(
 
 
 def ratios_to_pixels(ratios: np.ndarray, width: float, height: float) -> np.ndarray:
-    """(n, 4) (ymin, xmin, ymax, xmax) ratios to (n, 4) xyxy pixels, cut at the photo's border."""
+    """Convert (n, 4) (ymin, xmin, ymax, xmax) ratios to xyxy pixels, clipped at the border."""
     return box_math.clip(
         ratios[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32),
         width,

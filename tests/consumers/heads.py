@@ -1,9 +1,9 @@
-"""A network's outputs on given pixels, to be compared between processors.
+"""Outputs of a network on given pixels, for comparing processors.
 
     python heads.py MODEL.tflite PIXELS.npy OUT.npz
 
-Runs wherever ai_edge_litert does. PIXELS are (n, H, W, 3) uint8; OUT holds the file's outputs as they are, in
-their order, (n, ...) each. Prints as JSON how many delegates the interpreter handed the graph to.
+Needs ai_edge_litert. PIXELS is an (n, H, W, 3) uint8 array. OUT contains the unchanged outputs of
+the file in their order, (n, ...) each. Prints the number of delegate nodes in the graph as JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
         for collected, target in zip(outputs, targets, strict=True):
             collected.append(interpreter.get_tensor(target["index"])[0])
     np.savez(out, *(np.stack(collected) for collected in outputs))
-    # LiteRT announces XNNPACK before it has taken anything, so the graph is asked instead.
+    # LiteRT logs the creation of XNNPACK even if it delegates nothing, so the graph is inspected.
     print(
         json.dumps(
             {"delegates": sum(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())}

@@ -1,9 +1,10 @@
-"""A bundle in a TensorFlow Lite interpreter of whatever origin, used as an app uses it.
+"""Detections of a bundle in one of the TensorFlow Lite interpreters, used as in an app.
 
     python interpreter.py tensorflow|tflite_runtime|ai_edge_litert BUNDLE
 
-Prints the detections on the golden photos as JSON. Runs in an environment that has the interpreter and
-numpy, not shelfcount; Pillow or TensorFlow read and resize the photos, each in its own bilinear way.
+Prints the detections on the golden photos as JSON. The environment needs the interpreter and numpy,
+but not shelfcount. Pillow or TensorFlow reads and resizes the photos, each with its own bilinear
+filter.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ import numpy as np
 
 
 def interpreter_class(consumer: str) -> Any:
-    """The class `Interpreter` of a consumer."""
+    """Return the class `Interpreter` of a consumer."""
     if consumer == "tensorflow":
         return importlib.import_module("tensorflow").lite.Interpreter
     return importlib.import_module(f"{consumer}.interpreter").Interpreter
 
 
 def pixels(consumer: str, photo: Path, height: int, width: int) -> np.ndarray:
-    """(1, height, width, 3) uint8 RGB, as an app on this consumer would make it."""
+    """Read and resize a photo as an app with this consumer does.
+
+    Returns:
+        (1, height, width, 3) uint8 RGB.
+    """
     if consumer == "tensorflow":
         tf = importlib.import_module("tensorflow")
-        # Without antialiasing, as Android's Bitmap.createScaledBitmap filters.
+        # No antialiasing, like Android's Bitmap.createScaledBitmap.
         resized = tf.image.resize(
             tf.io.decode_jpeg(tf.io.read_file(str(photo)), channels=3), (height, width)
         )
@@ -42,7 +47,11 @@ def pixels(consumer: str, photo: Path, height: int, width: int) -> np.ndarray:
 
 
 def detect(interpreter: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4) (ymin, xmin, ymax, xmax) in [0, 1], classes (n,) and scores (n,)."""
+    """Run the interpreter on one image.
+
+    Returns:
+        Boxes (n, 4) as (ymin, xmin, ymax, xmax) in [0, 1], classes (n,) and scores (n,).
+    """
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
     boxes, classes, scores, count = (
@@ -53,7 +62,7 @@ def detect(interpreter: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def main() -> None:
-    """Print what the consumer finds."""
+    """Print the detections of the consumer."""
     consumer, bundle = sys.argv[1], Path(sys.argv[2])
     golden = json.loads((bundle / "golden" / "golden.json").read_text())
     labels = (bundle / "labels.txt").read_text(encoding="utf-8").splitlines()
@@ -87,7 +96,7 @@ def main() -> None:
 
 
 def in_photo(boxes: np.ndarray, width: int, height: int) -> list[list[float]]:
-    """Boxes as (ymin, xmin, ymax, xmax) ratios to [x, y, w, h] in pixels of the photo."""
+    """Convert boxes from (ymin, xmin, ymax, xmax) in [0, 1] to [x, y, w, h] in photo pixels."""
     top, left, bottom, right = boxes.T * np.array([[height], [width], [height], [width]])
     return np.stack([left, top, right - left, bottom - top], axis=1).tolist()
 

@@ -1,9 +1,9 @@
-"""A bundle in MediaPipe Tasks' ObjectDetector, used as an app uses it.
+"""Detections of a bundle in the ObjectDetector of MediaPipe Tasks, used as in an app.
 
     python mediapipe_tasks.py BUNDLE model.tflite|model-raw.tflite
 
-Prints the detections on the golden photos as JSON. Classes, input and output are known from the file's
-own metadata alone; reading and resizing the photos is MediaPipe's.
+Prints the detections on the golden photos as JSON. MediaPipe takes classes, input and output only
+from the metadata of the file, and it reads and resizes the photos.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from mediapipe.tasks.python import BaseOptions, vision
 
 
 def to_json(detection: Any) -> dict[str, Any]:
-    """Class, score and box [x, y, w, h] in pixels of the photo, which MediaPipe gives as whole numbers."""
+    """Return class, score and box [x, y, w, h] of a detection.
+
+    The box is in pixels of the photo; MediaPipe returns whole numbers.
+    """
     (best,), box = detection.categories, detection.bounding_box
     return {
         "class": best.category_name,
@@ -28,7 +31,7 @@ def to_json(detection: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print what MediaPipe finds."""
+    """Print the detections of MediaPipe."""
     bundle, file = Path(sys.argv[1]), sys.argv[2]
     golden = json.loads((bundle / "golden" / "golden.json").read_text())
     spec = json.loads((bundle / "model.json").read_text())["spec"]
@@ -38,11 +41,11 @@ def main() -> None:
         max_results=spec["max_detections"],
     )
     with vision.ObjectDetector.create_from_options(options) as detector:
-        found = [
+        results = [
             detector.detect(mp.Image.create_from_file(str(bundle / "golden" / photo["file"])))
             for photo in golden["photos"]
         ]
-    photos = [[to_json(detection) for detection in result.detections] for result in found]
+    photos = [[to_json(detection) for detection in result.detections] for result in results]
     print(json.dumps({"consumer": "mediapipe", "version": mp.__version__, "photos": photos}))
 
 

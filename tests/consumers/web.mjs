@@ -1,9 +1,9 @@
-// A bundle in MediaPipe Tasks for Web, in a real Chromium, used as a page uses it.
+// Detections of a bundle in MediaPipe Tasks for Web, used as in a web page, in Chromium.
 //
 //     node web.mjs .consumers/web BUNDLE model.tflite|model-raw.tflite
 //
-// Prints the detections on the golden photos as JSON. The page is served from this machine alone and loads the
-// library, its WebAssembly, the bundle and the photos; decoding and resizing are the browser's and MediaPipe's.
+// Prints the detections on the golden photos as JSON. The page is served locally and loads the library, its
+// WebAssembly, the bundle and the photos. Browser and MediaPipe decode and resize the photos.
 
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -17,7 +17,7 @@ const { chromium } = require("playwright-core");
 const library = path.resolve(environment, "node_modules/@mediapipe/tasks-vision");
 const { version } = JSON.parse(await readFile(path.join(library, "package.json"), "utf8"));
 
-// A browser compiles WebAssembly while it loads, and imports modules, only under these types; the rest it finds out by itself.
+// Browsers compile WebAssembly while loading, and import modules, only with these MIME types. They detect other types.
 const TYPES = { ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm" };
 
 function serve(folders) {
@@ -63,7 +63,7 @@ async function detect(file) {
 
 const server = await serve({ library, bundle });
 const executablePath = execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim();
-// As root Chromium starts only without its sandbox; MediaPipe wants WebGL 2 even on the CPU, and there is no graphics card.
+// Chromium needs --no-sandbox when it is run as root. MediaPipe needs WebGL 2 even on the CPU, here without a graphics card.
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--enable-unsafe-swiftshader"] });
 try {
   const page = await browser.newPage();

@@ -1,8 +1,9 @@
-"""A bundle in the runtimes that apps use it in: the real ones, each in an environment of its own.
+"""Tests of a bundle in the runtimes of apps, each in its own environment.
 
-``.ci/consumers`` makes the environments in .consumers; the scripts that run inside them are in
-tests/consumers. The bundle is the released one, or another named by SHELFCOUNT_CONSUMERS_BUNDLE. What was
-found is left as one JSON file for each consumer in the folder SHELFCOUNT_CONSUMERS_OUT; `export/consumers.py` gathers them.
+``.ci/consumers`` creates the environments in .consumers; the scripts that run in them are in
+tests/consumers. The bundle is the released one, or the one in the variable
+SHELFCOUNT_CONSUMERS_BUNDLE. The results are written to the folder SHELFCOUNT_CONSUMERS_OUT, one
+JSON file per consumer; `export/consumers.py` collects them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from shelfcount.vision.postprocess import detections_from_heads
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS, SCRIPTS = ROOT / ".consumers", ROOT / "tests" / "consumers"
 MAIN, RAW = "model.tflite", RAW_MODEL
-# Name of a consumer, as the table has it, and its environment; none for the one that is the project's own.
+# Names of the consumers in the table of results, and their environments. LITERT is tested in the
+# project's own environment.
 LITERT, ARM = "LiteRT", "LiteRT on Arm (Cortex-A76, qemu)"
 TENSORFLOW, TFLITE_RUNTIME = "TensorFlow Lite in TensorFlow", "tflite_runtime"
 PYTHON, WEB, ANALYZER = (
@@ -52,19 +54,24 @@ CASES = [
     (PYTHON, RAW),
     (WEB, RAW),
 ]
-# MediaPipe suppresses by itself where the file does not, whatever the class, and no option of its ObjectDetector changes the IoU.
+# IoU threshold of MediaPipe's own class-agnostic non-maximum suppression, which it applies if the
+# file has none. ObjectDetector has no option to change it.
 MEDIAPIPE_NMS_IOU = 0.3
 
 
 @pytest.fixture(scope="module")
 def shipped(released: Path) -> Bundle:
-    """The bundle, opened."""
+    """The opened bundle."""
     return read_bundle(released)
 
 
 @pytest.fixture(scope="module")
 def reference(shipped: Bundle) -> dict[str, dict[str, Any]]:
-    """golden.json by file; for the raw one with the detections that its heads and MediaPipe's suppression give."""
+    """Return the expected content of golden.json by model file.
+
+    For the raw file, the detections are computed from its heads with the non-maximum suppression of
+    MediaPipe.
+    """
     main = golden.read(shipped)
     lowest = main["score_threshold"] - main["tolerance"]["score"]
     photos = [
@@ -78,19 +85,20 @@ def reference(shipped: Bundle) -> dict[str, dict[str, Any]]:
 def keep(
     tmp_path_factory: pytest.TempPathFactory, shipped: Bundle, reference: dict[str, dict[str, Any]]
 ) -> Callable[..., None]:
-    """Leaves a result for the table."""
+    """Return a function that writes a result for the table."""
     folder = Path(
         os.environ.get("SHELFCOUNT_CONSUMERS_OUT") or tmp_path_factory.mktemp("consumers")
     )
     photos = reference[MAIN]["photos"]
-    own = golden.compare(reference[MAIN], [photo["detections"] for photo in photos], shipped.spec)
+    expected = [photo["detections"] for photo in photos]
+    report = golden.compare(reference[MAIN], expected, shipped.spec)
     about = {
         "name": shipped.name,
         "sha256": shipped.sha256,
         "photos": len(photos),
         "products": sum(len(p["truth"]) for p in photos),
     }
-    write_whole(folder / "bundle.json", json.dumps({**about, "f1": own.f1}))
+    write_whole(folder / "bundle.json", json.dumps({**about, "f1": report.f1}))
 
     def write(consumer: str, file: str, **facts: Any) -> None:
         name = f"{ENVIRONMENT.get(consumer, 'own')}-{file.removesuffix('.tflite')}.json"
@@ -109,14 +117,14 @@ def test_golden_photos_are_met(
     keep: Callable[..., None],
 ) -> None:
     ready(consumer, file, keep)
-    found = answer(consumer, file, shipped.path)
-    report = golden.compare(reference[file], found["photos"], shipped.spec)
+    result = answer(consumer, file, shipped.path)
+    report = golden.compare(reference[file], result["photos"], shipped.spec)
     facts = {
         "f1": report.f1,
         "largest_box_px": report.largest_box_px,
         "largest_score": report.largest_score,
     }
-    keep(consumer, file, version=found["version"], **facts)
+    keep(consumer, file, version=result["version"], **facts)
     assert report.failures == ()
 
 
@@ -134,13 +142,13 @@ def test_arm_kernels_give_the_bits_of_x86(
             [stretch(read_photo(path), shipped.spec.height, shipped.spec.width) for path in photos]
         ),
     )
-    here, there = (
+    x86, arm = (
         heads(python_of(consumer), network, pixels, tmp_path / "heads.npz")
         for consumer in (LITERT, ARM)
     )
-    assert [(h.dtype, h.shape) for h in here] == [(np.int8, t.shape) for t in there]
-    # int16, as the difference of two int8 does not fit into int8.
-    steps = [np.abs(h.astype(np.int16) - t) for h, t in zip(here, there, strict=True)]
+    assert [(h.dtype, h.shape) for h in x86] == [(np.int8, t.shape) for t in arm]
+    # The difference of two int8 values does not fit into int8.
+    steps = [np.abs(h.astype(np.int16) - t) for h, t in zip(x86, arm, strict=True)]
     keep(
         ARM,
         "bits",
@@ -157,12 +165,15 @@ def test_gpu_delegates_take_every_operator_of_the_raw_artifact(
     shipped: Bundle, keep: Callable[..., None]
 ) -> None:
     ready(ANALYZER, RAW, keep)
-    found = run(python_of(ANALYZER), SCRIPTS / "gpu_analyzer.py", shipped.path)
-    complaints = found["complaints"]
-    verdict = "runs nothing; names no operator that a GPU delegate lacks (TensorFlow 2.18 and later do not look)"
-    keep(ANALYZER, RAW, version=found["version"], reason=verdict)
+    result = run(python_of(ANALYZER), SCRIPTS / "gpu_analyzer.py", shipped.path)
+    complaints = result["complaints"]
+    verdict = (
+        "static check, nothing is run; the GPU delegate supports all operators "
+        "(TensorFlow 2.18 and later do not check)"
+    )
+    keep(ANALYZER, RAW, version=result["version"], reason=verdict)
     assert complaints[RAW] == []
-    # That it looks at all is seen where there is something to find.
+    # The warning about the other file shows that the analyzer does check.
     assert f"Not supported custom op {flatbuffer.POSTPROCESS}" in complaints[MAIN]
 
 
@@ -174,17 +185,20 @@ def test_environments_are_made_by_name() -> None:
 
 
 def ready(consumer: str, file: str, keep: Callable[..., None]) -> None:
-    """Make a consumer's environment; where that cannot be done the test is skipped, and in CI it fails."""
+    """Create the environment of a consumer.
+
+    If that is not possible, the test is skipped; in CI it fails.
+    """
     if consumer in ENVIRONMENT and (reason := missing(ENVIRONMENT[consumer])):
         keep(consumer, file, reason=f"not run: {reason}")
         if os.environ.get("CI"):
-            pytest.fail(f"{consumer} must be tested in CI: {reason}")
+            pytest.fail(f"cannot test {consumer}, which is required in CI: {reason}")
         pytest.skip(f"{consumer}: {reason}")
 
 
 @cache
 def missing(environment: str) -> str:
-    """Why an environment cannot be made; empty if it stands."""
+    """Return why an environment cannot be created; empty if it exists."""
     done = subprocess.run(
         [ROOT / ".ci" / "consumers", environment], capture_output=True, text=True, timeout=900
     )
@@ -197,7 +211,11 @@ def missing(environment: str) -> str:
 
 @cache
 def answer(consumer: str, file: str, bundle: Path) -> dict[str, Any]:
-    """What a consumer's script prints: version and, for each golden photo, detections as golden.json has them."""
+    """Run the script of a consumer.
+
+    Returns:
+        ``version``, and ``photos``: for each golden photo its detections as in golden.json.
+    """
     if consumer == WEB:
         return run("node", SCRIPTS / "web.mjs", ENVIRONMENTS / "web", bundle, file)
     if consumer == PYTHON:
@@ -217,7 +235,7 @@ def python_of(consumer: str) -> str:
 
 
 def run(*command: object) -> dict[str, Any]:
-    """The JSON that a script prints on its last line; it must end well."""
+    """Run a script that must succeed, and return the JSON on the last line of its output."""
     words = [str(word) for word in command]
     done = subprocess.run(
         words,
@@ -231,14 +249,17 @@ def run(*command: object) -> dict[str, Any]:
 
 
 def heads(python: str, network: Path, pixels: Path, out: Path) -> list[np.ndarray]:
-    """A network's outputs on (n, H, W, 3) pixels, all of it run by XNNPACK."""
+    """Return the outputs of a network on (n, H, W, 3) pixels, delegated to XNNPACK as a whole."""
     assert run(python, SCRIPTS / "heads.py", network, pixels, out) == {"delegates": 1}
     with np.load(out) as outputs:
         return [outputs[name] for name in outputs.files]
 
 
 def int8_network(data: bytes) -> bytes:
-    """An int8 artifact cut before post-processing, so that its outputs are the integers that the network computed."""
+    """Cut off the post-processing of an int8 file.
+
+    The outputs are then the integers that the network computes.
+    """
     model = flatbuffer.read(data)
     graph = model.subgraphs[0]
     made_by = {index: operator for operator in graph.operators for index in operator.outputs}
@@ -252,7 +273,10 @@ def int8_network(data: bytes) -> bytes:
 
 
 def decoded(bundle: Bundle, photo: dict[str, Any], lowest: float) -> Detections:
-    """What shelfcount makes of the raw artifact's heads on a golden photo, suppressed as MediaPipe does."""
+    """Return the detections of the raw file on a golden photo.
+
+    The heads are decoded by shelfcount, with the non-maximum suppression of MediaPipe.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     spec = bundle.spec
@@ -279,9 +303,12 @@ def decoded(bundle: Bundle, photo: dict[str, Any], lowest: float) -> Detections:
     )
 
 
-def to_json(found: Detections, bundle: Bundle) -> list[dict[str, Any]]:
-    """As golden.json has them."""
+def to_json(detections: Detections, bundle: Bundle) -> list[dict[str, Any]]:
+    """Return detections in the format of golden.json."""
     rows = zip(
-        found.classes, found.scores.tolist(), xyxy_to_xywh(found.boxes).tolist(), strict=True
+        detections.classes,
+        detections.scores.tolist(),
+        xyxy_to_xywh(detections.boxes).tolist(),
+        strict=True,
     )
     return [{"class": bundle.spec.classes[k], "score": score, "box": box} for k, score, box in rows]

@@ -1,9 +1,9 @@
-"""The web page counts what `shelfcount count` counts; its modules give what their Python models give.
+"""Tests that the web page gives the same counts as `shelfcount count`, as a whole and by module.
 
-The page runs in Debian's Chromium, driven from the environment that ``.ci/consumers web`` makes. There JPEG
-decoding, resizing, the int8 network, merging and rows give the same numbers as in Python: on 487 drinks the
-CSV files were equal to the byte. Only exp() and the like are another library's, so that the last digit of a
-score or a box may differ.
+The page runs in Debian's Chromium, controlled from the environment that ``.ci/consumers web``
+creates. JPEG decoding, resizing, the int8 network, merging and rows give the same numbers as in
+Python: on 487 drinks the CSV files were identical byte by byte. Only functions such as exp() come
+from another library, so the last digit of a score or a box can differ.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from shelfcount.shelf.photogate import LIMITS, Quality, judge
 from shelfcount.shelf.rows import rows
 from shelfcount.vision.images import jpeg_is_whole, read_photo, stretch, tiles, write_photo
 
-# Node, too, comes with the environment.
+# The environment also contains Node.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("browser")]
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests" / "web"
 ENVIRONMENT = ROOT / ".consumers" / "web"
 EXIF_ORIENTATION = 0x0112
-# Of score, x, y, w and h in the CSV file.
+# One unit of the last digit of score, x, y, w and h in the CSV file.
 LAST_DIGIT = np.array([0.0001, 0.01, 0.01, 0.01, 0.01])
 
 
 def node(*arguments: object) -> Any:
-    """The JSON that a script prints on its last line; it must end well."""
+    """Run a script that must succeed, and return the JSON on the last line of its output."""
     done = subprocess.run(
         ["node", *map(str, arguments)], capture_output=True, text=True, timeout=600
     )
@@ -63,7 +63,10 @@ def node(*arguments: object) -> Any:
 
 @pytest.fixture(scope="module")
 def browser() -> Path:
-    """The environment with the browser's driver; where it cannot be made tests are skipped, and in CI they fail."""
+    """Return the environment with the browser's driver.
+
+    If it cannot be created, the tests are skipped; in CI they fail.
+    """
     done = subprocess.run(
         [ROOT / ".ci" / "consumers", "web"], capture_output=True, text=True, timeout=900
     )
@@ -78,13 +81,17 @@ def browser() -> Path:
 def photos(
     request: pytest.FixtureRequest, released: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder of photos that the bundle knows products on: plain, turned by EXIF, PNG, an empty one, an unfit and a large one."""
+    """Return a folder of photos with products that the bundle detects.
+
+    They are a plain photo, one rotated by EXIF, a PNG, an empty one, one that fails the quality
+    check, and a large one.
+    """
     golden = sorted((released / "golden").glob("*.jpg"))
     known = golden or [photo.path for photo in request.getfixturevalue("overfit").photos.photos]
     images = [read_photo(path) for path in islice(cycle(known), 6)]
     folder = tmp_path_factory.mktemp("photos")
     write_photo(folder / "plain.jpg", images[0])
-    # As a phone stores it that is held upright: on its side, with a note of how to turn it.
+    # Phones store upright photos on their side, with the rotation in the EXIF data.
     turned = Image.fromarray(np.rot90(images[1]))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
@@ -127,7 +134,7 @@ def test_page_counts_what_the_command_line_counts_also_offline(
     ]
     spec = read_bundle(released).spec
     assert tiles_per_side(spec, 2400, 1800) > 1, "the large photo must be tiled"
-    wanted = command_line(released, photos, names, tmp_path)
+    expected = command_line(released, photos, names, tmp_path)
 
     reached: list[str] = []
     with running(elsewhere(reached)) as other:
@@ -136,15 +143,15 @@ def test_page_counts_what_the_command_line_counts_also_offline(
             port = server.server_port
             address = f"http://127.0.0.1:{port}/"
             seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
-        check(seen, wanted, address)
-        assert len(seen["advice"]) > 0, "one photo is unfit"
+        check(seen, expected, address)
+        assert len(seen["advice"]) > 0, "one photo must fail the quality check"
         assert seen["about"][-1] == f"sha256 {read_bundle(released).sha256}"
 
-        # Nothing answers at the address any more.
+        # The server has stopped, so the page is loaded from the cache.
         offline = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
-        check(offline, wanted, address)
+        check(offline, expected, address)
 
-        # Another bundle at the same address is seen at once, though the first one is stored.
+        # Another bundle at the same address is used at once, although the first one is cached.
         stricter = with_threshold(released, spec.score_threshold + 0.1, tmp_path / "stricter")
         with running(open_server(stricter, page_folder(), port=port)):
             seen = node(SCRIPTS / "page.mjs", browser, tmp_path / "profile", address, *arguments)
@@ -161,21 +168,22 @@ def test_damaged_and_missing_models_are_said(browser: Path, released: Path, tmp_
         damaged = node(SCRIPTS / "page.mjs", browser, tmp_path / "one", *arguments)["notices"]
         model.unlink()
         missing = node(SCRIPTS / "page.mjs", browser, tmp_path / "two", *arguments)["notices"]
-    wanted = read_bundle(released).files["model.tflite"][:12]
+    expected = read_bundle(released).files["model.tflite"][:12]
     assert re.match(
-        rf"model\.tflite does not belong to model\.json: its sha256 must be {wanted}, got [0-9a-f]{{12}}\.",
+        r"model\.tflite does not match model\.json: its sha256 is [0-9a-f]{12}, "
+        rf"model\.json expects {expected}\.",
         damaged[0],
     )
-    assert (
-        missing[0]
-        == "The bundle must lie beside the page, but /bundle/model.tflite is not there (404)."
+    assert missing[0] == (
+        "Could not load /bundle/model.tflite (404). "
+        "The files of the bundle must be in the folder “bundle” next to the page."
     )
 
 
 def command_line(
     bundle: Path, photos: Path, names: list[str], folder: Path
 ) -> tuple[str, dict[str, Any]]:
-    """What `shelfcount count` writes as CSV and as JSON."""
+    """Return the CSV text and the JSON data that `shelfcount count` writes."""
     out = [folder / f"{bundle.name}.csv", folder / f"{bundle.name}.json"]
     command = [
         Path(sys.executable).with_name("shelfcount"),
@@ -196,16 +204,18 @@ def command_line(
     return out[0].read_bytes().decode(), json.loads(out[1].read_text())
 
 
-def check(seen: dict[str, Any], wanted: tuple[str, dict[str, Any]], address: str) -> None:
-    """What was seen on the page and saved from it against what the command line wrote."""
-    table, report = wanted
+def check(seen: dict[str, Any], expected: tuple[str, dict[str, Any]], address: str) -> None:
+    """Compare the content of the page and its saved file with the files of the command line."""
+    table, report = expected
     (got_text, got_numbers), (text, numbers) = split(seen["csv"]), split(table)
     assert got_text == text
-    # One step of the last digit that is written.
+    # The difference is at most one unit of the last digit.
     assert (np.abs(got_numbers - numbers) < LAST_DIGIT * 1.5).all()
     counted = report["photos"]
     products = [item for photo in counted for item in photo["detections"]]
-    assert seen["total"] == seen["boxes"] == len(products) > 10, "too few products to tell anything"
+    assert seen["total"] == seen["boxes"] == len(products) > 10, (
+        "too few products for a meaningful test"
+    )
     assert dict(seen["classes"]) == {
         name: sum(p["counts"].get(name, 0) for p in counted) for name, _ in seen["classes"]
     }
@@ -224,9 +234,9 @@ def check(seen: dict[str, Any], wanted: tuple[str, dict[str, Any]], address: str
         sentence for photo in counted for sentence in photo["quality"]["advice"]
     ]
     assert seen["gaps"][0] == seen["gaps"][1]
-    assert seen["addedUp"], "that photos are added up, and merged elsewhere"
+    assert seen["addedUp"], "the note on summing photos must be visible"
     assert (seen["notices"], seen["errors"], seen["overflow"]) == ([], [], 0)
-    # Nothing leaves the phone: not asked for, and refused where it is tried.
+    # No data leave the phone: the page requests no other origin, and the browser blocks attempts.
     assert {
         url for url in seen["asked"] if not url.removeprefix("blob:").startswith(address)
     } == set()
@@ -234,7 +244,10 @@ def check(seen: dict[str, Any], wanted: tuple[str, dict[str, Any]], address: str
 
 
 def split(table: str) -> tuple[list[list[str]], np.ndarray]:
-    """A CSV file's texts, rows and positions, which must be equal, and its scores and boxes."""
+    """Split a CSV file into texts with rows and positions, which must be equal, and numbers.
+
+    The numbers are the scores and boxes.
+    """
     head, *lines = csv.reader(table.splitlines())
     return [head, *(line[:2] + line[7:] for line in lines)], np.array(
         [line[2:7] for line in lines], float
@@ -242,7 +255,7 @@ def split(table: str) -> tuple[list[list[str]], np.ndarray]:
 
 
 def elsewhere(reached: list[str]) -> http.server.HTTPServer:
-    """A server of another origin that notes what reaches it."""
+    """Return a server of another origin that records the requests it receives."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -254,7 +267,7 @@ def elsewhere(reached: list[str]) -> http.server.HTTPServer:
 
 
 def with_threshold(bundle: Path, threshold: float, folder: Path) -> Path:
-    """A copy of a bundle that counts from another score on."""
+    """Copy a bundle and change its score threshold."""
     head = json.loads((bundle / "model.json").read_text())
     head["spec"]["score_threshold"] = threshold
     head["digest"] = digest(head)
@@ -277,7 +290,8 @@ def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-# Height and width, from and to: whole blocks, odd shares, one side shrunk and the other enlarged, both enlarged, single pixels.
+# (height, width) before and after: integer factors, other factors, one side shrunk and the other
+# enlarged, both enlarged, single pixels.
 SIZES = [
     (8, 8, 4, 4),
     (12, 9, 4, 3),
@@ -300,7 +314,7 @@ SIZES += [
 def test_stretch_gives_the_same_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sizes = [*SIZES, *rng.integers(1, 200, (40, 4)).tolist()]
-    cases, wanted = [], []
+    cases, expected = [], []
     for height, width, to_height, to_width in sizes:
         photo = rng.integers(0, 256, (height + 5, width + 7, 3), dtype=np.uint8)
         left, top = int(rng.integers(0, 8)), int(rng.integers(0, 6))
@@ -308,9 +322,9 @@ def test_stretch_gives_the_same_bytes(tmp_path: Path) -> None:
         source = {"width": width + 7, "height": height + 5, "data": encoded(photo.tobytes())}
         cases.append({"photo": source, "window": window, "height": to_height, "width": to_width})
         cut = np.ascontiguousarray(photo[top : top + height, left : left + width])
-        wanted.append(encoded(stretch(cut, to_height, to_width).tobytes()))
+        expected.append(encoded(stretch(cut, to_height, to_width).tobytes()))
     got = answers(tmp_path, stretch=cases)["stretch"]
-    assert [size for size, a, b in zip(sizes, got, wanted, strict=True) if a != b] == []
+    assert [size for size, a, b in zip(sizes, got, expected, strict=True) if a != b] == []
 
 
 def test_tiles_are_the_same(tmp_path: Path) -> None:
@@ -335,7 +349,11 @@ def test_cut_short_jpegs_are_seen(photos: Path, tmp_path: Path) -> None:
 
 
 def shelves(rng: np.random.Generator) -> np.ndarray:
-    """(n, 4) boxes of rows on a tilted or turned shelf, some of them stacked, with a detector's scatter."""
+    """Return boxes of products in rows on a tilted or turned shelf, some of them stacked.
+
+    Returns:
+        (n, 4) float32 xyxy pixels with random noise like that of a detector.
+    """
     boxes = []
     tilt, fan = rng.uniform(-0.2, 0.2), rng.uniform(-0.3, 0.3)
     for row in range(rng.integers(1, 6)):
@@ -347,8 +365,8 @@ def shelves(rng: np.random.Generator) -> np.ndarray:
                 [x, bottom - height * size * (k + 1), x + 50 * size, bottom - height * size * k]
                 for k in range(rng.integers(1, 3))
             ]
-    found = np.array(boxes) + rng.normal(0, 2, (len(boxes), 4))
-    return np.sort(found.reshape(-1, 2, 2), axis=1).reshape(-1, 4).astype(np.float32)
+    noisy = np.array(boxes) + rng.normal(0, 2, (len(boxes), 4))
+    return np.sort(noisy.reshape(-1, 2, 2), axis=1).reshape(-1, 4).astype(np.float32)
 
 
 def test_rows_are_the_same(tmp_path: Path) -> None:
@@ -359,42 +377,44 @@ def test_rows_are_the_same(tmp_path: Path) -> None:
     ]
     cases = [boxes.astype(np.float32) for boxes in (*scattered, *(shelves(rng) for _ in range(40)))]
     placed = [rows(boxes) for boxes in cases]
-    wanted = [
+    expected = [
         [
             {"row": r, "position": p}
             for r, p in zip(q.row.tolist(), q.position.tolist(), strict=True)
         ]
         for q in placed
     ]
-    assert answers(tmp_path, rows=[boxes.tolist() for boxes in cases])["rows"] == wanted
+    assert answers(tmp_path, rows=[boxes.tolist() for boxes in cases])["rows"] == expected
 
 
 def test_gaps_are_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
-    cases, wanted = [], []
+    cases, expected = [], []
     for boxes in [np.zeros((0, 4), np.float32), *(shelves(rng) for _ in range(30))]:
-        left = boxes[rng.random(len(boxes)) < 0.85].astype(np.float64)
-        names = [f"class {number}" for number in rng.integers(0, 4, len(left))]
-        placed = rows(left)
-        found = arrange(left, names, placed, (1200, 900))
+        kept = boxes[rng.random(len(boxes)) < 0.85].astype(np.float64)
+        names = [f"class {number}" for number in rng.integers(0, 4, len(kept))]
+        placed = rows(kept)
+        arrangement = arrange(kept, names, placed, (1200, 900))
         products = [
             {"class": n, "box": xywh(b), "row": int(r)}
-            for n, b, r in zip(names, left, placed.row, strict=True)
+            for n, b, r in zip(names, kept, placed.row, strict=True)
         ]
         cases.append({"products": products, "size": {"width": 1200, "height": 900}})
-        wanted.append([(gap.row, gap.facings, np.array(xywh(gap.box))) for gap in found.gaps])
+        expected.append(
+            [(gap.row, gap.facings, np.array(xywh(gap.box))) for gap in arrangement.gaps]
+        )
     got = answers(tmp_path, gaps=cases)["gaps"]
-    assert sum(len(photo) for photo in wanted) > 50, "too few gaps to tell anything"
+    assert sum(len(photo) for photo in expected) > 50, "too few gaps for a meaningful test"
     assert [[(gap["row"], gap["facings"]) for gap in photo] for photo in got] == [
-        [gap[:2] for gap in photo] for photo in wanted
+        [gap[:2] for gap in photo] for photo in expected
     ]
-    # The page's boxes are rounded to a hundredth, and what they are fitted to moves by about as much.
-    off = [
-        np.abs(np.array(here["box"]) - there[2]).max()
-        for a, b in zip(got, wanted, strict=True)
-        for here, there in zip(a, b, strict=True)
+    # The boxes of the products are rounded to a hundredth, which changes the fit slightly.
+    differences = [
+        np.abs(np.array(actual["box"]) - gap[2]).max()
+        for a, b in zip(got, expected, strict=True)
+        for actual, gap in zip(a, b, strict=True)
     ]
-    assert max(off) < 0.5
+    assert max(differences) < 0.5
 
 
 def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
@@ -413,7 +433,7 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
         plain // 8,
         cv2.convertScaleAbs(plain, alpha=3),
     ]
-    # Tiled and shrunk by other factors; without detail; smaller than a cell.
+    # Photos with other numbers of tiles and scale factors, without detail, and smaller than a cell.
     made += [
         cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC)
         for size in ((1500, 1100), (700, 2200), (130, 97))
@@ -423,7 +443,7 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
         rng.integers(0, 256, (20, 900, 3), dtype=np.uint8),
         np.zeros((1, 1, 3), np.uint8),
     ]
-    cases, wanted = [], []
+    cases, expected = [], []
     for image in made:
         height, width = image.shape[:2]
         boxes = (
@@ -434,17 +454,17 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
         photo = {"width": width, "height": height, "data": encoded(image.tobytes())}
         facts = {"width": spec.width, "height": spec.height, "product_px": spec.product_px}
         cases.append({"photo": photo, "spec": facts, "boxes": boxes.tolist()})
-        wanted.append(judge(image, spec, boxes).to_json())
+        expected.append(judge(image, spec, boxes).to_json())
     got = answers(tmp_path, gate=cases, limits=[0])
     assert got["limits"] == [LIMITS]
-    assert [photo["advice"] for photo in got["gate"]] == [photo["advice"] for photo in wanted]
-    assert len({sentence.split(":")[0] for photo in wanted for sentence in photo["advice"]}) >= 6, (
-        "too few are unfit to tell anything"
-    )
-    for here, there in zip(got["gate"], wanted, strict=True):
-        for name, check in there["checks"].items():
-            # Python's are rounded to four digits.
-            value = here["checks"][name]["value"]
+    assert [photo["advice"] for photo in got["gate"]] == [photo["advice"] for photo in expected]
+    assert (
+        len({sentence.split(":")[0] for photo in expected for sentence in photo["advice"]}) >= 6
+    ), "too few kinds of advice for a meaningful test"
+    for actual, reference in zip(got["gate"], expected, strict=True):
+        for name, check in reference["checks"].items():
+            # The values of Python are rounded to four digits.
+            value = actual["checks"][name]["value"]
             assert value == check["value"] or abs(value - check["value"]) < 0.00006, (
                 name,
                 value,
@@ -453,7 +473,10 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
 
 
 class Noisy:
-    """A detector that sees each true product of a photo with an error of its own in every tile, and notes what it saw."""
+    """Detector that adds random errors to the products of a photo and records its detections.
+
+    The errors differ between tiles.
+    """
 
     def __init__(self, spec: ModelSpec, width: int, height: int, rng: np.random.Generator) -> None:
         self.spec, self.rng = spec, rng
@@ -488,15 +511,20 @@ class Noisy:
         seen = seen[
             ((seen[:, 2:] - seen[:, :2]) > 8).all(axis=1) & (self.rng.random(len(seen)) < 0.9)
         ]
-        # Coarse scores, so that ties are met too.
+        # Rounded scores, so that ties occur.
         scores = -np.sort(-self.rng.uniform(0.3, 1, len(seen)).round(2))
-        found = Detections(seen, self.rng.integers(0, 2, len(seen)), scores)
-        self.looks.append(as_json(found))
-        return found
+        detections = Detections(seen, self.rng.integers(0, 2, len(seen)), scores)
+        self.looks.append(as_json(detections))
+        return detections
 
 
-def as_json(found: Detections) -> list[dict[str, Any]]:
-    columns = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+def as_json(detections: Detections) -> list[dict[str, Any]]:
+    columns = zip(
+        detections.classes.tolist(),
+        detections.scores.tolist(),
+        detections.boxes.tolist(),
+        strict=True,
+    )
     return [{"class": number, "score": score, "box": box} for number, score, box in columns]
 
 
@@ -513,10 +541,10 @@ def test_merging_is_the_same(tmp_path: Path, nms_iou: float) -> None:
         nms_iou=nms_iou,
         product_px=(30, 42, 58),
     )
-    cases, wanted = [], []
+    cases, expected = [], []
     for width, height in rng.integers(300, 4200, (25, 2)).tolist():
         detector = Noisy(spec, width, height, rng)
-        wanted.append(as_json(detect_tiled(detector, np.zeros((height, width, 3), np.uint8))))
+        expected.append(as_json(detect_tiled(detector, np.zeros((height, width, 3), np.uint8))))
         facts = {
             "width": spec.width,
             "height": spec.height,
@@ -526,7 +554,7 @@ def test_merging_is_the_same(tmp_path: Path, nms_iou: float) -> None:
         cases.append(
             {"spec": facts, "photo": {"width": width, "height": height}, "looks": detector.looks}
         )
-    assert answers(tmp_path, tiling=cases)["tiling"] == wanted
+    assert answers(tmp_path, tiling=cases)["tiling"] == expected
 
 
 def test_photos_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -537,8 +565,15 @@ def test_photos_of_one_name_are_told_apart(tmp_path: Path) -> None:
         ("a.b.png", ["a.b.png"]),
     ]
     cases += [("photo", ["photo"]), (".jpg", [".jpg"])]
-    wanted = ["image.jpg", "image (2).jpg", "image (3).jpg", "a.b (2).png", "photo (2)", " (2).jpg"]
-    assert answers(tmp_path, name=cases)["name"] == wanted
+    expected = [
+        "image.jpg",
+        "image (2).jpg",
+        "image (3).jpg",
+        "a.b (2).png",
+        "photo (2)",
+        " (2).jpg",
+    ]
+    assert answers(tmp_path, name=cases)["name"] == expected
 
 
 def test_csv_is_the_same(tmp_path: Path) -> None:
@@ -549,10 +584,11 @@ def test_csv_is_the_same(tmp_path: Path) -> None:
         boxes = np.sort(
             rng.integers(0, 40000, (30 if path != "leer.jpg" else 0, 2, 2)) / 16, axis=1
         ).reshape(-1, 4)
-        found = Detections(
+        detections = Detections(
             boxes, rng.integers(0, 4, len(boxes)), rng.integers(0, 64, len(boxes)) / 64
         )
-        counted.append(CountedPhoto(path, 2500, 2500, found, rows(found.boxes), classes, Quality()))
+        placement = rows(detections.boxes)
+        counted.append(CountedPhoto(path, 2500, 2500, detections, placement, classes, Quality()))
     write_csv(tmp_path / "counts.csv", counted)
     cases = [{"name": photo.path, "products": photo.products()} for photo in counted]
     got = answers(tmp_path, csv=[cases], summary=[cases])

@@ -1,4 +1,4 @@
-"""The whole way through the real command line: photos, training, bundle, counts."""
+"""End-to-end tests with the real command line: photos, training, bundle, counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def shelfcount(*arguments: object) -> str:
-    """Standard output of a verb in a process of its own, which must be good."""
+    """Run a command in its own process, which must succeed, and return its standard output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [str(Path(sys.executable).with_name("shelfcount")), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -57,8 +57,8 @@ def test_synthetic_shelves_to_counts(tmp_path: Path, tiny: tuple[str, ...]) -> N
         tmp_path / "run",
         *settings((*tiny, "train.epochs=8", "train.validate_every=4")),
     )
-    told = shelfcount("export", tmp_path / "run", "--out", tmp_path / "phone", "--recipe", "int8")
-    assert "drop" in told
+    output = shelfcount("export", tmp_path / "run", "--out", tmp_path / "phone", "--recipe", "int8")
+    assert "drop" in output
     assert "good: " in shelfcount("verify", tmp_path / "phone")
 
     shelfcount("evaluate", tmp_path / "phone", "--data", labels, "--json", tmp_path / "scores.json")
@@ -72,23 +72,23 @@ def test_synthetic_shelves_to_counts(tmp_path: Path, tiny: tuple[str, ...]) -> N
         "--picture",
         tmp_path / "pictures",
     )
-    told = shelfcount("count", tmp_path / "phone", *photos, *outputs)
+    output = shelfcount("count", tmp_path / "phone", *photos, *outputs)
     counts = json.loads((tmp_path / "counts.json").read_text())
-    # One bundle from the first to the last file.
+    # Both files name the same bundle.
     assert scores["model"]["sha256"] == counts["bundle"]["sha256"]
     products = [item for photo in counts["photos"] for item in photo["detections"]]
     with (tmp_path / "counts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == [item["class"] for item in products]
     assert sum(n for photo in counts["photos"] for n in photo["counts"].values()) == len(products)
-    assert f"{len(products)} products on 3 photos" in told
+    assert f"{len(products)} products on 3 photos" in output
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [p.name for p in photos]
     for path in photos:
         assert read_photo(tmp_path / "pictures" / path.name).size >= read_photo(path).size
 
 
-# Photos as the README beside the data has them. Its 7,387 boxes are those of train, val and test;
-# raw.json has two more, of the junk classes that were dropped from the others.
+# Numbers of the README of the data set. Its 7,387 boxes are those of train, val and test. raw.json
+# has two more, which belong to the classes that were removed from the other files.
 @pytest.mark.parametrize(
     ("name", "photos", "boxes", "classes"),
     [
@@ -106,7 +106,7 @@ def test_real_photos_are_read_and_nothing_dropped(
 
 
 def part(source: Path, target: Path, photos: int) -> None:
-    """The first photos of a COCO file, copied with their labels."""
+    """Copy the first photos of a COCO file and their labels."""
     labels = json.loads(source.read_text())
     labels["images"] = labels["images"][:photos]
     kept = {image["id"] for image in labels["images"]}
@@ -128,7 +128,7 @@ def test_real_photos_to_a_phone_model(drinks: Path, tmp_path: Path, tiny: tuple[
     shelfcount("count", tmp_path / "phone", photo, "--json", tmp_path / "counts.json")
     bundle = json.loads((tmp_path / "phone" / "model.json").read_text())
     assert len(bundle["spec"]["classes"]) == 33
-    # One epoch teaches nothing; that the file does as PyTorch does is what can be asked.
+    # One epoch is not enough to learn anything. The file must only agree with PyTorch.
     assert abs(bundle["measured"]["f1"] - bundle["measured"]["f1_pytorch"]) < 0.05
     (counted,) = json.loads((tmp_path / "counts.json").read_text())["photos"]
     assert (counted["width"], counted["height"]) == (416, 416)

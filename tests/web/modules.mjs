@@ -1,8 +1,8 @@
-// The page's modules without a browser, on cases that Python made.
+// Results of the page's modules without a browser, on cases from Python.
 //
 //     node modules.mjs FOLDER-OF-THE-PAGE CASES.json
 //
-// Prints for each kind of case the list of what the page's module makes of them.
+// Prints the list of results for each kind of case as JSON.
 
 import { readFile } from "node:fs/promises";
 import path from "node:path";
@@ -23,7 +23,7 @@ const run = {
   gaps: ({ products, size }) => gaps(products, size),
   gate: ({ photo, spec, boxes }) => judge({ ...photo, data: bytes(photo.data) }, spec, boxes),
   rows: (boxes) => rows(boxes),
-  // The detector of a tiling case gives, look by look, what the one in Python gave.
+  // The detector of a tiling case returns the recorded detections of the Python detector, window by window.
   tiling: ({ spec, photo, looks }) => detectTiled({ spec, detect: async () => looks.shift() }, photo),
   name: ([name, taken]) => freeName(name, taken),
   csv: (photos) => csv(photos),

@@ -1,10 +1,10 @@
-// The page in a real Chromium, used as a person uses it.
+// Test of the page in Chromium, used like a person does.
 //
 //     node page.mjs .consumers/web PROFILE ADDRESS ELSEWHERE PHOTO...
 //
-// PROFILE is the folder of a browser that remembers, so that a second call finds what the first one stored.
-// ELSEWHERE is another origin, which page and worker try to reach. Prints what was seen and saved as JSON; without
-// photos, what the page says when it is opened.
+// PROFILE is the folder of a persistent browser profile, so that a second call uses the cache of the first one.
+// ELSEWHERE is another origin, which page and worker try to reach. Prints the content of the page and the saved file
+// as JSON; without photos, only the notices after opening the page.
 
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
@@ -14,14 +14,14 @@ import path from "node:path";
 const [environment, profile, address, elsewhere, ...photos] = process.argv.slice(2);
 const { chromium } = createRequire(path.resolve(environment, "package.json"))("playwright-core");
 const executablePath = execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim();
-// As root Chromium starts only without its sandbox.
+// Chromium needs this option when it is run as root.
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath,
   args: ["--no-sandbox"],
   viewport: { width: 390, height: 844 },
 });
 
-/** What the page shows, and the CSV file that it saves. */
+/** Return the content of the page and the CSV file that it saves. */
 async function seen(page) {
   const [file] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
   const texts = (selector) => page.$$eval(selector, (found) => found.map((element) => element.textContent));
@@ -43,7 +43,7 @@ async function seen(page) {
   return { ...shown, highlighted: await page.locator("svg .lit").count() };
 }
 
-/** Whether page and worker reach another origin. */
+/** Return whether page and worker can reach another origin. */
 async function leaks(page) {
   const reach = (url) =>
     fetch(url, { mode: "no-cors" }).then(

@@ -1,0 +1,21 @@
+"""Tests of the wording of values."""
+
+from __future__ import annotations
+
+import pytest
+
+from shelfcount.words import plural
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 photos"), (1, "1 photo"), (2, "2 photos"), (999, "999 photos"), (1234, "1,234 photos")],
+)
+def test_only_one_is_singular(number: int, text: str) -> None:
+    assert plural(number, "photo") == text
+
+
+def test_a_noun_may_have_its_own_plural() -> None:
+    assert plural(1, "box", "boxes") == "1 box"
+    assert plural(0, "box", "boxes") == "0 boxes"
+    assert plural(1234, "box", "boxes") == "1,234 boxes"
