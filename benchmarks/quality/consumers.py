@@ -7,6 +7,7 @@ Writes benchmarks/results/consumers.json and runs benchmarks/tables/build_pages.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -52,6 +53,9 @@ def measure() -> dict[str, Any]:
 
 def main() -> int:
     """Write the table. Returns 1 if a runtime failed."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     try:
         result = measure()
     except subprocess.CalledProcessError:

@@ -8,6 +8,7 @@ are removed.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -87,6 +88,9 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[ClassScore]:
 
 def main() -> None:
     """Write the plots and report those that could not be drawn."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     if (RESULTS / HISTORY).exists():
         write_whole(RESULTS / CURVE, learning_curve(RESULTS / HISTORY))
     path = RESULTS / COMPARED
