@@ -1,4 +1,4 @@
-"""What `benchmarks/quality/compare.py` calls better, worse and noise: on stored results, and copies of them with a known change."""
+"""Tests of changes between results: stored results, and copies of them with a known change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import compare
 import numpy as np
 import pytest
+import result_changes
 import thin
 
 from shelfcount.records import ShelfcountError
@@ -54,18 +55,18 @@ def without_hits(result: dict[str, Any], photos: int, each: int) -> dict[str, An
 
 def test_nothing_changed(evaluated: dict[str, Any], benched: dict[str, Any]) -> None:
     for result in (evaluated, benched):
-        assert {change.state for change in compare.compare(result, copy.deepcopy(result))} == {
-            "same"
-        }
+        assert {
+            change.state for change in result_changes.result_changes(result, copy.deepcopy(result))
+        } == {"same"}
 
 
 def test_every_stored_result_against_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([str(RESULTS), str(RESULTS)]) == 0
     said = capsys.readouterr().out
     assert "drinks_int8.json\n  same         F1: 0." in said
-    assert "resamples of 40 photos change it by +0.0000 to +0.0000)" in said
+    assert "95 % bootstrap interval of the difference, 40 photos: +0.0000 to +0.0000)" in said
     assert (
-        "merge_views.json\n  not compared all figures (not a result of bench or of evaluate in both)"
+        "merge_views.json\n  not compared all values (not a result of bench or of evaluate in both)"
         in said
     )
     assert "0 better, 0 worse" in said
@@ -73,7 +74,9 @@ def test_every_stored_result_against_itself(capsys: pytest.CaptureFixture[str]) 
 
 def test_losing_a_product_on_every_photo_is_a_loss(evaluated: dict[str, Any]) -> None:
     worse = without_hits(evaluated, photos=40, each=1)
-    (found,) = [change for change in compare.compare(evaluated, worse) if change.name == "F1"]
+    (found,) = [
+        change for change in result_changes.result_changes(evaluated, worse) if change.name == "F1"
+    ]
     assert found.state == "worse"
     tp, boxes = evaluated["tp"], evaluated["boxes"] + evaluated["found"]
     lost = sum(row["tp"] > 0 for row in evaluated["per_photo"])
@@ -81,14 +84,16 @@ def test_losing_a_product_on_every_photo_is_a_loss(evaluated: dict[str, Any]) ->
     assert found.old == pytest.approx(evaluated["f1"])
     # As many hits fewer as there are photos with one, and as many detections.
     assert found.new == pytest.approx(2 * (tp - lost) / (boxes - lost))
-    assert states(compare.compare(worse, evaluated))["F1"] == "better"
+    assert states(result_changes.result_changes(worse, evaluated))["F1"] == "better"
 
 
 def test_losing_ten_products_on_one_photo_is_noise(evaluated: dict[str, Any]) -> None:
     # A third of the resamples leaves that photo out: (39 / 40) ** 40 is 0.36.
     (found,) = [
         change
-        for change in compare.compare(evaluated, without_hits(evaluated, photos=1, each=10))
+        for change in result_changes.result_changes(
+            evaluated, without_hits(evaluated, photos=1, each=10)
+        )
         if change.name == "F1"
     ]
     assert found.state == "same"
@@ -97,7 +102,7 @@ def test_losing_ten_products_on_one_photo_is_noise(evaluated: dict[str, Any]) ->
 
 
 def test_bootstrap_spread_is_that_of_the_means() -> None:
-    # 200 photos of 100 products, no false alarms: F1 is nearly linear in the hits, so that the spread of its change
+    # 200 photos of 100 products without false positives: F1 is nearly linear in the true positives,
     # is that of a mean, sqrt(2) * 5 / sqrt(200) products of 100 for two models of independent hits.
     rng = np.random.default_rng(3)
     sides = [
@@ -109,8 +114,8 @@ def test_bootstrap_spread_is_that_of_the_means() -> None:
         }
         for _ in range(2)
     ]
-    why = compare.resampled(*sides).why
-    low, high = (float(word) for word in why.split(" by ")[1].split(" to "))
+    why = result_changes.f1_change(*sides).why
+    low, high = (float(word) for word in why.split(": ")[1].split(" to "))
     assert (high - low) / (2 * 1.96) == pytest.approx(2**0.5 * 5 / 200**0.5 / 100, rel=0.15)
 
 
@@ -120,9 +125,9 @@ def test_other_photos_or_labels_are_refused(evaluated: dict[str, Any]) -> None:
     name = other["per_photo"][0]["path"]
     with pytest.raises(
         ShelfcountError,
-        match=f"must be of the same photos and labels, got 1 photos that differ, such as '{name}'",
+        match=f"are not of the same photos and labels. Different: 1 photo, such as '{name}'",
     ):
-        compare.compare(evaluated, other)
+        result_changes.result_changes(evaluated, other)
 
 
 def test_a_class_that_broke_down_is_named(evaluated: dict[str, Any]) -> None:
@@ -135,7 +140,7 @@ def test_a_class_that_broke_down_is_named(evaluated: dict[str, Any]) -> None:
         row["f1"] = 2 * row["tp"] / (row["truth"] + row["found"])
         return {
             name: state
-            for name, state in states(compare.compare(evaluated, broken)).items()
+            for name, state in states(result_changes.result_changes(evaluated, broken)).items()
             if name.startswith("F1 of ")
         }
 
@@ -153,10 +158,10 @@ def test_figures_without_a_spread_have_a_margin(
     changed["map"] += by
     changed["macro_f1"] += by
     changed["count_error"]["by_class"]["relative"] -= by
-    found = compare.compare(evaluated, changed)
+    found = result_changes.result_changes(evaluated, changed)
     assert {states(found)[name] for name in ("mAP", "macro F1", "count error")} == {state}
     changed["map"] = None
-    assert states(compare.compare(evaluated, changed))["mAP"] == "not compared"
+    assert states(result_changes.result_changes(evaluated, changed))["mAP"] == "not compared"
 
 
 @pytest.mark.parametrize(("spreads", "state"), [(0.99, "same"), (1.01, "worse"), (-1.01, "better")])
@@ -169,10 +174,10 @@ def test_latency_by_the_spread_of_the_runs(
     for key in ("p50", "p90", "p99"):
         latency[key] += spreads * spread
     name = f"latency of {title(benched)}, 1 thread, ms"
-    assert states(compare.compare(benched, changed))[name] == state
+    assert states(result_changes.result_changes(benched, changed))[name] == state
     # A wider spread in either hides it.
     latency["p90"] += spread
-    assert states(compare.compare(benched, changed))[name] == "same"
+    assert states(result_changes.result_changes(benched, changed))[name] == "same"
 
 
 def test_latency_needs_one_machine_and_whole_runs(benched: dict[str, Any]) -> None:
@@ -180,14 +185,18 @@ def test_latency_needs_one_machine_and_whole_runs(benched: dict[str, Any]) -> No
     changed["rows"][0]["latency"]["p50"] += 100
     changed["stamp"]["device"] = "a phone"
     name = f"latency of {title(benched)}, 1 thread, ms"
-    (found,) = [change for change in compare.compare(benched, changed) if change.name == name]
+    (found,) = [
+        change for change in result_changes.result_changes(benched, changed) if change.name == name
+    ]
     device = benched["stamp"]["device"]
     assert (found.state, found.why) == (
         "not compared",
         f"measured on another machine: {device} against a phone",
     )
     changed["stamp"], changed["quick"] = benched["stamp"], True
-    (found,) = [change for change in compare.compare(benched, changed) if change.name == name]
+    (found,) = [
+        change for change in result_changes.result_changes(benched, changed) if change.name == name
+    ]
     assert (found.state, found.why) == ("not compared", "taken with --quick")
 
 
@@ -200,17 +209,20 @@ def test_on_a_busy_machine_the_baseline_that_ran_beside_it_decides(benched: dict
     slow = copy.deepcopy(benched)
     for row in slow["rows"]:
         row["latency"] |= {key: 3 * row["latency"][key] for key in ("p50", "p90", "p99")}
-    changes = compare.compare(benched, slow)
+    changes = result_changes.result_changes(benched, slow)
     assert {change.state for change in changes if change.name.startswith("latency")} == {
         "not compared"
     }
     assert states(changes)["times faster than the baseline"] == "same"
     # The bundle slowed down by more than the baseline did.
     slow["times_faster"] = {"median": 110.0, "low": 100.0, "high": 129.0}
-    assert states(compare.compare(benched, slow))["times faster than the baseline"] == "worse"
+    assert (
+        states(result_changes.result_changes(benched, slow))["times faster than the baseline"]
+        == "worse"
+    )
     # Newer libraries may be what made both slow.
     slow["stamp"]["versions"] = {**slow["stamp"]["versions"], "ai-edge-litert": "9.9"}
-    changes = compare.compare(benched, slow)
+    changes = result_changes.result_changes(benched, slow)
     assert {change.state for change in changes if change.name.startswith("latency")} == {"worse"}
 
 
@@ -228,7 +240,7 @@ def test_size_memory_threads_and_rows(benched: dict[str, Any]) -> None:
     new["rows"][0]["size"] = int(new["rows"][0]["size"] * 0.98)
     new["rows"][-1]["variant"] = "another form"
     name, last = title(benched), benched["rows"][-1]
-    found = states(compare.compare(old, new))
+    found = states(result_changes.result_changes(old, new))
     assert found[f"memory of {name}, MB"] == "worse"
     assert found[f"size of {name}, MB"] == "better"
     assert found[f"operators of {name} outside XNNPACK"] == "worse"
@@ -253,17 +265,23 @@ def test_a_budget_that_is_newly_missed(benched: dict[str, Any]) -> None:
         return {**benched, "phones": [{"phone": "Pixel 4", "lines": [line]}]}
 
     assert (
-        states(compare.compare(with_phone("kept"), with_phone("missed")))["Pixel 4, size"]
+        states(result_changes.result_changes(with_phone("kept"), with_phone("missed")))[
+            "Pixel 4, size"
+        ]
         == "worse"
     )
     assert (
-        states(compare.compare(with_phone("missed"), with_phone("kept")))["Pixel 4, size"]
+        states(result_changes.result_changes(with_phone("missed"), with_phone("kept")))[
+            "Pixel 4, size"
+        ]
         == "better"
     )
     assert "Pixel 4, size" not in states(
-        compare.compare(with_phone("missed"), with_phone("missed"))
+        result_changes.result_changes(with_phone("missed"), with_phone("missed"))
     )
-    assert "Pixel 4, size" not in states(compare.compare(benched, with_phone("missed")))
+    assert "Pixel 4, size" not in states(
+        result_changes.result_changes(benched, with_phone("missed"))
+    )
 
 
 def test_exit_codes_and_json(
@@ -278,9 +296,9 @@ def test_exit_codes_and_json(
     assert [change["state"] for change in changes] == ["worse", "same", "same", "same"]
     assert compare.main([str(new), str(old)]) == 0
     assert compare.main([str(old), str(RESULTS / "merge_views.json")]) == 2
-    assert "that can be compared, got none in merge_views.json" in capsys.readouterr().err
+    assert "that can be compared in merge_views.json" in capsys.readouterr().err
     assert compare.main([str(old), str(tmp_path)]) == 2
-    assert "must be two files or two folders" in capsys.readouterr().err
+    assert "are a file and a folder. Give two files or two folders." in capsys.readouterr().err
     new.write_text("{")
     assert compare.main([str(old), str(new)]) == 2
     assert "cannot read result" in capsys.readouterr().err
@@ -296,7 +314,7 @@ def test_a_folder_goes_on_past_a_file_of_other_photos(
     assert compare.main([str(tmp_path / "old"), str(tmp_path / "new")]) == 0
     said = capsys.readouterr().out
     assert (
-        "a.json\n  not compared all figures (both results must be of the same photos and labels"
+        "a.json\n  not compared all values (the results are not of the same photos and labels"
         in said
     )
     assert "b.json\n  same         F1" in said

@@ -1,14 +1,15 @@
-r"""From where on is a photo not fit to be counted? Measures of the photo gate against the F1 that a bundle loses.
+"""Choose the limits of the photo gate by the F1 that a bundle loses.
 
-Labelled validation photos are put under graded conditions, one kind at a time. For each photo the gate's measure is taken and
-the products are counted. Photos in the order of the measure, as many at a time as there are photos, give the F1 lost against
-the same photos unchanged; the limit is where that, made monotone, passes `F1_LOST`. But no limit is so strict that
-it refuses more than `FALSE_ALARMS` of the photos as they were taken. Test photos choose nothing.
+Labelled validation photos are changed by one condition at a time, at several severities. The gate
+measures each photo and the bundle counts its products. Photos are sorted by a measure, and each
+window of as many photos as the data set has gives the F1 lost against the same photos unchanged.
+The limit of the measure is where this loss, made monotone, exceeds `F1_LOST`. No limit refuses more
+than `FALSE_ALARMS` of the unchanged photos. Test photos choose nothing.
 
-    python benchmarks/shelf/photo_gate.py --bundle BUNDLE --data VAL.json --corrections CORRECTIONS.json \
-        --unchanged TRAIN.json --held-out TEST.json
+    python benchmarks/shelf/photo_gate.py --bundle BUNDLE --data VAL.json
+        --corrections CORRECTIONS.json --unchanged TRAIN.json --held-out TEST.json
 
-The limits it finds are those in shelfcount/shelf/photogate.py; a test holds the two equal.
+The limits are stored in the package, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,24 @@ import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from photo_limits import (
+    F1_LOST,
+    FALSE_ALARMS,
+    SEEN_BY,
+    GatedPhoto,
+    LossCurve,
+    curve,
+    held_out,
+    limits,
+    outcome,
+    refused,
+)
 
 from shelfcount.console import bar
 from shelfcount.data.corrections import apply, read_corrections
 from shelfcount.data.formats import fingerprint, read
 from shelfcount.evaluation.metrics import match
-from shelfcount.records import Dataset, Detections, Detector, Photo, ShelfcountError
+from shelfcount.records import Dataset, Detections, Detector, Photo
 from shelfcount.report.figures import BLUE, GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.shelf.photogate import LEAST, LIMITS, judge
@@ -42,64 +54,21 @@ from shelfcount.vision.images import read_photo, write_whole
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
-F1_LOST = 0.05
-FALSE_ALARMS = 0.01
-# What each measure is to see. `far` is a photo taken from further away, on a grey ground.
-SEEN_BY = {
-    "dark": ("dark",),
-    "bright": ("bright",),
-    "glare": ("glare",),
-    "blur": ("defocus", "blurrier"),
-    # Blur of any kind shows some; a photo must not be refused for what does no harm.
-    "motion": ("motion", "defocus"),
-    "tilt": ("tilt",),
-    "yaw": ("yaw",),
-    "pitch": ("pitch",),
-    "product_size": ("far",),
-    "product_pixels": ("resolution", "coarser"),
-}
-# Conditions that at their strongest cost less than `F1_LOST`, once more on top of that.
+# Conditions that lose less than `F1_LOST` at their highest severity are applied twice.
 AGAIN = {"blurrier": "defocus", "coarser": "resolution"}
 FAR = (0.8, 0.6, 0.45, 0.35, 0.25)
 TITLES = {
     "dark": "dark: grey level of the brightest tenth",
-    "bright": "bright: share blown out",
-    "glare": "glare: share white and blank",
+    "bright": "bright: share of overexposed pixels",
+    "glare": "glare: share of white areas without texture",
     "blur": "blur: exponent",
     "motion": "motion: blur in one direction",
     "tilt": "tilt, degrees",
     "yaw": "yaw, degrees",
     "pitch": "pitch, degrees",
-    "product_size": "product size to the model, share of training's",
-    "product_pixels": "product size on the photo, share of training's",
+    "product_size": "product size in the input, relative to training",
+    "product_pixels": "product size on the photo, relative to training",
 }
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One photo under one condition: its measures and (found and right, found, labelled) products; strength 0 is unchanged."""
-
-    photo: int
-    condition: str
-    strength: int
-    values: Mapping[str, float | None]
-    counts: tuple[int, int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """F1 lost over a measure: places in the order in which photos get worse, what was lost there, and that made monotone."""
-
-    places: np.ndarray
-    lost: np.ndarray
-    smooth: np.ndarray
-    limit: float
-
-
-def f1(samples: Sequence[Sample]) -> float:
-    """Over all of their products."""
-    right, found, labelled = np.sum([s.counts for s in samples], axis=0)
-    return float(2 * right / max(found + labelled, 1))
 
 
 # ---------------------------------------------------------------- photos under conditions
@@ -108,10 +77,10 @@ def f1(samples: Sequence[Sample]) -> float:
 def changed(
     photo: np.ndarray, truth: Detections, condition: str, strength: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, Detections, np.ndarray]:
-    """The photo to count, its labels, and the photo to measure.
+    """Return the photo to count, its labels, and the photo to measure.
 
-    The two photos differ where a condition lets a grey border come into view: its edges would tell the view. What is measured has
-    the photo mirrored there, so that level stays level.
+    Conditions of the view add a grey border to the photo to count. Its edges would reveal the view,
+    so the photo to measure is mirrored at the border.
     """
     if condition == "far":
         image, homography = far(photo, FAR[strength - 1])
@@ -137,7 +106,7 @@ def changed(
 
 
 def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """The photo at a share of its size in the middle of a grey one, and the homography."""
+    """Return the scaled-down photo in the middle of a grey one, and the homography."""
     height, width = photo.shape[:2]
     small = cv2.resize(
         photo, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA
@@ -150,8 +119,10 @@ def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def sample(detector: Detector, number: int, photo: Photo, condition: str, strength: int) -> Sample:
-    """Count and measure one photo."""
+def sample(
+    detector: Detector, number: int, photo: Photo, condition: str, strength: int
+) -> GatedPhoto:
+    """Count and measure one photo under one condition."""
     image, truth = read_photo(photo.path), photo.truth
     measured = image
     if strength:
@@ -166,13 +137,15 @@ def sample(detector: Detector, number: int, photo: Photo, condition: str, streng
         right + int((~matches.hit & ~matches.absorbed).sum()),
         int((~truth.ignore).sum()),
     )
-    return Sample(number, condition, strength, measures(detector, measured, found.boxes), counts)
+    return GatedPhoto(
+        number, condition, strength, measures(detector, measured, found.boxes), counts
+    )
 
 
 def measures(
     detector: Detector, image: np.ndarray, boxes: np.ndarray | None
 ) -> dict[str, float | None]:
-    """By check; products' sizes as shares of that in training, angles without their sign."""
+    """Return the measures by name: sizes relative to training, angles without sign."""
     values: dict[str, float | None] = {}
     for check in judge(image, detector.spec, boxes).checks:
         values[check.name] = None if check.value is None else abs(check.value)
@@ -182,13 +155,15 @@ def measures(
 
 
 def as_taken(detector: Detector, source: str) -> list[dict[str, float | None]]:
-    """The measures of all photos of a data set."""
+    """Return the measures of all photos of a data set."""
     images = (read_photo(photo.path) for photo in read(source).photos)
     return [measures(detector, image, detector.detect(image).boxes) for image in images]
 
 
-def samples(detector: Detector, dataset: Dataset, progress: Callable[..., None]) -> list[Sample]:
-    """All photos, unchanged and under every condition."""
+def samples(
+    detector: Detector, dataset: Dataset, progress: Callable[..., None]
+) -> list[GatedPhoto]:
+    """Count and measure all photos, unchanged and under every condition."""
     conditions = dict.fromkeys(condition for group in SEEN_BY.values() for condition in group)
     grades = [
         ("unchanged", 0),
@@ -204,116 +179,15 @@ def samples(detector: Detector, dataset: Dataset, progress: Callable[..., None])
     return made
 
 
-# ---------------------------------------------------------------- from F1 lost to limits
-
-
-def curve(check: str, made: Sequence[Sample]) -> Curve:
-    """F1 lost over one measure.
-
-    Raises:
-        ShelfcountError: If no strength of the condition loses as much as `F1_LOST`.
-    """
-    plain = {s.photo: s for s in made if not s.strength}
-    sign = -1 if check in LEAST else 1
-    seen = sorted(((sign * v, s) for s in made if s.condition in ("unchanged", *SEEN_BY[check]) and (v := s.values[check]) is not None),
-                  key=lambda pair: pair[0])  # fmt: skip
-    size = len(plain)
-    windows = [seen[i : i + size] for i in range(len(seen) - size + 1)]
-    places = np.array([np.median([value for value, _ in window]) for window in windows])
-    lost = np.array(
-        [f1([plain[s.photo] for _, s in window]) - f1([s for _, s in window]) for window in windows]
-    )
-    smooth = monotone(lost)
-    if smooth[-1] < F1_LOST:
-        raise ShelfcountError(
-            f"{check} must lose {F1_LOST} of F1 at some strength, got {smooth[-1]:.3f}. Make its conditions stronger."
-        )
-    return Curve(
-        sign * places, lost, smooth, float(sign * places[int(np.argmax(smooth >= F1_LOST))])
-    )
-
-
-def monotone(values: np.ndarray) -> np.ndarray:
-    """The rising sequence nearest to the values: pool adjacent violators."""
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([value, 1])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            (last, n), (before, m) = blocks.pop(), blocks.pop()
-            blocks.append([(last * n + before * m) / (n + m), n + m])
-    return np.concatenate([np.full(int(n), value) for value, n in blocks])
-
-
-def limits(
-    curves: Mapping[str, Curve], unchanged: Sequence[Mapping[str, float | None]]
-) -> dict[str, dict[str, float]]:
-    """For each check the limit, rounded to two digits towards fit, and the two values it was chosen from."""
-    chosen = {}
-    for check, found in curves.items():
-        values = [v for photo in unchanged if (v := photo[check]) is not None]
-        usual = float(np.quantile(values, FALSE_ALARMS if check in LEAST else 1 - FALSE_ALARMS))
-        limit = min(found.limit, usual) if check in LEAST else max(found.limit, usual)
-        chosen[check] = {
-            "limit": two_digits(limit, up=check not in LEAST),
-            "f1_lost_at": round(found.limit, 4),
-            "usual": round(usual, 4),
-        }
-    return chosen
-
-
-def two_digits(value: float, up: bool) -> float:
-    """The next number with two significant digits."""
-    unit = 10.0 ** (np.floor(np.log10(value)) - 1)
-    return float(np.round((np.ceil if up else np.floor)(np.round(value / unit, 6)) * unit, 6))
-
-
-def refused(values: Mapping[str, float | None], by: Mapping[str, float]) -> list[str]:
-    """Checks that the measures fail."""
-    return [
-        c
-        for c, limit in by.items()
-        if (v := values[c]) is not None and (v < limit if c in LEAST else v > limit)
-    ]
-
-
-def held_out(
-    photos: Sequence[Mapping[str, float | None]], source: str, by: Mapping[str, float]
-) -> dict[str, Any]:
-    """How many photos are refused that chose no limit."""
-    return {
-        "name": Path(source).name,
-        "photos": len(photos),
-        "refused": sum(bool(refused(values, by)) for values in photos),
-    }
-
-
-def outcome(made: Sequence[Sample], by: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """For each condition and strength: how many photos are refused, and the F1 of all, of those and of the others."""
-    grades = dict.fromkeys((s.condition, s.strength) for s in made)
-    for condition, strength in grades:
-        own = [s for s in made if (s.condition, s.strength) == (condition, strength)]
-        out = [s for s in own if refused(s.values, by)]
-        kept = [s for s in own if not refused(s.values, by)]
-        yield {
-            "condition": condition,
-            "strength": strength,
-            "photos": len(own),
-            "refused": len(out),
-            "f1": round(f1(own), 4),
-            "f1_refused": round(f1(out), 4) if out else None,
-            "f1_kept": round(f1(kept), 4) if kept else None,
-        }
-
-
-# ---------------------------------------------------------------- the rest
+# ---------------------------------------------------------------- picture and time
 
 
 def draw(
-    curves: Mapping[str, Curve],
+    curves: Mapping[str, LossCurve],
     chosen: Mapping[str, Mapping[str, float]],
     unchanged: Sequence[Mapping[str, Any]],
 ) -> bytes:
-    """F1 lost over each measure, as PNG."""
+    """Draw the F1 lost over each measure, as PNG bytes."""
     with matplotlib.rc_context(
         {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
     ):
@@ -346,7 +220,7 @@ def draw(
 
 
 def twelve_megapixels(detector: Detector, photo: np.ndarray, runs: int = 15) -> dict[str, Any]:
-    """Milliseconds of processor time that the gate takes on one thread: what else the machine does is no part of it."""
+    """Measure the CPU time of the gate on one thread, in milliseconds."""
     image = cv2.resize(photo, (4000, 3000), interpolation=cv2.INTER_CUBIC)
     threads, taken = cv2.getNumThreads(), []
     cv2.setNumThreads(1)
@@ -364,17 +238,15 @@ def twelve_megapixels(detector: Detector, photo: np.ndarray, runs: int = 15) -> 
 
 
 def main() -> int:
-    """Measure and write."""
+    """Measure and write the result. Returns 1 if the package has other limits."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--data", required=True, help="labelled validation photos")
-    parser.add_argument("--corrections", type=Path, help="of their labels")
-    parser.add_argument(
-        "--unchanged", nargs="*", default=[], help="more photos, of which few may be refused"
-    )
-    parser.add_argument("--held-out", help="photos that choose nothing: how many are refused")
+    parser.add_argument("--bundle", type=Path, required=True, help="Bundle that counts.")
+    parser.add_argument("--data", required=True, help="Labelled validation photos.")
+    parser.add_argument("--corrections", type=Path, help="Corrections of their labels.")
+    parser.add_argument("--unchanged", nargs="*", default=[], help="More unchanged photos.")
+    parser.add_argument("--held-out", help="Photos that choose no limit.")
     given = parser.parse_args()
     opened, dataset = read_bundle(given.bundle), read(given.data)
     if given.corrections:
@@ -419,7 +291,7 @@ def main() -> int:
         )
     )
     if by != LIMITS:
-        print("LIMITS in shelfcount/shelf/photogate.py must be these; they differ", file=sys.stderr)
+        print("LIMITS of the photo gate in the package differ from these", file=sys.stderr)
         return 1
     return 0
 
