@@ -1,195 +1,48 @@
-"""Give a network the start it lacks: the features of a trained mobilenet_v2, without labels.
+"""Make starting weights for a network by distillation from a trained mobilenet_v2.
 
     python export/distill.py RUN TRAIN.json --to mobilenet_v2_fused --out runs/fused.safetensors
 
-mobilenet_v2_fused takes stages from stride 16 on, pyramid and heads from the run; its plain convolutions
-up to stride 8 are trained to give what the run's own stages give there, and then its whole trunk to feed
-the pyramid as the run's does. Any other member of the family takes pyramid and heads, and learns to feed
-them. The baseline, resnet50, has another pyramid: the first channels that it is fed with learn to be all
-that the run's is fed with, and what lies behind stays random. All on augmented training photos.
-`shelfcount train --model NAME --set model.weights=OUT` then trains the whole. With 'shipped' as RUN the
-teacher is the mobilenet_v2 that comes with the package.
+The training needs photos and no labels. mobilenet_v2_fused gets the stages from stride 16 on, the
+feature pyramid and the heads of the run. Its full convolutions up to stride 8 learn the features of
+the run's stages there, and then its whole backbone learns to feed the pyramid like the run's. Other
+MobileNets get the pyramid and the heads and learn to feed them. The baseline, resnet50, has another
+pyramid: the first channels of its inputs learn the inputs of the run's pyramid, and the layers
+after them stay random. `shelfcount train --model NAME --set model.weights=OUT` then trains the
+whole network. With 'shipped' as RUN, the teacher is the mobilenet_v2 in the package.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from distillation import FUSED, distill, lessons, silence_branches, transplant
 from rich.console import Console
 from safetensors.torch import save
-from torch import nn
-from torch.utils.data import DataLoader
-from torchvision.models.resnet import Bottleneck
 
 from shelfcount.config import AugmentConfig, Config, ModelConfig
 from shelfcount.console import bar
-from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
+from shelfcount.data.augment import TrainingPhotos
 from shelfcount.data.formats import read
-from shelfcount.machine import multiplies_bfloat16
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.backbones import FAMILY
-from shelfcount.training.detector import BASELINE, RetinaNet, build, retinanet_levels
+from shelfcount.training.detector import BASELINE, build, retinanet_levels
 from shelfcount.training.fit import make_spec
-from shelfcount.training.runs import load_run, normalise
+from shelfcount.training.runs import load_run
 from shelfcount.vision.images import write_whole
 
-FUSED = "mobilenet_v2_fused"
 SHIPPED = "shipped"
-# What stands at stride 8 in both trunks: (stages of mobilenet_v2, stages of mobilenet_v2_fused) up to it.
-UP_TO_STRIDE_8 = (3, 2)
-# What comes behind, stage for stage.
-SAME_STAGES = {3: 2, 4: 3, 5: 4}
-
-
-class Early(nn.Module):
-    """(B, 3, H, W) in [-1, 1] to the (B, 32, H / 8, W / 8) features of stride 8, alone in a list."""
-
-    def __init__(self, trunk: Any, stages: int) -> None:
-        super().__init__()
-        self.stages = nn.Sequential(trunk.conv_stem, trunk.bn1, *list(trunk.blocks)[:stages])
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return [self.stages(x)]
-
-
-class Fed(nn.Module):
-    """(B, 3, H, W) in [-1, 1] to what the pyramid is fed with, (B, neck, H / s, W / s) for the strides s of the trunk."""
-
-    def __init__(self, net: Any, neck: int) -> None:
-        super().__init__()
-        self.neck, self.trunk = neck, net.trunk
-        self.laterals = net.fpn.inner_blocks if isinstance(net, RetinaNet) else net.laterals
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        features = self.trunk(x)
-        # torchvision's trunk names its features.
-        listed = list(features.values()) if isinstance(features, dict) else features
-        return [
-            lateral(f)[:, : self.neck] for lateral, f in zip(self.laterals, listed, strict=True)
-        ]
-
-
-def transplant(teacher: nn.Module, student: nn.Module, fused: bool) -> int:
-    """Copy what the student shall not learn from its teacher, every tensor that fits; returns how many."""
-    theirs, mine, copied = teacher.state_dict(), student.state_dict(), {}
-    for key, tensor in theirs.items():
-        parts = key.split(".")
-        if fused and parts[:2] == ["trunk", "blocks"]:
-            if int(parts[2]) not in SAME_STAGES:
-                continue
-            parts[2] = str(SAME_STAGES[int(parts[2])])
-        elif parts[0] == "trunk":
-            continue
-        name = ".".join(parts)
-        if name in mine and mine[name].shape == tensor.shape:
-            copied[name] = tensor
-    student.load_state_dict({**mine, **copied})
-    return len(copied)
-
-
-def silence_branches(net: nn.Module) -> None:
-    """Let every block of a ResNet pass on what it gets until it has learnt more: from random weights, 50 layers learn sooner so.
-
-    The last normalisation of each branch starts at zero (arXiv:1706.02677, section 5.1).
-    """
-    for block in net.modules():
-        if isinstance(block, Bottleneck):
-            nn.init.zeros_(block.bn3.weight)
-
-
-def missing(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """() share of the variance of (B, C, h, w) target features that is not found, mean over channels."""
-    return ((found - target).square() / target.var(dim=(0, 2, 3), keepdim=True)).mean()
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One round of teaching.
-
-    Attributes:
-        name: For the progress.
-        wanted, learned: What the teacher gives and what the student shall give, for the same pixels.
-        epochs: Over the photos.
-        lr: Peak rate.
-    """
-
-    name: str
-    wanted: nn.Module
-    learned: nn.Module
-    epochs: int
-    lr: float
-
-
-def lessons(
-    teacher: nn.Module, student: nn.Module, fused: bool, neck: int, epochs: int, lr: float
-) -> list[Lesson]:
-    """The early stages first, where they alone are new; then all that feeds the pyramid, as what comes behind has to fit them."""
-    whole = Lesson("pyramid", Fed(teacher, neck), Fed(student, neck), epochs, lr)
-    if not fused:
-        return [whole]
-    early = (
-        Early(net.trunk, stages)
-        for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
-    )
-    # What was copied is nearly right already.
-    return [Lesson("early stages", *early, 3 * epochs, lr), replace(whole, lr=lr / 5)]
-
-
-def teach(
-    lesson: Lesson,
-    photos: Callable[[int], TrainingPhotos],
-    options: argparse.Namespace,
-    console: Console,
-) -> None:
-    """Train `lesson.learned`; prints the share of the features' variance that it leaves unexplained, mean of the last epoch."""
-    # Processors are quicker with channels last, and with bfloat16 where they have it.
-    wanted, learned = (
-        part.to(memory_format=torch.channels_last) for part in (lesson.wanted, lesson.learned)
-    )  # type: ignore[call-overload]
-    data, epoch = photos(lesson.epochs), 0
-    sampler = EpochSampler(len(data), options.seed, lambda: epoch)
-    loader = DataLoader(
-        data, batch_size=options.batch, sampler=sampler, collate_fn=collate, drop_last=True
-    )
-    optimizer = torch.optim.AdamW(learned.parameters(), lr=lesson.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lesson.lr, total_steps=lesson.epochs * len(loader), pct_start=0.1
-    )
-    unexplained = 0.0
-    with bar(lesson.name) as advance:
-        for epoch in range(lesson.epochs):
-            unexplained = 0.0
-            learned.train()
-            for step, (images, _) in enumerate(loader):
-                x = normalise(images).contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
-                    with torch.no_grad():
-                        targets = wanted(x)
-                    found = learned(x)
-                loss = torch.stack(
-                    [missing(f.float(), t.float()) for f, t in zip(found, targets, strict=True)]
-                ).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                unexplained += loss.item() / len(loader)
-                shown = f"{lesson.name}, unexplained {loss.item():.3f}"
-                advance(epoch * len(loader) + step + 1, lesson.epochs * len(loader), shown)
-    console.print(f"{lesson.name}: unexplained share of the features' variance {unexplained:.3f}")
 
 
 def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
-    """The network of a run, or the one that comes with the package, and its spec.
+    """Return the network of a run, or of the package, and its spec.
 
     Args:
-        source: A run of mobilenet_v2, or 'shipped'.
-        dataset: What is taught on; it gives the shipped one its classes and anchors, of which features know nothing.
+        source: Run of mobilenet_v2, or 'shipped'.
+        dataset: Photos to train on. They give the network of the package classes and anchors, which
+            do not change its features.
     """
     if source != SHIPPED:
         run = load_run(Path(source))
@@ -201,23 +54,31 @@ def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
 
 
 def main() -> None:
-    """Teach the student's part and write the weights of its whole detector."""
+    """Train the student's features and write the weights of its whole detector."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help=f"of mobilenet_v2, or '{SHIPPED}'")
-    parser.add_argument("data", type=Path)
+    parser.add_argument("run", help=f"Run of mobilenet_v2, or '{SHIPPED}'.")
+    parser.add_argument("data", type=Path, help="Training photos. Their labels are not used.")
     parser.add_argument(
         "--to",
         choices=[name for name in [*FAMILY, BASELINE] if name != "mobilenet_v2"],
         default=FUSED,
+        help=f"Architecture of the student. Default: {FUSED}.",
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=224, help="pixels, a multiple of 32")
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="Weights to write, .safetensors.")
+    parser.add_argument("--epochs", type=int, default=40, help="Number of epochs. Default: 40.")
+    parser.add_argument("--batch", type=int, default=8, help="Photos per step. Default: 8.")
+    parser.add_argument(
+        "--crop",
+        type=int,
+        default=224,
+        help="Side of a crop in pixels, a multiple of 32. Default: 224.",
+    )
+    parser.add_argument(
+        "--lr", type=float, default=3e-3, help="Maximum learning rate. Default: 0.003."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Random seed. Default: 0.")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     console = Console(stderr=True)
@@ -235,7 +96,7 @@ def main() -> None:
     console.print(f"{count} of {len(student.state_dict())} tensors copied from {options.run}")
 
     def photos(epochs: int) -> TrainingPhotos:
-        # Features are local, and more small steps teach more than few large ones.
+        # Features are local, so crops suffice. Many small steps train better than few large ones.
         return TrainingPhotos(
             dataset,
             spec.height,
@@ -246,7 +107,13 @@ def main() -> None:
         )
 
     for lesson in lessons(teacher, student, fused, neck, options.epochs, options.lr):
-        teach(lesson, photos, options, console)
+        with bar(lesson.name) as advance:
+            unexplained = distill(
+                lesson, photos(lesson.epochs), options.batch, options.seed, advance
+            )
+        console.print(
+            f"{lesson.name}: unexplained share of the features' variance {unexplained:.3f}"
+        )
         write_whole(options.out, save({k: v.contiguous() for k, v in student.state_dict().items()}))
     console.print(str(options.out))
 

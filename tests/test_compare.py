@@ -103,7 +103,8 @@ def test_losing_ten_products_on_one_photo_is_noise(evaluated: dict[str, Any]) ->
 
 def test_bootstrap_spread_is_that_of_the_means() -> None:
     # 200 photos of 100 products without false positives: F1 is nearly linear in the true positives,
-    # is that of a mean, sqrt(2) * 5 / sqrt(200) products of 100 for two models of independent hits.
+    # so the spread of its change is that of a mean: sqrt(2) * 5 / sqrt(200) of 100 products for two
+    # independent models.
     rng = np.random.default_rng(3)
     sides = [
         {
@@ -144,7 +145,7 @@ def test_a_class_that_broke_down_is_named(evaluated: dict[str, Any]) -> None:
             if name.startswith("F1 of ")
         }
 
-    # A quarter of the products found in the most frequent class, of which there are more than 100; then 3 in 100.
+    # A quarter of the true positives of the most frequent class, which are more than 100, then 3 %.
     assert was["tp"] > 100
     assert lose(was["tp"] // 4) == {f"F1 of '{row['name']}'": "worse"}
     assert lose(was["tp"] // 33) == {}

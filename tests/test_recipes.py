@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import distill
+import distillation
 import held_back
 import pytest
 import ssdlite
@@ -30,7 +31,7 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
     teacher, student = (
         build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused")
     )
-    distill.transplant(teacher, student, fused=True)
+    distillation.transplant(teacher, student, fused=True)
     features = torch.randn(1, 32, 8, 8)
     with torch.no_grad():
         # Stages 3 and 4 of the teacher are 2 and 3 of the student, the first two blocks of its 5 are all of the student's 4.
@@ -61,7 +62,7 @@ def test_teacher_and_student_give_what_can_be_compared(
         build("mobilenet_v2", 3, LEVELS, 16).eval(),
         build(member, 3, levels, 16).eval(),
     )
-    taught = distill.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
+    taught = distillation.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
     with torch.no_grad():
         for half in ("wanted", "learned"):
             found = [
