@@ -26,17 +26,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.resnet import Bottleneck
 
+from shelfcount.cli.console import progress_bar
 from shelfcount.config import AugmentConfig, Config, ModelConfig
-from shelfcount.console import bar
-from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
-from shelfcount.data.formats import read
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
 from shelfcount.machine import multiplies_bfloat16
 from shelfcount.records import Dataset, ModelSpec
+from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, collate
 from shelfcount.training.backbones import FAMILY
-from shelfcount.training.detector import BASELINE, RetinaNet, build, retinanet_levels
-from shelfcount.training.fit import make_spec
+from shelfcount.training.inputs import make_spec
+from shelfcount.training.networks import BASELINE, RetinaNet, build, retinanet_levels
 from shelfcount.training.runs import load_run, normalise
-from shelfcount.vision.images import write_whole
 
 FUSED = "mobilenet_v2_fused"
 SHIPPED = "shipped"
@@ -161,7 +161,7 @@ def teach(
         optimizer, lesson.lr, total_steps=lesson.epochs * len(loader), pct_start=0.1
     )
     unexplained = 0.0
-    with bar(lesson.name) as advance:
+    with progress_bar(lesson.name) as advance:
         for epoch in range(lesson.epochs):
             unexplained = 0.0
             learned.train()
@@ -222,7 +222,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     console = Console(stderr=True)
 
-    dataset = read(options.data)
+    dataset = read_labels(options.data)
     teacher, spec = teacher_of(options.run, dataset)
     teacher.eval()
     neck = teacher.state_dict()["smooth.0.1.0.weight"].shape[0]

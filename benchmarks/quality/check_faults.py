@@ -27,17 +27,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shelfcount.data.checks import check
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.findings import Finding
-from shelfcount.data.formats import read
-from shelfcount.data.labels import Corners
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import generate
+from shelfcount.checks.check import check_dataset
+from shelfcount.checks.findings import Finding
+from shelfcount.data.formats import read_labels
+from shelfcount.data.stated_labels import XYXY
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset
 from shelfcount.stamp import stamp
+from shelfcount.synthetic.generation import generate
+from shelfcount.synthetic.layout import ShelfParams
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import encode_photo, read_photo, write_photo, write_whole
+from shelfcount.vision.images import encode_photo, read_photo, write_photo
 
 RESULT = Path(__file__).parents[1] / "results" / "check_faults.json"
 # A finding need not draw a box as a person does, only around the same product.
@@ -72,7 +73,7 @@ class Trial:
     shelves: list[Shelf]
     chosen: list[Shelf]
     rng: np.random.Generator
-    planted: list[tuple[str, Corners | None]] = field(default_factory=list)
+    planted: list[tuple[str, XYXY | None]] = field(default_factory=list)
     against: list[Shelf] = field(default_factory=list)
 
     def write(self, shelf: Shelf, image: np.ndarray, quality: int = 92) -> None:
@@ -357,7 +358,7 @@ def _missing_box(trial: Trial) -> None:
         del shelf.boxes[i], shelf.classes[i], shelf.ignore[i]
 
 
-def _corners(box: np.ndarray) -> Corners:
+def _corners(box: np.ndarray) -> XYXY:
     left, top, right, bottom = box.tolist()
     return left, top, right, bottom
 
@@ -494,7 +495,7 @@ def measure(dataset: Dataset, folder: Path, each: int, seed: int) -> dict[str, d
         ratio without a denominator is null.
     """
     shelves = _copied(dataset, folder / "images")
-    before = check(_read(shelves, folder / "before.json")).findings
+    before = check_dataset(_read(shelves, folder / "before.json")).findings
     results = {}
     for number, kind in enumerate(FAULTS):
         rng = np.random.default_rng([seed, number])
@@ -505,7 +506,7 @@ def measure(dataset: Dataset, folder: Path, each: int, seed: int) -> dict[str, d
         against = _read(trial.against, folder / "against.json") if trial.against else None
         findings = [
             f
-            for f in check(_read(trial.shelves, folder / "labels.json"), against).findings
+            for f in check_dataset(_read(trial.shelves, folder / "labels.json"), against).findings
             if f.kind == kind
         ]
         found = sum(any(_names(f, *planted) for f in findings) for planted in trial.planted)
@@ -541,7 +542,7 @@ def missing_indeed(dataset: Dataset, corrected: Dataset) -> Counter[str]:
     )
     said, met = Counter(dict.fromkeys(("right", "untold", "wrong"), 0)), set()
     for finding in (
-        f for f in check(dataset).findings if f.kind == "missing-box" and f.file and f.box
+        f for f in check_dataset(dataset).findings if f.kind == "missing-box" and f.file and f.box
     ):
         name, box = finding.file.name, np.array([finding.box])
         truth = after[name]
@@ -564,7 +565,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return round(part / whole, 3) if whole else None
 
 
-def _names(finding: Finding, what: str, box: Corners | None) -> bool:
+def _names(finding: Finding, what: str, box: XYXY | None) -> bool:
     """Whether a finding is about what was put in."""
     files = [path.name for path in (finding.file, *finding.others) if path is not None]
     if what not in files and what not in finding.message:
@@ -611,7 +612,7 @@ def _read(shelves: list[Shelf], path: Path) -> Dataset:
     write_whole(
         path, json.dumps({"images": photos, "annotations": annotations, "categories": categories})
     )
-    return read(path)
+    return read_labels(path)
 
 
 def main() -> None:
@@ -647,8 +648,10 @@ def main() -> None:
     for labels, corrections in zip(
         given.data if given.corrections else [], given.corrections, strict=True
     ):
-        dataset = read(labels)
-        missing.update(missing_indeed(dataset, apply(dataset, read_corrections(corrections))))
+        dataset = read_labels(labels)
+        missing.update(
+            missing_indeed(dataset, correct_labels(dataset, read_corrections(corrections)))
+        )
     sets: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as work:
         params = ShelfParams(width=640, height=480, rows=(3, 4), facings=(9, 14))
@@ -672,7 +675,7 @@ def main() -> None:
 def _joined(paths: list[Path]) -> dict[str, Dataset]:
     if not paths:
         return {}
-    parts = [read(path) for path in paths]
+    parts = [read_labels(path) for path in paths]
     classes = {part.classes for part in parts}
     if len(classes) > 1:
         raise SystemExit(f"the data must have the same classes, got {len(classes)} lists of them")

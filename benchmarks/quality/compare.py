@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from thin import read_whole
 
-from shelfcount.evaluation import benchmark
+from shelfcount.files import write_whole
+from shelfcount.metrics import uncertainty
 from shelfcount.records import ShelfcountError
-from shelfcount.vision.images import write_whole
 
 SEED = 0
 # With 30 classes, two standard errors would call one of them changed in most comparisons.
@@ -120,10 +120,12 @@ def resampled(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
                 [[rows[path][key] for key in ("truth", "found", "tp")] for path in order], float
             )
         )
-    low, high = benchmark.f1_gain(counts[1], counts[0], np.random.default_rng(SEED))
+    low, high = uncertainty.f1_difference_interval(
+        counts[1], counts[0], np.random.default_rng(SEED)
+    )
     state = "better" if low > 0 else "worse" if high < 0 else "same"
-    why = f"95 % of {benchmark.RESAMPLES:,} resamples of {len(order)} photos change it by {low:+.4f} to {high:+.4f}"
-    was, now = (float(benchmark.f1_of(side.sum(axis=0))) for side in counts)
+    why = f"95 % of {uncertainty.RESAMPLES:,} resamples of {len(order)} photos change it by {low:+.4f} to {high:+.4f}"
+    was, now = (float(uncertainty.f1_of(side.sum(axis=0))) for side in counts)
     return Change("F1", was, now, state, why)
 
 

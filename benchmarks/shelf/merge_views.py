@@ -22,25 +22,27 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shelfcount.data.products import Product, products, sprite
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import Scene, views
-from shelfcount.evaluation.metrics import match
+from shelfcount.files import write_whole
+from shelfcount.metrics.matching import match
 from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.count import CountedPhoto
-from shelfcount.shelf.merge import Merged, merge
-from shelfcount.shelf.photo_pairs import View, look, map_boxes, map_points
-from shelfcount.shelf.photogate import Quality
+from shelfcount.shelf.merge import Merged, merge_counted
+from shelfcount.shelf.photo_gate import Quality
+from shelfcount.shelf.photo_pairs import PhotoFeatures, extract_features
 from shelfcount.shelf.registration import Registration, register
-from shelfcount.shelf.rows import rows
+from shelfcount.shelf.rows import assign_rows
 from shelfcount.stamp import stamp
+from shelfcount.synthetic.catalogue import Product, make_catalogue
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.product_drawing import draw_product
+from shelfcount.synthetic.scenes import Scene, render_views
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import write_whole
+from shelfcount.vision.homography import map_boxes, map_points
 
 RESULT = Path(__file__).parents[1] / "results" / "merge_views.json"
 SEED = 7
-CATALOGUE = products(24)
+CATALOGUE = make_catalogue(24)
 CLASSES = tuple(product.name for product in CATALOGUE)
 THRESHOLD = 0.4
 # Wide and low, so that the photos' width limits them and neighbours share no more than they are asked to; long runs of
@@ -120,7 +122,7 @@ def counted(
 ) -> CountedPhoto:
     """As `shelf.count` would have it."""
     height, width = image.shape[:2]
-    return CountedPhoto(path, width, height, found, rows(found.boxes), classes, Quality())
+    return CountedPhoto(path, width, height, found, assign_rows(found.boxes), classes, Quality())
 
 
 def true_counts(scenes: Sequence[Scene], classes: Sequence[str] = CLASSES) -> Counter[str]:
@@ -198,18 +200,20 @@ def shelf(number: int, catalogue: Sequence[Product] = CATALOGUE) -> tuple[list[S
     """Photos of a shelf in any order, and the overlap asked for."""
     rng = np.random.default_rng([SEED, number])
     n, overlap = int(rng.integers(3, 11)), float(rng.choice((0.2, 0.25, 0.3, 0.4)))
-    scenes = views(catalogue, SHELVES[number % len(SHELVES)], rng, n, overlap)
+    scenes = render_views(catalogue, SHELVES[number % len(SHELVES)], rng, n, overlap)
     return [scenes[i] for i in rng.permutation(n)], overlap
 
 
-def with_products(view: View, found: Detections) -> View:
+def with_products(view: PhotoFeatures, found: Detections) -> PhotoFeatures:
     """The points of a photo that is looked at already, with other detections."""
     return dataclasses.replace(
         view, boxes=map_boxes(found.boxes, view.to_units), classes=found.classes
     )
 
 
-def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.ndarray:
+def displacement(
+    found: np.ndarray, true: np.ndarray, a: PhotoFeatures, b: PhotoFeatures
+) -> np.ndarray:
     """Units between where two homographies take places of photo a, for those that b shows by the true one."""
     places = photo_pairs.GRID * a.half
     there = map_points(places, true)
@@ -217,7 +221,9 @@ def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.nd
     return np.hypot(*(map_points(places, found) - there)[shown].T)
 
 
-def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int, int], np.ndarray]:
+def true_steps(
+    scenes: Sequence[Scene], looks: Sequence[PhotoFeatures]
+) -> dict[tuple[int, int], np.ndarray]:
     """For each pair of photos (a, b) the true homography from units of a to units of b."""
     onto = [view.to_units @ scene.homography for view, scene in zip(looks, scenes, strict=True)]
     return {
@@ -228,7 +234,9 @@ def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int
     }
 
 
-def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[float]:
+def misplaced(
+    scenes: Sequence[Scene], looks: Sequence[PhotoFeatures], found: Registration
+) -> list[float]:
     """Largest displacement of each pair of photos that were found to show a place both."""
     true = true_steps(scenes, looks)
     off = [
@@ -239,7 +247,7 @@ def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registratio
 
 
 def judged_pairs(
-    scenes: Sequence[Scene], looks: Sequence[View], found: Registration
+    scenes: Sequence[Scene], looks: Sequence[PhotoFeatures], found: Registration
 ) -> list[tuple[bool, float, float]]:
     """Of each pair's best fit: whether it is right (to 8 units), the share of photo a that b shows, the score."""
     true, pairs = true_steps(scenes, looks), []
@@ -266,7 +274,7 @@ def synthetic(shelves: int) -> dict[str, Any]:
         scenes, overlap = shelf(number)
         photos_in_all += len(scenes)
         asked[f"{overlap:.2f}"] += 1
-        plain = [look(scene.image, Detections.empty()) for scene in scenes]
+        plain = [extract_features(scene.image, Detections.empty()) for scene in scenes]
         for level, noise in LEVELS.items():
             rng = np.random.default_rng([SEED, number, 1])
             found = [detected(scene, noise, rng)[0] for scene in scenes]
@@ -281,7 +289,7 @@ def synthetic(shelves: int) -> dict[str, Any]:
             registration = register(looks)
             off += misplaced(scenes, looks, registration)
             pairs += judged_pairs(scenes, looks, registration)
-            tallies[level].add(merge(photos, looks, THRESHOLD), scenes)
+            tallies[level].add(merge_counted(photos, looks, THRESHOLD), scenes)
     right = [score for good, share, score in pairs if good and share >= 0.15]
     return {
         "shelves": shelves,
@@ -315,8 +323,8 @@ def _round(value: Any) -> float:
 class Twin:
     """Two photos of a shelf on which all products of a class are one and the same picture, and nothing else is."""
 
-    a: View
-    b: View
+    a: PhotoFeatures
+    b: PhotoFeatures
     a_to_b: np.ndarray
 
     def off(self, homography: np.ndarray) -> float:
@@ -325,13 +333,15 @@ class Twin:
 
     def plain_fit(self) -> np.ndarray:
         """What distinct points and a robust fit alone make of it."""
-        near = photo_pairs.nearest(self.a, self.b)
+        near = photo_pairs.match_keypoints(self.a, self.b)
         p, q = self.a.points[near.distinct], self.b.points[near.index[0, near.distinct]]
         return cv2.findHomography(p, q, cv2.USAC_MAGSAC, photo_pairs.INLIER_UNITS)[0]
 
-    def best(self) -> photo_pairs.Link:
+    def best(self) -> photo_pairs.PairFit:
         """What points and products together make of it."""
-        return photo_pairs.fits((0, 1), self.a, self.b, photo_pairs.nearest(self.a, self.b))[0]
+        return photo_pairs.fit_pair(
+            (0, 1), self.a, self.b, photo_pairs.match_keypoints(self.a, self.b)
+        )[0]
 
 
 def twin(seed: int, overlap: float = 0.25) -> Twin:
@@ -354,7 +364,7 @@ def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
     foot = 20
     for row in range(3):
         order = np.repeat(kinds[4 * row + rng.integers(0, 4, 9)], rng.integers(5, 10, 9))
-        copies = {kind: sprite(CATALOGUE[kind], 10, 0) for kind in set(order.tolist())}
+        copies = {kind: draw_product(CATALOGUE[kind], 10, 0) for kind in set(order.tolist())}
         foot += max(len(copy) for copy in copies.values())
         left = 30
         for kind in order.tolist():
@@ -373,7 +383,7 @@ def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
 
 def photograph(
     plane: np.ndarray, truth: Detections, left: float, width: int, rng: np.random.Generator
-) -> tuple[View, np.ndarray]:
+) -> tuple[PhotoFeatures, np.ndarray]:
     """A photo of the plane from `left` on, a little turned, and the homography from the plane to its units."""
     size = width, len(plane)
     turn = rng.uniform(-0.03, 0.03)
@@ -391,7 +401,7 @@ def photograph(
     boxes = map_boxes(truth.boxes, homography)
     shown = box_math.clip(boxes, *size)
     seen = box_math.area(shown) > 0.3 * box_math.area(boxes)
-    view = look(image, Detections(shown[seen], truth.classes[seen]))
+    view = extract_features(image, Detections(shown[seen], truth.classes[seen]))
     return view, view.to_units @ homography
 
 
