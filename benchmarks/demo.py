@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from shelfcount.files import write_whole
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
 
 CONFIG = Path(__file__).parent / "configs" / "demo.toml"
 # Only a folder that contains this file is removed.

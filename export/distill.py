@@ -22,16 +22,16 @@ from distillation import FUSED, distill, lessons, silence_branches, transplant
 from rich.console import Console
 from safetensors.torch import save
 
+from shelfcount.cli.console import progress_bar
 from shelfcount.config import AugmentConfig, Config, ModelConfig
-from shelfcount.console import bar
-from shelfcount.data.augment import TrainingPhotos
-from shelfcount.data.formats import read
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
 from shelfcount.records import Dataset, ModelSpec
+from shelfcount.training.augmentation import TrainingPhotos
 from shelfcount.training.backbones import FAMILY
-from shelfcount.training.detector import BASELINE, build, retinanet_levels
-from shelfcount.training.fit import make_spec
+from shelfcount.training.inputs import make_spec
+from shelfcount.training.networks import BASELINE, build, retinanet_levels
 from shelfcount.training.runs import load_run
-from shelfcount.vision.images import write_whole
 
 SHIPPED = "shipped"
 
@@ -83,7 +83,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     console = Console(stderr=True)
 
-    dataset = read(options.data)
+    dataset = read_labels(options.data)
     teacher, spec = teacher_of(options.run, dataset)
     teacher.eval()
     neck = teacher.state_dict()["smooth.0.1.0.weight"].shape[0]
@@ -107,7 +107,7 @@ def main() -> None:
         )
 
     for lesson in lessons(teacher, student, fused, neck, options.epochs, options.lr):
-        with bar(lesson.name) as advance:
+        with progress_bar(lesson.name) as advance:
             unexplained = distill(
                 lesson, photos(lesson.epochs), options.batch, options.seed, advance
             )

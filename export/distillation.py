@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.resnet import Bottleneck
 
-from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
 from shelfcount.machine import multiplies_bfloat16
-from shelfcount.training.detector import RetinaNet
+from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, collate
+from shelfcount.training.networks import RetinaNet
 from shelfcount.training.runs import normalise
 
 FUSED = "mobilenet_v2_fused"

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from shelfcount.training.backbones import SHIPPED
+from shelfcount.files import write_whole
 from shelfcount.training.runs import load_run
-from shelfcount.vision.images import write_whole
+from shelfcount.training.starting_weights import SHIPPED_FOLDER
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         "minutes",
     )
     origin = {key: detector.spec.provenance.get(key) for key in kept}
-    path = SHIPPED / f"{detector.spec.architecture}.safetensors"
+    path = SHIPPED_FOLDER / f"{detector.spec.architecture}.safetensors"
     write_whole(
         path,
         save({k: v.contiguous() for k, v in half.items()}, metadata={"origin": json.dumps(origin)}),

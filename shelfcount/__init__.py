@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shelfcount.report.results import count as count
+    from shelfcount.counting.count import count
 
 __version__ = "0.1.0"
 __all__ = ["count"]
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
     # that count on a small device do not load more than they need.
     if name != "count":
         raise AttributeError(f"module 'shelfcount' has no attribute '{name}'")
-    from shelfcount.report.results import count
+    from shelfcount.counting.count import count
 
     globals()["count"] = count
     return count

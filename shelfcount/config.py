@@ -24,9 +24,9 @@ from pydantic import (
     model_validator,
 )
 
+from shelfcount.files import write_whole
 from shelfcount.records import ShelfcountError
 from shelfcount.vision.conditions import CONDITIONS
-from shelfcount.vision.images import write_whole
 
 # Stride of the last backbone feature map; the same for every architecture, including the
 # baseline.
@@ -339,7 +339,7 @@ BASELINE_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def load(
+def load_config(
     path: Path | None = None, changes: Sequence[str] = (), architecture: str | None = None
 ) -> Config:
     """Read a config file and apply ``--set`` changes. All errors are reported together.
@@ -365,10 +365,10 @@ def load(
         for section, values in BASELINE_DEFAULTS.items():
             if isinstance(data.setdefault(section, {}), dict):
                 data[section] = {**values, **data[section]}
-    return parse(data, str(path or "--set"))
+    return validate_config(data, str(path or "--set"))
 
 
-def parse(data: dict[str, Any], where: str) -> Config:
+def validate_config(data: dict[str, Any], where: str) -> Config:
     """Validate plain data and return it as a config.
 
     Args:

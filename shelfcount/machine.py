@@ -26,7 +26,7 @@ SPEED = (
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
-def device() -> str:
+def describe_device() -> str:
     """Return processor, instruction sets, core count, system and architecture as one line of text.
 
     Results name it, and it tells machines apart. Two virtual machines on the same processor may

@@ -1,7 +1,8 @@
-"""Data records shared by all modules: frozen, validated, numpy only.
+"""Data records that all modules share: detections, photos, data sets and model specifications.
 
-Boxes are xyxy (left, top, right, bottom) in pixels of the upright photo, x to the right and y
-down, unless a name says otherwise. Arrays in a record are read-only.
+Records are frozen and validated, and their arrays are read-only. Boxes are xyxy (left, top,
+right, bottom) in pixels of the upright photo, x to the right and y down, unless a name says
+otherwise.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+RGB = tuple[int, int, int]
 
 
 class ShelfcountError(Exception):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shelfcount.machine import device
+from shelfcount.machine import describe_device
 
 PACKAGES = (
     "shelfcount",
@@ -27,7 +27,7 @@ PACKAGES = (
 )
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that training, export or measurement uses.
 
     Packages that are not installed are left out.
@@ -53,8 +53,8 @@ def stamp(*, seed: int | None = None, threads: int | None = None) -> dict[str, A
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "versions": versions(),
-        "device": device(),
+        "versions": package_versions(),
+        "device": describe_device(),
         "threads": threads,
         "seed": seed,
     }

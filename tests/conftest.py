@@ -96,8 +96,8 @@ def tiny() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def shelves(tmp_path_factory: pytest.TempPathFactory) -> Shelves:
-    from shelfcount.data.shelf_plane import ShelfParams
-    from shelfcount.data.synthetic import generate
+    from shelfcount.synthetic.generation import generate
+    from shelfcount.synthetic.layout import ShelfParams
 
     folder = tmp_path_factory.mktemp("shelves")
     plain = ShelfParams(
@@ -127,8 +127,8 @@ def overfit(
     tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thread: None
 ) -> Overfit:
     from shelfcount import config
-    from shelfcount.cli import _judge
-    from shelfcount.data import formats
+    from shelfcount.cli.app import _judge
+    from shelfcount.data import coco, formats
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
 
@@ -136,9 +136,9 @@ def overfit(
         tmp_path_factory.mktemp("overfit") / "run",
         shelves.train_json.with_name("few.json"),
     )
-    formats.write_coco(shelves.train.subset(range(4)), labels)
-    photos = formats.read(labels)
-    settings = config.load(
+    coco.write_coco(shelves.train.subset(range(4)), labels)
+    photos = formats.read_labels(labels)
+    settings = config.load_config(
         None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"]
     )
     fit(photos, photos, run, settings, _judge)
@@ -165,11 +165,12 @@ def artifact(overfit: Overfit, converted: bytes) -> Callable[[str], bytes]:
     from functools import cache
 
     from shelfcount.deploy import bundle
+    from shelfcount.training import inputs
     from shelfcount.training.runs import read_spec
 
     spec = read_spec(overfit.run)
-    photos = bundle.calibration_photos(overfit.photos, spec, 4)
-    return cache(lambda recipe: bundle.artifact(converted, spec, recipe, photos))
+    photos = inputs.calibration_photos(overfit.photos, spec, 4)
+    return cache(lambda recipe: bundle.main_artifact(converted, spec, recipe, photos))
 
 
 @pytest.fixture(scope="session")
@@ -180,8 +181,8 @@ def bundle(
     artifact: Callable[[str], bytes],
 ) -> Path:
     """Folder of an int8 bundle of the overfit network. Tests that change it copy it first."""
+    from shelfcount.deploy import golden
     from shelfcount.deploy.bundle import raw_artifact, write_bundle
-    from shelfcount.evaluation import golden
     from shelfcount.runtime.bundle import RAW_MODEL
     from shelfcount.training.runs import read_spec
 
@@ -190,7 +191,7 @@ def bundle(
     write_bundle(
         folder,
         spec,
-        {**files, **golden.make(files["model.tflite"], spec, overfit.photos)},
+        {**files, **golden.make_golden(files["model.tflite"], spec, overfit.photos)},
         "int8",
         {"f1": 1.0},
     )

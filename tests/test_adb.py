@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shelfcount import cli
-from shelfcount.data.formats import write_coco
-from shelfcount.evaluation import adb
+from shelfcount.cli import app
+from shelfcount.data.coco import write_coco
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
+from shelfcount.speed import adb
 
 DATA = Path(__file__).parent / "data"
-PHONES = Path(__file__).parents[1] / "benchmarks" / "phones"
+PHONES = Path(__file__).parents[1] / "shelfcount" / "speed" / "phones"
 # Lines of adb 29; the last one as on Linux without the udev rule (adb's transport.cpp).
 PIXEL = (
     "99251FFAZ000XX         device usb:1-4 product:flame model:Pixel_4 "
@@ -89,7 +89,7 @@ def on_disk(phone: Path) -> list[str]:
 def test_a_measurement_names_phone_chip_threads_and_files(
     phone: Path, files: tuple[Path, Path]
 ) -> None:
-    run = adb.measure(*files, adb.choose(), threads=4, runs=50, cores="f0")
+    run = adb.benchmark_on_phone(*files, adb.choose_phone(), threads=4, runs=50, cores="f0")
     assert (run.model, run.chip, run.android, run.threads, run.cores) == (
         "Pixel 4",
         "Qualcomm SM8150",
@@ -118,7 +118,7 @@ def test_android_before_12_names_its_platform(phone: Path, files: tuple[Path, Pa
     (phone / "properties").write_text(
         "ro.product.model=Pixel 2\nro.board.platform=msm8998\nro.build.version.release=11\n"
     )
-    run = adb.measure(*files, adb.choose(), threads=1)
+    run = adb.benchmark_on_phone(*files, adb.choose_phone(), threads=1)
     assert (run.model, run.chip, run.android) == ("Pixel 2", "msm8998", "11")
     assert "taskset" not in (phone / "log").read_text()
 
@@ -200,13 +200,13 @@ def test_a_phone_that_cannot_be_measured_on(
 ) -> None:
     (phone / "devices").write_text(listed)
     with pytest.raises(ShelfcountError, match=message):
-        adb.choose(serial)
+        adb.choose_phone(serial)
 
 
 def test_one_of_several_by_its_serial(phone: Path) -> None:
     (phone / "devices").write_text(LOCKED + EMULATOR + PIXEL)
-    assert adb.choose("99251FFAZ000XX") == "99251FFAZ000XX"
-    assert adb.phone_model("99251FFAZ000XX") == "Pixel 4"
+    assert adb.choose_phone("99251FFAZ000XX") == "99251FFAZ000XX"
+    assert adb.android_model("99251FFAZ000XX") == "Pixel 4"
 
 
 def test_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ShelfcountError,
         match=r"adb is not on the PATH\. .* Without --adb-binary, latency is estimated",
     ):
-        adb.choose()
+        adb.choose_phone()
 
 
 def test_a_binary_that_does_not_exist(
@@ -224,7 +224,7 @@ def test_a_binary_that_does_not_exist(
     with pytest.raises(
         ShelfcountError, match=r"--adb-binary: '.*nowhere' does not exist or is not a file"
     ):
-        adb.measure(files[0], tmp_path / "nowhere", "99251FFAZ000XX", threads=1)
+        adb.benchmark_on_phone(files[0], tmp_path / "nowhere", "99251FFAZ000XX", threads=1)
     assert not (phone / "log").exists()
 
 
@@ -256,7 +256,7 @@ def test_a_tool_that_fails_leaves_no_files_on_the_phone(
     (phone / "said").write_text(said)
     (phone / "exit").write_text(code)
     with pytest.raises(ShelfcountError, match=message):
-        adb.measure(*files, "99251FFAZ000XX", threads=4)
+        adb.benchmark_on_phone(*files, "99251FFAZ000XX", threads=4)
     assert on_disk(phone) == []
 
 
@@ -275,7 +275,7 @@ def test_a_phone_that_was_unplugged(
         ShelfcountError,
         match=r"failed with exit status 1: adb: error: .* device '99251FFAZ000XX' not found",
     ):
-        adb.measure(*files, "99251FFAZ000XX", threads=4)
+        adb.benchmark_on_phone(*files, "99251FFAZ000XX", threads=4)
 
 
 def golden_labels(bundle: Path, folder: Path) -> Path:
@@ -319,7 +319,7 @@ def test_bench_evaluates_the_attached_phone(
     arguments += ["--phone", PHONES / "pixel4.toml", "--phone", tight, "--adb-binary", files[1]]
     monkeypatch.setattr(sys, "argv", ["shelfcount", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     assert stop.value.code == 1
     output = capsys.readouterr().out
     assert (

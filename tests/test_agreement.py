@@ -13,16 +13,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from shelfcount.cli import app
-from shelfcount.data.agreement import (
-    Agreement,
-    compare,
-    describe,
-    is_second_labelling,
-    kappa,
-    shared_photos,
-)
-from shelfcount.data.formats import read, write_coco
+from shelfcount.cli.app import app
+from shelfcount.cli.labels import agreement_lines
+from shelfcount.data.coco import write_coco
+from shelfcount.data.formats import read_labels
+from shelfcount.labels.agreement import compare_labellings, is_second_labelling, shared_photos
+from shelfcount.labels.agreement_coefficients import kappa
+from shelfcount.labels.agreement_scores import Agreement
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.report import agreement_page
 
@@ -52,7 +49,7 @@ def row(*classes: int, left: float = 0, width: float = 20) -> Detections:
 
 
 def test_one_labelling_twice_agrees_wholly() -> None:
-    agreed = compare(labels(row(COLA, TEA)), labels(row(COLA, TEA), name="second.json"))
+    agreed = compare_labellings(labels(row(COLA, TEA)), labels(row(COLA, TEA), name="second.json"))
     assert vars(agreed.figures) == {"quality": 1, "presence": 1, "naming": 1, "tightness": 1}
     assert (agreed.kappa, agreed.alpha) == (1, 1)
     assert agreed.photos[0].disagreements == 0
@@ -63,7 +60,7 @@ def test_each_part_sees_its_own_difference() -> None:
     first = labels(row(COLA, TEA, MILK, COLA))
     # The last product is missing, the second has another class, and all boxes are a fifth narrower,
     # which is an IoU of 0.8.
-    agreed = compare(first, labels(row(COLA, MILK, MILK, width=16)))
+    agreed = compare_labellings(first, labels(row(COLA, MILK, MILK, width=16)))
     # 2 * 3 / (4 + 3), 2 of 3, 16 / 20.
     assert agreed.figures.presence == pytest.approx(6 / 7)
     assert agreed.figures.naming == pytest.approx(2 / 3)
@@ -74,7 +71,7 @@ def test_each_part_sees_its_own_difference() -> None:
 
 
 def test_per_class_says_who_labels_what() -> None:
-    agreed = compare(labels(row(COLA, TEA, MILK, COLA)), labels(row(COLA, MILK, MILK)))
+    agreed = compare_labellings(labels(row(COLA, TEA, MILK, COLA)), labels(row(COLA, MILK, MILK)))
     cola, tea, milk = agreed.per_class
     assert (cola.first, cola.second, cola.both, cola.alone, cola.otherwise, cola.share) == (
         2,
@@ -106,8 +103,8 @@ def test_per_class_says_who_labels_what() -> None:
 
 def test_empty_photos_agree_and_lack_of_pairs_is_no_naming() -> None:
     nothing = Detections.empty()
-    assert compare(labels(nothing), labels(nothing)).figures.quality == 1
-    missed = compare(labels(row(COLA)), labels(nothing))
+    assert compare_labellings(labels(nothing), labels(nothing)).figures.quality == 1
+    missed = compare_labellings(labels(row(COLA)), labels(nothing))
     assert (
         missed.figures.quality,
         missed.figures.naming,
@@ -121,25 +118,25 @@ def test_pairing_overlaps_most_in_all() -> None:
     # other two have no partner.
     a = Detections([[0, 0, 20, 40], [4, 0, 24, 40]], [COLA, COLA])
     b = Detections([[-6, 0, 14, 40], [2, 0, 22, 40]], [COLA, COLA])
-    agreed = compare(labels(a), labels(b))
+    agreed = compare_labellings(labels(a), labels(b))
     assert agreed.photos[0].pairs.tolist() == [[0, 0], [1, 1]]
-    assert compare(labels(b), labels(a)).figures == agreed.figures
+    assert compare_labellings(labels(b), labels(a)).figures == agreed.figures
 
 
 def test_of_two_boxes_in_one_place_the_same_names_go_together() -> None:
     a = Detections([[0, 0, 20, 40]] * 2, [COLA, TEA])
-    assert compare(labels(a), labels(a[[1, 0]])).figures.naming == 1
+    assert compare_labellings(labels(a), labels(a[[1, 0]])).figures.naming == 1
 
 
 def test_what_one_could_not_tell_is_not_compared() -> None:
     untold = row(COLA, TEA).replace(ignore=[False, True])
-    agreed = compare(labels(row(COLA, MILK)), labels(untold))
+    agreed = compare_labellings(labels(row(COLA, MILK)), labels(untold))
     assert agreed.figures.quality == 1
     assert agreed.per_class[MILK].share is None
 
 
 def test_class_lists_may_differ() -> None:
-    agreed = compare(labels(row(COLA)), labels(row(0), classes=("mate",)))
+    agreed = compare_labellings(labels(row(COLA)), labels(row(0), classes=("mate",)))
     assert agreed.classes == (*CLASSES, "mate")
     assert agreed.figures.naming == 0
 
@@ -150,14 +147,14 @@ def test_interval_holds_the_figure_and_narrows_with_photos() -> None:
     other = [row(COLA, TEA), row(COLA, TEA, MILK)] * 4
     widths = []
     for times in (1, 9):
-        agreed = compare(labels(*some * times), labels(*other * times), rng)
+        agreed = compare_labellings(labels(*some * times), labels(*other * times), rng)
         low, high = agreed.interval["naming"]
         assert low < 0.8 < high
         widths.append(high - low)
     # Nine times as many photos give a third of the width. The bootstrap varies by less than a
     # fifth.
     assert widths[1] == pytest.approx(widths[0] / 3, rel=0.2)
-    assert compare(labels(row(COLA)), labels(row(COLA)), rng).interval == {}
+    assert compare_labellings(labels(row(COLA)), labels(row(COLA)), rng).interval == {}
 
 
 def test_kappa_and_alpha_as_published() -> None:
@@ -167,7 +164,7 @@ def test_kappa_and_alpha_as_published() -> None:
     assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(0.4)
     first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
-    assert compare(labels(row(*first)), labels(row(*second))).alpha == pytest.approx(
+    assert compare_labellings(labels(row(*first)), labels(row(*second))).alpha == pytest.approx(
         0.095, abs=5e-4
     )
 
@@ -192,13 +189,13 @@ def test_photos_are_told_by_place_or_bytes(tmp_path: Path) -> None:
     ]
     assert shared_photos(*sets) == [(0, 0)]
     assert shared_photos(sets[0], sets[0]) == [(0, 0), (1, 1)]
-    agreed = compare(*sets)
+    agreed = compare_labellings(*sets)
     assert agreed.unshared == (("a1.png",), ("b1.png",))
     with pytest.raises(
         ShelfcountError,
         match=r"'a' \(1 photo\) and 'b' \(1 photo\) have no photo in common",
     ):
-        compare(sets[0].subset([1]), sets[1].subset([1]))
+        compare_labellings(sets[0].subset([1]), sets[1].subset([1]))
 
 
 def test_photo_in_two_sizes_is_refused() -> None:
@@ -208,7 +205,7 @@ def test_photo_in_two_sizes_is_refused() -> None:
         ShelfcountError,
         match=r"photo '0.jpg' has two sizes .*, 400 x 100 and 500 x 100",
     ):
-        compare(labels(row(COLA)), other)
+        compare_labellings(labels(row(COLA)), other)
 
 
 def test_second_labelling_is_told_from_a_copy_and_from_other_photos() -> None:
@@ -237,7 +234,7 @@ def test_labellers_are_recognised_by_their_errors(who: str) -> None:
     known = labels(*[row(*rng.integers(0, 3, 12)) for _ in range(200)])
     planted = {"missed": 0.08, "misnamed": 0.05, "edge": 0.03}
     first = benchmark.labeller(known, rng, **planted) if who == "each" else known
-    errors = compare(first, benchmark.labeller(known, rng, **planted)).errors()[who]
+    errors = compare_labellings(first, benchmark.labeller(known, rng, **planted)).errors()[who]
     # Tolerances are four standard errors: for a share of 2,400 products 4 * sqrt(0.08 * 0.92 /
     # 2400) = 0.022, and less for 9,000 edges.
     assert errors["missed"] == pytest.approx(0.08, abs=0.022)
@@ -249,7 +246,7 @@ def test_labellers_are_recognised_by_their_errors(who: str) -> None:
 
 
 def test_json_is_plain_and_complete() -> None:
-    agreed = compare(
+    agreed = compare_labellings(
         labels(row(COLA, TEA), row(COLA)),
         labels(row(COLA, MILK), row(COLA)),
         np.random.default_rng(0),
@@ -260,7 +257,7 @@ def test_json_is_plain_and_complete() -> None:
     assert [p["disagreements"] for p in result["per_photo"]] == [1, 0]
     assert result["interval_95"].keys() == {"quality", "presence", "naming", "tightness"}
     low, high = result["interval_95"]["naming"]
-    assert dict(describe(agreed))["x naming"] == f"0.667 ({low:.3f} to {high:.3f})"
+    assert dict(agreement_lines(agreed))["x naming"] == f"0.667 ({low:.3f} to {high:.3f})"
 
 
 def shop(tmp_path: Path) -> Dataset:
@@ -272,7 +269,7 @@ def shop(tmp_path: Path) -> Dataset:
         Photo(tmp_path / f"{i}.png", 400, 100, row(COLA, TEA, TEA, MILK)) for i in range(2)
     )
     write_coco(Dataset(CLASSES, photos, name="labels.json"), tmp_path / "labels.json")
-    return read(tmp_path / "labels.json")
+    return read_labels(tmp_path / "labels.json")
 
 
 def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
@@ -281,7 +278,7 @@ def test_page_shows_photos_on_which_they_differ(tmp_path: Path) -> None:
         first,
         photos=(dataclasses.replace(first.photos[0], truth=row(COLA, MILK, TEA)), first.photos[1]),
     )
-    agreement_page.write_page(compare(first, second), tmp_path / "page.html")
+    agreement_page.write_agreement_page(compare_labellings(first, second), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     # The second product is tea in one annotation and milk in the other. The last is only in the
     # first.
@@ -330,13 +327,13 @@ def test_check_calls_a_copy_a_leak(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_drinks_as_published_against_corrected(drinks: Path) -> None:
-    from shelfcount.data.corrections import apply, read_corrections
+    from shelfcount.labels.corrections import correct_labels, read_corrections
 
-    published = read(drinks / "val.json")
+    published = read_labels(drinks / "val.json")
     file = read_corrections(
         Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_val_corrections.json"
     )
-    agreed: Agreement = compare(published, apply(published, file))
+    agreed: Agreement = compare_labellings(published, correct_labels(published, file))
     made = {
         action: sum(c.action == action for c in file.corrections)
         for action in ("add", "rename", "move")

@@ -20,7 +20,7 @@ LEVELS = (
 
 
 def test_layout_goes_level_row_column_size() -> None:
-    table = anchors.layout(LEVELS, 32, 48) * np.float32([32, 48, 32, 48])
+    table = anchors.anchor_grid(LEVELS, 32, 48) * np.float32([32, 48, 32, 48])
     assert table.shape == (4 * 6 * 2 + 2 * 3 * 2, 4)
     # By hand: the location (row, column) of stride s has its centre at (row + 0.5, column + 0.5) *
     # s.
@@ -35,7 +35,7 @@ def test_layout_goes_level_row_column_size() -> None:
         59: (24, 40, 60, 30),
     }.items():
         np.testing.assert_allclose(table[index], expected, rtol=1e-6)
-    assert anchors.layout(LEVELS, 32, 48).dtype == np.float32
+    assert anchors.anchor_grid(LEVELS, 32, 48).dtype == np.float32
 
 
 def test_decode_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_decode_by_hand() -> None:
 @given(st.integers(0, 10_000))
 def test_encode_is_the_inverse_of_decode(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    table = anchors.layout(LEVELS, 32, 48)
+    table = anchors.anchor_grid(LEVELS, 32, 48)
     location = rng.normal(0, 3, (len(table), 4)).astype(np.float32)
     np.testing.assert_allclose(
         anchors.encode(anchors.decode(location, table), table), location, atol=2e-3
@@ -57,7 +57,7 @@ def test_encode_is_the_inverse_of_decode(seed: int) -> None:
 
 
 def test_decode_takes_a_batch() -> None:
-    table = anchors.layout(LEVELS, 32, 48)
+    table = anchors.anchor_grid(LEVELS, 32, 48)
     batch = np.random.default_rng(0).normal(size=(3, len(table), 4)).astype(np.float32)
     np.testing.assert_array_equal(anchors.decode(batch, table)[2], anchors.decode(batch[2], table))
 
@@ -76,7 +76,7 @@ any_sizes = hnp.arrays(np.float64, st.tuples(st.integers(1, 25), st.just(2)), el
 def test_fit_gives_every_level_as_many_anchors_whatever_the_data(
     sizes: np.ndarray, per_level: int, strides: tuple, seed: int
 ) -> None:
-    levels = anchors.fit(sizes, strides, per_level, seed)
+    levels = anchors.fit_anchors(sizes, strides, per_level, seed)
     assert 1 <= len(levels) <= len(strides)
     assert [level.stride for level in levels] == sorted(
         {level.stride for level in levels} & set(strides)
@@ -85,12 +85,12 @@ def test_fit_gives_every_level_as_many_anchors_whatever_the_data(
         assert len(level.sizes) == per_level
         areas = [h * w for h, w in level.sizes]
         assert areas == sorted(areas)
-    assert anchors.fit(sizes, strides, per_level, seed) == levels
+    assert anchors.fit_anchors(sizes, strides, per_level, seed) == levels
 
 
 @pytest.mark.parametrize("count", [1, 1000])
 def test_fit_to_one_size_grows_it_by_thirds_of_an_octave(count: int) -> None:
-    (level,) = anchors.fit(np.tile([40.0, 20.0], (count, 1)), (8,), 4)
+    (level,) = anchors.fit_anchors(np.tile([40.0, 20.0], (count, 1)), (8,), 4)
     expected = [[40 * 2 ** (i / 3), 20 * 2 ** (i / 3)] for i in range(4)]
     np.testing.assert_allclose(level.sizes, expected, atol=0.051)
 
@@ -98,7 +98,7 @@ def test_fit_to_one_size_grows_it_by_thirds_of_an_octave(count: int) -> None:
 def test_one_anchor_a_place_is_the_median_size() -> None:
     rng = np.random.default_rng(0)
     sizes = np.array([[30.0, 18.0]]) * rng.normal(1, 0.03, (301, 1))
-    (level,) = anchors.fit(sizes, (8,))
+    (level,) = anchors.fit_anchors(sizes, (8,))
     np.testing.assert_allclose(level.sizes, [np.median(sizes, axis=0)], atol=0.051)
     assert anchors.recall(sizes, (level,), 0.7) == 1.0
 
@@ -107,10 +107,12 @@ def test_fit_leaves_out_levels_that_few_products_need() -> None:
     # The next level begins at 64 pixels, 8 strides of 8.
     small = np.tile([40.0, 30.0], (400, 1))
     large = np.tile([90.0, 90.0], (1, 1))
-    assert [lv.stride for lv in anchors.fit(np.concatenate([small, large]), (8, 16, 32))] == [8]
+    assert [
+        lv.stride for lv in anchors.fit_anchors(np.concatenate([small, large]), (8, 16, 32))
+    ] == [8]
     assert [
         lv.stride
-        for lv in anchors.fit(np.concatenate([small, np.tile(large, (4, 1))]), (8, 16, 32))
+        for lv in anchors.fit_anchors(np.concatenate([small, np.tile(large, (4, 1))]), (8, 16, 32))
     ] == [8, 16]
 
 
@@ -131,7 +133,7 @@ def test_fit_leaves_out_levels_that_few_products_need() -> None:
 )
 def test_fit_refuses_what_has_no_size(sizes: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        anchors.fit(sizes, (8, 16))
+        anchors.fit_anchors(sizes, (8, 16))
 
 
 def test_recall_by_hand() -> None:

@@ -13,14 +13,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from shelfcount.records import ShelfcountError
-from shelfcount.training import backbones
-from shelfcount.training.backbones import (
-    FAMILY,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    load_trunk,
-    make_trunk,
-)
+from shelfcount.training import starting_weights
+from shelfcount.training.backbones import FAMILY, make_backbone
+from shelfcount.training.starting_weights import IMAGENET_MEAN, IMAGENET_STD, load_backbone_weights
 
 
 def _shaken(model: torch.nn.Module) -> torch.nn.Module:
@@ -71,7 +66,7 @@ def test_torchvisions_file_gives_torchvisions_features(
     file = _save(theirs.state_dict(), tmp_path / "tv.safetensors")
     # This model has torchvision's padding; `make_trunk` makes one with TensorFlow's SAME padding.
     mine = timm.create_model("mobilenetv2_100", features_only=True, out_indices=(2, 3, 4)).eval()
-    assert load_trunk(mine, "mobilenet_v2", file) == "tv.safetensors"
+    assert load_backbone_weights(mine, "mobilenet_v2", file) == "tv.safetensors"
     with torch.no_grad():
         expected = theirs.features[:7](_imagenet(pixels))[..., 7:9, 7:9]
     got = _stride_8(mine, (pixels - 127) / 127.5)
@@ -93,7 +88,7 @@ def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(
         FAMILY[architecture].timm_name, features_only=True, out_indices=(2, 3, 4)
     ).eval()
     plain.load_state_dict(expected_state)
-    load_trunk(folded, architecture, file)
+    load_backbone_weights(folded, architecture, file)
     expected, got = _stride_8(plain, _imagenet(pixels)), _stride_8(folded, (pixels - 127) / 127.5)
     assert expected.abs().mean() > 0.01
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
@@ -101,7 +96,7 @@ def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(
 
 @pytest.mark.parametrize("architecture", FAMILY)
 def test_family_gives_features_at_strides_8_16_and_32(architecture: str) -> None:
-    trunk = make_trunk(architecture).eval()
+    trunk = make_backbone(architecture).eval()
     assert trunk.feature_info.reduction() == [8, 16, 32]
     with torch.no_grad():
         features = trunk(torch.zeros(1, 3, 64, 96))
@@ -113,7 +108,7 @@ def test_unknown_member_lists_the_family() -> None:
     with pytest.raises(
         ShelfcountError, match=rf"unknown model architecture 'mobilenet_v9'\. {family}"
     ):
-        make_trunk("mobilenet_v9")
+        make_backbone("mobilenet_v9")
 
 
 @pytest.mark.parametrize(
@@ -138,23 +133,23 @@ def test_unknown_member_lists_the_family() -> None:
 def test_weights_that_do_not_fit_name_tensor_and_shapes(
     tmp_path: Path, state: dict, message: str
 ) -> None:
-    trunk = make_trunk("mobilenet_v2")
+    trunk = make_backbone("mobilenet_v2")
     before = {k: v.clone() for k, v in trunk.state_dict().items()}
     file = _save(state, tmp_path / "w.safetensors")
     with pytest.raises(
         ShelfcountError, match=re.escape(f"weights '{file}' do not fit the model: {message}")
     ):
-        load_trunk(trunk, "mobilenet_v2", file)
+        load_backbone_weights(trunk, "mobilenet_v2", file)
     assert all(torch.equal(before[k], v) for k, v in trunk.state_dict().items())
 
 
 def test_weights_of_another_member_are_refused(tmp_path: Path) -> None:
-    file = _save(make_trunk("mobilenet_v2_050").state_dict(), tmp_path / "half.safetensors")
+    file = _save(make_backbone("mobilenet_v2_050").state_dict(), tmp_path / "half.safetensors")
     with pytest.raises(
         ShelfcountError,
         match=r"'conv_stem\.weight' has shape \(16, 3, 3, 3\), the model needs \(32, 3, 3, 3\)",
     ):
-        load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", file)
+        load_backbone_weights(make_backbone("mobilenet_v2"), "mobilenet_v2", file)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle"])
@@ -165,7 +160,7 @@ def test_file_that_is_missing_or_no_safetensors_is_named(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ShelfcountError, match=r"cannot read weights '.*w\.safetensors': "):
-        backbones.read_safetensors(path)
+        starting_weights.read_safetensors(path)
 
 
 def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
@@ -173,7 +168,7 @@ def test_half_precision_files_are_read_as_float32(tmp_path: Path) -> None:
         {"a": torch.ones(2, dtype=torch.float16), "n": torch.ones(1, dtype=torch.int64)},
         tmp_path / "h.safetensors",
     )
-    state = backbones.read_safetensors(Path(file))
+    state = starting_weights.read_safetensors(Path(file))
     assert (state["a"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
 
 
@@ -188,11 +183,11 @@ def test_without_a_network_the_message_says_what_to_do(
         match=r"cannot download the weights of timm's 'mobilenetv2_100' "
         r".* --set model\.weights=shipped",
     ):
-        load_trunk(make_trunk("mobilenet_v2"), "mobilenet_v2", "network")
+        load_backbone_weights(make_backbone("mobilenet_v2"), "mobilenet_v2", "network")
 
 
 def test_the_fused_backbone_is_mobilenet_v2_from_stride_8_on() -> None:
-    plain, fused = make_trunk("mobilenet_v2"), make_trunk("mobilenet_v2_fused")
+    plain, fused = make_backbone("mobilenet_v2"), make_backbone("mobilenet_v2_fused")
     for theirs, mine in ((3, 2), (4, 3)):
         shapes = [
             {k: v.shape for k, v in trunk.blocks[i].state_dict().items()}
@@ -206,4 +201,4 @@ def test_the_fused_backbone_has_no_weights_in_timm() -> None:
     with pytest.raises(
         ShelfcountError, match="timm has no ImageNet weights for 'mobilenet_v2_fused'"
     ):
-        load_trunk(make_trunk("mobilenet_v2_fused"), "mobilenet_v2_fused", "network")
+        load_backbone_weights(make_backbone("mobilenet_v2_fused"), "mobilenet_v2_fused", "network")

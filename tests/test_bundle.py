@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shelfcount.deploy.bundle import check_free, write_bundle
+from shelfcount.deploy.bundle import require_replaceable, write_bundle
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import LiteRTDetector, digest, read_bundle
+from shelfcount.runtime.bundle import LiteRTDetector, read_bundle, spec_digest
 
 SPEC = ModelSpec(
     "tiny",
@@ -48,7 +48,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change model.json and update its digest."""
     head = json.loads((folder / "model.json").read_text())
     change(head)
-    head["digest"] = digest(head)
+    head["digest"] = spec_digest(head)
     (folder / "model.json").write_text(json.dumps(head))
 
 
@@ -274,15 +274,15 @@ def test_force_keeps_what_is_no_bundle(tmp_path: Path, content: dict[str, str]) 
     for name, text in content.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ShelfcountError, match="is not a bundle; --force replaces bundles only"):
-        check_free(tmp_path, force=True)
+        require_replaceable(tmp_path, force=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(content)
 
 
 def test_force_takes_an_empty_folder_or_a_damaged_bundle(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
-    check_free(tmp_path / "empty", force=True)
+    require_replaceable(tmp_path / "empty", force=True)
     (folder / "model.tflite").unlink()
-    check_free(folder, force=True)
+    require_replaceable(folder, force=True)
     (tmp_path / "file").write_text("x")
     with pytest.raises(ShelfcountError, match="is not a bundle"):
-        check_free(tmp_path / "file", force=True)
+        require_replaceable(tmp_path / "file", force=True)

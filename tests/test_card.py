@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from shelfcount.evaluation.golden import Tolerance
-from shelfcount.evaluation.metrics import Evaluation, score
+from shelfcount.deploy import card
+from shelfcount.deploy.golden import Tolerance
+from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo
-from shelfcount.report import card
 
 CLASSES = ("cola", "lime", "ghost|ly")
 FACTS = {
@@ -54,7 +54,7 @@ def evaluation() -> Evaluation:
 
 def text(*evaluations: tuple[str, Evaluation]) -> str:
     tolerance = Tolerance(0.8, 0.1, "Because.")
-    return card.write(
+    return card.model_card(
         SPEC, FILES, "int8", MEASURED, tolerance, evaluations or (("test", evaluation()),)
     ).decode()
 

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from conftest import Overfit, Shelves
 
-from shelfcount import cli, machine
-from shelfcount.data.corrections import Correction, Corrections, write_corrections
-from shelfcount.data.formats import fingerprint
+from shelfcount import machine
+from shelfcount.cli import app
+from shelfcount.data.datasets import fingerprint
 from shelfcount.deploy import convert
-from shelfcount.runtime.bundle import digest, read_bundle
+from shelfcount.labels.corrections import Correction, Corrections, write_corrections
+from shelfcount.runtime.bundle import read_bundle, spec_digest
 from shelfcount.shelf.count import CSV_COLUMNS
 from shelfcount.vision.images import read_photo
 
@@ -46,7 +47,7 @@ def shelfcount(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         monkeypatch.setattr(sys, "argv", ["shelfcount", *map(str, arguments)])
         code: object = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as stop:
             code = stop.code or 0
         said = capsys.readouterr()
@@ -351,7 +352,7 @@ def test_bundle_that_breaks_the_contract_is_a_negative_verdict(
     (copy / "model.tflite").write_bytes((bundle / "model-raw.tflite").read_bytes())
     head = json.loads((copy / "model.json").read_text())
     head["files"]["model.tflite"] = head["files"]["model-raw.tflite"]
-    (copy / "model.json").write_text(json.dumps({**head, "digest": digest(head)}))
+    (copy / "model.json").write_text(json.dumps({**head, "digest": spec_digest(head)}))
     said = shelfcount("verify", copy, "--json", tmp_path / "verdict.json")
     assert said.code == 1
     assert (
@@ -363,7 +364,7 @@ def test_bundle_that_breaks_the_contract_is_a_negative_verdict(
 
 @pytest.mark.slow
 def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
-    command = [sys.executable, "-m", "shelfcount.cli", "serve", str(bundle), "--port", "0"]
+    command = [sys.executable, "-m", "shelfcount", "serve", str(bundle), "--port", "0"]
 
     def interruptible() -> None:
         # A shell that starts the tests in the background has them, and so the server, ignore interrupts.

@@ -10,9 +10,10 @@ import pytest
 
 from shelfcount.records import Detections
 from shelfcount.vision import effects
-from shelfcount.vision.cameras import CAMERAS
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, Condition, moved, turn
+from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, Condition
+from shelfcount.vision.homography import map_detections, view_homography
 from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.phone_cameras import CAMERAS
 
 SIDE = effects.REFERENCE_SIDE
 ALL = pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
@@ -194,7 +195,7 @@ def test_boxes_stay_on_their_products(name: str, seed: int) -> None:
 
 def test_without_movement_boxes_are_the_same() -> None:
     detections = Detections([[10, 20, 30.5, 40], [0, 0, 5, 5]], [2, 1], [0.5, 0.25], [False, True])
-    out, kept = moved(detections, np.eye(3), 100, 100)
+    out, kept = map_detections(detections, np.eye(3), 100, 100)
     assert kept.tolist() == [0, 1]
     np.testing.assert_array_equal(out.boxes, detections.boxes)
     assert (out.classes.tolist(), out.scores.tolist(), out.ignore.tolist()) == (
@@ -208,7 +209,7 @@ def test_what_leaves_the_frame_is_not_judged() -> None:
     # A shift by 60 to the left removes the first box, leaves 20 of 80 columns (a quarter) of the
     # second, and half of the third.
     shift = np.array([[1.0, 0, -60], [0, 1, 0], [0, 0, 1]])
-    out, kept = moved(
+    out, kept = map_detections(
         Detections([[0, 0, 50, 50], [0, 0, 80, 50], [20, 0, 100, 50]], [0, 1, 2]), shift, 100, 100
     )
     assert kept.tolist() == [1, 2]
@@ -220,7 +221,7 @@ def test_what_comes_to_lie_behind_the_camera_is_gone() -> None:
     # The depth is 1 - x / 100: the second box crosses the horizon at x = 100, the third is beyond
     # it.
     horizon = np.array([[1.0, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
-    _, kept = moved(
+    _, kept = map_detections(
         Detections([[10, 10, 30, 40], [80, 10, 120, 40], [150, 10, 180, 40]], [0, 0, 0]),
         horizon,
         1000,
@@ -231,12 +232,14 @@ def test_what_comes_to_lie_behind_the_camera_is_gone() -> None:
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_a_turn_leaves_the_middle_and_is_undone_by_its_opposite(axis: str) -> None:
-    there = turn(30, axis, 400, 300)
+    there = view_homography(30, axis, 400, 300)
     middle = there @ [200, 150, 1]
     np.testing.assert_allclose(middle[:2] / middle[2], [200, 150])
-    np.testing.assert_allclose(turn(0, axis, 400, 300), np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(view_homography(0, axis, 400, 300), np.eye(3), atol=1e-12)
     if axis == "z":
-        np.testing.assert_allclose(turn(-30, axis, 400, 300) @ there, np.eye(3), atol=1e-12)
+        np.testing.assert_allclose(
+            view_homography(-30, axis, 400, 300) @ there, np.eye(3), atol=1e-12
+        )
     else:
         # Across the axis a small product in the middle shrinks by the cosine (foreshortening).
         step = {"x": (0, 1), "y": (1, 0)}[axis]

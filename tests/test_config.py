@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shelfcount.config import Config, load, parse
+from shelfcount.config import Config, load_config, validate_config
 from shelfcount.records import ShelfcountError
 
 
@@ -19,7 +19,7 @@ def _file(folder: Path, text: str) -> Path:
 
 
 def test_defaults_are_valid_and_frozen() -> None:
-    config = load()
+    config = load_config()
     assert config == Config()
     with pytest.raises(ValueError, match="frozen"):
         config.train.lr = 1.0  # type: ignore[misc]
@@ -36,7 +36,7 @@ def test_defaults_are_valid_and_frozen() -> None:
 )
 def test_unknown_key_names_the_one_that_was_meant(change: str, hint: str) -> None:
     with pytest.raises(ShelfcountError) as caught:
-        load(changes=[change])
+        load_config(changes=[change])
     assert hint in f"{caught.value}\n"
 
 
@@ -47,7 +47,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         "[augment]\nflpi = 1\nscale = [2.0, 1.0]\n[export]\nnms_iou = 0\n",
     )
     with pytest.raises(ShelfcountError) as caught:
-        load(path)
+        load_config(path)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"the config in {path} cannot be used:"
     for expected in (
@@ -89,27 +89,27 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
 )
 def test_wrong_value_states_rule_and_value(change: str, message: str) -> None:
     with pytest.raises(ShelfcountError, match=re.escape(message)):
-        load(changes=[change])
+        load_config(changes=[change])
 
 
 def test_a_finer_pyramid_still_needs_the_trunks_stride() -> None:
     # The backbone ends at stride 32, whichever levels are kept; 400 is not a multiple of 32.
     with pytest.raises(ShelfcountError, match="height must be a multiple of 32, got 400"):
-        load(changes=["model.strides=[8,16]", "model.height=400"])
+        load_config(changes=["model.strides=[8,16]", "model.height=400"])
 
 
 @pytest.mark.parametrize("change", ["train.epochs", "epochs=30", "=", ""])
 def test_set_without_section_or_value_shows_an_example(change: str) -> None:
     message = f"--set needs section.key=value, got '{change}'. For example --set train.epochs=30"
     with pytest.raises(ShelfcountError, match=re.escape(message)):
-        load(changes=[change])
+        load_config(changes=[change])
 
 
 def test_set_below_a_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ShelfcountError, match=r"--set model\.neck=32: 'model' is a value, not a section"
     ):
-        load(_file(tmp_path, "model = 3\n"), ["model.neck=32"])
+        load_config(_file(tmp_path, "model = 3\n"), ["model.neck=32"])
 
 
 @pytest.mark.parametrize(
@@ -129,45 +129,45 @@ def test_set_below_a_value_is_refused(tmp_path: Path) -> None:
 def test_set_takes_toml_or_a_plain_string(
     change: str, section: str, key: str, expected: Any
 ) -> None:
-    assert getattr(getattr(load(changes=[change]), section), key) == expected
+    assert getattr(getattr(load_config(changes=[change]), section), key) == expected
 
 
 def test_later_changes_win_over_earlier_and_over_the_file(tmp_path: Path) -> None:
     path = _file(
         tmp_path, "[train]\nepochs = 5\nlr = 0.01\n[model]\narchitecture = 'mobilenet_v3'\n"
     )
-    config = load(path, ["train.epochs=6", "train.epochs=7"], "mobilenet_v4_s")
+    config = load_config(path, ["train.epochs=6", "train.epochs=7"], "mobilenet_v4_s")
     assert (config.train.epochs, config.train.lr, config.model.architecture) == (
         7,
         0.01,
         "mobilenet_v4_s",
     )
     assert (
-        load(path, ["model.architecture=mobilenet_v2"], "mobilenet_v4_s").model.architecture
+        load_config(path, ["model.architecture=mobilenet_v2"], "mobilenet_v4_s").model.architecture
         == "mobilenet_v2"
     )
 
 
 def test_baseline_has_its_own_defaults_and_the_user_the_last_word() -> None:
-    config = load(changes=["model.height=512"], architecture="resnet50")
+    config = load_config(changes=["model.height=512"], architecture="resnet50")
     assert config.model.strides == (8, 16, 32, 64, 128)
     assert (config.model.height, config.model.width, config.model.anchors_per_place) == (
         512,
         640,
         9,
     )
-    assert (config.train.loss, config.train.lr, load().train.loss) == (
+    assert (config.train.loss, config.train.lr, load_config().train.loss) == (
         "focal",
         2e-4,
         "task_aligned",
     )
     with pytest.raises(ShelfcountError, match="train: Input should be a valid dictionary"):
-        parse({"train": 3, "model": {"architecture": "resnet50"}}, "here")
+        validate_config({"train": 3, "model": {"architecture": "resnet50"}}, "here")
 
 
 @pytest.mark.parametrize("architecture", [None, "resnet50"])
 def test_written_config_reads_back_equal(tmp_path: Path, architecture: str | None) -> None:
-    config = load(
+    config = load_config(
         changes=[
             "train.lr=0.00012345",
             "augment.scale=[0.5, 1.25]",
@@ -176,16 +176,16 @@ def test_written_config_reads_back_equal(tmp_path: Path, architecture: str | Non
         architecture=architecture,
     )
     config.write(tmp_path / "config.toml")
-    assert load(tmp_path / "config.toml") == config
+    assert load_config(tmp_path / "config.toml") == config
 
 
 @pytest.mark.parametrize(("data", "cause"), [(b"[train", "Expected"), (b"\xff\xfe", "utf-8")])
 def test_unreadable_file_is_named(tmp_path: Path, data: bytes, cause: str) -> None:
     (tmp_path / "c.toml").write_bytes(data)
     with pytest.raises(ShelfcountError, match=rf"cannot read config '.*c\.toml': .*{cause}"):
-        load(tmp_path / "c.toml")
+        load_config(tmp_path / "c.toml")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ShelfcountError, match=r"cannot read config '.*none\.toml': .*No such file"):
-        load(tmp_path / "none.toml")
+        load_config(tmp_path / "none.toml")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shelfcount.evaluation.confusions import confusions, needs
-from shelfcount.evaluation.metrics import score
+from shelfcount.metrics.confusions import confusions, needs
+from shelfcount.metrics.scoring import score
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.report import confusion_page
 
@@ -119,7 +119,7 @@ def test_page_names_pairs_photos_and_costs(
 ) -> None:
     dataset, found = shop
     evaluation = score(dataset, found, 0.3, average_precision=False)
-    confusion_page.write_page(
+    confusion_page.write_confusion_page(
         dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3}
     )
     page = (tmp_path / "page.html").read_text()
@@ -136,7 +136,7 @@ def test_page_of_a_model_without_mistakes(
 ) -> None:
     dataset, _ = shop
     found = [photo.truth for photo in dataset.photos]
-    confusion_page.write_page(
+    confusion_page.write_confusion_page(
         dataset,
         found,
         score(dataset, found, 0.3, average_precision=False),

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shelfcount.data.corrections import (
-    Box,
+from shelfcount.data.coco import write_coco
+from shelfcount.data.datasets import fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.labels.corrections import (
+    XYWH,
     Correction,
     Corrections,
-    apply,
-    apply_all,
+    apply_corrections,
+    correct_labels,
     read_corrections,
     write_corrections,
 )
-from shelfcount.data.formats import fingerprint, read, write_coco
-from shelfcount.evaluation.metrics import match
+from shelfcount.metrics.matching import match
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 
 DRINKS_TEST = Path(__file__).parents[1] / "benchmarks" / "data" / "drinks_test_corrections.json"
@@ -41,12 +43,14 @@ def labels(tmp_path) -> Dataset:
     return Dataset(("cola", "tea"), photos, name="shelf")
 
 
-def correction(action: str, box: Box = FIRST, class_: str | None = "cola", **changes) -> Correction:
+def correction(
+    action: str, box: XYWH = FIRST, class_: str | None = "cola", **changes
+) -> Correction:
     return Correction("a.jpg", action, box, "seen so", class_, **changes)
 
 
 def corrected(labels: Dataset, *corrections: Correction) -> Dataset:
-    return apply(labels, Corrections("shelf.json", fingerprint(labels), corrections))
+    return correct_labels(labels, Corrections("shelf.json", fingerprint(labels), corrections))
 
 
 def products(dataset: Dataset) -> list[tuple[str, list[float]]]:
@@ -133,7 +137,7 @@ def test_order_of_corrections_does_not_matter(labels):
 def test_corrected_labels_survive_coco(labels, tmp_path):
     result = corrected(labels, correction("ignore"), correction("add", FREE, "tea"))
     write_coco(result, tmp_path / "corrected.json")
-    assert fingerprint(read(tmp_path / "corrected.json")) == fingerprint(result)
+    assert fingerprint(read_labels(tmp_path / "corrected.json")) == fingerprint(result)
 
 
 # --- decisions, and several files
@@ -162,14 +166,14 @@ def test_files_for_the_same_labels_are_joined_and_later_ones_follow(labels):
             correction("add", FREE),
         ),
     )
-    then = apply(
+    then = correct_labels(
         labels,
         Corrections(
             "shelf.json", fingerprint(labels), (*first.corrections, correction("add", FREE))
         ),
     )
     later = Corrections("new.json", fingerprint(then), (correction("remove", class_="tea"),))
-    result = apply_all(labels, [later, first, again])
+    result = apply_corrections(labels, [later, first, again])
     assert products(result) == [("tea", [40, 10, 60, 50]), ("cola", [70, 10, 90, 50])]
 
 
@@ -182,7 +186,7 @@ def test_people_who_contradict_each_other_are_told(labels):
         ShelfcountError,
         match=r"rename 'cola' .*: another correction already changes this label",
     ):
-        apply_all(labels, files)
+        apply_corrections(labels, files)
 
 
 def test_file_that_fits_neither_labels_nor_their_successor_is_refused(labels):
@@ -191,7 +195,7 @@ def test_file_that_fits_neither_labels_nor_their_successor_is_refused(labels):
         ShelfcountError,
         match=r"corrections of 'odd\.json' are for labels with the fingerprint 00ff",
     ):
-        apply_all(labels, [Corrections("odd.json", "00ff"), first])
+        apply_corrections(labels, [Corrections("odd.json", "00ff"), first])
 
 
 # --- refused corrections
@@ -206,7 +210,7 @@ def test_other_labels_are_refused(labels):
             f"but shelf has {fingerprint(labels)}"
         ),
     ):
-        apply(labels, Corrections("shelf.json", made_for))
+        correct_labels(labels, Corrections("shelf.json", made_for))
 
 
 @pytest.mark.parametrize(
@@ -380,8 +384,8 @@ def test_malformed_file_is_named(tmp_path, content, message):
 
 
 def test_corrections_of_the_drinks_fit_their_photos(drinks):
-    labels, corrections = read(drinks / "test.json"), read_corrections(DRINKS_TEST)
-    result = apply(labels, corrections)
+    labels, corrections = read_labels(drinks / "test.json"), read_corrections(DRINKS_TEST)
+    result = correct_labels(labels, corrections)
     assert (
         {c.photo for c in corrections.corrections}
         <= set(corrections.reviewed)

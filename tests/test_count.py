@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from shelfcount.records import Detections, Dropped, ModelSpec
-from shelfcount.shelf.count import CSV_COLUMNS, count, count_photo, report, summary_rows, write_csv
+from shelfcount.shelf.count import (
+    CSV_COLUMNS,
+    count_json,
+    count_photo,
+    count_photos,
+    summary_rows,
+    write_csv,
+)
 from shelfcount.vision import images
 
 CLASSES = ("cola", "=HYPERLINK(1)", "water")
@@ -33,7 +40,7 @@ def photo() -> np.ndarray:
 
 def test_json_has_the_fixed_schema(photo: np.ndarray) -> None:
     content = json.loads(
-        json.dumps(report([count_photo(ThreeProducts(), photo, "a.jpg")], "three", "ab12"))
+        json.dumps(count_json([count_photo(ThreeProducts(), photo, "a.jpg")], "three", "ab12"))
     )
     assert list(content) == ["bundle", "photos", "merged"]
     assert content["bundle"] == {"name": "three", "sha256": "ab12"}
@@ -60,7 +67,7 @@ def test_a_photo_that_cannot_be_read_is_reported_and_the_others_counted(
     images.write_photo(good, photo)
     broken.write_bytes(b"\xff\xd8 no photo")
     reported: list[Dropped] = []
-    counted, failed = count(ThreeProducts(), [missing, good, broken], reported.append)
+    counted, failed = count_photos(ThreeProducts(), [missing, good, broken], reported.append)
     assert [p.path for p in counted] == [str(good)]
     assert [d.where for d in failed] == [str(missing), str(broken)]
     assert "No such file" in failed[0].reason

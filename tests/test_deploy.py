@@ -13,14 +13,16 @@ from conftest import Overfit, Shelves
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from shelfcount.deploy import bundle, contract, convert, flatbuffer
-from shelfcount.evaluation.metrics import evaluate, match
+from shelfcount.deploy import bundle, convert, flatbuffer, inspection
+from shelfcount.metrics.evaluate import evaluate_detector
+from shelfcount.metrics.matching import match
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import LOWEST_SCORE, LiteRTDetector
-from shelfcount.training.detector import build
+from shelfcount.runtime.bundle import LiteRTDetector
+from shelfcount.training.networks import build
 from shelfcount.training.runs import load_run, read_spec
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # One conversion of 15 to 50 s serves the whole file.
 pytestmark = pytest.mark.slow
@@ -114,8 +116,10 @@ def test_drop_in_f1_is_small(
     overfit: Overfit, artifact: Artifact, recipe: str, most: float
 ) -> None:
     reference = load_run(overfit.run)
-    before = evaluate(reference, overfit.photos).micro.f1
-    after = evaluate(LiteRTDetector(artifact(recipe), reference.spec), overfit.photos).micro.f1
+    before = evaluate_detector(reference, overfit.photos).micro.f1
+    after = evaluate_detector(
+        LiteRTDetector(artifact(recipe), reference.spec), overfit.photos
+    ).micro.f1
     print(
         f"{recipe}: F1 {before:.4f} in PyTorch, {after:.4f} in LiteRT, "
         f"{len(artifact(recipe)) / 1e6:.2f} MB"
@@ -151,7 +155,7 @@ def test_pixels_are_the_input_and_four_floats_the_outputs(
     names = [
         t.name.decode()
         for t in (
-            flatbuffer.read(artifact(recipe)).subgraphs[0].tensors[i]
+            flatbuffer.read_model(artifact(recipe)).subgraphs[0].tensors[i]
             for i in _outputs(artifact(recipe))
         )
     ]
@@ -159,12 +163,12 @@ def test_pixels_are_the_input_and_four_floats_the_outputs(
 
 
 def _outputs(model: bytes) -> list[int]:
-    return list(flatbuffer.read(model).subgraphs[0].outputs)
+    return list(flatbuffer.read_model(model).subgraphs[0].outputs)
 
 
 def test_int8_graph_contains_no_avoidable_operator(artifact: Artifact) -> None:
     # All operators. This model has one pyramid level, so it contains no CONCATENATION.
-    names = flatbuffer.operator_names(artifact("int8"))
+    names = inspection.operator_names(artifact("int8"))
     expected = {
         "CONV_2D",
         "DEPTHWISE_CONV_2D",
@@ -186,8 +190,8 @@ def test_int8_graph_contains_no_avoidable_operator(artifact: Artifact) -> None:
 def test_all_operators_but_the_last_are_delegated_to_xnnpack(
     artifact: Artifact, recipe: str
 ) -> None:
-    assert contract.stray_operators(artifact(recipe)) == ["TFLite_Detection_PostProcess"]
-    assert contract.partitions(artifact(recipe)) == 1
+    assert inspection.undelegated_operators(artifact(recipe)) == ["TFLite_Detection_PostProcess"]
+    assert inspection.partitions(artifact(recipe)) == 1
 
 
 def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
@@ -198,10 +202,10 @@ def test_concatenated_levels_need_no_quantize_between(shelves: Shelves) -> None:
     quantized = convert.quantize(
         model, "int8", [stretch(image, 96, 96) for image in photos_of(shelves)[:2]]
     )
-    assert flatbuffer.operator_names(quantized).count("QUANTIZE") > 1
-    finished = flatbuffer.finish(quantized, spec, LOWEST_SCORE)
-    assert flatbuffer.operator_names(finished).count("QUANTIZE") == 1
-    assert contract.stray_operators(finished) == ["TFLite_Detection_PostProcess"]
+    assert inspection.operator_names(quantized).count("QUANTIZE") > 1
+    finished = flatbuffer.add_input_and_postprocess(quantized, spec, LOWEST_SCORE)
+    assert inspection.operator_names(finished).count("QUANTIZE") == 1
+    assert inspection.undelegated_operators(finished) == ["TFLite_Detection_PostProcess"]
 
 
 def test_int8_leaves_group_norms_in_float32(shelves: Shelves) -> None:
@@ -212,7 +216,7 @@ def test_int8_leaves_group_norms_in_float32(shelves: Shelves) -> None:
     )
     images = [stretch(image, 96, 96) for image in photos_of(shelves)[:4]]
     model = convert.quantize(convert.to_litert(net, spec), "int8", images)
-    graph, names = flatbuffer.read(model).subgraphs[0], flatbuffer.operator_names(model)
+    graph, names = flatbuffer.read_model(model).subgraphs[0], inspection.operator_names(model)
     written = [
         (name, graph.tensors[op.outputs[0]].type)
         for name, op in zip(names, graph.operators, strict=True)
@@ -270,7 +274,7 @@ def test_the_number_of_detections_is_limited(
     overfit: Overfit, converted: bytes, shelves: Shelves
 ) -> None:
     spec = replace(read_spec(overfit.run), max_detections=2, score_threshold=LOWEST_SCORE)
-    detector = LiteRTDetector(bundle.artifact(converted, spec, "float32", []), spec)
+    detector = LiteRTDetector(bundle.main_artifact(converted, spec, "float32", []), spec)
     all_of_them = load_run(overfit.run, LOWEST_SCORE).detect(photos_of(shelves)[0])
     assert len(all_of_them) > 2
     np.testing.assert_allclose(
@@ -285,8 +289,8 @@ def test_macs_equal_those_that_torch_counts(
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         detector.net(torch.zeros(1, 3, 96, 96))
     # FlopCounterMode counts a multiply-accumulate as two.
-    assert flatbuffer.count_macs(converted) * 2 == counter.get_total_flops()
-    assert flatbuffer.count_macs(artifact("int8")) == flatbuffer.count_macs(converted)
+    assert inspection.count_macs(converted) * 2 == counter.get_total_flops()
+    assert inspection.count_macs(artifact("int8")) == inspection.count_macs(converted)
 
 
 # ---------------------------------------------------------------- errors
@@ -304,11 +308,11 @@ def test_unknown_recipe_and_missing_photos_are_refused(converted: bytes) -> None
 
 def test_file_of_another_model_is_refused(overfit: Overfit, converted: bytes) -> None:
     spec = read_spec(overfit.run)
-    count = len(anchors.layout(spec.levels, 96, 96))
+    count = len(anchors.anchor_grid(spec.levels, 96, 96))
     other = replace(spec, classes=(*spec.classes, "chalk"))
     with pytest.raises(
         ShelfcountError,
         match=rf"outputs have shapes \[\[1, {count}, 4\], \[1, {count}, 3\]\], "
         rf"but its anchors and classes need \[\[1, {count}, 4\], \[1, {count}, 4\]\]",
     ):
-        flatbuffer.finish(converted, other, LOWEST_SCORE)
+        flatbuffer.add_input_and_postprocess(converted, other, LOWEST_SCORE)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from shelfcount.drawing import disagreement_picture
+from shelfcount.drawing.pictures import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED
+from shelfcount.metrics import disagreement
 from shelfcount.records import Dataset, Detections, Photo
-from shelfcount.report import disagreement
-from shelfcount.report.pictures import FALSE_ALARM, FOUND, LONGEST_SIDE, MISSED
 from shelfcount.vision.images import write_photo
 
 CLASSES = ("cola", "tea")
@@ -32,7 +33,7 @@ def photo(folder: Path, name: str = "shelf.jpg", truth: Detections = TRUTH) -> P
 
 
 def test_what_only_one_has_is_counted(tmp_path: Path) -> None:
-    found = disagreement.compare(photo(tmp_path), FIRST, SECOND)
+    found = disagreement.find_disagreement(photo(tmp_path), FIRST, SECOND)
     assert found.differ.tolist() == [False, True, False]
     # The tea is a false positive of both models, so it is no difference.
     assert [alone.tolist() for alone in found.alone] == [[False] * 3, [False] * 4 + [True]]
@@ -42,15 +43,17 @@ def test_what_only_one_has_is_counted(tmp_path: Path) -> None:
 
 def test_photos_of_most_difference_come_first_and_agreement_is_left_out(tmp_path: Path) -> None:
     photos = tuple(photo(tmp_path, f"{i}.jpg") for i in range(3))
-    chosen = disagreement.largest(
+    chosen = disagreement.largest_disagreements(
         Dataset(CLASSES, photos), [TRUTH, TRUTH, FIRST], [TRUTH, TRUTH[[0, 1]], SECOND], most=3
     )
     assert [d.photo.path.name for d in chosen] == ["2.jpg", "1.jpg"]
 
 
 def test_what_differs_is_drawn_in_its_colour(tmp_path: Path) -> None:
-    panels = disagreement.draw(disagreement.compare(photo(tmp_path), FIRST, SECOND), CLASSES)
-    scale = LONGEST_SIDE / 200
+    panels = disagreement_picture.draw_disagreement(
+        disagreement.find_disagreement(photo(tmp_path), FIRST, SECOND), CLASSES
+    )
+    scale = DRAWING_SIDE / 200
     labelled, first, second = (panel.astype(int) for panel in panels)
 
     def edge(panel: np.ndarray, box: list[int], colour: tuple[int, int, int]) -> float:
@@ -60,7 +63,7 @@ def test_what_differs_is_drawn_in_its_colour(tmp_path: Path) -> None:
             (np.abs(panel[top + 80 : bottom, left : left + 2] - colour) <= 2).all(axis=2).mean()
         )
 
-    assert edge(labelled, [60, 10, 100, 90], disagreement.LABELLED) > 0.9
+    assert edge(labelled, [60, 10, 100, 90], disagreement_picture._LABELLED) > 0.9
     # The dashes cover half of the edge.
     assert 0.3 < edge(first, [60, 10, 100, 90], MISSED) < 0.7
     assert edge(second, [60, 10, 100, 90], FOUND) > 0.9
@@ -70,6 +73,6 @@ def test_what_differs_is_drawn_in_its_colour(tmp_path: Path) -> None:
 
 def test_a_shelf_without_labels_is_drawn_too(tmp_path: Path) -> None:
     empty = photo(tmp_path, "empty.jpg", Detections.empty())
-    found = disagreement.compare(empty, FIRST, Detections.empty())
+    found = disagreement.find_disagreement(empty, FIRST, Detections.empty())
     assert found.products == 3
-    assert len(disagreement.draw(found, CLASSES)) == 3
+    assert len(disagreement_picture.draw_disagreement(found, CLASSES)) == 3

@@ -26,7 +26,7 @@ import speed_tables
 import training_tables
 import typer
 
-from shelfcount.cli import app
+from shelfcount.cli.app import app
 from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from shelfcount.cli import app
-from shelfcount.data.corrections import read_corrections
-from shelfcount.data.formats import fingerprint, read
+from shelfcount.cli.app import app
+from shelfcount.data.datasets import fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.labels.corrections import read_corrections
 
 CORRECTIONS = Path(__file__).parents[1] / "benchmarks" / "data"
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def test_check_refuses_the_labels_as_found(drinks: Path, few: Path) -> None:
     assert (result["passed"], result["photos"], result["fingerprint"]) == (
         False,
         len(photos),
-        fingerprint(read(cut)),
+        fingerprint(read_labels(cut)),
     )
     assert {"misspelt-class", "junk-class"} <= result["kinds"].keys()
     assert files[1].read_text().count("<img") >= 4
@@ -88,7 +89,7 @@ def test_correct_makes_a_version_and_check_says_how_far_it_agrees(few: Path) -> 
     assert agreed["quality"] == pytest.approx(
         agreed["presence"] * agreed["naming"] * agreed["tightness"]
     )
-    assert agreed["fingerprints"] == [fingerprint(read(few)), fingerprint(read(new))]
+    assert agreed["fingerprints"] == [fingerprint(read_labels(few)), fingerprint(read_labels(new))]
     page = few.with_name("agreement-agreement.html").read_text()
     assert "Photos with disagreements" in page
 

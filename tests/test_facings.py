@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from placement import CATALOGUE, arranged, edge_errors, shelf
 
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import render
-from shelfcount.shelf.facings import Arrangement, arrange, shares, to_json
-from shelfcount.shelf.rows import Placement, rows
+from shelfcount.shelf.facings import Arrangement, arrange, facings_json, shares
+from shelfcount.shelf.rows import Placement, assign_rows
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.scenes import render
 
 
 @pytest.mark.parametrize("tilt", [-15.0, -7.0, 0.0, 15.0])
@@ -141,7 +141,7 @@ def test_shares_of_the_shelf_by_count_and_by_width() -> None:
 
 
 def test_json_is_plain_and_complete() -> None:
-    content = json.loads(json.dumps(to_json(level_shelf("ab d", "aaaa"))))
+    content = json.loads(json.dumps(facings_json(level_shelf("ab d", "aaaa"))))
     assert [p["class"] for p in content["products"]] == list("abdaaaa")
     assert content["products"][1]["box"] == [44, 0, 40, 80]
     assert content["gaps"][0]["after"] == 1
@@ -160,7 +160,7 @@ def test_any_boxes_get_facings(corners: list[tuple[int, int, int, int, str]]) ->
     boxes = np.array(
         [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d, _ in corners], float
     ).reshape(-1, 4)
-    arrangement = arrange(boxes, [name for *_, name in corners], rows(boxes), (1000, 1000))
+    arrangement = arrange(boxes, [name for *_, name in corners], assign_rows(boxes), (1000, 1000))
     assert np.isfinite(arrangement.front_boxes).all()
     for row in range(arrangement.n_rows):
         assert arrangement.column[arrangement.facings(row)].tolist() == list(
@@ -192,7 +192,7 @@ def test_real_coolers_have_few_gaps_and_even_sizes(drinks: Path) -> None:
         found = arrange(
             boxes,
             [names[a["category_id"]] for a in labels],
-            rows(boxes),
+            assign_rows(boxes),
             (photo["width"], photo["height"]),
         )
         gaps, spaces = (
@@ -227,7 +227,7 @@ def test_painted_products_keep_their_places_in_the_front_view() -> None:
             & (seen[:, 3] < 479)
         )
         names = [CATALOGUE[i].name for i in scene.truth.classes[whole]]
-        found = arrange(seen[whole], names, rows(seen[whole]), (640, 480))
+        found = arrange(seen[whole], names, assign_rows(seen[whole]), (640, 480))
         errors.append(edge_errors(found.front_boxes, scene.plane_boxes[whole].astype(float)))
     sideways, upright = np.mean(errors, axis=0)
     assert sideways < 0.4
@@ -255,4 +255,4 @@ def test_rows_of_regular_coolers_are_right(drinks: Path) -> None:
     photos = list(placement.coolers(drinks / "val.json"))
     regular = [(boxes, row) for boxes, row, _ in photos if len(row)]
     assert len(regular) > len(photos) / 2
-    assert all((rows(boxes).row == row).all() for boxes, row in regular)
+    assert all((assign_rows(boxes).row == row).all() for boxes, row in regular)

@@ -21,28 +21,31 @@ from conftest import Overfit, Shelves
 from safetensors.torch import load_file
 
 from shelfcount import config
-from shelfcount.evaluation.metrics import evaluate
+from shelfcount.metrics.evaluate import evaluate_detector
+from shelfcount.metrics.threshold import Validation
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
-from shelfcount.training.fit import Judgement, fit, input_sizes, make_spec
+from shelfcount.training.fit import fit
+from shelfcount.training.inputs import make_spec
 from shelfcount.training.runs import TorchDetector, load_run, read_spec
+from shelfcount.vision.anchors import box_sizes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Train = Callable[..., TorchDetector]
 
 
-def no_judge(dataset: Dataset, detections: Any) -> Judgement:
+def no_judge(dataset: Dataset, detections: Any) -> Validation:
     """Return the same metrics for every epoch, so that the first epoch remains the best."""
-    return Judgement(0.5, 0.25)
+    return Validation(0.5, 0.25)
 
 
-def rising_judge() -> Callable[..., Judgement]:
+def rising_judge() -> Callable[..., Validation]:
     """Return a function by which each epoch is better than the one before.
 
     The run then keeps the weights of the last epoch.
     """
     epochs = iter(range(1, 1000))
-    return lambda dataset, detections: Judgement(next(epochs) / 1000, 0.25)
+    return lambda dataset, detections: Validation(next(epochs) / 1000, 0.25)
 
 
 def history(run: Path) -> list[dict[str, str]]:
@@ -61,7 +64,7 @@ def train(shelves: Shelves, tiny: tuple[str, ...]) -> Train:
             shelves.train,
             shelves.val,
             folder,
-            config.load(None, [*tiny, *changes]),
+            config.load_config(None, [*tiny, *changes]),
             judge,
             **options,
         )
@@ -185,7 +188,7 @@ def test_a_killed_process_can_be_resumed(
         return [
             sys.executable,
             "-m",
-            "shelfcount.cli",
+            "shelfcount",
             "train",
             *data,
             "--out",
@@ -234,7 +237,7 @@ def test_resuming_a_finished_run_does_not_change_it(tmp_path: Path, train: Train
 def test_a_detector_can_overfit_four_photos(overfit: Overfit) -> None:
     losses = [float(row["loss"]) for row in history(overfit.run)]
     assert losses[-1] < 0.6 * losses[0], f"loss from {losses[0]:.3f} to {losses[-1]:.3f}"
-    assert evaluate(load_run(overfit.run), overfit.photos).micro.f1 > 0.9
+    assert evaluate_detector(load_run(overfit.run), overfit.photos).micro.f1 > 0.9
 
 
 @pytest.mark.slow
@@ -247,7 +250,7 @@ def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> 
         "train.workers=0",
         "train.accelerator=cpu",
     )
-    settings = config.load(None, changes, "resnet50")
+    settings = config.load_config(None, changes, "resnet50")
     detector = fit(
         shelves.train.subset(range(4)),
         shelves.val.subset(range(1)),
@@ -393,8 +396,8 @@ def test_frozen_stages_keep_weights_and_statistics(tmp_path: Path, train: Train)
 def test_anchors_and_product_sizes_are_in_input_pixels(
     shelves: Shelves, tiny: tuple[str, ...]
 ) -> None:
-    spec = make_spec(shelves.train, config.load(None, tiny))
-    sizes = input_sizes(shelves.train, 96, 96)
+    spec = make_spec(shelves.train, config.load_config(None, tiny))
+    sizes = box_sizes(shelves.train, 96, 96)
     # 256 x 192 photos become 96 x 96: widths times 0.375, heights times 0.5.
     box = shelves.train.photos[0].truth.boxes[0]
     np.testing.assert_allclose(
@@ -410,7 +413,7 @@ def test_anchors_and_product_sizes_are_in_input_pixels(
 def test_data_that_do_not_fit_are_refused(
     tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
 ) -> None:
-    settings = config.load(None, tiny)
+    settings = config.load_config(None, tiny)
     bare = replace(
         shelves.val, photos=tuple(replace(p, truth=Detections.empty()) for p in shelves.val.photos)
     )

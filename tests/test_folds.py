@@ -12,12 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from shelfcount import config
-from shelfcount.cli import app
-from shelfcount.data.corrections import read_corrections
-from shelfcount.data.formats import fingerprint
-from shelfcount.evaluation import folds
-from shelfcount.evaluation.folds import make_folds, train_folds
+from shelfcount.cli.app import app
+from shelfcount.data.datasets import fingerprint
+from shelfcount.labels.corrections import read_corrections
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
+from shelfcount.studies import folds
+from shelfcount.studies.folds import make_folds, train_folds
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,11 @@ def test_one_fold_is_refused(shop: Dataset) -> None:
 def test_existing_runs_are_reused_and_interrupted_ones_continue(
     shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, settings, calls = make_folds(shop, 3, seed=0), config.load(None, ["train.devices=2"]), []
+    made, settings, calls = (
+        make_folds(shop, 3, seed=0),
+        config.load_config(None, ["train.devices=2"]),
+        [],
+    )
 
     def fit(
         train: Dataset,
@@ -104,7 +108,7 @@ def test_existing_runs_are_reused_and_interrupted_ones_continue(
     assert train_folds(made, tmp_path, settings) == runs
     assert len(calls) == 3
     with pytest.raises(ShelfcountError, match="fold-0' was trained with another configuration"):
-        train_folds(made, tmp_path, config.load(None, ["train.epochs=1"]))
+        train_folds(made, tmp_path, config.load_config(None, ["train.epochs=1"]))
     trained[runs[1]] = {"data_fingerprint": "0123456789abcdef"}
     with pytest.raises(
         ShelfcountError,

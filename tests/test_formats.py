@@ -10,14 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shelfcount.data.formats import (
-    describe_dropped,
-    fingerprint,
-    read,
-    read_class_names,
-    write_coco,
-)
-from shelfcount.data.labels import _turned
+from shelfcount.data.coco import write_coco
+from shelfcount.data.datasets import describe_dropped, fingerprint
+from shelfcount.data.formats import read_class_names, read_labels
+from shelfcount.data.stated_labels import _turned
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.vision.images import read_photo
 
@@ -75,7 +71,7 @@ def test_coco_gives_boxes_classes_group_and_licence(tmp_path):
         licenses=[{"id": 1, "name": "CC BY 4.0"}],
         info={"source": "A. Person"},
     )
-    dataset = read(path)
+    dataset = read_labels(path)
     assert dataset.classes == ("cola",)
     assert boxes(dataset) == [[10, 5, 30, 35], [0, 0, 5, 5]]
     assert dataset.photos[0].truth.ignore.tolist() == [False, True]
@@ -94,14 +90,15 @@ def test_photo_is_found_where_the_tools_put_it(tmp_path, place):
     folder = tmp_path / "annotations"
     photo(folder / place)
     path = coco(folder, images=[{"id": 1, "file_name": "b.jpg"}])
-    assert read(path).photos[0].path.samefile(folder / place)
+    assert read_labels(path).photos[0].path.samefile(folder / place)
 
 
 def test_images_folder_that_the_user_names_takes_the_file_name_alone(tmp_path):
     photo(tmp_path / "elsewhere" / "b.jpg")
     path = coco(tmp_path / "labels", images=[{"id": 1, "file_name": "C:\\upload\\b.jpg"}])
     assert (
-        read(path, images=tmp_path / "elsewhere").photos[0].path == tmp_path / "elsewhere" / "b.jpg"
+        read_labels(path, images=tmp_path / "elsewhere").photos[0].path
+        == tmp_path / "elsewhere" / "b.jpg"
     )
 
 
@@ -136,14 +133,14 @@ def test_images_folder_that_the_user_names_takes_the_file_name_alone(tmp_path):
 )
 def test_broken_coco_box_is_dropped_with_its_reason(tmp_path, annotation, reason):
     path = coco(tmp_path, annotations=[box(), annotation])
-    dataset = read(path)
+    dataset = read_labels(path)
     assert boxes(dataset) == [[10, 5, 30, 35]]
     with pytest.raises(ShelfcountError, match=reason):
         raise ShelfcountError(only_reason(dataset))
 
 
 def test_box_over_the_border_is_cut_and_listed(tmp_path):
-    dataset = read(coco(tmp_path, annotations=[box([-2, 5, 20, 30])]))
+    dataset = read_labels(coco(tmp_path, annotations=[box([-2, 5, 20, 30])]))
     assert boxes(dataset) == [[0, 5, 18, 35]]
     assert only_reason(dataset) == (
         "labels.json, annotations[0]: the box (-2, 5, 18, 35) exceeds the border of the photo of "
@@ -152,13 +149,13 @@ def test_box_over_the_border_is_cut_and_listed(tmp_path):
 
 
 def test_overhang_of_rounding_is_no_news(tmp_path):
-    dataset = read(coco(tmp_path, annotations=[box([60, 5, 20.4, 30])]))
+    dataset = read_labels(coco(tmp_path, annotations=[box([60, 5, 20.4, 30])]))
     assert boxes(dataset) == [[60, 5, 80, 35]]
     assert not dataset.dropped
 
 
 def test_box_comes_from_the_polygon_where_there_is_none(tmp_path):
-    dataset = read(
+    dataset = read_labels(
         coco(
             tmp_path,
             annotations=[box([], segmentation=[[10, 6, 30, 5, 20, 35], [12, 7, 14, 8, 13, 9]])],
@@ -180,7 +177,7 @@ def test_name_that_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch, nam
     )
     monkeypatch.chdir(folder)  # Such checks often fail for relative folders such as '.'.
     for spelled in (path, Path("labels.json")):
-        dataset = read(spelled)
+        dataset = read_labels(spelled)
         assert [p.path.name for p in dataset.photos] == ["a.jpg"]
         assert "is outside of" in only_reason(dataset)
         assert "Its 1 box is left out" in only_reason(dataset)
@@ -216,7 +213,7 @@ def test_broken_photo_is_dropped_and_the_others_stay(tmp_path, images, reason):
     photo(tmp_path / "two.jpg")
     photo(tmp_path / "images" / "two.jpg")
     path = coco(tmp_path, images=[{"id": 1, "file_name": "a.jpg"}, *images])
-    dataset = read(path)
+    dataset = read_labels(path)
     assert [p.path.name for p in dataset.photos] == ["a.jpg"]
     with pytest.raises(ShelfcountError, match=reason):
         raise ShelfcountError(only_reason(dataset))
@@ -230,7 +227,7 @@ def test_two_photos_with_one_id_are_both_left_out(tmp_path):
         {"id": 1, "file_name": "b.jpg"},
         {"id": 2, "file_name": "c.jpg"},
     ]
-    dataset = read(coco(tmp_path, images=images))
+    dataset = read_labels(coco(tmp_path, images=images))
     assert [p.path.name for p in dataset.photos] == ["c.jpg"]
     reason = only_reason(dataset)
     assert "several photos have the image id 1: a.jpg, b.jpg. Its 1 box is left out" in reason
@@ -242,7 +239,9 @@ def test_categories_of_one_name_are_one_class_and_roboflows_parent_is_none(tmp_p
         {"id": 5, "name": "cola", "supercategory": "drinks"},
         {"id": 6, "name": "cola", "supercategory": "drinks"},
     ]
-    dataset = read(coco(tmp_path, categories=categories, annotations=[box(), box(category_id=6)]))
+    dataset = read_labels(
+        coco(tmp_path, categories=categories, annotations=[box(), box(category_id=6)])
+    )
     assert dataset.classes == ("cola",)
     assert dataset.photos[0].truth.classes.tolist() == [0, 0]
     assert [d.where for d in dataset.dropped] == [
@@ -276,13 +275,13 @@ def test_categories_of_one_name_are_one_class_and_roboflows_parent_is_none(tmp_p
 def test_meaningless_coco_is_an_error(tmp_path, text, reason):
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(ShelfcountError, match=reason):
-        read(tmp_path / "labels.json")
+        read_labels(tmp_path / "labels.json")
 
 
 def test_error_names_the_first_reason_when_no_photo_is_left(tmp_path):
     path = coco(tmp_path, images=[{"id": 1, "file_name": "gone.jpg"}])
     with pytest.raises(ShelfcountError, match=r"first of 1 reason: .*'gone.jpg' is missing"):
-        read(path)
+        read_labels(path)
 
 
 # --- EXIF
@@ -292,7 +291,9 @@ def test_error_names_the_first_reason_when_no_photo_is_left(tmp_path):
 def test_size_is_that_of_the_photo_as_it_is_read(tmp_path, orientation):
     photo(tmp_path / "a.jpg", orientation=orientation)
     height, width = read_photo(tmp_path / "a.jpg").shape[:2]
-    entry = read(coco(tmp_path, images=[{"id": 1, "file_name": "a.jpg"}], annotations=[])).photos[0]
+    entry = read_labels(
+        coco(tmp_path, images=[{"id": 1, "file_name": "a.jpg"}], annotations=[])
+    ).photos[0]
     assert (entry.width, entry.height) == (width, height)
 
 
@@ -300,7 +301,7 @@ def test_size_is_that_of_the_photo_as_it_is_read(tmp_path, orientation):
 def test_size_of_other_formats_agrees_with_reading_too(tmp_path, suffix):
     photo(tmp_path / f"b{suffix}", orientation=6)
     height, width = read_photo(tmp_path / f"b{suffix}").shape[:2]
-    entry = read(
+    entry = read_labels(
         coco(tmp_path, images=[{"id": 1, "file_name": f"b{suffix}"}], annotations=[])
     ).photos[0]
     assert (entry.width, entry.height) == (width, height)
@@ -311,7 +312,7 @@ def test_boxes_in_the_upright_frame_stay(tmp_path):
     path = coco(
         tmp_path, images=[{"id": 1, "file_name": "a.jpg", "width": HEIGHT, "height": WIDTH}]
     )
-    dataset = read(path)
+    dataset = read_labels(path)
     assert boxes(dataset) == [[10, 5, 30, 35]]
     assert not dataset.dropped
 
@@ -324,7 +325,7 @@ def test_boxes_stated_before_rotation_are_turned_with_the_picture(tmp_path, orie
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=100)
-    dataset = read(coco(tmp_path))
+    dataset = read_labels(coco(tmp_path))
     y, x = np.nonzero(read_photo(tmp_path / "a.jpg")[..., 0] > 128)
     assert boxes(dataset) == [[x.min(), y.min(), x.max() + 1, y.max() + 1]]
     assert "1 photo with a stated size before the EXIF rotation" in only_reason(dataset)
@@ -357,7 +358,7 @@ def test_written_and_read_again_is_equal(tmp_path):
     )
     for place in ("data.json", "splits/data.json", "images/data.json"):
         write_coco(original, tmp_path / place)
-        again = read(tmp_path / place)
+        again = read_labels(tmp_path / place)
         assert (again.classes, again.licence, again.attribution, again.dropped) == (
             original.classes,
             "CC0-1.0",
@@ -384,8 +385,8 @@ def test_photos_elsewhere_are_written_with_their_full_path(tmp_path):
     )
     write_coco(dataset, tmp_path / "x" / "y" / "data.json")
     with pytest.raises(ShelfcountError, match="is outside of"):
-        read(tmp_path / "x" / "y" / "data.json")
-    assert boxes(read(tmp_path / "x" / "y" / "data.json", images=tmp_path / "far")) == [
+        read_labels(tmp_path / "x" / "y" / "data.json")
+    assert boxes(read_labels(tmp_path / "x" / "y" / "data.json", images=tmp_path / "far")) == [
         [1, 2, 3, 4]
     ]
 
@@ -452,12 +453,12 @@ def roboflow(folder: Path) -> Path:
 def test_roboflow_split_is_chosen_behind_a_hash(tmp_path):
     path = roboflow(tmp_path)
     for spelled in (f"{path}#val", f"{tmp_path}#val", tmp_path / "valid"):
-        dataset = read(spelled)
+        dataset = read_labels(spelled)
         assert [(p.path.name, p.group) for p in dataset.photos] == [
             ("valid_jpg.rf.0a1b.jpg", "valid_jpg")
         ]
         assert (dataset.classes, boxes(dataset), dataset.dropped) == (("cola", "fanta"), [BOX], ())
-    assert (read(f"{path}#val").licence, read(f"{path}#val").attribution) == (
+    assert (read_labels(f"{path}#val").licence, read_labels(f"{path}#val").attribution) == (
         "CC BY 4.0",
         "https://example.org/d",
     )
@@ -472,9 +473,9 @@ def test_several_splits_must_be_told_apart(tmp_path):
             r"Select one as in 'data.yaml#train'"
         ),
     ):
-        read(path)
+        read_labels(path)
     with pytest.raises(ShelfcountError, match=r"no split 'dev'\. Its splits are train, val, test"):
-        read(f"{path}#dev")
+        read_labels(f"{path}#dev")
 
 
 def test_ultralytics_and_cvat_layouts(tmp_path):
@@ -486,7 +487,7 @@ def test_ultralytics_and_cvat_layouts(tmp_path):
         "path: ./\ntrain: images/train\nval: train.txt\nnames:\n  0: cola\n  7: fanta\n",
     )
     for split in ("train", "val"):
-        dataset = read(f"{tmp_path}#{split}")
+        dataset = read_labels(f"{tmp_path}#{split}")
         assert (dataset.classes, boxes(dataset)) == (("cola", "fanta"), [BOX])
     assert "train.txt, row 2: photo 'images/train/gone.jpg' is missing" in only_reason(dataset)
 
@@ -500,7 +501,7 @@ def test_cvat_darknet_layout(tmp_path):
         tmp_path / "obj.data",
         "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n",
     )
-    dataset = read(tmp_path)
+    dataset = read_labels(tmp_path)
     assert (dataset.classes, boxes(dataset), dataset.dropped) == (("cola",), [BOX], ())
 
 
@@ -515,7 +516,7 @@ def test_label_studio_layout(tmp_path, name, text):
     photo(tmp_path / "images" / "a.jpg")
     write(tmp_path / "labels" / "a.txt", LINE)
     write(tmp_path / name, text)
-    dataset = read(tmp_path)
+    dataset = read_labels(tmp_path)
     assert (dataset.classes, boxes(dataset), dataset.dropped) == (("cola", "fanta"), [BOX], ())
 
 
@@ -523,26 +524,26 @@ def test_makesense_zip_has_no_photos(tmp_path):
     photo(tmp_path / "photos" / "a.jpg")
     write(tmp_path / "zip" / "a.txt", LINE)
     write(tmp_path / "zip" / "labels.txt", "cola\n")
-    dataset = read(tmp_path / "zip", images=tmp_path / "photos")
+    dataset = read_labels(tmp_path / "zip", images=tmp_path / "photos")
     assert (boxes(dataset), dataset.dropped) == ([BOX], ())
     with pytest.raises(
         ShelfcountError, match=r"no photos in \. of '.*zip'. .* give it as `images`"
     ):
-        read(tmp_path / "zip")
+        read_labels(tmp_path / "zip")
 
 
 def test_ratios_are_of_the_upright_photo(tmp_path):
     photo(tmp_path / "a.jpg", orientation=6)
     write(tmp_path / "a.txt", "0 0.5 0.5 0.5 0.5")
     write(tmp_path / "classes.txt", "cola")
-    assert boxes(read(tmp_path)) == [[10, 20, 30, 60]]  # 40 x 80 once upright
+    assert boxes(read_labels(tmp_path)) == [[10, 20, 30, 60]]  # 40 x 80 once upright
 
 
 def test_polygon_gives_its_bounding_box(tmp_path):
     photo(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", "0 0.125 0.5 0.375 0.125 0.25 0.875")
     write(tmp_path / "classes.txt", "cola")
-    assert boxes(read(tmp_path)) == [BOX]
+    assert boxes(read_labels(tmp_path)) == [BOX]
 
 
 @pytest.mark.parametrize(
@@ -564,7 +565,7 @@ def test_broken_yolo_line_is_dropped(tmp_path, line, reason):
     photo(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", f"{LINE}\n{line}\n\n")
     write(tmp_path / "classes.txt", "cola")
-    dataset = read(tmp_path)
+    dataset = read_labels(tmp_path)
     assert boxes(dataset) == [BOX]
     with pytest.raises(ShelfcountError, match=reason):
         raise ShelfcountError(only_reason(dataset))
@@ -578,7 +579,7 @@ def test_yolo_files_without_partner_are_listed(tmp_path):
     write(tmp_path / "labels" / "empty.txt", "")
     (tmp_path / "labels" / "binary.txt").write_bytes(b"\xff\xfe\x00\x81")
     write(tmp_path / "classes.txt", "cola")
-    dataset = read(tmp_path)
+    dataset = read_labels(tmp_path)
     assert [(p.path.name, len(p.truth)) for p in dataset.photos] == [("a.jpg", 1), ("empty.jpg", 0)]
     reasons = sorted(map(str, dataset.dropped))
     assert len(reasons) == 4
@@ -606,7 +607,7 @@ def test_broken_data_yaml_is_an_error(tmp_path, text, reason):
     photo(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", LINE)
     with pytest.raises(ShelfcountError, match=reason):
-        read(write(tmp_path / "data.yaml", text))
+        read_labels(write(tmp_path / "data.yaml", text))
 
 
 # --- numbered classes
@@ -659,7 +660,7 @@ def test_numbers_become_names_and_unknown_numbers_are_listed(tmp_path):
     )
     table = write(tmp_path / "table.csv", "0,cola\n17,fanta\n")
     for class_names in (table, {"0": "cola", "17": "fanta"}):
-        dataset = read(path, class_names=class_names)
+        dataset = read_labels(path, class_names=class_names)
         assert dataset.classes == ("cola", "fanta", "sprite")
         assert dataset.photos[0].truth.classes.tolist() == [0, 1, 2]
         assert "annotations[3]: class '00' is not among the 3 known classes" in only_reason(dataset)
@@ -669,8 +670,8 @@ def test_table_names_yolo_classes_where_no_file_does(tmp_path):
     photo(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", f"{LINE}\n3 0.5 0.5 0.5 0.5")
     with pytest.raises(ShelfcountError, match=r"class numbers in .* have no names"):
-        read(tmp_path)
-    dataset = read(tmp_path, class_names={"3": "fanta", "0": "cola", "9": "sprite"})
+        read_labels(tmp_path)
+    dataset = read_labels(tmp_path, class_names={"3": "fanta", "0": "cola", "9": "sprite"})
     assert dataset.classes == ("fanta", "cola", "sprite")
     assert dataset.photos[0].truth.classes.tolist() == [1, 0]
 
@@ -707,14 +708,14 @@ def test_voc_folders(tmp_path):
     )
     write(tmp_path / "ImageSets" / "Main" / "train.txt", "a\ngone\n")
     for path in (tmp_path, tmp_path / "Annotations", xml):
-        dataset = read(path)
+        dataset = read_labels(path)
         assert (dataset.classes, boxes(dataset), dataset.dropped) == (
             ("cola", "fanta"),
             [BOX, [0, 0, 9, 9]],
             (),
         )
         assert dataset.photos[0].truth.ignore.tolist() == [False, True]
-    dataset = read(f"{tmp_path}#train")
+    dataset = read_labels(f"{tmp_path}#train")
     assert len(dataset) == 1
     assert only_reason(dataset) == "train.txt: 'gone.xml' does not exist"
 
@@ -722,7 +723,7 @@ def test_voc_folders(tmp_path):
 def test_voc_beside_the_photos_and_without_suffix(tmp_path):
     photo(tmp_path / "a.png")
     voc(tmp_path / "a.xml", "a", voc_object())
-    assert boxes(read(tmp_path)) == [BOX]
+    assert boxes(read_labels(tmp_path)) == [BOX]
 
 
 BOMB = '<!DOCTYPE b [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
@@ -753,7 +754,7 @@ def test_broken_voc_is_dropped(tmp_path, head, filename, objects, reason):
     photo(folder / "b.jpg", seed=1)
     voc(folder / "a.xml", "a.jpg", voc_object())
     voc(folder / "b.xml", filename, *objects, head=head)
-    dataset = read(folder)
+    dataset = read_labels(folder)
     assert dataset.boxes == 1
     with pytest.raises(ShelfcountError, match=reason):
         raise ShelfcountError(only_reason(dataset))
@@ -772,7 +773,9 @@ def test_sku110k_rows(tmp_path):
         "a.jpg,10,5,30,35,object,81,40",
         "gone.jpg,10,5,30,35,object,80,40",
     ]
-    dataset = read(write(tmp_path / "annotations" / "annotations_train.csv", "\n".join(rows)))
+    dataset = read_labels(
+        write(tmp_path / "annotations" / "annotations_train.csv", "\n".join(rows))
+    )
     assert (dataset.classes, boxes(dataset)) == (("object",), [BOX])
     assert sorted(d.where.removeprefix("annotations_train.csv, row ") for d in dataset.dropped) == [
         "2",
@@ -785,7 +788,7 @@ def test_sku110k_rows(tmp_path):
 
 def test_sku110k_that_is_no_csv(tmp_path):
     with pytest.raises(ShelfcountError, match="is not valid CSV: field larger"):
-        read(write(tmp_path / "a.csv", "x" * 200_000))
+        read_labels(write(tmp_path / "a.csv", "x" * 200_000))
 
 
 # --- recognition of the format, and summary of the data
@@ -793,35 +796,35 @@ def test_sku110k_that_is_no_csv(tmp_path):
 
 def test_what_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(ShelfcountError, match=r"'.*nowhere' does not exist"):
-        read(tmp_path / "nowhere")
+        read_labels(tmp_path / "nowhere")
     with pytest.raises(ShelfcountError, match=r"a\.zip'. .* Unpack the archive first"):
-        read(write(tmp_path / "a.zip", ""))
+        read_labels(write(tmp_path / "a.zip", ""))
     with pytest.raises(
         ShelfcountError, match="format must be one of coco, yolo, voc, sku110k, got 'tfrecord'"
     ):
-        read(coco(tmp_path), format="tfrecord")
+        read_labels(coco(tmp_path), format="tfrecord")
     with pytest.raises(ShelfcountError, match="has no splits, so '#val' cannot be selected"):
-        read(f"{coco(tmp_path)}#val")
+        read_labels(f"{coco(tmp_path)}#val")
 
 
 def test_folder_with_one_json_is_coco(tmp_path):
     coco(tmp_path)
-    assert boxes(read(tmp_path)) == [BOX]
+    assert boxes(read_labels(tmp_path)) == [BOX]
     write(tmp_path / "second.json", "{}")
     with pytest.raises(
         ShelfcountError, match=r"contains 2 COCO .json files \(labels.json, second.json\)"
     ):
-        read(tmp_path)
+        read_labels(tmp_path)
 
 
 def test_what_was_dropped_is_counted_and_listed(tmp_path):
-    dataset = read(coco(tmp_path, annotations=[box(), *[box(category_id=9)] * 4]))
+    dataset = read_labels(coco(tmp_path, annotations=[box(), *[box(category_id=9)] * 4]))
     lines = describe_dropped(dataset, most=3)
     assert lines[0] == "read 1 photo, 1 box, 1 class; left out or corrected: 4"
     assert lines[1] == "  labels.json, annotations[1]: class '9' is not among the 1 known class"
     assert lines[-1] == "  and 1 more"
     assert len(lines) == 5
-    assert describe_dropped(read(coco(tmp_path))) == ["read 1 photo, 1 box, 1 class"]
+    assert describe_dropped(read_labels(coco(tmp_path))) == ["read 1 photo, 1 box, 1 class"]
 
 
 JSON = st.recursive(
@@ -843,7 +846,7 @@ JSON = st.recursive(
     JSON,
 )
 def test_no_value_in_a_record_brings_coco_down(tmp_path, changes, extra):
-    dataset = read(coco(tmp_path, annotations=[box(), {**box(), **changes}, extra]))
+    dataset = read_labels(coco(tmp_path, annotations=[box(), {**box(), **changes}, extra]))
     read_boxes = sum(len(photo.truth) for photo in dataset.photos)  # `iscrowd` boxes are ignored.
     assert read_boxes + len(dataset.dropped) >= 3  # Each annotation is read or listed as dropped.
     assert all("\n" not in str(entry) for entry in dataset.dropped)
@@ -851,7 +854,7 @@ def test_no_value_in_a_record_brings_coco_down(tmp_path, changes, extra):
 
 def test_drinks_have_the_numbers_of_their_readme(drinks):
     """data/drinks/README.md states 180, 24 and 40 photos, 33 classes, and 7,387 boxes in total."""
-    parts = [read(drinks / f"{name}.json") for name in ("train", "val", "test")]
+    parts = [read_labels(drinks / f"{name}.json") for name in ("train", "val", "test")]
     assert [len(part) for part in parts] == [180, 24, 40]
     assert sum(part.boxes for part in parts) == 7387
     assert {len(part.classes) for part in parts} == {33}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shelfcount.evaluation import golden
+from shelfcount.deploy import golden
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
 
@@ -42,12 +42,16 @@ def seen(name: str = "cola", score: float = 0.8, box: list[float] | None = None)
 
 
 def test_the_same_detections_are_good() -> None:
-    assert golden.compare(file(seen()), [[seen()]], SPEC) == golden.Comparison((), 0.0, 0.0, 1.0)
+    assert golden.compare_with_golden(file(seen()), [[seen()]], SPEC) == golden.GoldenResult(
+        (), 0.0, 0.0, 1.0
+    )
 
 
 def test_differences_within_the_tolerance_are_measured_and_good() -> None:
     # 57 of 60 pixels of height overlap: IoU 0.95.
-    result = golden.compare(file(seen()), [[seen(score=0.72, box=[10, 23, 30, 57])]], SPEC)
+    result = golden.compare_with_golden(
+        file(seen()), [[seen(score=0.72, box=[10, 23, 30, 57])]], SPEC
+    )
     assert result.failures == ()
     assert result.largest_box_px == 3.0
     assert result.largest_score == pytest.approx(0.08, abs=1e-4)
@@ -68,22 +72,24 @@ def test_differences_within_the_tolerance_are_measured_and_good() -> None:
     ],
 )
 def test_each_difference_is_reported(found: list[dict[str, Any]], messages: list[str]) -> None:
-    failures = golden.compare(file(seen()), [found], SPEC).failures
+    failures = golden.compare_with_golden(file(seen()), [found], SPEC).failures
     assert len(failures) == len(messages)
     assert all(part in failure for part, failure in zip(messages, failures, strict=True))
 
 
 def test_near_the_threshold_a_detection_may_be_missing() -> None:
-    assert golden.compare(file(seen(score=0.49)), [[]], SPEC).failures == ()
-    assert golden.compare(file(), [[seen(score=0.49)]], SPEC).failures == ()
-    assert len(golden.compare(file(seen(score=0.51)), [[]], SPEC).failures) == 1
+    assert golden.compare_with_golden(file(seen(score=0.49)), [[]], SPEC).failures == ()
+    assert golden.compare_with_golden(file(), [[seen(score=0.49)]], SPEC).failures == ()
+    assert len(golden.compare_with_golden(file(seen(score=0.51)), [[]], SPEC).failures) == 1
 
 
 def test_f1_compares_counted_detections_with_the_labels() -> None:
     # One labelled product; a true positive, a false positive, and one detection below the
     # threshold.
     found = [seen(), seen(box=[60, 20, 30, 60], score=0.45), seen(box=[60, 20, 30, 60], score=0.35)]
-    assert golden.compare(file(seen()), [found], SPEC).f1 == pytest.approx(2 / 3, abs=1e-4)
+    assert golden.compare_with_golden(file(seen()), [found], SPEC).f1 == pytest.approx(
+        2 / 3, abs=1e-4
+    )
 
 
 def test_chosen_photos_show_many_classes_with_few() -> None:
@@ -94,20 +100,20 @@ def test_chosen_photos_show_many_classes_with_few() -> None:
         ("a", "b", "c", "d"),
         (photo("ab", 0, 1), photo("abb", 0, 1, 1), photo("c", 2), photo("none"), photo("bc", 1, 2)),
     )
-    assert [p.path.name for p in golden.choose(data, 3)] == ["abb", "bc", "ab"]
+    assert [p.path.name for p in golden.choose_golden_photos(data, 3)] == ["abb", "bc", "ab"]
 
 
 @pytest.mark.slow
 def test_a_bundle_passes_its_own_photos_exactly(bundle: Path) -> None:
     opened = read_bundle(bundle)
-    result = golden.check(opened)
+    result = golden.verify_golden(opened)
     # Coordinates and scores are rounded in the file.
     assert result.failures == ()
     assert result.largest_box_px <= 0.02
     assert result.largest_score <= 1e-4
     # The network is overfitted to these photos, although they are enlarged or shrunk here.
     assert result.f1 > 0.8
-    stored = golden.read(opened)
+    stored = golden.read_golden(opened)
     assert 0.5 <= stored["tolerance"]["iou"] <= 0.95
     for photo in stored["photos"]:
         counted = [
@@ -122,14 +128,14 @@ def test_a_bundle_passes_its_own_photos_exactly(bundle: Path) -> None:
 @pytest.mark.slow
 def test_another_models_golden_photos_fail(bundle: Path) -> None:
     opened = read_bundle(bundle)
-    stored = golden.read(opened)
+    stored = golden.read_golden(opened)
     shifted = copy.deepcopy(stored)
     for photo in shifted["photos"]:
         for detection in photo["detections"]:
             detection["box"][0] += 0.3 * detection["box"][2]
     listed = [photo["detections"] for photo in stored["photos"]]
-    assert golden.compare(stored, listed, opened.spec).failures == ()
-    assert len(golden.compare(shifted, listed, opened.spec).failures) > 4
+    assert golden.compare_with_golden(stored, listed, opened.spec).failures == ()
+    assert len(golden.compare_with_golden(shifted, listed, opened.spec).failures) > 4
 
 
 @pytest.mark.slow
@@ -145,7 +151,7 @@ def test_a_file_in_another_format_is_refused(bundle: Path, tmp_path: Path, text:
         ShelfcountError,
         match=r"golden\.json': it is missing or does not have the format that `shelfcount export`",
     ):
-        golden.read(moved)
+        golden.read_golden(moved)
 
 
 def test_tolerance_grows_with_the_effect_of_resizing() -> None:

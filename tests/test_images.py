@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shelfcount import files
 from shelfcount.records import ShelfcountError
+from shelfcount.runtime import inference
 from shelfcount.vision import images
 
 
@@ -145,7 +147,7 @@ def test_missing_photo_and_folder_are_named(tmp_path: Path) -> None:
 def test_photo_of_too_many_pixels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "MOST_PIXELS", 3000)
+    monkeypatch.setattr(images, "MAX_PHOTO_PIXELS", 3000)
     images.write_photo(tmp_path / "a.png", _picture())
     with pytest.raises(
         ShelfcountError, match=r"a\.png' has 64 x 48 pixels, more than the maximum of 3,000"
@@ -163,14 +165,14 @@ def test_unknown_format_is_named(tmp_path: Path) -> None:
 
 def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "a.json"
-    images.write_whole(path, "old")
+    files.write_whole(path, "old")
 
     def full_disk(self: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        images.write_whole(path, b"new")
+        files.write_whole(path, b"new")
     assert path.read_text() == "old"
 
 
@@ -187,7 +189,7 @@ def test_stretch_averages_when_it_shrinks() -> None:
 def test_tiles_cover_the_photo_and_keep_its_aspect(
     width: int, height: int, per_side: int, overlap: float
 ) -> None:
-    windows = list(images.tiles(width, height, per_side, overlap))
+    windows = list(inference.tiles(width, height, per_side, overlap))
     assert len(windows) == per_side**2
     (size,) = {(right - left, bottom - top) for left, top, right, bottom in windows}
     assert abs(size[0] * height - size[1] * width) <= 0.51 * (width + height)
@@ -203,4 +205,4 @@ def test_tiles_cover_the_photo_and_keep_its_aspect(
 
 
 def test_one_tile_is_the_photo() -> None:
-    assert list(images.tiles(640, 480, 1)) == [(0, 0, 640, 480)]
+    assert list(inference.tiles(640, 480, 1)) == [(0, 0, 640, 480)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shelfcount.evaluation.latency import Subject, as_input, in_fresh_process, measure
 from shelfcount.records import ShelfcountError
+from shelfcount.speed.latency import TimedModel, as_input, in_fresh_process, time_models
 
 
 def test_pixels_in_the_format_of_the_input() -> None:
@@ -35,10 +35,10 @@ def test_pixels_in_the_format_of_the_input() -> None:
 def test_a_file_is_measured_in_its_own_process(released: Path) -> None:
     photo = next((released / "golden").glob("*.jpg"))
     subjects = {
-        name: Subject(released / name, 416, 416) for name in ("model.tflite", "model-raw.tflite")
+        name: TimedModel(released / name, 416, 416) for name in ("model.tflite", "model-raw.tflite")
     }
     told: list[tuple[int, int]] = []
-    timings = measure(
+    timings = time_models(
         subjects,
         photo,
         {"model.tflite": 4, "model-raw.tflite": 2},
@@ -60,8 +60,11 @@ def test_a_file_is_measured_in_its_own_process(released: Path) -> None:
 
 @pytest.mark.slow
 def test_pytorch_has_separate_post_processing(overfit) -> None:
-    timing = measure(
-        {"run": Subject(overfit.run, 96, 96)}, overfit.photos.photos[0].path, {"run": 3}, threads=1
+    timing = time_models(
+        {"run": TimedModel(overfit.run, 96, 96)},
+        overfit.photos.photos[0].path,
+        {"run": 3},
+        threads=1,
     )["run"]
     assert 0 < timing.postprocessing.p50 < timing.latency.p50
 
@@ -72,7 +75,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, released: Path) -> Non
     broken.write_bytes(b"no model at all")
     photo = next((released / "golden").glob("*.jpg"))
     with pytest.raises(ShelfcountError, match=r"LiteRT cannot load '.*broken.tflite'"):
-        measure({"broken": Subject(broken, 8, 8)}, photo, {"broken": 1}, threads=1)
+        time_models({"broken": TimedModel(broken, 8, 8)}, photo, {"broken": 1}, threads=1)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from shelfcount.training.losses import (
     LEAST_QUALITY,
     LOSSES,
     Truth,
-    decode,
+    decode_tensor,
     focal,
     multibox,
     task_aligned,
@@ -23,7 +23,7 @@ from shelfcount.vision import anchors as anchor_math
 
 SIZE, CLASSES = 64, 3
 LEVELS = (AnchorLevel(8, ((16.0, 12.0),)), AnchorLevel(16, ((32.0, 24.0),)))
-RATIOS = anchor_math.layout(LEVELS, SIZE, SIZE)
+RATIOS = anchor_math.anchor_grid(LEVELS, SIZE, SIZE)
 ANCHORS = torch.from_numpy(RATIOS) * SIZE
 COUNT = len(ANCHORS)
 
@@ -76,7 +76,7 @@ def test_decode_equals_that_of_the_runtime_in_pixels() -> None:
     location = np.random.default_rng(0).normal(0, 2, (2, COUNT, 4)).astype(np.float32)
     expected = anchor_math.decode(location, RATIOS)[..., [1, 0, 3, 2]] * SIZE
     np.testing.assert_allclose(
-        decode(torch.from_numpy(location), ANCHORS), expected, rtol=1e-4, atol=1e-3
+        decode_tensor(torch.from_numpy(location), ANCHORS), expected, rtol=1e-4, atol=1e-3
     )
 
 
@@ -175,7 +175,7 @@ def test_a_product_without_an_anchor_is_learned_completely() -> None:
     best = int(logits[0, :, 1].argmax())
     assert torch.sigmoid(logits[0, best, 1]) > 3 * LEAST_QUALITY
     np.testing.assert_allclose(
-        decode(location[0].detach(), ANCHORS)[best], truth.boxes[0], atol=0.5
+        decode_tensor(location[0].detach(), ANCHORS)[best], truth.boxes[0], atol=0.5
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from shelfcount import machine
 from shelfcount.config import TrainConfig
 from shelfcount.stamp import stamp
-from shelfcount.training.fit import precision
+from shelfcount.training.optimization import training_precision
 
 ZEN_2 = (
     "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 fma\n\n"
@@ -48,10 +48,10 @@ def test_processor_decides_the_precision(
     on: Callable[[str], None], cpuinfo: str, device: str, taken: str
 ) -> None:
     on(cpuinfo)
-    assert device in machine.device()
-    assert stamp()["device"] == machine.device()
-    assert precision(TrainConfig(accelerator="cpu")) == taken
-    assert precision(TrainConfig(accelerator="cpu", precision="16-mixed")) == "16-mixed", (
+    assert device in machine.describe_device()
+    assert stamp()["device"] == machine.describe_device()
+    assert training_precision(TrainConfig(accelerator="cpu")) == taken
+    assert training_precision(TrainConfig(accelerator="cpu", precision="16-mixed")) == "16-mixed", (
         "a precision in the config is not changed"
     )
 
@@ -63,10 +63,10 @@ def test_system_without_cpuinfo_takes_float32(
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "none")
     machine._field.cache_clear()
     assert machine.instructions() == frozenset()
-    assert machine.device().endswith(
+    assert machine.describe_device().endswith(
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     )
-    assert precision(TrainConfig(accelerator="cpu")) == "32-true"
+    assert training_precision(TrainConfig(accelerator="cpu")) == "32-true"
 
 
 @pytest.mark.parametrize(("bfloat16", "taken"), [(True, "bf16-mixed"), (False, "16-mixed")])
@@ -78,8 +78,8 @@ def test_gpu_decides_whatever_the_processor(
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16 or including_emulation
     )
-    assert precision(TrainConfig()) == taken
-    assert precision(TrainConfig(accelerator="cpu")) == "32-true"
+    assert training_precision(TrainConfig()) == taken
+    assert training_precision(TrainConfig(accelerator="cpu")) == "32-true"
 
 
 def test_precision_that_is_taken_is_no_slow_one(one_thread: None) -> None:
@@ -93,6 +93,6 @@ def test_precision_that_is_taken_is_no_slow_one(one_thread: None) -> None:
         loss.backward()
         return time.perf_counter() - begin
 
-    mixed = precision(TrainConfig(accelerator="cpu")) == "bf16-mixed"
+    mixed = training_precision(TrainConfig(accelerator="cpu")) == "bf16-mixed"
     taken, plain = (min(seconds(way) for _ in range(5)) for way in (mixed, False))
     assert taken < 4 * plain

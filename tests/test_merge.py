@@ -22,13 +22,13 @@ from simulated_detector import (
     true_counts,
 )
 
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import Scene, views
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
-from shelfcount.shelf.merge import Merged, merge, merge_photos, report
-from shelfcount.shelf.panorama import MOST_PIXELS, panorama
-from shelfcount.shelf.photo_pairs import look
-from shelfcount.shelf.registration import MOST_PHOTOS
+from shelfcount.shelf.merge import Merged, merge_counted, merge_json, merge_photos
+from shelfcount.shelf.panorama import MAX_PANORAMA_PIXELS, panorama
+from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.registration import MAX_MERGED_PHOTOS
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.scenes import Scene, render_views
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
@@ -42,7 +42,7 @@ WIDE = ShelfParams(width=800, height=600, rows=(2, 3), facings=(12, 16))
 def shelf(n: int, overlap: float, seed: int, params: ShelfParams = WIDE) -> list[Scene]:
     """Return photos of one shelf in random order."""
     rng = np.random.default_rng(seed)
-    scenes = views(CATALOGUE, params, rng, n, overlap)
+    scenes = render_views(CATALOGUE, params, rng, n, overlap)
     return [scenes[i] for i in rng.permutation(n)]
 
 
@@ -55,9 +55,10 @@ def merged(scenes: Sequence[Scene], noise: Any, seed: int = 0) -> tuple[Merged, 
         for i, (scene, (detections, _)) in enumerate(zip(scenes, found, strict=True))
     ]
     looks = [
-        look(scene.image, detections) for scene, (detections, _) in zip(scenes, found, strict=True)
+        extract_features(scene.image, detections)
+        for scene, (detections, _) in zip(scenes, found, strict=True)
     ]
-    return merge(photos, looks, THRESHOLD), [items for _, items in found]
+    return merge_counted(photos, looks, THRESHOLD), [items for _, items in found]
 
 
 def relative_error(counted: Mapping[str, int], true: Mapping[str, int]) -> float:
@@ -212,8 +213,8 @@ def pair(
         found = Detections(within, classes, scores)
         image = WALL[:, start : start + 600]
         photos.append(counted(name, image, found))
-        looks.append(look(image, found))
-    result = merge(photos, looks, THRESHOLD)
+        looks.append(extract_features(image, found))
+    result = merge_counted(photos, looks, THRESHOLD)
     assert len(result.shelves) == 1
     return result
 
@@ -280,7 +281,7 @@ def test_a_photo_of_another_shelf_is_named_and_counted_apart() -> None:
     whole, apart = result.shelves
     assert [photo.path for photo in whole.photos] == ["0.jpg", "2.jpg", "3.jpg"]
     assert whole.counts == true_counts(scenes)
-    entry = report(result, "bundle", "ab12")["merged"]["unplaced"]
+    entry = merge_json(result, "bundle", "ab12")["merged"]["unplaced"]
     assert entry == [
         {"photos": ["1.jpg"], "reason": apart.reason, "counts": dict(true_counts([stranger]))}
     ]
@@ -293,7 +294,9 @@ def test_a_photo_that_shows_nothing_to_compare() -> None:
     found = scenes[0].truth[~scenes[0].truth.ignore]
     shown = {"a.jpg": scenes[0].image, "flat.jpg": np.full((600, 800, 3), 120, np.uint8)}
     photos = [counted(name, image, found) for name, image in shown.items()]
-    result = merge(photos, [look(image, found) for image in shown.values()], THRESHOLD)
+    result = merge_counted(
+        photos, [extract_features(image, found) for image in shown.values()], THRESHOLD
+    )
     assert [len(group.products) for group in result.shelves] == [len(found), len(found)]
     assert result.shelves[1].reason.startswith("too few image features were found")
 
@@ -332,7 +335,7 @@ def test_from_files_to_json(tmp_path: Path) -> None:
     assert failed == [str(missing)]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
-    content = json.loads(json.dumps(report(result, "truth", "ab12")))
+    content = json.loads(json.dumps(merge_json(result, "truth", "ab12")))
     assert list(content) == ["bundle", "photos", "merged"]
     assert [photo["path"] for photo in content["photos"]] == [str(path) for path in paths]
     whole = content["merged"]
@@ -380,7 +383,9 @@ def test_photos_without_products() -> None:
         counted(name, part, Detections.empty())
         for name, part in zip(("left.jpg", "right.jpg"), parts, strict=True)
     ]
-    (whole,) = merge(photos, [look(part, Detections.empty()) for part in parts], THRESHOLD).shelves
+    (whole,) = merge_counted(
+        photos, [extract_features(part, Detections.empty()) for part in parts], THRESHOLD
+    ).shelves
     assert (whole.counts, whole.rows(), whole.to_json()) == ({}, [], [])
     picture, shown = panorama(whole)
     assert len(shown) == 0
@@ -395,7 +400,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 def test_too_many_photos_are_refused_before_any_is_read() -> None:
     with pytest.raises(
-        ShelfcountError, match=f"at most {MOST_PHOTOS} photos can be merged at once, got 41"
+        ShelfcountError, match=f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got 41"
     ):
         merge_photos(KnowsTheViews([]), ["a.jpg"] * 41)
 
@@ -409,7 +414,7 @@ def test_the_panorama_shows_products_where_their_boxes_are() -> None:
     (whole,) = result.shelves
     picture, shown = panorama(whole)
     assert picture.dtype == np.uint8
-    assert picture.shape[0] * picture.shape[1] <= MOST_PIXELS * 1.01
+    assert picture.shape[0] * picture.shape[1] <= MAX_PANORAMA_PIXELS * 1.01
     # The shelf is nearly as wide as 1 + 3 * 0.7 photos of 1155 units.
     assert picture.shape[1] > 2.3 * 1155
     likeness = []

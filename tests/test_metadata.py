@@ -110,12 +110,12 @@ def heads() -> bytes:
                 schema.BuiltinOperator.RESHAPE, [layer, tensor((3,), shape)], (1, PLACES, width)
             )
         )
-    return flatbuffer.write(model)
+    return flatbuffer.write_model(model)
 
 
 @pytest.fixture(scope="module")
 def main_artifact(heads: bytes) -> bytes:
-    return flatbuffer.finish(heads, SPEC, 0.05)
+    return flatbuffer.add_input_and_postprocess(heads, SPEC, 0.05)
 
 
 def outputs_of(model: bytes, image: np.ndarray) -> list[np.ndarray]:
@@ -168,7 +168,7 @@ class Reader:
 
 
 def model_metadata(model: bytes) -> Reader:
-    edited = flatbuffer.read(model)
+    edited = flatbuffer.read_model(model)
     (entry,) = [entry for entry in edited.metadata if entry.name == b"TFLITE_METADATA"]
     data = bytes(edited.buffers[entry.buffer].data)
     assert data[4:8] == b"M001"
@@ -180,7 +180,7 @@ def model_metadata(model: bytes) -> Reader:
 
 def test_metadata_does_not_change_the_detections_of_the_main_artifact(main_artifact: bytes) -> None:
     image = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    assert_same_detections(main_artifact, metadata.describe(main_artifact, SPEC), SPEC, image)
+    assert_same_detections(main_artifact, metadata.embed_metadata(main_artifact, SPEC), SPEC, image)
 
 
 def assert_same_detections(before: bytes, after: bytes, spec: ModelSpec, image: np.ndarray) -> None:
@@ -194,7 +194,7 @@ def assert_same_detections(before: bytes, after: bytes, spec: ModelSpec, image: 
 
 def test_raw_artifact_has_the_same_outputs_with_their_names(heads: bytes) -> None:
     image = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE, 3)).astype(np.float32)
-    raw = metadata.raw_artifact(heads, SPEC)
+    raw = metadata.embed_raw_metadata(heads, SPEC)
     for ours, theirs in zip(outputs_of(heads, image), outputs_of(raw, image), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     interpreter = Interpreter(model_content=raw)
@@ -203,7 +203,10 @@ def test_raw_artifact_has_the_same_outputs_with_their_names(heads: bytes) -> Non
 
 
 def test_labels_are_appended_to_the_flatbuffer_as_a_zip(main_artifact: bytes, heads: bytes) -> None:
-    for model in (metadata.describe(main_artifact, SPEC), metadata.raw_artifact(heads, SPEC)):
+    for model in (
+        metadata.embed_metadata(main_artifact, SPEC),
+        metadata.embed_raw_metadata(heads, SPEC),
+    ):
         assert model[4:8] == b"TFL3"
         archive = zipfile.ZipFile(io.BytesIO(model))
         assert archive.testzip() is None
@@ -215,24 +218,24 @@ def test_labels_are_appended_to_the_flatbuffer_as_a_zip(main_artifact: bytes, he
 
 
 def test_same_arguments_give_the_same_bytes(main_artifact: bytes, heads: bytes) -> None:
-    once = metadata.describe(main_artifact, SPEC)
-    assert metadata.describe(main_artifact, SPEC) == once
-    assert metadata.raw_artifact(heads, SPEC) == metadata.raw_artifact(heads, SPEC)
+    once = metadata.embed_metadata(main_artifact, SPEC)
+    assert metadata.embed_metadata(main_artifact, SPEC) == once
+    assert metadata.embed_raw_metadata(heads, SPEC) == metadata.embed_raw_metadata(heads, SPEC)
     # The only date in the format.
     assert zipfile.ZipFile(io.BytesIO(once)).infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)
 
 
 def test_describing_again_replaces_the_metadata(main_artifact: bytes) -> None:
     renamed = replace(SPEC, name="other", classes=("a", "b", "c"))
-    twice = metadata.describe(metadata.describe(main_artifact, renamed), SPEC)
-    assert twice == metadata.describe(main_artifact, SPEC)
+    twice = metadata.embed_metadata(metadata.embed_metadata(main_artifact, renamed), SPEC)
+    assert twice == metadata.embed_metadata(main_artifact, SPEC)
 
 
 # ---------------------------------------------------------------- main artifact, field by field
 
 
 def test_model_is_named_dated_and_attributed(main_artifact: bytes) -> None:
-    model = model_metadata(metadata.describe(main_artifact, replace(SPEC, name="Käseregal")))
+    model = model_metadata(metadata.embed_metadata(main_artifact, replace(SPEC, name="Käseregal")))
     name, description, version, author, licence, min_parser_version = (
         model.text(slot) for slot in (0, 1, 2, 4, 5, 7)
     )
@@ -249,14 +252,14 @@ def test_model_is_named_dated_and_attributed(main_artifact: bytes) -> None:
 
 
 def test_unknown_provenance_is_stated_as_unknown(main_artifact: bytes) -> None:
-    model = model_metadata(metadata.describe(main_artifact, replace(SPEC, provenance={})))
+    model = model_metadata(metadata.embed_metadata(main_artifact, replace(SPEC, provenance={})))
     assert model.text(2) == "trained at an unknown time"
     assert model.text(4) == "shelfcount"
     assert model.text(5) == "Training photos: source not stated. Licence: not stated."
 
 
 def test_input_is_an_rgb_image_of_bytes(main_artifact: bytes) -> None:
-    (subgraph,) = model_metadata(metadata.describe(main_artifact, SPEC)).many(3)
+    (subgraph,) = model_metadata(metadata.embed_metadata(main_artifact, SPEC)).many(3)
     (image,) = subgraph.many(2)
     assert image.text(0) == "image"
     # ContentProperties.ImageProperties is 2, ColorSpaceType.RGB 1.
@@ -281,7 +284,7 @@ def limits(image: Reader) -> tuple[float, float]:
 
 
 def test_outputs_are_named_as_mediapipe_looks_for_them(main_artifact: bytes) -> None:
-    (subgraph,) = model_metadata(metadata.describe(main_artifact, SPEC)).many(3)
+    (subgraph,) = model_metadata(metadata.embed_metadata(main_artifact, SPEC)).many(3)
     location, category, score, number = subgraph.many(3)
     # kLocationTensorName and so on in detection_postprocessing_graph.cc.
     assert [t.text(0) for t in (location, category, score, number)] == [
@@ -308,7 +311,10 @@ def test_outputs_are_named_as_mediapipe_looks_for_them(main_artifact: bytes) -> 
 
 
 def test_boxes_are_boundaries_in_ratios_from_the_top(main_artifact: bytes, heads: bytes) -> None:
-    for model in (metadata.describe(main_artifact, SPEC), metadata.raw_artifact(heads, SPEC)):
+    for model in (
+        metadata.embed_metadata(main_artifact, SPEC),
+        metadata.embed_raw_metadata(heads, SPEC),
+    ):
         (subgraph,) = model_metadata(model).many(3)
         content = subgraph.many(3)[0].one(3)
         # ContentProperties.BoundingBoxProperties is 3, BoundingBoxType.BOUNDARIES 1 and
@@ -324,8 +330,8 @@ def test_labels_belong_to_the_right_output_and_name_the_photographer(
 ) -> None:
     # AssociatedFileType: TENSOR_AXIS_LABELS is 2, TENSOR_VALUE_LABELS 3. Both belong to output 1.
     for model, kind in (
-        (metadata.describe(main_artifact, SPEC), 3),
-        (metadata.raw_artifact(heads, SPEC), 2),
+        (metadata.embed_metadata(main_artifact, SPEC), 3),
+        (metadata.embed_raw_metadata(heads, SPEC), 2),
     ):
         (subgraph,) = model_metadata(model).many(3)
         (labels,) = subgraph.many(3)[1].many(6)
@@ -338,8 +344,8 @@ def test_threshold_of_the_spec_is_the_default_of_the_app(
     main_artifact: bytes, heads: bytes
 ) -> None:
     for model, output in (
-        (metadata.describe(main_artifact, SPEC), 2),
-        (metadata.raw_artifact(heads, SPEC), 1),
+        (metadata.embed_metadata(main_artifact, SPEC), 2),
+        (metadata.embed_raw_metadata(heads, SPEC), 1),
     ):
         (subgraph,) = model_metadata(model).many(3)
         (unit,) = subgraph.many(3)[output].many(4)
@@ -352,7 +358,7 @@ def test_threshold_of_the_spec_is_the_default_of_the_app(
 
 
 def test_raw_input_is_normalised(heads: bytes) -> None:
-    model = model_metadata(metadata.raw_artifact(heads, SPEC))
+    model = model_metadata(metadata.embed_raw_metadata(heads, SPEC))
     (subgraph,) = model.many(3)
     (image,) = subgraph.many(2)
     assert normalization(image) == ([127.0], [127.5])
@@ -379,7 +385,7 @@ def detector_options(model: bytes) -> Reader:
 
 
 def test_raw_decoding_is_that_of_the_box_coder(heads: bytes) -> None:
-    options = detector_options(metadata.raw_artifact(heads, SPEC))
+    options = detector_options(metadata.embed_raw_metadata(heads, SPEC))
     assert options.text(0) == "1.0.0"
     decoding = options.one(2)
     whole = [decoding.number(slot, number_types.Int32Flags) for slot in range(6)]
@@ -397,13 +403,15 @@ def test_raw_decoding_is_that_of_the_box_coder(heads: bytes) -> None:
 
 
 def test_raw_anchors_are_those_of_the_spec(heads: bytes) -> None:
-    fixed = detector_options(metadata.raw_artifact(heads, SPEC)).one(1).one(0).many(0)
+    fixed = detector_options(metadata.embed_raw_metadata(heads, SPEC)).one(1).one(0).many(0)
     # FixedAnchor: x_center, y_center, width, height.
     xywh = np.array(
         [[a.number(slot, number_types.Float32Flags) for slot in range(4)] for a in fixed],
         np.float32,
     )
-    np.testing.assert_array_equal(xywh[:, [1, 0, 3, 2]], anchors.layout(SPEC.levels, SIDE, SIDE))
+    np.testing.assert_array_equal(
+        xywh[:, [1, 0, 3, 2]], anchors.anchor_grid(SPEC.levels, SIDE, SIDE)
+    )
     # By hand: the first cell at stride 8 in 16 pixels, with an anchor 8 pixels high and 6 wide.
     assert xywh[0].tolist() == [0.25, 0.25, 0.375, 0.5]
 
@@ -417,7 +425,7 @@ def test_heads_are_not_described_as_the_main_artifact(heads: bytes) -> None:
         ShelfcountError,
         match=rf"the main artifact's outputs are \('t4', 't9'\), but must be {names}",
     ):
-        metadata.describe(heads, SPEC)
+        metadata.embed_metadata(heads, SPEC)
 
 
 def test_raw_file_of_another_model_is_refused(heads: bytes) -> None:
@@ -426,7 +434,7 @@ def test_raw_file_of_another_model_is_refused(heads: bytes) -> None:
         match=r"outputs have shapes \[\[1, 4, 4\], \[1, 4, 3\]\], "
         r"but its anchors and classes need \[\[1, 4, 4\], \[1, 4, 2\]\]",
     ):
-        metadata.raw_artifact(heads, replace(SPEC, classes=("cola", "Käse")))
+        metadata.embed_raw_metadata(heads, replace(SPEC, classes=("cola", "Käse")))
 
 
 # ---------------------------------------------------------------- trained files
@@ -439,7 +447,9 @@ def test_trained_artifact_gives_the_same_detections(
 ) -> None:
     spec = read_spec(overfit.run)
     image = stretch(read_photo(overfit.photos.photos[0].path), spec.height, spec.width)
-    assert_same_detections(artifact(recipe), metadata.describe(artifact(recipe), spec), spec, image)
+    assert_same_detections(
+        artifact(recipe), metadata.embed_metadata(artifact(recipe), spec), spec, image
+    )
 
 
 @pytest.mark.slow
@@ -448,7 +458,7 @@ def test_trained_raw_artifact_is_float16_and_contains_its_weights(
 ) -> None:
     spec = read_spec(overfit.run)
     half = convert.quantize(converted, "float16", [])
-    raw = metadata.raw_artifact(half, spec)
+    raw = metadata.embed_raw_metadata(half, spec)
     image = np.random.default_rng(2).uniform(-1, 1, (spec.height, spec.width, 3)).astype(np.float32)
     for ours, theirs in zip(outputs_of(half, image), outputs_of(raw, image), strict=True):
         np.testing.assert_array_equal(ours, theirs)

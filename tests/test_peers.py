@@ -8,10 +8,10 @@ import numpy as np
 import peers
 import pytest
 
-from shelfcount.deploy import contract, flatbuffer
-from shelfcount.evaluation import latency
-from shelfcount.evaluation.variants import count_parameters
+from shelfcount.deploy import inspection
+from shelfcount.deploy.inspection import count_parameters
 from shelfcount.runtime.bundle import RAW_MODEL
+from shelfcount.speed import latency
 
 
 def test_calibration_noise_is_the_same_each_time() -> None:
@@ -23,10 +23,10 @@ def test_calibration_noise_is_the_same_each_time() -> None:
 def test_the_bundle_is_measured_up_to_its_heads(released: Path, tmp_path: Path) -> None:
     heads = peers.bundle_heads(tmp_path)
     data, whole = heads.path.read_bytes(), (released / "model.tflite").read_bytes()
-    assert flatbuffer.operator_names(data) == flatbuffer.operator_names(whole)[:-1]
-    assert contract.stray_operators(data) == []
-    assert (flatbuffer.count_macs(data), count_parameters(data)) == (
-        flatbuffer.count_macs(whole),
+    assert inspection.operator_names(data) == inspection.operator_names(whole)[:-1]
+    assert inspection.undelegated_operators(data) == []
+    assert (inspection.count_macs(data), count_parameters(data)) == (
+        inspection.count_macs(whole),
         count_parameters(whole),
     )
     assert peers.input_size(heads.path) == (416, 416)
@@ -62,8 +62,8 @@ def test_float16_weights_are_widened_without_a_change(released: Path) -> None:
 
     narrow = (released / RAW_MODEL).read_bytes()
     wide = peers.as_float32(narrow)
-    assert "DEQUANTIZE" in flatbuffer.operator_names(narrow)
-    assert "DEQUANTIZE" not in flatbuffer.operator_names(wide)
+    assert "DEQUANTIZE" in inspection.operator_names(narrow)
+    assert "DEQUANTIZE" not in inspection.operator_names(wide)
     pixels = latency.as_input(peers.noise(416)[0], (1, 416, 416, 3), np.float32)
     heads = []
     for data in (narrow, wide):

@@ -19,7 +19,7 @@ LEVELS = (
     AnchorLevel(16, ((40.0, 20.0), (60.0, 30.0))),
 )
 HEIGHT, WIDTH = 64, 96
-TABLE = anchors.layout(LEVELS, HEIGHT, WIDTH)
+TABLE = anchors.anchor_grid(LEVELS, HEIGHT, WIDTH)
 CLASSES = ("a", "b", "c")
 
 
@@ -69,7 +69,7 @@ def _model_with_fixed_heads(location: np.ndarray, scores: np.ndarray) -> bytes:
     relu.opcodeIndex, relu.inputs, relu.outputs = 0, [0], [1]
     graph.operators, graph.inputs, graph.outputs = [relu], [0], [2, 3]
     model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
-    return flatbuffer.write(model)
+    return flatbuffer.write_model(model)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -89,7 +89,9 @@ def test_equals_the_op_on_the_phone(
 ) -> None:
     location, scores = _heads(seed)
     spec = ModelSpec("n", "a", CLASSES, HEIGHT, WIDTH, LEVELS, score_threshold, nms_iou, most)
-    file = flatbuffer.finish(_model_with_fixed_heads(location, scores), spec, score_threshold)
+    file = flatbuffer.add_input_and_postprocess(
+        _model_with_fixed_heads(location, scores), spec, score_threshold
+    )
     op_boxes, op_classes, op_scores = LiteRTDetector(file, spec).invoke(
         np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     )

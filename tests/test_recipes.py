@@ -16,11 +16,12 @@ import torch
 from conftest import Shelves
 from safetensors.torch import load_file
 
-from shelfcount.data.formats import aligned
-from shelfcount.evaluation.metrics import run, score
+from shelfcount.data.datasets import align_classes
+from shelfcount.metrics.evaluate import detect_dataset
+from shelfcount.metrics.scoring import score
 from shelfcount.records import AnchorLevel, Dataset, Detections, Photo
-from shelfcount.training.backbones import SHIPPED
-from shelfcount.training.detector import build, retinanet_levels
+from shelfcount.training.networks import build, retinanet_levels
+from shelfcount.training.starting_weights import SHIPPED_FOLDER
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
@@ -74,7 +75,7 @@ def test_teacher_and_student_give_what_can_be_compared(
 
 def test_the_teacher_may_be_the_network_that_comes_with_the_package(shelves: Shelves) -> None:
     teacher, spec = distill.teacher_of("shipped", shelves.train)
-    shipped = load_file(SHIPPED / "mobilenet_v2.safetensors")
+    shipped = load_file(SHIPPED_FOLDER / "mobilenet_v2.safetensors")
     assert spec.classes == shelves.train.classes
     for name in ("trunk.conv_stem.weight", "laterals.0.0.weight"):
         assert torch.equal(teacher.state_dict()[name], shipped[name].float())
@@ -100,12 +101,14 @@ def test_lost_products_are_told_by_whether_their_label_was_ever_in_doubt() -> No
 
 @pytest.mark.slow
 def test_torchvisions_detector_is_trained_and_judged_on_the_same_photos(drinks: Path) -> None:
-    training, validation = aligned(*(ssdlite.corrected(drinks, part) for part in ("train", "val")))
+    training, validation = align_classes(
+        *(ssdlite.corrected(drinks, part) for part in ("train", "val"))
+    )
     net = ssdlite.train(training.subset(range(8)), 1, 0)
     few = validation.subset(range(2))
     # One step from nothing finds nothing that is sure; what is looked at is that it is asked and judged.
     net.score_thresh = 0.0
-    found = run(ssdlite.TorchvisionDetector(net, few.classes), few)
+    found = detect_dataset(ssdlite.TorchvisionDetector(net, few.classes), few)
     assert [0 < len(f) <= 300 for f in found] == [True, True]
     judged = score(few, found, 0.0).micro
     assert (judged.truth, judged.f1 < 0.5) == (few.boxes, True)

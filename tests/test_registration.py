@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from simulated_detector import CATALOGUE
 
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import Scene, views
 from shelfcount.records import Detections, ShelfcountError
 from shelfcount.shelf import photo_pairs
-from shelfcount.shelf.photo_pairs import look, map_boxes, map_points
-from shelfcount.shelf.registration import MOST_PHOTOS, register
+from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.registration import MAX_MERGED_PHOTOS, register
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.scenes import Scene, render_views
+from shelfcount.vision.homography import map_boxes, map_points
 
 # Rendering and registration take a quarter of a minute in all.
 pytestmark = pytest.mark.slow
@@ -63,7 +64,9 @@ def test_points_and_boxes_come_back() -> None:
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (4000, 3000), (416, 416)])
 def test_every_photo_has_a_million_square_units(size: tuple[int, int]) -> None:
-    view = look(np.zeros((size[1], size[0], 3), np.uint8), Detections([[0, 0, *size]], [0]))
+    view = extract_features(
+        np.zeros((size[1], size[0], 3), np.uint8), Detections([[0, 0, *size]], [0])
+    )
     assert (2 * view.half).prod() == pytest.approx(1e6)
     np.testing.assert_allclose(view.boxes[0], [*-view.half, *view.half])
     assert len(view.points) == 0
@@ -75,7 +78,7 @@ def test_a_point_is_found_where_it_is_in_a_photo_of_any_size() -> None:
     cv2.circle(image, (300, 200), 12, (250, 250, 250), -1)
     for scale in (1, 4):
         large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-        view = look(large, Detections.empty())
+        view = extract_features(large, Detections.empty())
         pixels = map_points(view.points, np.linalg.inv(view.to_units)) / scale
         # The middle pixel of the disc is (300, 200); the centre of this pixel is (300.5, 200.5).
         assert np.hypot(*(pixels - [300.5, 200.5]).T).min() < 0.5
@@ -86,14 +89,14 @@ def test_a_point_is_found_where_it_is_in_a_photo_of_any_size() -> None:
 
 def shuffled(n: int, overlap: float, seed: int, params: ShelfParams = WIDE) -> list[Scene]:
     rng = np.random.default_rng(seed)
-    scenes = views(CATALOGUE, params, rng, n, overlap)
+    scenes = render_views(CATALOGUE, params, rng, n, overlap)
     return [scenes[i] for i in rng.permutation(n)]
 
 
 @pytest.mark.parametrize(("n", "overlap", "seed"), [(3, 0.2, 0), (5, 0.25, 1), (4, 0.4, 2)])
 def test_photos_in_any_order_are_placed_to_a_unit_or_two(n: int, overlap: float, seed: int) -> None:
     scenes = shuffled(n, overlap, seed)
-    looks = [look(s.image, labelled(s)) for s in scenes]
+    looks = [extract_features(s.image, labelled(s)) for s in scenes]
     found = register(looks)
     assert [sorted(group) for group in found.groups] == [list(range(n))]
     # benchmarks/results/merge_views.json, "registration_units", has the maximum over all shelves.
@@ -111,7 +114,7 @@ def test_photos_of_several_phones() -> None:
         for s, change in zip(scenes, changes, strict=True)
     ]
     looks = [
-        look(image, found)
+        extract_features(image, found)
         for image, found in zip((large, scenes[1].image, dark), found_on, strict=True)
     ]
     found = register(looks)
@@ -126,7 +129,7 @@ def test_photos_of_several_phones() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_front_view_is_not_oblique(seed: int) -> None:
     scenes = shuffled(5, 0.3, 30 + seed)
-    looks = [look(s.image, labelled(s)) for s in scenes]
+    looks = [extract_features(s.image, labelled(s)) for s in scenes]
     found = register(looks)
     assert len(found.groups) == 1
     onto = found.fronts[0] @ looks[0].to_units @ scenes[0].homography
@@ -150,7 +153,9 @@ def test_a_class_of_two_sizes_does_not_tilt_the_front() -> None:
     """Small bottles above and large ones of the same class below, as on the drinks photos."""
     small = [[60 * i, 100, 60 * i + 50, 200] for i in range(5, 12)]
     large = [[90 * i, 600, 90 * i + 75, 750] for i in range(4, 8)]
-    view = look(np.zeros((1000, 1000, 3), np.uint8), Detections([*small, *large], [0] * 11))
+    view = extract_features(
+        np.zeros((1000, 1000, 3), np.uint8), Detections([*small, *large], [0] * 11)
+    )
     (front,) = register([view]).fronts
     top, bottom = np.array([[0, -350, 1], [0, 175, 1]]) @ front[2]
     # Equal heights would need a factor of 1.5, and half of that in depth.
@@ -159,14 +164,14 @@ def test_a_class_of_two_sizes_does_not_tilt_the_front() -> None:
 
 def test_one_photo_is_its_own_front() -> None:
     (scene,) = shuffled(1, 0.3, 5)
-    found = register([look(scene.image, Detections.empty())])
+    found = register([extract_features(scene.image, Detections.empty())])
     assert found.groups == ((0,),)
     np.testing.assert_allclose(found.fronts[0] / found.fronts[0][2, 2], np.eye(3), atol=1e-9)
 
 
 def test_a_photo_of_another_shelf_stays_apart() -> None:
     shelf, other = shuffled(3, 0.3, 6), shuffled(1, 0.3, 7)
-    found = register([look(s.image, labelled(s)) for s in [*shelf, *other]])
+    found = register([extract_features(s.image, labelled(s)) for s in [*shelf, *other]])
     assert [sorted(group) for group in found.groups] == [[0, 1, 2], [3]]
     link = found.best_link(3, found.groups[0])
     assert link is not None
@@ -175,14 +180,16 @@ def test_a_photo_of_another_shelf_stays_apart() -> None:
 
 def test_two_shelves_are_two_groups() -> None:
     photos = shuffled(3, 0.3, 8) + shuffled(2, 0.3, 9)
-    found = register([look(s.image, labelled(s)) for s in photos])
+    found = register([extract_features(s.image, labelled(s)) for s in photos])
     assert [sorted(group) for group in found.groups] == [[0, 1, 2], [3, 4]]
 
 
 def test_a_photo_without_points_stays_apart() -> None:
     (scene,) = shuffled(1, 0.3, 10)
     flat = np.full((600, 800, 3), 128, np.uint8)
-    found = register([look(scene.image, labelled(scene)), look(flat, Detections.empty())])
+    found = register(
+        [extract_features(scene.image, labelled(scene)), extract_features(flat, Detections.empty())]
+    )
     assert found.groups == ((0,), (1,))
     assert found.best_link(1, (0,)) is None
 
@@ -192,12 +199,12 @@ def test_no_photos() -> None:
 
 
 def test_too_many_photos_are_refused() -> None:
-    flat = look(np.zeros((30, 40, 3), np.uint8), Detections.empty())
+    flat = extract_features(np.zeros((30, 40, 3), np.uint8), Detections.empty())
     with pytest.raises(
         ShelfcountError,
-        match=f"at most {MOST_PHOTOS} photos can be merged at once, got {MOST_PHOTOS + 1}",
+        match=f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got {MAX_MERGED_PHOTOS + 1}",
     ):
-        register([flat] * (MOST_PHOTOS + 1))
+        register([flat] * (MAX_MERGED_PHOTOS + 1))
 
 
 # ---------------------------------------------------------------- repetitive shelves
@@ -215,17 +222,17 @@ def test_products_repair_what_points_alone_get_wrong() -> None:
 
 
 def test_without_products_points_decide() -> None:
-    a, b = (look(scene.image, Detections.empty()) for scene in shuffled(2, 0.4, 11))
-    (link, *_) = photo_pairs.fits((0, 1), a, b, photo_pairs.nearest(a, b))
+    a, b = (extract_features(scene.image, Detections.empty()) for scene in shuffled(2, 0.4, 11))
+    (link, *_) = photo_pairs.fit_pair((0, 1), a, b, photo_pairs.match_keypoints(a, b))
     assert (link.agreeing, link.products, link.holds) == (0, 0, True)
     assert link.score == 2 * link.cover
 
 
 def test_products_that_contradict_stop_a_fit_that_points_suggest() -> None:
-    a, b = (look(scene.image, labelled(scene)) for scene in shuffled(2, 0.4, 11))
-    near = photo_pairs.nearest(a, b)
-    assert photo_pairs.fits((0, 1), a, b, near)[0].holds
+    a, b = (extract_features(scene.image, labelled(scene)) for scene in shuffled(2, 0.4, 11))
+    near = photo_pairs.match_keypoints(a, b)
+    assert photo_pairs.fit_pair((0, 1), a, b, near)[0].holds
     strangers = dataclasses.replace(b, classes=b.classes + 100)
-    (link, *_) = photo_pairs.fits((0, 1), a, strangers, near)
+    (link, *_) = photo_pairs.fit_pair((0, 1), a, strangers, near)
     assert link.products >= photo_pairs.ENOUGH_PRODUCTS
     assert (link.agreeing, link.holds) == (0, False)

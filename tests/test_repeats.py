@@ -19,15 +19,16 @@ import repeats as study_script
 import repeats_tables
 from conftest import Overfit, Shelves
 
-from shelfcount import cli, machine
 from shelfcount import config as config_module
-from shelfcount.data import formats
-from shelfcount.evaluation import repeats, scheduling, settling, studies
-from shelfcount.evaluation.confusions import needs
-from shelfcount.evaluation.repeats import ClassFigures, Plan, Repeat, Study, Task
+from shelfcount import machine
+from shelfcount.cli import app
+from shelfcount.data import datasets, formats
+from shelfcount.metrics.confusions import needs
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.report import repeats_page
-from shelfcount.training import frozen
+from shelfcount.studies import repeat_folder, repeat_statistics, repeats, scheduling
+from shelfcount.studies.repeats import ClassFigures, Repeat, RepeatSettings, RepeatStudy, Task
+from shelfcount.training import frozen_features
 
 
 def result(seed: int, f1: float = 0.5, share: float = 1.0, trained: int = 8, tp: int = 5) -> Repeat:
@@ -50,7 +51,9 @@ def result(seed: int, f1: float = 0.5, share: float = 1.0, trained: int = 8, tp:
 
 
 def test_spread_of_known_values() -> None:
-    spread = settling.spread([1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0))
+    spread = repeat_statistics.summarize_spread(
+        [1.0, 2.0, 3.0, 4.0, 100.0], np.random.default_rng(0)
+    )
     # Median and quartiles by counting; SD of these five by hand: sqrt(7610 / 4).
     assert (spread.median, spread.quartiles) == (3.0, (2.0, 4.0))
     assert spread.sd == pytest.approx(43.617, abs=1e-3)
@@ -60,7 +63,9 @@ def test_spread_of_known_values() -> None:
 def test_the_interval_contains_the_median_with_its_confidence() -> None:
     rng = np.random.default_rng(1)
     contained = [
-        (s := settling.spread(rng.normal(size=40).tolist(), rng)).interval[0] <= 0 <= s.interval[1]
+        (s := repeat_statistics.summarize_spread(rng.normal(size=40).tolist(), rng)).interval[0]
+        <= 0
+        <= s.interval[1]
         for _ in range(200)
     ]
     # The nominal confidence is 95 %; that of a bootstrap of 40 values differs by a few points.
@@ -68,19 +73,26 @@ def test_the_interval_contains_the_median_with_its_confidence() -> None:
 
 
 def test_enough_is_the_number_from_which_on_the_interval_stays_narrow() -> None:
-    def step(n: int, width: float) -> settling.Spread:
-        return settling.Spread(n, 0.5, 0.1, (0.4, 0.6), (0.0, width))
+    def step(n: int, width: float) -> repeat_statistics.Spread:
+        return repeat_statistics.Spread(n, 0.5, 0.1, (0.4, 0.6), (0.0, width))
 
     wide = [step(n, 1.0) for n in range(1, 13)]
     steps = [*wide, step(13, 0.05), step(14, 0.2), step(15, 0.05), step(16, 0.04)]
-    assert settling.enough(steps, 0.1) == settling.Enough(0.1, 15, 15)
+    assert repeat_statistics.repeats_needed(steps, 0.1) == repeat_statistics.RepeatsNeeded(
+        0.1, 15, 15
+    )
     # Half the width of 16 repeats needs four times the number.
-    assert settling.enough(steps, 0.02) == settling.Enough(0.02, None, 64)
-    assert settling.enough([step(n, 0.0) for n in range(1, 12)], 0.1).repeats == settling.FEWEST
+    assert repeat_statistics.repeats_needed(steps, 0.02) == repeat_statistics.RepeatsNeeded(
+        0.02, None, 64
+    )
+    assert (
+        repeat_statistics.repeats_needed([step(n, 0.0) for n in range(1, 12)], 0.1).repeats
+        == repeat_statistics._FEWEST
+    )
     with pytest.raises(ValueError, match="width must be above 0, got 0"):
-        settling.enough(steps, 0)
+        repeat_statistics.repeats_needed(steps, 0)
     with pytest.raises(ValueError, match="steps must contain at least one repeat, got none"):
-        settling.enough([], 0.1)
+        repeat_statistics.repeats_needed([], 0.1)
 
 
 def test_learning_curves_use_the_splits_with_every_share() -> None:
@@ -89,7 +101,7 @@ def test_learning_curves_use_the_splits_with_every_share() -> None:
         for seed in (0, 1)
         for share, n, tp in ((0.25, 2, 2), (0.5, 4, 6), (1.0, 8, 8))
     ]
-    curves = settling.learning_curves([*several, result(2, trained=99, tp=0)])
+    curves = repeat_statistics.learning_curves([*several, result(2, trained=99, tp=0)])
     assert curves == {
         "cola": [(2.0, pytest.approx(0.8)), (4.0, pytest.approx(0.4)), (8.0, pytest.approx(0.2))]
     }
@@ -100,7 +112,7 @@ def test_learning_curves_use_the_splits_with_every_share() -> None:
 
 def test_agreement_of_depths_on_common_splits() -> None:
     fast, full = {0: 0.5, 1: 0.6, 2: 0.7, 9: 0.1}, {0: 0.7, 1: 0.8, 2: 0.9, 8: 0.1}
-    agreement = settling.agreement(fast, full, np.random.default_rng(0))
+    agreement = repeat_statistics.depth_agreement(fast, full, np.random.default_rng(0))
     assert (agreement["splits"], agreement["pearson"], agreement["spearman"]) == (
         3,
         pytest.approx(1),
@@ -108,38 +120,41 @@ def test_agreement_of_depths_on_common_splits() -> None:
     )
     assert agreement["full_minus_fast"]["mean"] == pytest.approx(0.2)
     assert (
-        settling.agreement({0: 0.5}, {1: 0.5}, np.random.default_rng(0))["full_minus_fast"] is None
+        repeat_statistics.depth_agreement({0: 0.5}, {1: 0.5}, np.random.default_rng(0))[
+            "full_minus_fast"
+        ]
+        is None
     )
 
 
 # ---------------------------------------------------------------- study, folder and schedulers
 
 
-def plan(*changes: str, depth: Any = "fast", views: int = 2, epochs: int = 2) -> Plan:
-    return Plan(
+def plan(*changes: str, depth: Any = "fast", views: int = 2, epochs: int = 2) -> RepeatSettings:
+    return RepeatSettings(
         depth,
         epochs,
-        config_module.load(None, changes),
+        config_module.load_config(None, changes),
         views,
         {"train": 0.5, "val": 0.25, "test": 0.25},
     )
 
 
 @pytest.fixture
-def study(tmp_path: Path, shelves: Shelves) -> Study:
+def study(tmp_path: Path, shelves: Shelves) -> RepeatStudy:
     """A study of the full depth, which computes no features."""
-    return studies.open_study(shelves.train, plan(depth="full"), tmp_path / "study")
+    return repeat_folder.open_study(shelves.train, plan(depth="full"), tmp_path / "study")
 
 
-def here(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
+def here(study: RepeatStudy, tasks: Iterator[Task]) -> Iterator[Repeat]:
     """A scheduler that returns results without training."""
     return (result(task.seed, share=task.share) for task in tasks)
 
 
-def test_finished_repeats_are_not_run_again(study: Study, tmp_path: Path) -> None:
+def test_finished_repeats_are_not_run_again(study: RepeatStudy, tmp_path: Path) -> None:
     folder, asked = tmp_path / "study", []
 
-    def watched(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
+    def watched(study: RepeatStudy, tasks: Iterator[Task]) -> Iterator[Repeat]:
         for task in tasks:
             asked.append(task.seed)
             yield result(task.seed)
@@ -147,8 +162,8 @@ def test_finished_repeats_are_not_run_again(study: Study, tmp_path: Path) -> Non
             yield result(task.seed)
 
     tasks = [Task(seed) for seed in range(5)]
-    studies.run(study, folder, tasks[1:3], watched)
-    outcomes = studies.run(study, folder, tasks, watched)
+    repeat_folder.run_repeats(study, folder, tasks[1:3], watched)
+    outcomes = repeat_folder.run_repeats(study, folder, tasks, watched)
     assert asked == [1, 2, 0, 3, 4]
     assert [r.task.seed for r in outcomes] == list(range(5))
     assert outcomes == [result(seed) for seed in range(5)]
@@ -156,11 +171,11 @@ def test_finished_repeats_are_not_run_again(study: Study, tmp_path: Path) -> Non
 
 
 def test_a_study_stops_by_the_first_repeats_and_not_the_fast_ones(
-    study: Study, tmp_path: Path
+    study: RepeatStudy, tmp_path: Path
 ) -> None:
     seen: list[int] = []
 
-    def backwards(study: Study, tasks: Iterator[Task]) -> Iterator[Repeat]:
+    def backwards(study: RepeatStudy, tasks: Iterator[Task]) -> Iterator[Repeat]:
         while pair := [task for _, task in zip(range(2), tasks, strict=False)]:
             yield from (result(task.seed) for task in reversed(pair))
 
@@ -169,7 +184,7 @@ def test_a_study_stops_by_the_first_repeats_and_not_the_fast_ones(
         assert [r.task.seed for r in first] == list(range(len(first)))
         return len(first) >= 4
 
-    outcomes = studies.run(
+    outcomes = repeat_folder.run_repeats(
         study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough
     )
     assert len(outcomes) == 4
@@ -177,80 +192,88 @@ def test_a_study_stops_by_the_first_repeats_and_not_the_fast_ones(
 
 
 def test_a_folder_of_another_study_is_refused(
-    study: Study, tmp_path: Path, shelves: Shelves
+    study: RepeatStudy, tmp_path: Path, shelves: Shelves
 ) -> None:
     folder = tmp_path / "study"
-    studies.run(study, folder, [Task(0)], here)
+    repeat_folder.run_repeats(study, folder, [Task(0)], here)
     with pytest.raises(ShelfcountError, match="differs in epochs"):
-        studies.open_study(shelves.train, plan(depth="full", epochs=3), folder)
+        repeat_folder.open_study(shelves.train, plan(depth="full", epochs=3), folder)
     with pytest.raises(ShelfcountError, match="differs in data, photos"):
-        studies.open_study(shelves.val, plan(depth="full"), folder)
+        repeat_folder.open_study(shelves.val, plan(depth="full"), folder)
     strange = json.loads((folder / "repeat-0000.json").read_text()) | {"study": "0" * 64}
     (folder / "repeat-0007.json").write_text(json.dumps(strange))
     with pytest.raises(ShelfcountError, match=r"repeat-0007.json' belongs to another study"):
-        studies.finished(folder)
+        repeat_folder.finished_repeats(folder)
     with pytest.raises(ShelfcountError, match=r"contains no study: there is no study\.json in it"):
-        studies.finished(tmp_path)
+        repeat_folder.finished_repeats(tmp_path)
 
 
 def test_processes_and_seeds_do_not_make_another_study(tmp_path: Path, shelves: Shelves) -> None:
-    assert studies.describe(shelves.train, plan()) == studies.describe(
+    assert repeat_folder.study_facts(shelves.train, plan()) == repeat_folder.study_facts(
         shelves.train, plan("train.workers=7", "train.seed=3")
     )
-    assert studies.describe(shelves.train, plan()) != studies.describe(
+    assert repeat_folder.study_facts(shelves.train, plan()) != repeat_folder.study_facts(
         shelves.train, plan("train.lr=0.5")
     )
 
 
 def test_a_photo_in_several_data_sets_is_pooled_once(shelves: Shelves) -> None:
-    assert len(studies.pool([shelves.train, shelves.val, shelves.train])) == len(
+    assert len(datasets.pool_datasets([shelves.train, shelves.val, shelves.train])) == len(
         shelves.train
     ) + len(shelves.val)
 
 
 def test_start_weights_trained_on_the_photos_are_reported(overfit: Any, shelves: Shelves) -> None:
-    config = config_module.load(None, [f"model.weights={overfit.run / 'model.safetensors'}"])
-    leak = str(studies.leak(config, [shelves.val, overfit.photos]))
+    config = config_module.load_config(None, [f"model.weights={overfit.run / 'model.safetensors'}"])
+    leak = str(repeat_folder.leakage_warning(config, [shelves.val, overfit.photos]))
     assert "were trained on few.json. Its photos are in test parts" in leak
-    leak = str(studies.leak(config, [shelves.val]))
+    leak = str(repeat_folder.leakage_warning(config, [shelves.val]))
     assert "a detector that was trained on few.json. If photos of this study" in leak
-    assert studies.leak(config_module.load(None, ["model.weights=none"]), [overfit.photos]) is None
+    assert (
+        repeat_folder.leakage_warning(
+            config_module.load_config(None, ["model.weights=none"]), [overfit.photos]
+        )
+        is None
+    )
 
 
 # ---------------------------------------------------------------- the two depths
 
 
 @pytest.fixture(scope="module")
-def tiny_plan(tiny: tuple[str, ...]) -> Plan:
+def tiny_plan(tiny: tuple[str, ...]) -> RepeatSettings:
     return plan(*tiny, "augment.mosaic=0.5", epochs=4)
 
 
 @pytest.fixture(scope="module")
 def everything(shelves: Shelves) -> Dataset:
-    return studies.pool([shelves.train, shelves.val])
+    return datasets.pool_datasets([shelves.train, shelves.val])
 
 
 @pytest.fixture(scope="module")
 def cached(
-    tmp_path_factory: pytest.TempPathFactory, everything: Dataset, tiny_plan: Plan, one_thread: None
+    tmp_path_factory: pytest.TempPathFactory,
+    everything: Dataset,
+    tiny_plan: RepeatSettings,
+    one_thread: None,
 ) -> Path:
     folder = tmp_path_factory.mktemp("fast")
-    studies.open_study(everything, tiny_plan, folder)
+    repeat_folder.open_study(everything, tiny_plan, folder)
     return folder
 
 
 def test_cached_features_have_the_shapes_of_the_backbone_and_give_boxes(
-    cached: Path, everything: Dataset, tiny_plan: Plan
+    cached: Path, everything: Dataset, tiny_plan: RepeatSettings
 ) -> None:
     import torch
 
-    from shelfcount.training.detector import build
-    from shelfcount.training.fit import make_spec
+    from shelfcount.training.inputs import make_spec
+    from shelfcount.training.networks import build
     from shelfcount.training.runs import TorchDetector
     from shelfcount.vision.images import read_photo
 
     torch.manual_seed(0)
-    views = frozen.load(cached / studies.FEATURES)
+    views = frozen_features.load_features(cached / repeat_folder.FEATURES)
     spec = dataclasses.replace(make_spec(everything, tiny_plan.config), score_threshold=0.0)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, 32)
     photo = everything.photos[3]
@@ -261,18 +284,18 @@ def test_cached_features_have_the_shapes_of_the_backbone_and_give_boxes(
     assert views.truth(3, 0).boxes.numpy() == pytest.approx(
         photo.truth.boxes * np.array([96 / 256, 96 / 192] * 2), abs=1e-3
     )
-    assert frozen.detect(net, views, 3, photo, spec).boxes[:, 2].max() <= 256
+    assert frozen_features.detect_cached(net, views, 3, photo, spec).boxes[:, 2].max() <= 256
     whole = TorchDetector(net, spec).detect(read_photo(photo.path))
     pixels = torch.from_numpy(np.zeros((1, 3, 96, 96), np.uint8))
-    seen = frozen._seen(net.trunk, pixels, tiny_plan.config)
+    seen = frozen_features._seen(net.trunk, pixels, tiny_plan.config)
     assert [f.dtype for f in seen] == [np.float16] * 3
     assert len(whole) > 0
 
 
 def test_a_fast_repeat_is_reproducible_and_its_metrics_are_consistent(
-    cached: Path, everything: Dataset, tiny_plan: Plan
+    cached: Path, everything: Dataset, tiny_plan: RepeatSettings
 ) -> None:
-    study = studies.open_study(everything, tiny_plan, cached)
+    study = repeat_folder.open_study(everything, tiny_plan, cached)
     first, again, fewer = (repeats.repeat(study, task) for task in (Task(1), Task(1), Task(1, 0.5)))
     assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(again, seconds=0.0)
     assert sum(first.photos.values()) == len(everything)
@@ -288,14 +311,16 @@ def test_a_fast_repeat_is_reproducible_and_its_metrics_are_consistent(
 
 def test_an_incomplete_cache_is_refused(cached: Path, tmp_path: Path) -> None:
     with pytest.raises(ShelfcountError, match="cannot be read"):
-        frozen.load(tmp_path)
+        frozen_features.load_features(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_full_repeat_trains_and_tests(
-    tmp_path: Path, everything: Dataset, tiny_plan: Plan
+    tmp_path: Path, everything: Dataset, tiny_plan: RepeatSettings
 ) -> None:
-    study = studies.open_study(everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path)
+    study = repeat_folder.open_study(
+        everything, dataclasses.replace(tiny_plan, depth="full"), tmp_path
+    )
     outcome = repeats.repeat(study, Task(0))
     assert 0 <= outcome.f1 <= 1
     assert outcome.map is not None
@@ -314,21 +339,21 @@ def fragile(folder: Path, seed: int) -> None:
     time.sleep(0.2)
 
 
-def work(study: Study, task: Task) -> Repeat:
+def work(study: RepeatStudy, task: Task) -> Repeat:
     fragile(Path(study.data.name), task.seed)
     return result(task.seed)
 
 
-def _with_traces(study: Study, folder: Path) -> Study:
+def _with_traces(study: RepeatStudy, folder: Path) -> RepeatStudy:
     folder.mkdir()
     return dataclasses.replace(study, data=dataclasses.replace(study.data, name=str(folder)))
 
 
-def _none_lost_none_twice(study: Study, folder: Path, scheduler: Callable[..., Any]) -> None:
+def _none_lost_none_twice(study: RepeatStudy, folder: Path, scheduler: Callable[..., Any]) -> None:
     traces = folder.with_name("traces")
     done: list[int] = []
     tasks = [Task(seed) for seed in range(6)]
-    outcomes = studies.run(
+    outcomes = repeat_folder.run_repeats(
         _with_traces(study, traces), folder, tasks, scheduler, progress=lambda n, _: done.append(n)
     )
     assert [r.task.seed for r in outcomes] == list(range(6))
@@ -337,13 +362,13 @@ def _none_lost_none_twice(study: Study, folder: Path, scheduler: Callable[..., A
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_loses_no_repeat(study: Study, tmp_path: Path) -> None:
+def test_a_process_that_is_killed_loses_no_repeat(study: RepeatStudy, tmp_path: Path) -> None:
     _none_lost_none_twice(study, tmp_path / "study", scheduling.processes(2, work))
 
 
 @pytest.mark.slow
 def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: RepeatStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -368,10 +393,12 @@ def test_on_a_ray_cluster_of_two_nodes_a_killed_worker_loses_no_repeat(
         cluster.shutdown()
 
 
-def test_a_ray_cluster_that_does_not_answer_is_reported(study: Study, tmp_path: Path) -> None:
+def test_a_ray_cluster_that_does_not_answer_is_reported(study: RepeatStudy, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ShelfcountError, match="no Ray cluster answers at 'localhost:1'"):
-        studies.run(study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work))
+        repeat_folder.run_repeats(
+            study, tmp_path / "study", [Task(0)], scheduling.on_ray("localhost:1", work)
+        )
 
 
 # ---------------------------------------------------------------- the command line
@@ -383,7 +410,7 @@ def evaluate(
 ) -> Callable[..., int]:
     """Run `shelfcount evaluate` with repeats in this process, and return the exit code."""
 
-    def in_this_process(count: int) -> studies.Scheduler:
+    def in_this_process(count: int) -> repeat_folder.Scheduler:
         return lambda study, tasks: (repeats.repeat(study, task) for task in tasks)
 
     monkeypatch.setattr(scheduling, "processes", in_this_process)
@@ -401,7 +428,7 @@ def evaluate(
             ],
         )
         try:
-            cli.main()
+            app.main()
         except SystemExit as stop:
             return int(stop.code or 0)
         return 0
@@ -443,7 +470,7 @@ def test_a_study_that_is_killed_continues_and_leaves_no_workers(
     verb = [
         sys.executable,
         "-m",
-        "shelfcount.cli",
+        "shelfcount",
         "evaluate",
         str(overfit.run),
         f"--data={shelves.val_json}",
@@ -460,7 +487,7 @@ def test_a_study_that_is_killed_continues_and_leaves_no_workers(
     before = {path: path.stat().st_mtime_ns for path in old}
     assert evaluate("--repeats=3", *common) == 0
     assert {path: path.stat().st_mtime_ns for path in old} == before
-    assert {Task(seed) for seed in range(3)} <= set(studies.finished(folder))
+    assert {Task(seed) for seed in range(3)} <= set(repeat_folder.finished_repeats(folder))
     end = time.monotonic() + 60
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < end
@@ -508,8 +535,8 @@ def test_the_page_names_the_sufficient_number_of_repeats(tmp_path: Path) -> None
     several = [result(seed, 0.5 + seed % 3 / 1000) for seed in range(12)] + [
         result(seed, 0.4, 0.5) for seed in range(12)
     ]
-    summary = settling.summary(several, 0.1)
-    repeats_page.write_page(several, summary, {"depth": "fast"}, tmp_path / "page.html")
+    summary = repeat_statistics.summarize_repeats(several, 0.1)
+    repeats_page.write_repeats_page(several, summary, {"depth": "fast"}, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert (
         "10 repeats are enough for a 95 % confidence interval of the median narrower than 0.1"
@@ -521,8 +548,10 @@ def test_the_page_names_the_sufficient_number_of_repeats(tmp_path: Path) -> None
 
 def test_the_table_contains_both_depths_and_their_agreement(tmp_path: Path) -> None:
     assert repeats_tables.repeats(tmp_path) == "Repeats over random splits: not measured."
-    fast = settling.summary([result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1)
-    both = settling.agreement(
+    fast = repeat_statistics.summarize_repeats(
+        [result(seed, 0.5 + seed / 100) for seed in range(12)], 0.1
+    )
+    both = repeat_statistics.depth_agreement(
         {n: 0.5 + n / 100 for n in range(5)},
         {n: 0.7 + n / 100 for n in range(5)},
         np.random.default_rng(0),
@@ -556,14 +585,14 @@ def test_a_depth_that_was_not_run_again_keeps_its_results(
         json.dumps({"fast": fast, "learning_curves": [{"class": "cola"}]})
     )
     (tmp_path / "runs" / "full").mkdir(parents=True)
-    (tmp_path / "runs" / "full" / studies.STUDY).write_text("{}")
+    (tmp_path / "runs" / "full" / repeat_folder.STUDY).write_text("{}")
     for seed in range(3):
-        studies.keep(tmp_path / "runs" / "full", result(seed, 0.6 + seed / 100))
+        repeat_folder.keep_repeat(tmp_path / "runs" / "full", result(seed, 0.6 + seed / 100))
     made = study_script.report(tmp_path / "out.json")
     assert made["fast"] == fast
     assert made["learning_curves"] == [{"class": "cola"}]
     assert made["full"]["repeats"] == 3
-    assert made["full"]["stamp"]["device"] == machine.device()
+    assert made["full"]["stamp"]["device"] == machine.describe_device()
     assert made["agreement"]["f1"]["full_minus_fast"]["mean"] == pytest.approx(0.1)
     assert made["agreement"]["count_error"]["splits"] == 1
 
@@ -572,8 +601,8 @@ def test_a_depth_that_was_not_run_again_keeps_its_results(
 def test_two_fast_repeats_on_some_drinks_photos(
     drinks: Path, tmp_path: Path, one_thread: None
 ) -> None:
-    data = formats.read(drinks / "test.json")
-    settings = config_module.load(
+    data = formats.read_labels(drinks / "test.json")
+    settings = config_module.load_config(
         None,
         [
             "model.weights=none",
@@ -582,8 +611,8 @@ def test_two_fast_repeats_on_some_drinks_photos(
             "model.width=160",
         ],
     )
-    study = studies.open_study(data, Plan("fast", 4, settings, 2), tmp_path)
-    outcomes = studies.run(
+    study = repeat_folder.open_study(data, RepeatSettings("fast", 4, settings, 2), tmp_path)
+    outcomes = repeat_folder.run_repeats(
         study,
         tmp_path,
         [Task(0), Task(1)],

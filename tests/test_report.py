@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shelfcount.evaluation.metrics import ClassScore, Score
+from shelfcount import words
+from shelfcount.drawing import pictures
+from shelfcount.metrics.scoring import ClassScore, DetectionCounts
 from shelfcount.records import Detections
-from shelfcount.report import figures, page, pictures
+from shelfcount.report import accuracy_figures, figures, page, repeats_page
 
 CLASSES = ("cola-can", "lemon-bottle", "cream-box")
 GREY = 90
@@ -36,8 +38,8 @@ def near(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 def test_annotate_enlarges_a_small_photo_and_adds_a_legend():
     picture = pictures.annotate(shelf(), products(), CLASSES)
     assert picture.dtype == np.uint8
-    assert picture.shape[0] == pictures.LONGEST_SIDE
-    assert picture.shape[1] > pictures.LONGEST_SIDE
+    assert picture.shape[0] == pictures.DRAWING_SIDE
+    assert picture.shape[1] > pictures.DRAWING_SIDE
 
 
 def test_annotate_keeps_the_size_of_a_large_photo_and_puts_the_legend_below_a_wide_one():
@@ -49,8 +51,8 @@ def test_annotate_keeps_the_size_of_a_large_photo_and_puts_the_legend_below_a_wi
 def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class():
     detections = products()
     picture = pictures.annotate(shelf(), detections, CLASSES)
-    scale = pictures.LONGEST_SIDE / 300
-    photo = picture[:, : pictures.LONGEST_SIDE]
+    scale = pictures.DRAWING_SIDE / 300
+    photo = picture[:, : pictures.DRAWING_SIDE]
     rows, columns = np.nonzero(near(photo, pictures.class_colours(CLASSES)["lemon-bottle"]))
     # There is one product of this class, so the pixels of its colour span its box.
     assert (columns.min(), rows.min()) == pytest.approx(detections.boxes[2, :2] * scale, abs=1)
@@ -70,7 +72,7 @@ def test_against_truth_the_colours_judge():
         np.concatenate([truth.boxes[:2], [[20, 180, 80, 280]]]), [0, 0, 2], [0.9, 0.8, 0.7]
     )
     picture = pictures.annotate(shelf(), found, CLASSES, truth=truth)
-    scale = pictures.LONGEST_SIDE / 300
+    scale = pictures.DRAWING_SIDE / 300
     for colour, box in (
         (pictures.FOUND, truth.boxes[0]),
         (pictures.MISSED, truth.boxes[2]),
@@ -151,18 +153,20 @@ def test_a_name_of_several_lines_is_drawn_on_one():
 
 def class_scores(shift: int = 0) -> list[ClassScore]:
     return [
-        ClassScore(name, Score(truth, 10, min(truth, 6 + shift)), 0.1, 0.0)
+        ClassScore(name, DetectionCounts(truth, 10, min(truth, 6 + shift)), 0.1, 0.0)
         for name, truth in zip(CLASSES, (10, 8, 0), strict=True)
     ]
 
 
 FIGURES = {
-    "settling": lambda: figures.settling(
+    "settling": lambda: repeats_page.plot_running_spread(
         [0.5, 0.7, 0.6], [0.5, 0.6, 0.6], [(0.5, 0.5), (0.5, 0.7), (0.5, 0.7)], "F1"
     ),
-    "confusion_matrix": lambda: figures.confusion_matrix(np.arange(16).reshape(4, 4), CLASSES),
-    "per_class_f1": lambda: figures.per_class_f1(class_scores(), class_scores(1)),
-    "f1_over_threshold": lambda: figures.f1_over_threshold(
+    "confusion_matrix": lambda: accuracy_figures.confusion_matrix(
+        np.arange(16).reshape(4, 4), CLASSES
+    ),
+    "per_class_f1": lambda: accuracy_figures.per_class_f1(class_scores(), class_scores(1)),
+    "f1_over_threshold": lambda: accuracy_figures.f1_over_threshold(
         [("a", np.array([0.1, 0.5, 1.0]), np.array([0.67, 0.8, 0.0]), 0.5)]
     ),
     "training_curves": lambda: figures.training_curves(
@@ -175,13 +179,13 @@ FIGURES = {
             ("other", []),
         ]
     ),
-    "f1_against": lambda: figures.f1_against(
+    "f1_against": lambda: accuracy_figures.f1_against(
         [("int8", 9.3, 0.83), ("float32", 22.0, 0.84), ("ResNet-50", 1130.0, None)], "ms"
     ),
-    "points of one place": lambda: figures.f1_against(
+    "points of one place": lambda: accuracy_figures.f1_against(
         [(f"form {i}", 9.3, 0.83) for i in range(8)], "ms"
     ),
-    "nothing measured": lambda: figures.f1_against([("ResNet-50", None, None)], "ms"),
+    "nothing measured": lambda: accuracy_figures.f1_against([("ResNet-50", None, None)], "ms"),
     "no epochs": lambda: figures.training_curves([], {}, []),
     "no times": lambda: figures.latency_by_threads([]),
 }
@@ -195,7 +199,7 @@ def test_a_figure_is_a_png_with_something_on_it(name):
 
 
 def test_a_class_name_is_never_taken_for_a_formula():
-    assert figures.confusion_matrix(np.eye(2, dtype=int), [r"$\nothing{$"])
+    assert accuracy_figures.confusion_matrix(np.eye(2, dtype=int), [r"$\nothing{$"])
 
 
 def test_a_figure_is_the_same_each_time():
@@ -204,21 +208,21 @@ def test_a_figure_is_the_same_each_time():
 
 def test_confusion_matrix_must_have_the_background():
     with pytest.raises(ValueError, match=r"shape \(4, 4\) for 3 classes, got \(3, 3\)"):
-        figures.confusion_matrix(np.zeros((3, 3), int), CLASSES)
+        accuracy_figures.confusion_matrix(np.zeros((3, 3), int), CLASSES)
 
 
 def test_rare_classes_are_added_up_and_no_box_is_lost():
-    n = 2 * figures.MOST_CLASSES
+    n = 2 * accuracy_figures.MAX_MATRIX_CLASSES
     matrix = np.random.default_rng(0).integers(0, 9, (n + 1, n + 1))
     matrix[7] += 100
-    folded, names = figures._fold(matrix, [str(i) for i in range(n)])
+    folded, names = accuracy_figures._fold(matrix, [str(i) for i in range(n)])
     assert (
         folded.shape
         == (len(names) + 1, len(names) + 1)
-        == (figures.MOST_CLASSES + 1, figures.MOST_CLASSES + 1)
+        == (accuracy_figures.MAX_MATRIX_CLASSES + 1, accuracy_figures.MAX_MATRIX_CLASSES + 1)
     )
     assert folded.sum() == matrix.sum()
-    assert names[-1] == f"{n - figures.MOST_CLASSES + 1} others"
+    assert names[-1] == f"{n - accuracy_figures.MAX_MATRIX_CLASSES + 1} others"
     assert folded[names.index("7"), -1] == matrix[7, -1]
 
 
@@ -267,7 +271,7 @@ def full_page(name: str = "cola-can") -> str:
         page.Command(f"shelfcount count BUNDLE {name}"),
         page.Details(name, [table, page.Details("inner", [plot])]),
     ]
-    return page.render(
+    return page.render_html(
         name, [page.Section("", blocks), page.Section(name, [page.Note(name)])], lead=name
     )
 
@@ -294,7 +298,7 @@ def test_the_page_is_balanced_and_asks_nobody_for_anything():
 
 def test_what_was_not_measured_says_so():
     # Card, table, fact, and the table again in the folded details.
-    assert full_page().count(page.NOT_MEASURED) == 4
+    assert full_page().count(words.NOT_MEASURED) == 4
     assert "None" not in full_page()
 
 
@@ -310,7 +314,7 @@ def test_a_name_like_a_script_is_shown_and_not_run():
 def test_numbers_are_set_to_the_right_and_names_are_not():
     rows = re.findall(r"<(t[hd])([^>]*)>(?:<span class=\"gap\">)?([^<]+)", full_page())
     assert ("td", ' class="number"', "0.831") in rows
-    assert ("td", ' class="number"', page.NOT_MEASURED) in rows
+    assert ("td", ' class="number"', words.NOT_MEASURED) in rows
     assert ("th", ' scope="row"', "cola-can") in rows
 
 
@@ -331,7 +335,7 @@ def test_numbers_are_set_to_the_right_and_names_are_not():
     ],
 )
 def test_values_are_shown(value, shown):
-    assert page.show(value) == shown
+    assert words.show(value) == shown
 
 
 def test_a_table_row_must_fit_its_columns():
@@ -345,7 +349,7 @@ def test_a_column_without_any_number_is_text():
 
 def test_write_makes_the_folder_and_leaves_one_file(tmp_path):
     target = tmp_path / "report" / "index.html"
-    page.write(target, "Title", [page.Section("One", [page.Note("text")])])
+    page.write_html(target, "Title", [page.Section("One", [page.Note("text")])])
     assert target.read_text().startswith("<!doctype html>")
     assert [p.name for p in target.parent.iterdir()] == ["index.html"]
 
@@ -362,7 +366,7 @@ def test_markdown_says_the_same_without_the_pictures():
         page.Facts({"seed": 7}),
         page.Details("More", [page.Note("<b>\nx")]),
     ]
-    text = page.markdown(
+    text = page.page_markdown(
         "Title",
         [page.Section("", blocks), page.Section("Plot", [page.Figure(b"", "A plot.", "plot")])],
         "Lead",

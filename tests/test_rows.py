@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shelfcount.shelf.rows import Placement, rows
+from shelfcount.shelf.rows import Placement, assign_rows
 from shelfcount.vision import boxes as box_math
 
 WIDTH, HEIGHT = 1500, 2000  # pixels of the synthetic shelf
@@ -82,7 +82,7 @@ def test_rows_hold_under_tilt_and_yaw(tilt: float, yaw: float) -> None:
         rng = np.random.default_rng(seed)
         boxes, row, _ = shelf(rng, int(rng.integers(3, 8)), missing=0.2)
         seen = jittered(rng, seen_through(boxes, camera(tilt, yaw, rng.uniform(-10, 10))), 0.03)
-        right.append(share_right(rows(seen), row))
+        right.append(share_right(assign_rows(seen), row))
     assert np.mean(right) >= 0.98
 
 
@@ -92,7 +92,7 @@ def test_stacked_products_belong_to_the_row_they_rest_on(tilt: float, yaw: float
     for seed in range(200, 206):
         rng = np.random.default_rng(seed)
         boxes, row, position = shelf(rng, 5, stacks=0.8)
-        found = rows(jittered(rng, seen_through(boxes, camera(tilt, yaw)), 0.02))
+        found = assign_rows(jittered(rng, seen_through(boxes, camera(tilt, yaw)), 0.02))
         right.append(share_right(found, row))
         placed.append(((found.row == row) & (found.position == position)).mean())
     assert np.mean(right) >= 0.98
@@ -110,7 +110,7 @@ def test_positions_run_left_to_right_and_stacks_bottom_to_top() -> None:
         ],
         float,
     )
-    placement = rows(boxes)
+    placement = assign_rows(boxes)
     assert placement.row.tolist() == [0, 0, 0, 0, 1]
     assert placement.position.tolist() == [1, 0, 2, 3, 0]
     assert placement.n_rows == 2
@@ -119,21 +119,21 @@ def test_positions_run_left_to_right_and_stacks_bottom_to_top() -> None:
 def test_aligned_facings_on_two_shelves_are_two_rows() -> None:
     """Equal products above each other: a gap of a third of the height is a shelf, not a stack."""
     boxes = np.array([[x, y, x + 60, y + 120] for y in (0, 160) for x in range(0, 700, 70)], float)
-    assert rows(boxes).row.tolist() == [0] * 10 + [1] * 10
+    assert assign_rows(boxes).row.tolist() == [0] * 10 + [1] * 10
 
 
 @pytest.mark.parametrize(
     ("boxes", "n_rows"), [([], 0), ([[5, 5, 20, 40]], 1), ([[5, 5, 5, 5], [5, 5, 5, 5]], 1)]
 )
 def test_none_one_and_sizeless_boxes(boxes: list[list[float]], n_rows: int) -> None:
-    placement = rows(np.array(boxes, float).reshape(-1, 4))
+    placement = assign_rows(np.array(boxes, float).reshape(-1, 4))
     assert placement.n_rows == n_rows
     assert sorted(placement.position) == list(range(len(boxes)))
 
 
 def test_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"boxes must have shape \(n, 4\), got \(3, 5\)"):
-        rows(np.zeros((3, 5)))
+        assign_rows(np.zeros((3, 5)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,7 +142,7 @@ def test_any_boxes_get_rows_and_unique_positions(corners: list[tuple[int, int, i
     boxes = np.array(
         [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in corners], float
     ).reshape(-1, 4)
-    placement = rows(boxes)
+    placement = assign_rows(boxes)
     assert set(placement.row) == set(range(placement.n_rows))
     for number in range(placement.n_rows):
         assert sorted(placement.position[placement.row == number]) == list(
@@ -154,9 +154,9 @@ def test_the_order_and_the_scale_of_boxes_change_nothing() -> None:
     rng = np.random.default_rng(1)
     boxes = shelf(rng)[0]
     order = rng.permutation(len(boxes))
-    assert (rows(boxes[order]).row == rows(boxes).row[order]).all()
-    assert (rows(boxes * 0.25).row == rows(boxes).row).all()
-    assert (rows(boxes + 5000).position == rows(boxes).position).all()
+    assert (assign_rows(boxes[order]).row == assign_rows(boxes).row[order]).all()
+    assert (assign_rows(boxes * 0.25).row == assign_rows(boxes).row).all()
+    assert (assign_rows(boxes + 5000).position == assign_rows(boxes).position).all()
 
 
 def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
@@ -171,7 +171,7 @@ def test_rows_of_real_coolers_are_level_and_not_crowded(drinks: Path) -> None:
             [a["bbox"] for a in content["annotations"] if a["image_id"] == photo["id"]], float
         ).reshape(-1, 4)
         boxes = box_math.xywh_to_xyxy(boxes)
-        placement = rows(boxes)
+        placement = assign_rows(boxes)
         height = np.median(boxes[:, 3] - boxes[:, 1])
         for number in range(placement.n_rows):
             members = boxes[placement.row == number]

@@ -15,7 +15,7 @@ import torch
 from shelfcount import config
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
 from shelfcount.training import runs
-from shelfcount.training.detector import build
+from shelfcount.training.networks import build
 from shelfcount.vision.images import read_photo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +38,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Modu
     net = build(SPEC.architecture, 2, SPEC.levels, 16).eval()
     folder = tmp_path_factory.mktemp("runs") / "run"
     runs.save_run(
-        folder, config.load(None, ["model.neck=16", "model.height=64", "model.width=96"]), SPEC, net
+        folder,
+        config.load_config(None, ["model.neck=16", "model.height=64", "model.width=96"]),
+        SPEC,
+        net,
     )
     return folder, net
 

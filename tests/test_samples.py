@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shelfcount.evaluation import golden
+from shelfcount.deploy import golden
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo
 from shelfcount.runtime.bundle import FORMAT
 
@@ -107,7 +107,9 @@ def golden_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     monkeypatch.setattr(golden, "LiteRTDetector", Finder)
     cv2.imwrite(str(tmp_path / "shelf.jpg"), np.full((64, 64, 3), 90, np.uint8))
     photo = Photo(tmp_path / "shelf.jpg", 64, 64, Detections([[5, 5, 15, 25]], [1]))
-    return json.loads(golden.make(b"", SPEC, Dataset(SPEC.classes, (photo,)))["golden/golden.json"])
+    return json.loads(
+        golden.make_golden(b"", SPEC, Dataset(SPEC.classes, (photo,)))["golden/golden.json"]
+    )
 
 
 @pytest.mark.parametrize("name", ["android/ShelfCounter.kt", "ios/ShelfCounter.swift"])

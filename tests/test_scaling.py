@@ -39,7 +39,7 @@ def test_what_is_painted_is_found_up_to_the_most_that_a_file_gives(
     seen = detections_from_heads(
         location[0].numpy(),
         scores,
-        anchors.layout([level], 416, 416),
+        anchors.anchor_grid([level], 416, 416),
         score_threshold=0.05,
         nms_iou=0.5,
         max_detections=300,

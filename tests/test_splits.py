@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shelfcount.data.formats import read
+from shelfcount.data.formats import read_labels
 from shelfcount.data.splits import near_duplicate_groups, shuffled, split
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 
@@ -154,7 +154,7 @@ def test_drinks_near_duplicates_are_found_and_lie_in_one_split(drinks):
 
     The README states that such photos are in one split.
     """
-    parts = {name: read(drinks / f"{name}.json") for name in ("train", "val", "test")}
+    parts = {name: read_labels(drinks / f"{name}.json") for name in ("train", "val", "test")}
     pairs = 0
     for part in parts.values():
         pairs += len(part) - len(set(near_duplicate_groups(part).tolist()))

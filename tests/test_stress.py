@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from shelfcount import cli, config
-from shelfcount.evaluation import stress
-from shelfcount.evaluation.metrics import score
+from shelfcount import config
+from shelfcount.cli import app
+from shelfcount.data import datasets
+from shelfcount.metrics import uncertainty
+from shelfcount.metrics.scoring import score
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.report import stress_page
+from shelfcount.studies import stress, stress_conditions, stress_words
 from shelfcount.vision.conditions import CONDITIONS
 from shelfcount.vision.images import write_photo
 
@@ -87,11 +90,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def study(
     shelf: Dataset, names: str, strengths: str = "", detector: Shapes | None = None
-) -> stress.Study:
-    return stress.measure(
-        [stress.Subject("shapes", detector or Shapes(), 0.5)],
+) -> stress.StressStudy:
+    return stress.run_stress(
+        [stress.StressedDetector("shapes", detector or Shapes(), 0.5)],
         shelf,
-        *stress.chosen(names, strengths),
+        *stress_conditions.choose_conditions(names, strengths),
     )
 
 
@@ -100,7 +103,7 @@ def test_movements_of_the_camera_keep_the_detections(shelf: Dataset) -> None:
     for condition in ("tilt", "yaw", "pitch"):
         for strength in (1, 3):
             figures = result.figures(condition, strength, 0)
-            assert figures == stress.Figures(
+            assert figures == stress.StressScores(
                 f1=1.0, lost=0.0, lost_error=0.0, count_error=0.0, consistency=1.0
             )
 
@@ -109,7 +112,7 @@ def test_products_in_the_dark_are_lost(shelf: Dataset) -> None:
     # 255 darkened by 5 stops is sRGB 50, below the detector's limit of 100; by one stop, it is 188.
     result = study(shelf, "dark", "1,5")
     assert result.figures("dark", 1, 0).f1 == 1
-    assert result.figures("dark", 5, 0) == stress.Figures(
+    assert result.figures("dark", 5, 0) == stress.StressScores(
         f1=0.0, lost=1.0, lost_error=0.0, count_error=1.0, consistency=0.0
     )
     summary = result.summary(CONDITIONS["dark"], 0)
@@ -146,17 +149,21 @@ def test_a_study_depends_on_the_seed_alone(shelf: Dataset) -> None:
 
 
 def test_the_generator_differs_by_photo_and_condition_only() -> None:
-    draws = {(c, i): stress.generator(0, c, i).random() for c in ("glare", "yaw") for i in (0, 1)}
+    draws = {
+        (c, i): stress_conditions.condition_generator(0, c, i).random()
+        for c in ("glare", "yaw")
+        for i in (0, 1)
+    }
     assert len(set(draws.values())) == 4
-    assert stress.generator(0, "yaw", 1).random() == draws["yaw", 1]
+    assert stress_conditions.condition_generator(0, "yaw", 1).random() == draws["yaw", 1]
 
 
 def test_parameter_at_which_the_loss_reaches_the_limit() -> None:
     # From 2 (loss 0.02) to 3 (loss 0.12) the loss rises by 0.1: 0.05 is at 0.3 of this range.
-    assert stress.crossing(0, [1, 2, 3], [0.0, 0.02, 0.12]) == pytest.approx(2.3)
+    assert stress.interpolated_limit(0, [1, 2, 3], [0.0, 0.02, 0.12]) == pytest.approx(2.3)
     # From the neutral 6,500 to 5,200 with a loss of 0.1: half of the range.
-    assert stress.crossing(6500, [5200, 4300], [0.1, 0.2]) == pytest.approx(5850)
-    assert stress.crossing(0, [1, 2], [-0.01, 0.049]) is None
+    assert stress.interpolated_limit(6500, [5200, 4300], [0.1, 0.2]) == pytest.approx(5850)
+    assert stress.interpolated_limit(0, [1, 2], [-0.01, 0.049]) is None
 
 
 def test_the_standard_error_is_that_of_resampled_photos() -> None:
@@ -173,7 +180,9 @@ def test_the_standard_error_is_that_of_resampled_photos() -> None:
     )
     drawn = rng.integers(0, 30, (4000, 30))
     bootstrap = (2 * hits[drawn].sum(axis=1) / counted[drawn].sum(axis=1)).std()
-    assert stress._standard_error(stress.influence(result)) == pytest.approx(bootstrap, rel=0.06)
+    assert uncertainty.standard_error(uncertainty.f1_influence(result)) == pytest.approx(
+        bootstrap, rel=0.06
+    )
 
 
 def test_metrics_by_phone(shelf: Dataset) -> None:
@@ -189,35 +198,35 @@ def test_metrics_by_phone(shelf: Dataset) -> None:
 
 
 def test_lists_are_read_and_refused() -> None:
-    conditions, strengths = stress.chosen("yaw, glare,yaw", "4,2")
+    conditions, strengths = stress_conditions.choose_conditions("yaw, glare,yaw", "4,2")
     assert ([c.name for c in conditions], strengths) == (["yaw", "glare"], (2, 4))
-    assert len(stress.chosen("", "")[0]) == len(CONDITIONS)
+    assert len(stress_conditions.choose_conditions("", "")[0]) == len(CONDITIONS)
     with pytest.raises(
         ShelfcountError, match=r"unknown condition 'glair'\. Allowed conditions: dark, bright, "
     ):
-        stress.chosen("glair", "")
+        stress_conditions.choose_conditions("glair", "")
     with pytest.raises(
         ShelfcountError, match=r"unknown strength '0'\. Allowed strengths: 1, 2, 3, 4, 5\."
     ):
-        stress.chosen("", "3,0")
+        stress_conditions.choose_conditions("", "3,0")
 
 
 def test_photos_are_drawn_evenly(shelf: Dataset) -> None:
-    assert [p.path.name for p in stress.spread(shelf, 2).photos] == ["0.png", "2.png"]
-    assert len(stress.spread(shelf, 50)) == 3
+    assert [p.path.name for p in datasets.evenly_spaced(shelf, 2).photos] == ["0.png", "2.png"]
+    assert len(datasets.evenly_spaced(shelf, 50)) == 3
 
 
 def test_a_detector_is_given_once(shelf: Dataset) -> None:
-    twice = [stress.Subject("shapes", Shapes(), 0.5)] * 2
+    twice = [stress.StressedDetector("shapes", Shapes(), 0.5)] * 2
     with pytest.raises(ShelfcountError, match="detector 'shapes' is given more than once"):
-        stress.measure(twice, shelf, *stress.chosen("dark", "1"))
+        stress.run_stress(twice, shelf, *stress_conditions.choose_conditions("dark", "1"))
 
 
 def test_the_fix_is_a_config_that_training_reads(tmp_path: Path) -> None:
-    base = config.load(changes=["train.epochs=7", 'augment.conditions=["yaw"]'])
-    fixed = stress.covered(base, [CONDITIONS["warm"], CONDITIONS["yaw"]])
+    base = config.load_config(changes=["train.epochs=7", 'augment.conditions=["yaw"]'])
+    fixed = stress_conditions.add_conditions(base, [CONDITIONS["warm"], CONDITIONS["yaw"]])
     fixed.write(tmp_path / "fix.toml")
-    read = config.load(tmp_path / "fix.toml")
+    read = config.load_config(tmp_path / "fix.toml")
     assert read == fixed
     assert (read.augment.conditions, read.train.epochs) == (("yaw", "warm"), 7)
 
@@ -227,13 +236,13 @@ def test_unknown_conditions_are_refused_by_the_config() -> None:
         ShelfcountError,
         match=r"augment.conditions: unknown condition 'glair', allowed are dark, .*",
     ):
-        config.load(changes=['augment.conditions=["glair"]'])
+        config.load_config(changes=['augment.conditions=["glair"]'])
 
 
 def test_the_page_contains_the_results(shelf: Dataset, tmp_path: Path) -> None:
     result = study(shelf, "tilt,dark", "1,5")
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a server", "seed": 0}
-    stress_page.write_page(
+    stress_page.write_stress_page(
         result,
         {
             **result.to_json(),
@@ -255,13 +264,15 @@ def test_the_page_contains_the_results(shelf: Dataset, tmp_path: Path) -> None:
 
 
 def test_the_picture_has_a_row_for_each_condition_and_detector(shelf: Dataset) -> None:
-    subjects = [stress.Subject(name, Shapes(), 0.5) for name in ("shapes", "same")]
+    subjects = [stress.StressedDetector(name, Shapes(), 0.5) for name in ("shapes", "same")]
     heights = []
     for names in ("dark", "dark,tilt"):
-        result = stress.measure(subjects, shelf, *stress.chosen(names, "1,5")).to_json()
+        result = stress.run_stress(
+            subjects, shelf, *stress_conditions.choose_conditions(names, "1,5")
+        ).to_json()
         heights.append(
             cv2.imdecode(
-                np.frombuffer(stress_page.picture(result), np.uint8), cv2.IMREAD_COLOR
+                np.frombuffer(stress_page.plot_stress(result), np.uint8), cv2.IMREAD_COLOR
             ).shape[0]
         )
     assert heights[1] > heights[0]
@@ -269,14 +280,14 @@ def test_the_picture_has_a_row_for_each_condition_and_detector(shelf: Dataset) -
 
 def test_numbers_of_the_page_in_words() -> None:
     assert (
-        stress_page.points(-0.2174),
-        stress_page.points(0.001),
-        stress_page.points(-0.0002),
+        stress_words.format_points(-0.2174),
+        stress_words.format_points(0.001),
+        stress_words.format_points(-0.0002),
     ) == ("−21.7", "+0.1", "0.0")
-    assert stress_page.points(None) == "not measured"
+    assert stress_words.format_points(None) == "not measured"
     condition = {"strengths": [{"value": 300}, {"value": 3}]}
     words = [
-        stress_page.holds({"holds_to": to, "holds_never": never}, condition)
+        stress_words.tolerance_text({"holds_to": to, "holds_never": never}, condition)
         for to, never in ((4448.7, False), (None, False), (None, True))
     ]
     assert words == ["to 4,449", "beyond 3", "not even at 300"]
@@ -307,7 +318,7 @@ def test_the_verb_on_the_released_bundle(
         *outputs,
     ]
     monkeypatch.setattr(sys, "argv", ["shelfcount", *arguments])
-    cli.app(standalone_mode=False)
+    app.app(standalone_mode=False)
     result = json.loads((tmp_path / "s.json").read_text())
     assert result["photos"] == 2
     assert result["detectors"][0]["name"] == f"{released.name} (int8)"
@@ -320,4 +331,4 @@ def test_the_verb_on_the_released_bundle(
     covered = tomllib.loads((tmp_path / "s.toml").read_text())["augment"]["conditions"]
     assert set(covered) <= {name for name in lost if lost[name] >= result["tolerated"]}
     with pytest.raises(ShelfcountError, match=r"s.json' exists already"):
-        cli.app(standalone_mode=False)
+        app.app(standalone_mode=False)

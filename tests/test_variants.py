@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from shelfcount.evaluation import variants
+from shelfcount.deploy import inspection
 from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import RAW_MODEL, read_bundle
-from shelfcount.training import backbones
+from shelfcount.speed import variants
+from shelfcount.training import starting_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,15 +31,17 @@ def test_weights_of_a_file_are_those_of_the_network(released: Path) -> None:
     # folded with the norms of the level, and after quantization-aware training each level has its
     # own predictions.
     levels, expected = len(read_bundle(released).spec.levels), 0
-    with safe_open(backbones.SHIPPED / "mobilenet_v2_fused.safetensors", "np") as weights:
+    with safe_open(
+        starting_weights.SHIPPED_FOLDER / "mobilenet_v2_fused.safetensors", "np"
+    ) as weights:
         for name in weights.keys():  # noqa: SIM118
             shape = weights.get_slice(name).get_shape()
             if len(shape) == 4:
                 expected += (int(np.prod(shape)) + shape[0]) * (
                     levels if name.startswith(("classify.", "locate.")) else 1
                 )
-    assert variants.count_parameters((released / RAW_MODEL).read_bytes()) == expected
-    assert variants.count_parameters((released / "model.tflite").read_bytes()) == expected
+    assert inspection.count_parameters((released / RAW_MODEL).read_bytes()) == expected
+    assert inspection.count_parameters((released / "model.tflite").read_bytes()) == expected
 
 
 def test_without_a_run_a_bundle_is_its_own_file(released: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import read
-from shelfcount.evaluation.metrics import run as detect_all
+from shelfcount.data.formats import read_labels
+from shelfcount.labels.corrections import correct_labels, read_corrections
+from shelfcount.metrics.evaluate import detect_dataset as detect_all
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.training.runs import load_run
 from shelfcount.vision.boxes import iou
@@ -177,9 +177,9 @@ def main() -> None:
         help="Draw N products of each class instead of the photos.",
     )
     arguments = parser.parse_args()
-    dataset = read(arguments.data)
+    dataset = read_labels(arguments.data)
     if arguments.corrections:
-        dataset = apply(dataset, read_corrections(arguments.corrections))
+        dataset = correct_labels(dataset, read_corrections(arguments.corrections))
     if arguments.classes:
         write_photo(
             arguments.out / "classes.png",

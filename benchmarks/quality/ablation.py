@@ -37,8 +37,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from shelfcount.files import write_whole
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
 
 BENCHMARKS = Path(__file__).parents[1]
 RESULT = BENCHMARKS / "results" / "ablation.json"

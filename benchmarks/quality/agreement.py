@@ -23,14 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.data.agreement import Agreement, compare, interval
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import fingerprint, read
-from shelfcount.data.synthetic import generate
+from shelfcount.data.datasets import fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
+from shelfcount.labels.agreement import compare_labellings
+from shelfcount.labels.agreement_scores import Agreement, interval
+from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.stamp import stamp
+from shelfcount.synthetic.generation import generate
 from shelfcount.vision.boxes import clip
-from shelfcount.vision.images import write_whole
 
 RESULT = Path(__file__).parents[1] / "results" / "agreement.json"
 FAULTS = ("missed", "misnamed", "edge")
@@ -91,7 +93,9 @@ def recovered(dataset: Dataset, repeats: int, seed: int) -> list[dict[str, Any]]
             found = []
             for _ in range(repeats):
                 first = labeller(dataset, rng, **planted) if who == "each" else dataset
-                found.append(compare(first, labeller(dataset, rng, **planted)).errors()[who])
+                found.append(
+                    compare_labellings(first, labeller(dataset, rng, **planted)).errors()[who]
+                )
             values = {name: [float(errors[name]) for errors in found] for name in FAULTS}
             means = {name: float(np.mean(rates)) for name, rates in values.items()}
             rows.append(
@@ -111,9 +115,9 @@ def real(labels: Sequence[Path], corrections: Sequence[Path], seed: int) -> dict
     agreements: dict[str, Agreement] = {}
     versions = {}
     for path, correction in zip(labels, corrections, strict=True):
-        published = read(path)
-        corrected = apply(published, read_corrections(correction))
-        agreements[path.name] = compare(published, corrected, rng)
+        published = read_labels(path)
+        corrected = correct_labels(published, read_corrections(correction))
+        agreements[path.name] = compare_labellings(published, corrected, rng)
         versions[path.name] = {
             "published": fingerprint(published),
             "corrected": fingerprint(corrected),

@@ -28,17 +28,17 @@ import numpy as np
 from faulty_labels import LabelledPhoto, Trial
 from planted_faults import FAULTS
 
-from shelfcount.data.checks import check
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.findings import Finding
-from shelfcount.data.formats import read
-from shelfcount.data.labels import Corners
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import generate
+from shelfcount.checks.check import check_dataset
+from shelfcount.checks.findings import Finding
+from shelfcount.data.formats import read_labels
+from shelfcount.data.stated_labels import XYXY
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset
 from shelfcount.stamp import stamp
+from shelfcount.synthetic.generation import generate
+from shelfcount.synthetic.layout import ShelfParams
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import write_whole
 
 RESULT = Path(__file__).parents[1] / "results" / "check_faults.json"
 # IoU from which a finding and a planted fault are about the same product.
@@ -64,7 +64,7 @@ def measure(dataset: Dataset, folder: Path, each: int, seed: int) -> dict[str, d
         out. A ratio without a denominator is None.
     """
     unchanged = _copied(dataset, folder / "images")
-    before = check(_read(unchanged, folder / "before.json")).findings
+    before = check_dataset(_read(unchanged, folder / "before.json")).findings
     results = {}
     for number, kind in enumerate(FAULTS):
         rng = np.random.default_rng([seed, number])
@@ -75,7 +75,7 @@ def measure(dataset: Dataset, folder: Path, each: int, seed: int) -> dict[str, d
         against = _read(trial.against, folder / "against.json") if trial.against else None
         findings = [
             f
-            for f in check(_read(trial.photos, folder / "labels.json"), against).findings
+            for f in check_dataset(_read(trial.photos, folder / "labels.json"), against).findings
             if f.kind == kind
         ]
         found = sum(any(_names(f, *planted) for f in findings) for planted in trial.planted)
@@ -111,7 +111,7 @@ def missing_indeed(dataset: Dataset, corrected: Dataset) -> Counter[str]:
     )
     said, met = Counter(dict.fromkeys(("right", "untold", "wrong"), 0)), set()
     for finding in (
-        f for f in check(dataset).findings if f.kind == "missing-box" and f.file and f.box
+        f for f in check_dataset(dataset).findings if f.kind == "missing-box" and f.file and f.box
     ):
         name, box = finding.file.name, np.array([finding.box])
         truth = after[name]
@@ -134,7 +134,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return round(part / whole, 3) if whole else None
 
 
-def _names(finding: Finding, what: str, box: Corners | None) -> bool:
+def _names(finding: Finding, what: str, box: XYXY | None) -> bool:
     """Return whether a finding is about a planted fault."""
     files = [path.name for path in (finding.file, *finding.others) if path is not None]
     if what not in files and what not in finding.message:
@@ -181,7 +181,7 @@ def _read(photos: list[LabelledPhoto], path: Path) -> Dataset:
     write_whole(
         path, json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
-    return read(path)
+    return read_labels(path)
 
 
 def main() -> None:
@@ -220,8 +220,10 @@ def main() -> None:
     for labels, corrections in zip(
         given.data if given.corrections else [], given.corrections, strict=True
     ):
-        dataset = read(labels)
-        missing.update(missing_indeed(dataset, apply(dataset, read_corrections(corrections))))
+        dataset = read_labels(labels)
+        missing.update(
+            missing_indeed(dataset, correct_labels(dataset, read_corrections(corrections)))
+        )
     sets: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as work:
         params = ShelfParams(width=640, height=480, rows=(3, 4), facings=(9, 14))
@@ -245,7 +247,7 @@ def main() -> None:
 def _joined(paths: list[Path]) -> dict[str, Dataset]:
     if not paths:
         return {}
-    parts = [read(path) for path in paths]
+    parts = [read_labels(path) for path in paths]
     classes = {part.classes for part in parts}
     if len(classes) > 1:
         raise SystemExit("the data sets have different classes, so they cannot be joined")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from result_changes import folder_changes
 
+from shelfcount.files import write_whole
 from shelfcount.records import ShelfcountError
-from shelfcount.vision.images import write_whole
 
 
 def main(arguments: list[str] | None = None) -> int:

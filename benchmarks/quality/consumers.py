@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from shelfcount.files import write_whole
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfcount.data.labels import Corners
+from shelfcount.data.stated_labels import XYXY
 from shelfcount.vision.images import write_photo
 
 
@@ -43,7 +43,7 @@ class Trial:
     photos: list[LabelledPhoto]
     chosen: list[LabelledPhoto]
     rng: np.random.Generator
-    planted: list[tuple[str, Corners | None]] = field(default_factory=list)
+    planted: list[tuple[str, XYXY | None]] = field(default_factory=list)
     against: list[LabelledPhoto] = field(default_factory=list)
 
     def write(self, photo: LabelledPhoto, image: np.ndarray, quality: int = 92) -> None:
@@ -149,7 +149,7 @@ def missing_box(trial: Trial) -> None:
         del photo.boxes[i], photo.classes[i], photo.ignore[i]
 
 
-def _corners(box: np.ndarray) -> Corners:
+def _corners(box: np.ndarray) -> XYXY:
     left, top, right, bottom = box.tolist()
     return left, top, right, bottom
 

@@ -22,18 +22,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from shelfcount.cli import open_low
-from shelfcount.console import bar
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import aligned, fingerprint, read
-from shelfcount.evaluation.confusions import Confusion, confusions, needs
-from shelfcount.evaluation.metrics import Evaluation, match, run, score
+from shelfcount.cli.app import open_low
+from shelfcount.cli.console import progress_bar
+from shelfcount.data.datasets import align_classes, fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.drawing.crops import crop, examples, photo_at
+from shelfcount.drawing.pictures import MISSED, Mark, annotate
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
+from shelfcount.metrics.confusions import Confusion, confusions, needs
+from shelfcount.metrics.evaluate import detect_dataset
+from shelfcount.metrics.matching import match
+from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.records import Dataset, Detections
-from shelfcount.report.crops import crop, examples, photo_at
-from shelfcount.report.pictures import MISSED, Mark, annotate
 from shelfcount.stamp import stamp
 from shelfcount.vision.boxes import iou
-from shelfcount.vision.images import write_photo, write_whole
+from shelfcount.vision.images import write_photo
 
 BENCHMARKS = Path(__file__).parents[1]
 # Numbers of confused pairs and photos in the pictures, of crops of each pair, and of examples of
@@ -153,15 +157,17 @@ def main() -> None:
     )
     options = parser.parse_args()
     detector, threshold, facts = open_low(options.bundle, 1)
-    parts = {name: read(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
+    parts = {name: read_labels(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
     fixed = {
-        name: apply(part, read_corrections(BENCHMARKS / "data" / f"drinks_{name}_corrections.json"))
+        name: correct_labels(
+            part, read_corrections(BENCHMARKS / "data" / f"drinks_{name}_corrections.json")
+        )
         for name, part in parts.items()
     }
-    published, corrected = aligned(parts["test"], fixed["test"])
-    learnt = aligned(fixed["train"], corrected)[0]
-    with bar("evaluating") as advance:
-        found = run(detector, corrected, progress=advance)
+    published, corrected = align_classes(parts["test"], fixed["test"])
+    learnt = align_classes(fixed["train"], corrected)[0]
+    with progress_bar("evaluating") as advance:
+        found = detect_dataset(detector, corrected, progress=advance)
     evaluation = score(corrected, found, threshold)
     pairs = confusions(corrected, found, threshold)
     trained = Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)

@@ -27,24 +27,32 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.cli import open_low
-from shelfcount.data.corrections import (
+from shelfcount.cli.app import open_low
+from shelfcount.data.datasets import fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.drawing.crops import grid
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import (
     DECISIONS,
     Correction,
     Corrections,
-    apply,
+    correct_labels,
     read_corrections,
     write_corrections,
 )
-from shelfcount.data.formats import fingerprint, read
-from shelfcount.evaluation.label_errors import Proposal, decided, draft, propose, surest_first
-from shelfcount.evaluation.metrics import run
+from shelfcount.labels.proposals import (
+    Proposal,
+    by_confidence,
+    draft_corrections,
+    propose,
+    with_decisions,
+)
+from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.records import Dataset
-from shelfcount.report.crops import grid
-from shelfcount.report.proposals_page import draw, write_page
+from shelfcount.report.proposals_page import draw_proposal, write_proposals_page
 from shelfcount.stamp import stamp
 from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
-from shelfcount.vision.images import write_photo, write_whole
+from shelfcount.vision.images import write_photo
 
 RESULTS = Path(__file__).parents[1] / "results"
 # Side of a crop in the picture, in pixels.
@@ -193,8 +201,8 @@ def main() -> None:
     rows: list[tuple[Proposal, str, str]] = []
     for fold, corrections in zip(given.fold, made, strict=True):
         data, _, model = fold.rpartition("=")
-        dataset = read(data)
-        corrected = apply(dataset, corrections)
+        dataset = read_labels(data)
+        corrected = correct_labels(dataset, corrections)
         if Path(model).is_file():
             proposals, models = read_proposals(Path(model), dataset)
         else:
@@ -204,7 +212,7 @@ def main() -> None:
                     f"'{model}' was trained on '{data}' and would repeat errors of its labels"
                 )
             proposals, models = (
-                propose(dataset, run(detector, dataset), threshold, Path(model).name),
+                propose(dataset, detect_dataset(detector, dataset), threshold, Path(model).name),
                 [facts],
             )
         rows += [
@@ -219,12 +227,12 @@ def main() -> None:
                 "models": models,
             }
         )
-    order = {id(p): i for i, p in enumerate(surest_first([p for p, _, _ in rows]))}
+    order = {id(p): i for i, p in enumerate(by_confidence([p for p, _, _ in rows]))}
     rows.sort(key=lambda row: order[id(row[0])])
     result = {"folds": folds, **measured([p for p, _, _ in rows], [v for _, v, _ in rows], made)}
     first = rows[: given.most]
     looked = [c for path in given.looked for c in read_corrections(path).corrections]
-    seen = decided([p for p, _, _ in first], Corrections("", "", tuple(looked)))
+    seen = with_decisions([p for p, _, _ in first], Corrections("", "", tuple(looked)))
     result["looked"] = {
         decision: sum(p.correction.decision == decision for p in seen) for decision in DECISIONS
     }
@@ -245,7 +253,7 @@ def main() -> None:
     classes = dataset.classes
     write_photo(
         given.out / f"{given.name}.jpg",
-        grid([draw(p, classes) for p, _, _ in first], columns=5, cell=CELL),
+        grid([draw_proposal(p, classes) for p, _, _ in first], columns=5, cell=CELL),
         quality=85,
     )
     print(
@@ -256,15 +264,16 @@ def main() -> None:
     )
     if given.draft:
         for fold in given.fold:
-            dataset = read(fold.rpartition("=")[0])
+            dataset = read_labels(fold.rpartition("=")[0])
             own = [p for p, _, data in first if data == Path(fold.rpartition("=")[0]).name]
             write_corrections(
-                draft(dataset, own), given.draft / f"{Path(dataset.name).stem}_proposed.json"
+                draft_corrections(dataset, own),
+                given.draft / f"{Path(dataset.name).stem}_proposed.json",
             )
-            write_page(
+            write_proposals_page(
                 dataset,
                 own,
-                draft(dataset, own),
+                draft_corrections(dataset, own),
                 given.draft / f"{Path(dataset.name).stem}_proposed.html",
             )
 

@@ -10,7 +10,8 @@ import faulty_labels as labels
 import numpy as np
 from faulty_labels import LabelledPhoto, Trial
 
-from shelfcount.vision.images import encode_photo, read_photo, write_photo, write_whole
+from shelfcount.files import write_whole
+from shelfcount.vision.images import encode_photo, read_photo, write_photo
 
 
 def _side(photo: LabelledPhoto) -> float:

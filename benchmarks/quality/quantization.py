@@ -20,17 +20,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from shelfcount.console import bar
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import aligned, fingerprint, read
-from shelfcount.deploy import bundle, convert, flatbuffer, ranges
-from shelfcount.evaluation.metrics import Evaluation, evaluate
+from shelfcount.cli.console import progress_bar
+from shelfcount.data.datasets import align_classes, fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.deploy import convert, flatbuffer, ranges
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
+from shelfcount.metrics.evaluate import evaluate_detector
+from shelfcount.metrics.scoring import Evaluation
 from shelfcount.records import Dataset, ModelSpec
-from shelfcount.runtime.bundle import LOWEST_SCORE, LiteRTDetector
+from shelfcount.runtime.bundle import LiteRTDetector
 from shelfcount.stamp import stamp
-from shelfcount.training.fake_quant import FakeQuantized
+from shelfcount.training import inputs
+from shelfcount.training.quantization_aware import FakeQuantized
 from shelfcount.training.runs import Sources, load_run, normalise, read_sources
-from shelfcount.vision.images import write_whole
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
@@ -52,11 +56,13 @@ def labelled(sources: Sources) -> tuple[Dataset, Dataset]:
         sources.train,
         sources.val or sys.exit("the run must have validation photos of its own"),
     ):
-        data = read(source, class_names=sources.class_names)
+        data = read_labels(source, class_names=sources.class_names)
         for corrections in map(read_corrections, sources.corrections):
-            data = apply(data, corrections) if corrections.data == Path(source).name else data
+            data = (
+                correct_labels(data, corrections) if corrections.data == Path(source).name else data
+            )
         datasets.append(data)
-    train, val = aligned(*datasets)
+    train, val = align_classes(*datasets)
     return train, val
 
 
@@ -68,7 +74,7 @@ def statistics(net: FakeQuantized, photos: Sequence[np.ndarray]) -> dict[float, 
     """Return (photos, tensors, 2) lower and upper bounds of the float tensors, by percentile."""
     found: dict[float, list[Any]] = {percentile: [] for percentile in PERCENTILES}
     wanted = [side for percentile in PERCENTILES for side in (100 - percentile, percentile)]
-    with bar("calibrating") as advance, net.rounding(()):
+    with progress_bar("calibrating") as advance, net.rounding(()):
         for done, photo in enumerate(photos, start=1):
             values = net.values(tensor(photo))
             bounds = np.array(
@@ -109,9 +115,9 @@ class FileScorer:
 
     def row(self, method: str, model: bytes, **facts: Any) -> dict[str, Any]:
         """Evaluate a file with raw heads. The first one is the reference of all others."""
-        finished = flatbuffer.finish(model, self.spec, LOWEST_SCORE)
+        finished = flatbuffer.add_input_and_postprocess(model, self.spec, LOWEST_SCORE)
         detector = LiteRTDetector(finished, self.spec, score_threshold=LOWEST_SCORE)
-        result = evaluate(detector, self.val, threshold=self.spec.score_threshold)
+        result = evaluate_detector(detector, self.val, threshold=self.spec.score_threshold)
         self.reference = self.reference or result
         drop, error = f1_drop(self.reference, result)
         return {
@@ -143,7 +149,7 @@ def f1_drop(before: Evaluation, after: Evaluation) -> tuple[float, float]:
 def with_ranges(model: bytes, net: FakeQuantized, bounds: np.ndarray) -> bytes:
     """Return a converted file with other ranges for all tensors but the input."""
     net.ranges[1:] = torch.from_numpy(bounds[1:]).float()
-    return ranges.put(model, ranges.of_network(model, net))
+    return ranges.store_ranges(model, ranges.of_network(model, net))
 
 
 def measure(run: Path, qat: Path | None, converted: Path | None) -> dict[str, Any]:
@@ -151,10 +157,12 @@ def measure(run: Path, qat: Path | None, converted: Path | None) -> dict[str, An
     reference = load_run(run)
     spec = reference.spec
     train, val = labelled(read_sources(run))
-    photos = bundle.calibration_photos(train, spec, max(PHOTOS), SEED)
+    photos = inputs.calibration_photos(train, spec, max(PHOTOS), SEED)
     scorer = FileScorer(spec, val)
     net = FakeQuantized(reference.net).eval()
-    model, _ = ranges.take(converted.read_bytes() if converted else convert.to_litert(net, spec))
+    model, _ = ranges.extract_ranges(
+        converted.read_bytes() if converted else convert.to_litert(net, spec)
+    )
     rows = [
         scorer.row("float32", model),
         scorer.row(

@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from shelfcount import config as config_module
-from shelfcount.console import bar
-from shelfcount.data import corrections, formats
-from shelfcount.evaluation import repeats, scheduling, settling, studies
-from shelfcount.evaluation.repeats import Repeat
+from shelfcount.cli.console import progress_bar
+from shelfcount.data import datasets, formats
+from shelfcount.files import write_whole
+from shelfcount.labels import corrections
 from shelfcount.records import Dataset
 from shelfcount.report import repeats_page
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
+from shelfcount.studies import repeat_folder, repeat_statistics, repeats, scheduling
+from shelfcount.studies.repeats import Repeat
 
 BENCHMARKS = Path(__file__).parents[1]
 RESULT = BENCHMARKS / "results" / "repeats.json"
@@ -45,18 +46,20 @@ def photos(drinks: Path) -> list[Dataset]:
         given = corrections.read_corrections(
             BENCHMARKS / "data" / f"drinks_{name}_corrections.json"
         )
-        parts.append(corrections.apply(formats.read(drinks / f"{name}.json"), given))
+        parts.append(
+            corrections.correct_labels(formats.read_labels(drinks / f"{name}.json"), given)
+        )
     return parts
 
 
 def study(
-    parts: list[Dataset], plan: repeats.Plan, folder: Path, number: int, processes: int
+    parts: list[Dataset], plan: repeats.RepeatSettings, folder: Path, number: int, processes: int
 ) -> list[Repeat]:
     """Run the repeats that are missing and return all repeats."""
-    with bar(f"{plan.depth}: features") as advance:
-        opened = studies.open_study(studies.pool(parts), plan, folder, advance)
-    with bar(f"{plan.depth}: repeats") as advance:
-        return studies.run(
+    with progress_bar(f"{plan.depth}: features") as advance:
+        opened = repeat_folder.open_study(datasets.pool_datasets(parts), plan, folder, advance)
+    with progress_bar(f"{plan.depth}: repeats") as advance:
+        return repeat_folder.run_repeats(
             opened, folder, plan.tasks(number), scheduling.processes(processes), progress=advance
         )
 
@@ -64,7 +67,9 @@ def study(
 def finished(folder: Path) -> list[Repeat]:
     """Return finished repeats sorted by seed, up to the first seed that is missing."""
     found = (
-        sorted(studies.finished(folder).values(), key=lambda r: r.task) if folder.exists() else []
+        sorted(repeat_folder.finished_repeats(folder).values(), key=lambda r: r.task)
+        if folder.exists()
+        else []
     )
     return [
         r
@@ -83,8 +88,8 @@ def report(out: Path) -> dict[str, Any]:
     for depth in f1:
         folder = RUNS / depth
         if results := finished(folder):
-            plan = json.loads((folder / studies.STUDY).read_text())
-            whole = settling.largest_share(results)
+            plan = json.loads((folder / repeat_folder.STUDY).read_text())
+            whole = repeat_statistics.largest_share(results)
             rows = [
                 {
                     "seed": r.task.seed,
@@ -95,11 +100,17 @@ def report(out: Path) -> dict[str, Any]:
                 for r in whole
             ]
             made = {"stamp": stamp(seed=0, threads=1), "results": rows}
-            depths[depth] = {"plan": plan, **settling.summary(results, settling.WIDTH), **made}
+            depths[depth] = {
+                "plan": plan,
+                **repeat_statistics.summarize_repeats(results, repeat_statistics.INTERVAL_WIDTH),
+                **made,
+            }
             if depth == "fast":
-                write_whole(out.with_suffix(".png"), repeats_page.picture(results, depths[depth]))
+                write_whole(
+                    out.with_suffix(".png"), repeats_page.plot_repeats(results, depths[depth])
+                )
                 depths["learning_curves"] = (
-                    settling.learning_curves(results)
+                    repeat_statistics.learning_curves(results)
                     if len(depths[depth]["by_share"]) > 1
                     else None
                 )
@@ -113,8 +124,8 @@ def report(out: Path) -> dict[str, Any]:
                 count[depth][row["seed"]] = row["count_error"]
     rng = np.random.default_rng(0)
     together = {
-        "f1": settling.agreement(f1["fast"], f1["full"], rng),
-        "count_error": settling.agreement(count["fast"], count["full"], rng),
+        "f1": repeat_statistics.depth_agreement(f1["fast"], f1["full"], rng),
+        "count_error": repeat_statistics.depth_agreement(count["fast"], count["full"], rng),
     }
     result = {
         "photos": "All 244 drinks photos, corrected labels",
@@ -151,9 +162,11 @@ def main() -> None:
     options = parser.parse_args()
     if not options.report:
         start, config = f"model.weights={options.start}", BENCHMARKS / "configs" / "drinks.toml"
-        fast = repeats.make_plan(config_module.load(config, [start]), "fast", None, options.shares)
-        full = repeats.make_plan(
-            config_module.load(config, [start, *FULL]), "full", options.full_epochs
+        fast = repeats.make_repeat_settings(
+            config_module.load_config(config, [start]), "fast", None, options.shares
+        )
+        full = repeats.make_repeat_settings(
+            config_module.load_config(config, [start, *FULL]), "full", options.full_epochs
         )
         parts = photos(options.drinks)
         for plan, number in ((fast, options.fast), (full, options.full)):
@@ -170,7 +183,7 @@ def main() -> None:
                 f"SD {spread['sd'] or 0:.3f}, {measured['repeats']} repeats"
             )
             print(
-                f"  {repeats_page.said(measured['enough'])}; "
+                f"  {repeat_statistics.repeats_needed_text(measured['enough'])}; "
                 f"{measured['seconds_per_repeat']:g} s of CPU time each"
             )
     print(f"common splits: {result['agreement']['f1']['splits']}; {options.out}")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from thin import read_whole
 
-from shelfcount.evaluation import benchmark
+from shelfcount.metrics import uncertainty
 from shelfcount.records import ShelfcountError
 from shelfcount.words import plural
 
@@ -115,12 +115,14 @@ def f1_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
                 [[rows[path][key] for key in ("truth", "found", "tp")] for path in order], float
             )
         )
-    low, high = benchmark.f1_gain(counts[1], counts[0], np.random.default_rng(_SEED))
+    low, high = uncertainty.f1_difference_interval(
+        counts[1], counts[0], np.random.default_rng(_SEED)
+    )
     state = "better" if low > 0 else "worse" if high < 0 else "same"
     why = (
         f"95 % bootstrap interval of the difference, {len(order)} photos: {low:+.4f} to {high:+.4f}"
     )
-    was, now = (float(benchmark.f1_of(side.sum(axis=0))) for side in counts)
+    was, now = (float(uncertainty.f1_of(side.sum(axis=0))) for side in counts)
     return Change("F1", was, now, state, why)
 
 

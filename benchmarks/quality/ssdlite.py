@@ -22,15 +22,17 @@ from torch.utils.data import DataLoader
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from shelfcount import config as config_module
-from shelfcount.console import bar
-from shelfcount.data.augment import EpochSampler, TrainingPhotos, collate
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import aligned, read
-from shelfcount.evaluation.metrics import AP_FLOOR, run, score
-from shelfcount.evaluation.threshold import best_threshold
+from shelfcount.cli.console import progress_bar
+from shelfcount.data.datasets import align_classes
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
+from shelfcount.metrics.evaluate import AP_FLOOR, detect_dataset
+from shelfcount.metrics.scoring import score
+from shelfcount.metrics.threshold import choose_threshold
 from shelfcount.records import Dataset, Detections, ModelSpec
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
+from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, collate
 
 BENCHMARKS = Path(__file__).parents[1]
 RESULT = BENCHMARKS / "results" / "ssdlite.json"
@@ -56,8 +58,8 @@ class TorchvisionDetector:
 
 def corrected(drinks: Path, part: str) -> Dataset:
     """Read the photos of 'train' or 'val' with corrected labels."""
-    return apply(
-        read(str(drinks / f"{part}.json")),
+    return correct_labels(
+        read_labels(str(drinks / f"{part}.json")),
         read_corrections(BENCHMARKS / "data" / f"drinks_{part}_corrections.json"),
     )
 
@@ -65,7 +67,7 @@ def corrected(drinks: Path, part: str) -> Dataset:
 def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
     """Train the network with the photos, augmentation and optimizer of the ablation."""
     torch.manual_seed(seed)
-    config = config_module.load(CONFIG)
+    config = config_module.load_config(CONFIG)
     # At most 300 detections, as for all detectors here. Lower scores than AP_FLOOR never count.
     net = ssdlite320_mobilenet_v3_large(
         weights=None,
@@ -90,7 +92,7 @@ def train(dataset: Dataset, epochs: int, seed: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.train.lr, total_steps=epochs * len(loader), pct_start=0.1
     )
-    with bar("training ssdlite320_mobilenet_v3_large") as advance:
+    with progress_bar("training ssdlite320_mobilenet_v3_large") as advance:
         for epoch in range(epochs):
             for step, (images, samples) in enumerate(loader):
                 # The model has no ignored boxes.
@@ -120,14 +122,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Random seed. Default: 0.")
     parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     options = parser.parse_args()
-    training, validation = aligned(
+    training, validation = align_classes(
         corrected(options.drinks, "train"), corrected(options.drinks, "val")
     )
     begin = time.monotonic()
     net = train(training, options.epochs, options.seed)
     minutes = (time.monotonic() - begin) / 60
-    found = run(TorchvisionDetector(net, validation.classes), validation)
-    result = score(validation, found, best_threshold(validation, found, floor=AP_FLOOR)[0])
+    found = detect_dataset(TorchvisionDetector(net, validation.classes), validation)
+    result = score(validation, found, choose_threshold(validation, found, floor=AP_FLOOR)[0])
     row = {
         "name": "ssdlite320_mobilenet_v3_large",
         "what": "torchvision's network, from random weights, with an input of 320 pixels",

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from shelfcount.vision.images import write_whole
+from shelfcount.files import write_whole
 
 RESULTS = Path(__file__).parents[1] / "results"
 DROPPED, MOVED = "confusion", "per_photo"

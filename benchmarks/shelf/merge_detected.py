@@ -28,24 +28,26 @@ import numpy as np
 from merge_views import SEED, dimmed, moved, shelf
 from simulated_detector import CATALOGUE, Tally, errors
 
-from shelfcount.console import bar
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import read
-from shelfcount.data.products import products
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import LEAST_VISIBLE, views
+from shelfcount.cli.console import progress_bar
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset, Detections, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
 from shelfcount.shelf.count import count_photo
-from shelfcount.shelf.merge import merge, merge_photos
-from shelfcount.shelf.photo_pairs import look, map_boxes
+from shelfcount.shelf.merge import merge_counted, merge_photos
+from shelfcount.shelf.photo_pairs import extract_features
 from shelfcount.stamp import stamp
+from shelfcount.synthetic.catalogue import make_catalogue
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.scenes import LABEL_VISIBLE, render_views
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import read_photo, write_photo, write_whole
+from shelfcount.vision.homography import map_boxes
+from shelfcount.vision.images import read_photo, write_photo
 
 RESULT = Path(__file__).parents[1] / "results" / "merge_detected.json"
 # Products of `make demo`.
-DEMO_CATALOGUE = products(12, 1)
+DEMO_CATALOGUE = make_catalogue(12, 1)
 # Factor by which drinks photos, which have a side of 416 pixels, are enlarged.
 ENLARGED = 3
 RUNS = 2
@@ -71,7 +73,7 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
             f"`make demo`: {names}."
         )
     detector, tally, overlaps = LiteRTDetector.open(bundle), Tally(), Counter[str]()
-    with bar("synthetic shelves") as advance:
+    with progress_bar("synthetic shelves") as advance:
         for number in range(shelves):
             scenes, overlap = shelf(number, DEMO_CATALOGUE)
             overlaps[f"{overlap:.2f}"] += 1
@@ -79,10 +81,10 @@ def demo(bundle: Bundle, shelves: int) -> dict[str, Any]:
                 count_photo(detector, scene.image, f"{i}.jpg") for i, scene in enumerate(scenes)
             ]
             looks = [
-                look(scene.image, photo.detections)
+                extract_features(scene.image, photo.detections)
                 for scene, photo in zip(scenes, photos, strict=True)
             ]
-            tally.add(merge(photos, looks, bundle.spec.score_threshold), scenes, names)
+            tally.add(merge_counted(photos, looks, bundle.spec.score_threshold), scenes, names)
             advance(number + 1, shelves)
     return {
         "bundle": _named(bundle),
@@ -143,14 +145,14 @@ def shown(truth: Detections, homography: np.ndarray, image: np.ndarray) -> Detec
     """Return the labels of products of which a part shows at least as much as synthetic labels."""
     boxes = map_boxes(truth.boxes, homography)
     within = box_math.clip(boxes, image.shape[1], image.shape[0])
-    return truth.replace(boxes=within)[box_math.area(within) > LEAST_VISIBLE * box_math.area(boxes)]
+    return truth.replace(boxes=within)[box_math.area(within) > LABEL_VISIBLE * box_math.area(boxes)]
 
 
 def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
     """Measure the count error of merged parts, of single parts and of whole photos."""
     detector = LiteRTDetector.open(bundle)
     wrong, there = Counter[str](), Counter[str]()
-    with bar("photos cut in four") as advance:
+    with progress_bar("photos cut in four") as advance:
         for number, photo in enumerate(dataset.photos):
             # Key points need larger photos. The network's input stays the same.
             image = cv2.resize(
@@ -163,8 +165,11 @@ def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
             truth = photo.truth.replace(boxes=photo.truth.boxes * ENLARGED)
             cuts = cut_views(image, np.random.default_rng([SEED, number]))
             parts = [count_photo(detector, cut, f"{i}") for i, (cut, _) in enumerate(cuts)]
-            looks = [look(cut, part.detections) for (cut, _), part in zip(cuts, parts, strict=True)]
-            merged = merge(parts, looks, bundle.spec.score_threshold).shelves[0]
+            looks = [
+                extract_features(cut, part.detections)
+                for (cut, _), part in zip(cuts, parts, strict=True)
+            ]
+            merged = merge_counted(parts, looks, bundle.spec.score_threshold).shelves[0]
             there["parts_placed"] += len(merged.photos)
             pairs = [
                 ("merged", merged.counts, truth),
@@ -202,7 +207,7 @@ def duration(bundle: Bundle) -> dict[str, Any]:
         paths = [Path(folder) / f"{i}.jpg" for i in range(10)]
         for path, scene in zip(
             paths,
-            views(CATALOGUE, params, np.random.default_rng(SEED), len(paths), 0.3),
+            render_views(CATALOGUE, params, np.random.default_rng(SEED), len(paths), 0.3),
             strict=True,
         ):
             write_photo(path, scene.image)
@@ -246,9 +251,9 @@ def main() -> int:
     if given.bundle:
         made["twelve_megapixels"] = duration(read_bundle(given.bundle))
     if given.bundle and given.data:
-        dataset = read(given.data)
+        dataset = read_labels(given.data)
         if given.corrections:
-            dataset = apply(dataset, read_corrections(given.corrections))
+            dataset = correct_labels(dataset, read_corrections(given.corrections))
         labels = {
             "data": Path(given.data).name,
             "corrections": given.corrections and given.corrections.name,

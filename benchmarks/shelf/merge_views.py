@@ -23,17 +23,19 @@ import cv2
 import numpy as np
 from simulated_detector import CATALOGUE, LEVELS, THRESHOLD, Tally, counted, detected
 
-from shelfcount.data.products import Product, sprite
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import Scene, views
+from shelfcount.files import write_whole
 from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
-from shelfcount.shelf.merge import merge
-from shelfcount.shelf.photo_pairs import View, look, map_boxes, map_points
+from shelfcount.shelf.merge import merge_counted
+from shelfcount.shelf.photo_pairs import PhotoFeatures, extract_features
 from shelfcount.shelf.registration import Registration, register
 from shelfcount.stamp import stamp
+from shelfcount.synthetic.catalogue import Product
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.product_drawing import draw_product
+from shelfcount.synthetic.scenes import Scene, render_views
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import write_whole
+from shelfcount.vision.homography import map_boxes, map_points
 
 RESULT = Path(__file__).parents[1] / "results" / "merge_views.json"
 SEED = 7
@@ -67,18 +69,20 @@ def shelf(number: int, catalogue: Sequence[Product] = CATALOGUE) -> tuple[list[S
     """Return photos of a shelf in random order, and their overlap."""
     rng = np.random.default_rng([SEED, number])
     n, overlap = int(rng.integers(3, 11)), float(rng.choice((0.2, 0.25, 0.3, 0.4)))
-    scenes = views(catalogue, SHELVES[number % len(SHELVES)], rng, n, overlap)
+    scenes = render_views(catalogue, SHELVES[number % len(SHELVES)], rng, n, overlap)
     return [scenes[i] for i in rng.permutation(n)], overlap
 
 
-def with_products(view: View, found: Detections) -> View:
+def with_products(view: PhotoFeatures, found: Detections) -> PhotoFeatures:
     """Return the features of a photo with other detections."""
     return dataclasses.replace(
         view, boxes=map_boxes(found.boxes, view.to_units), classes=found.classes
     )
 
 
-def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.ndarray:
+def displacement(
+    found: np.ndarray, true: np.ndarray, a: PhotoFeatures, b: PhotoFeatures
+) -> np.ndarray:
     """Return distances between the places that two homographies map a grid of photo a to.
 
     Only places that photo b shows, by the true homography, are compared.
@@ -89,7 +93,9 @@ def displacement(found: np.ndarray, true: np.ndarray, a: View, b: View) -> np.nd
     return np.hypot(*(map_points(places, found) - there)[shown].T)
 
 
-def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int, int], np.ndarray]:
+def true_steps(
+    scenes: Sequence[Scene], looks: Sequence[PhotoFeatures]
+) -> dict[tuple[int, int], np.ndarray]:
     """Return the true homography from units of a to units of b, by pair of photos (a, b)."""
     onto = [view.to_units @ scene.homography for view, scene in zip(looks, scenes, strict=True)]
     return {
@@ -100,7 +106,9 @@ def true_steps(scenes: Sequence[Scene], looks: Sequence[View]) -> dict[tuple[int
     }
 
 
-def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registration) -> list[float]:
+def misplaced(
+    scenes: Sequence[Scene], looks: Sequence[PhotoFeatures], found: Registration
+) -> list[float]:
     """Return the largest displacement of each registered pair of photos."""
     true = true_steps(scenes, looks)
     off = [
@@ -111,7 +119,7 @@ def misplaced(scenes: Sequence[Scene], looks: Sequence[View], found: Registratio
 
 
 def judged_pairs(
-    scenes: Sequence[Scene], looks: Sequence[View], found: Registration
+    scenes: Sequence[Scene], looks: Sequence[PhotoFeatures], found: Registration
 ) -> list[tuple[bool, float, float]]:
     """Return for each best fit whether it is right (8 units), the common share and the score."""
     true, pairs = true_steps(scenes, looks), []
@@ -138,7 +146,7 @@ def synthetic(shelves: int) -> dict[str, Any]:
         scenes, overlap = shelf(number)
         photos_in_all += len(scenes)
         asked[f"{overlap:.2f}"] += 1
-        plain = [look(scene.image, Detections.empty()) for scene in scenes]
+        plain = [extract_features(scene.image, Detections.empty()) for scene in scenes]
         for level, noise in LEVELS.items():
             rng = np.random.default_rng([SEED, number, 1])
             found = [detected(scene, noise, rng)[0] for scene in scenes]
@@ -153,7 +161,7 @@ def synthetic(shelves: int) -> dict[str, Any]:
             registration = register(looks)
             off += misplaced(scenes, looks, registration)
             pairs += judged_pairs(scenes, looks, registration)
-            tallies[level].add(merge(photos, looks, THRESHOLD), scenes)
+            tallies[level].add(merge_counted(photos, looks, THRESHOLD), scenes)
     right = [score for good, share, score in pairs if good and share >= 0.15]
     return {
         "shelves": shelves,
@@ -187,8 +195,8 @@ def _round(value: Any) -> float:
 class Twin:
     """Two photos of a shelf on which all products of a class are identical pictures."""
 
-    a: View
-    b: View
+    a: PhotoFeatures
+    b: PhotoFeatures
     a_to_b: np.ndarray
 
     def off(self, homography: np.ndarray) -> float:
@@ -197,13 +205,15 @@ class Twin:
 
     def plain_fit(self) -> np.ndarray:
         """Fit a homography to distinct key points alone."""
-        near = photo_pairs.nearest(self.a, self.b)
+        near = photo_pairs.match_keypoints(self.a, self.b)
         p, q = self.a.points[near.distinct], self.b.points[near.index[0, near.distinct]]
         return cv2.findHomography(p, q, cv2.USAC_MAGSAC, photo_pairs.INLIER_UNITS)[0]
 
-    def best(self) -> photo_pairs.Link:
+    def best(self) -> photo_pairs.PairFit:
         """Fit a homography to key points and products."""
-        return photo_pairs.fits((0, 1), self.a, self.b, photo_pairs.nearest(self.a, self.b))[0]
+        return photo_pairs.fit_pair(
+            (0, 1), self.a, self.b, photo_pairs.match_keypoints(self.a, self.b)
+        )[0]
 
 
 def twin(seed: int, overlap: float = 0.25) -> Twin:
@@ -226,7 +236,7 @@ def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
     foot = 20
     for row in range(3):
         order = np.repeat(kinds[4 * row + rng.integers(0, 4, 9)], rng.integers(5, 10, 9))
-        copies = {kind: sprite(CATALOGUE[kind], 10, 0) for kind in set(order.tolist())}
+        copies = {kind: draw_product(CATALOGUE[kind], 10, 0) for kind in set(order.tolist())}
         foot += max(len(copy) for copy in copies.values())
         left = 30
         for kind in order.tolist():
@@ -245,7 +255,7 @@ def copied_shelf(rng: np.random.Generator) -> tuple[np.ndarray, Detections]:
 
 def photograph(
     plane: np.ndarray, truth: Detections, left: float, width: int, rng: np.random.Generator
-) -> tuple[View, np.ndarray]:
+) -> tuple[PhotoFeatures, np.ndarray]:
     """Render a slightly rotated photo of the plane from `left` on.
 
     Returns:
@@ -267,7 +277,7 @@ def photograph(
     boxes = map_boxes(truth.boxes, homography)
     shown = box_math.clip(boxes, *size)
     seen = box_math.area(shown) > 0.3 * box_math.area(boxes)
-    view = look(image, Detections(shown[seen], truth.classes[seen]))
+    view = extract_features(image, Detections(shown[seen], truth.classes[seen]))
     return view, view.to_units @ homography
 
 

@@ -40,17 +40,20 @@ from photo_limits import (
     refused,
 )
 
-from shelfcount.console import bar
-from shelfcount.data.corrections import apply, read_corrections
-from shelfcount.data.formats import fingerprint, read
-from shelfcount.evaluation.metrics import match
+from shelfcount.cli.console import progress_bar
+from shelfcount.data.datasets import fingerprint
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import correct_labels, read_corrections
+from shelfcount.metrics.matching import match
 from shelfcount.records import Dataset, Detections, Detector, Photo
-from shelfcount.report.figures import BLUE, GREY, VERMILION
+from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
-from shelfcount.shelf.photogate import LEAST, LIMITS, judge
+from shelfcount.shelf.photo_gate import LEAST, LIMITS, check_photo
 from shelfcount.stamp import stamp
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, moved
-from shelfcount.vision.images import read_photo, write_whole
+from shelfcount.vision.conditions import CONDITIONS, STRENGTHS
+from shelfcount.vision.homography import map_detections
+from shelfcount.vision.images import read_photo
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
@@ -84,7 +87,7 @@ def changed(
     """
     if condition == "far":
         image, homography = far(photo, FAR[strength - 1])
-        return image, moved(truth, homography, photo.shape[1], photo.shape[0])[0], image
+        return image, map_detections(truth, homography, photo.shape[1], photo.shape[0])[0], image
     if condition in AGAIN:
         condition = AGAIN[condition]
         first = CONDITIONS[condition].apply(photo, max(STRENGTHS), rng)
@@ -147,7 +150,7 @@ def measures(
 ) -> dict[str, float | None]:
     """Return the measures by name: sizes relative to training, angles without sign."""
     values: dict[str, float | None] = {}
-    for check in judge(image, detector.spec, boxes).checks:
+    for check in check_photo(image, detector.spec, boxes).checks:
         values[check.name] = None if check.value is None else abs(check.value)
         if check.name.startswith("product") and check.value is not None:
             values[check.name] = check.value / detector.spec.product_px[1]
@@ -156,7 +159,7 @@ def measures(
 
 def as_taken(detector: Detector, source: str) -> list[dict[str, float | None]]:
     """Return the measures of all photos of a data set."""
-    images = (read_photo(photo.path) for photo in read(source).photos)
+    images = (read_photo(photo.path) for photo in read_labels(source).photos)
     return [measures(detector, image, detector.detect(image).boxes) for image in images]
 
 
@@ -196,7 +199,7 @@ def draw(
             usual = [v for photo in unchanged if (v := photo[check]) is not None]
             axes.axvspan(
                 *np.quantile(usual, [0.005, 0.995]),
-                color=GREY,
+                color=PLOT_GREY,
                 alpha=0.25,
                 lw=0,
                 label="99 % of unchanged photos",
@@ -208,7 +211,7 @@ def draw(
             axes.axvline(
                 chosen[check]["limit"], color=VERMILION, label=f"limit {chosen[check]['limit']:g}"
             )
-            axes.axhline(100 * F1_LOST, color=GREY, lw=0.8)
+            axes.axhline(100 * F1_LOST, color=PLOT_GREY, lw=0.8)
             axes.set_title(TITLES[check], fontsize=9)
             axes.set_ylim(-3, 30)
             if check in LEAST:
@@ -226,7 +229,7 @@ def twelve_megapixels(detector: Detector, photo: np.ndarray, runs: int = 15) -> 
     cv2.setNumThreads(1)
     for _ in range(runs):
         begin = time.process_time()
-        judge(image, detector.spec)
+        check_photo(image, detector.spec)
         taken.append(1e3 * (time.process_time() - begin))
     cv2.setNumThreads(threads)
     return {
@@ -248,11 +251,11 @@ def main() -> int:
     parser.add_argument("--unchanged", nargs="*", default=[], help="More unchanged photos.")
     parser.add_argument("--held-out", help="Photos that choose no limit.")
     given = parser.parse_args()
-    opened, dataset = read_bundle(given.bundle), read(given.data)
+    opened, dataset = read_bundle(given.bundle), read_labels(given.data)
     if given.corrections:
-        dataset = apply(dataset, read_corrections(given.corrections))
+        dataset = correct_labels(dataset, read_corrections(given.corrections))
     detector = LiteRTDetector.open(opened, threads=1)
-    with bar("counting under conditions") as advance:
+    with progress_bar("counting under conditions") as advance:
         made = samples(detector, dataset, advance)
     unchanged = [s.values for s in made if not s.strength]
     unchanged += [values for source in given.unchanged for values in as_taken(detector, source)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shelfcount.records import ShelfcountError
-from shelfcount.shelf.photogate import LEAST
+from shelfcount.shelf.photo_gate import LEAST
 
 # F1 that may be lost at the limit of a measure.
 F1_LOST = 0.05

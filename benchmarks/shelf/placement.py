@@ -24,20 +24,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shelfcount.console import bar
-from shelfcount.data.formats import read
-from shelfcount.data.products import products
-from shelfcount.data.shelf_plane import CM_PER_FACING, ShelfParams, lay_out
+from shelfcount.cli.console import progress_bar
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
 from shelfcount.shelf.facings import Arrangement, arrange, shares
-from shelfcount.shelf.rows import rows
+from shelfcount.shelf.rows import assign_rows
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
+from shelfcount.synthetic.catalogue import make_catalogue
+from shelfcount.synthetic.layout import CM_PER_FACING, ShelfParams, layout_shelf
 
 RESULT = Path(__file__).parents[1] / "results" / "placement.json"
 SEED = 11
 TILTS = (-15.0, -7.0, 0.0, 7.0, 15.0)
 YAWS = (-30.0, -15.0, 0.0, 15.0, 30.0)
-CATALOGUE = products(24, 0)
+CATALOGUE = make_catalogue(24, 0)
 NEAT = ShelfParams(rows=(3, 5), gap=0, back_row=0, occlusion=0)
 LONGER_SIDE = 1500  # of a photo, in pixels
 # Standard deviation of an edge as a share of the box, as `shelf.facings` assumes it.
@@ -94,7 +94,7 @@ def shelf(rng: np.random.Generator, sell: float = 0.0) -> KnownShelf:
 
     No sold-out facing is at the end of a row, under a stack, or narrower than its neighbours.
     """
-    layout = lay_out(CATALOGUE, NEAT, CM_PER_FACING * rng.integers(10, 17), rng)
+    layout = layout_shelf(CATALOGUE, NEAT, CM_PER_FACING * rng.integers(10, 17), rng)
     items = [item for item in layout.items if item.layer == 0]
     sizes = np.array([(CATALOGUE[i.product].width, CATALOGUE[i.product].height) for i in items])
     foot = np.array([(i.left, i.bottom) for i in items])
@@ -167,7 +167,7 @@ def through_camera(
 def arranged(known: KnownShelf, tilt: float, yaw: float, rng: np.random.Generator) -> Arrangement:
     """Return the arrangement that is found on a photo of the shelf."""
     boxes, size = through_camera(known.boxes, (known.width, known.height), tilt, yaw, rng)
-    return arrange(boxes, known.names.tolist(), rows(boxes), size)
+    return arrange(boxes, known.names.tolist(), assign_rows(boxes), size)
 
 
 def edge_errors(found: np.ndarray, true: np.ndarray) -> list[float]:
@@ -277,7 +277,7 @@ def regular_rows(boxes: np.ndarray) -> np.ndarray | None:
 
 def coolers(labels: Path) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
     """Yield boxes, rows and photo size of each cooler, without rows if it is not regular."""
-    for photo in read(str(labels)).photos:
+    for photo in read_labels(str(labels)).photos:
         boxes = photo.truth.boxes[~photo.truth.ignore].astype(float)
         if len(boxes):
             found = regular_rows(boxes)
@@ -294,9 +294,9 @@ def drinks(labels: Path) -> dict[str, Any]:
             for yaw in YAWS:
                 rng = np.random.default_rng([SEED, number])
                 seen.setdefault((tilt, yaw), []).append(
-                    rows(through_camera(boxes, size, tilt, yaw, rng)[0]).row == row
+                    assign_rows(through_camera(boxes, size, tilt, yaw, rng)[0]).row == row
                 )
-    plain = [rows(boxes).row == row for boxes, row, _ in regular]
+    plain = [assign_rows(boxes).row == row for boxes, row, _ in regular]
     return {
         "labels": labels.name,
         "photos": len(given),
@@ -359,7 +359,7 @@ def main() -> int:
     given = parser.parse_args()
     places = [(tilt, yaw) for tilt in TILTS for yaw in YAWS]
     cells = []
-    with bar("synthetic shelves") as advance:
+    with progress_bar("synthetic shelves") as advance:
         for done, (tilt, yaw) in enumerate(places, start=1):
             cells.append(synthetic(tilt, yaw, given.shelves))
             advance(done, len(places))

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.data.products import products
-from shelfcount.data.synthetic import Scene
-from shelfcount.evaluation.metrics import match
+from shelfcount.metrics.matching import match
 from shelfcount.records import Detections
 from shelfcount.shelf.count import CountedPhoto
 from shelfcount.shelf.merge import Merged
-from shelfcount.shelf.photogate import Quality
-from shelfcount.shelf.rows import rows
+from shelfcount.shelf.photo_gate import Quality
+from shelfcount.shelf.rows import assign_rows
+from shelfcount.synthetic.catalogue import make_catalogue
+from shelfcount.synthetic.scenes import Scene
 from shelfcount.vision import boxes as box_math
 
-CATALOGUE = products(24)
+CATALOGUE = make_catalogue(24)
 CLASSES = tuple(product.name for product in CATALOGUE)
 # Score threshold of the simulated detector.
 THRESHOLD = 0.4
@@ -88,7 +88,7 @@ def counted(
 ) -> CountedPhoto:
     """Return detections as a counted photo."""
     height, width = image.shape[:2]
-    return CountedPhoto(path, width, height, found, rows(found.boxes), classes, Quality())
+    return CountedPhoto(path, width, height, found, assign_rows(found.boxes), classes, Quality())
 
 
 def true_counts(scenes: Sequence[Scene], classes: Sequence[str] = CLASSES) -> Counter[str]:

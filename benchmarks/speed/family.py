@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from shelfcount.deploy import bundle as bundles
-from shelfcount.deploy import contract, convert, flatbuffer
-from shelfcount.evaluation import op_profile
-from shelfcount.evaluation.benchmark import SPREAD, take_turns
-from shelfcount.evaluation.variants import counted_names
+from shelfcount.deploy import bundle, convert, inspection
+from shelfcount.deploy.inspection import counted_names
+from shelfcount.files import write_whole
 from shelfcount.records import AnchorLevel, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
+from shelfcount.speed import operator_profile
+from shelfcount.speed.model_rows import SPREAD, time_interleaved
 from shelfcount.stamp import stamp
 from shelfcount.training.backbones import FAMILY
-from shelfcount.training.detector import build
-from shelfcount.vision.images import write_photo, write_whole
+from shelfcount.training.networks import build
+from shelfcount.vision.images import write_photo
 
 RESULT = Path(__file__).parents[1] / "results" / "family.json"
 CLASSES = 33
@@ -75,7 +75,7 @@ def files(architecture: str, size: int, neck: int) -> tuple[ModelSpec, dict[str,
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(2)]
     return spec, {
-        recipe: bundles.artifact(model, spec, recipe, photos) for recipe in ("float32", "int8")
+        recipe: bundle.main_artifact(model, spec, recipe, photos) for recipe in ("float32", "int8")
     }
 
 
@@ -98,8 +98,8 @@ def profiled(data: bytes, size: int, runs: int) -> list[dict[str, Any]]:
         write_photo(
             photo, np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
         )
-        return op_profile.by_kind(
-            op_profile.profile(model, photo, (size, size), runs=runs, threads=1).operators
+        return operator_profile.by_kind(
+            operator_profile.profile(model, photo, (size, size), runs=runs, threads=1).operators
         )
 
 
@@ -128,10 +128,10 @@ def main() -> None:
                     "size": size,
                     "recipe": recipe,
                     "bytes": len(data),
-                    "gmac": round(flatbuffer.count_macs(data) / 1e9, 4),
-                    "outside_xnnpack": sorted(set(contract.stray_operators(data))),
-                    "moving": counted_names(contract.moving_operators(data)),
-                    "partitions": contract.partitions(data),
+                    "gmac": round(inspection.count_macs(data) / 1e9, 4),
+                    "outside_xnnpack": sorted(set(inspection.undelegated_operators(data))),
+                    "moving": counted_names(inspection.data_movement_operators(data)),
+                    "partitions": inspection.partitions(data),
                 }
                 pixels = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
                 calls[key] = timed(LiteRTDetector(data, spec, threads=1), pixels)
@@ -144,7 +144,7 @@ def main() -> None:
                         }
                     )
                 print(f"{key}: {len(data) / 1e6:.2f} MB", flush=True)
-    times = take_turns(calls, dict.fromkeys(calls, options.runs), warmup=WARMUP)
+    times = time_interleaved(calls, dict.fromkeys(calls, options.runs), warmup=WARMUP)
     for key, row in rows.items():
         row["ms"] = dict(
             zip(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from shelfcount.deploy import convert
-from shelfcount.deploy.bundle import artifact
+from shelfcount.deploy.bundle import main_artifact
 from shelfcount.records import AnchorLevel, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 
@@ -71,7 +71,8 @@ def crafted(size: int, classes: int) -> LiteRTDetector:
         (crafted_level(),),
     )
     return LiteRTDetector(
-        artifact(convert.to_litert(Painted(classes, CANDIDATES), spec), spec, "float32", []), spec
+        main_artifact(convert.to_litert(Painted(classes, CANDIDATES), spec), spec, "float32", []),
+        spec,
     )
 
 

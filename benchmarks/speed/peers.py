@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from shelfcount.console import bar
-from shelfcount.deploy import contract, flatbuffer
-from shelfcount.evaluation import benchmark, latency, variants
+from shelfcount.cli.console import progress_bar
+from shelfcount.deploy import flatbuffer, inspection
+from shelfcount.files import write_whole
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
+from shelfcount.speed import latency, model_rows
 from shelfcount.stamp import stamp
-from shelfcount.vision.images import write_whole
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
@@ -74,13 +74,13 @@ class Peer:
 def bundle_heads(cache: Path) -> Peer:
     """Write the released bundle's file without its last operator, the post-processing."""
     bundle = read_bundle(BUNDLE)
-    model = flatbuffer.read((BUNDLE / "model.tflite").read_bytes())
+    model = flatbuffer.read_model((BUNDLE / "model.tflite").read_bytes())
     graph = model.subgraphs[0]
     last = graph.operators.pop()
     graph.outputs = list(last.inputs[:2])
-    flatbuffer.sign(model)
+    flatbuffer.name_signature(model)
     path = cache / "bundle-heads.tflite"
-    write_whole(path, flatbuffer.write(model))
+    write_whole(path, flatbuffer.write_model(model))
     name = f"shelfcount {bundle.spec.architecture}, {len(bundle.spec.classes)} classes"
     return Peer(
         name,
@@ -183,7 +183,7 @@ def as_float32(data: bytes) -> bytes:
     Args:
         data: .tflite file with float16 weights, each followed by a DEQUANTIZE.
     """
-    model, names = flatbuffer.read(data), flatbuffer.operator_names(data)
+    model, names = flatbuffer.read_model(data), inspection.operator_names(data)
     graph, types = model.subgraphs[0], schema.TensorType
     widened: dict[int, int] = {}
     for name, op in zip(names, list(graph.operators), strict=True):
@@ -206,8 +206,8 @@ def as_float32(data: bytes) -> bytes:
     signature = schema.SignatureDefT()
     signature.signatureKey = b"serving_default"
     model.signatureDefs = [signature]
-    flatbuffer.sign(model)
-    return flatbuffer.write(model)
+    flatbuffer.name_signature(model)
+    return flatbuffer.write_model(model)
 
 
 def noise(side: int) -> list[np.ndarray]:
@@ -218,7 +218,7 @@ def noise(side: int) -> list[np.ndarray]:
 
 def input_size(path: Path) -> tuple[int, int]:
     """Return height and width of a file's input."""
-    graph = flatbuffer.read(path.read_bytes()).subgraphs[0]
+    graph = flatbuffer.read_model(path.read_bytes()).subgraphs[0]
     shape = [int(side) for side in graph.tensors[graph.inputs[0]].shape]
     return (shape[1], shape[2]) if shape[3] == 3 else (shape[2], shape[3])
 
@@ -232,7 +232,7 @@ def gather(cache: Path) -> tuple[list[Peer], list[dict[str, str]]]:
         "objectron int8": lambda: objectron_int8(cache),
     }
     peers, left_out = [bundle_heads(cache)], []
-    with bar("fetching and converting") as advance:
+    with progress_bar("fetching and converting") as advance:
         for done, (name, make) in enumerate(makers.items(), start=1):
             try:
                 peers.append(make())
@@ -247,11 +247,11 @@ def measure(peers: list[Peer], runs: int, threads: int) -> list[dict[str, Any]]:
     photo = next(iter(sorted((BUNDLE / "golden").glob("*.jpg"))))
     names = [f"{peer.name} {peer.form}" for peer in peers]
     subjects = {
-        name: latency.Subject(peer.path, *input_size(peer.path))
+        name: latency.TimedModel(peer.path, *input_size(peer.path))
         for name, peer in zip(names, peers, strict=True)
     }
-    with bar("measuring latency") as advance:
-        timings = latency.measure(
+    with progress_bar("measuring latency") as advance:
+        timings = latency.time_models(
             subjects, photo, dict.fromkeys(names, runs), threads=threads, progress=advance
         )
     return [
@@ -261,10 +261,10 @@ def measure(peers: list[Peer], runs: int, threads: int) -> list[dict[str, Any]]:
 
 
 def _row(
-    peer: Peer, subject: latency.Subject, timing: latency.Timing, own: latency.Timing
+    peer: Peer, subject: latency.TimedModel, timing: latency.Timing, own: latency.Timing
 ) -> dict[str, Any]:
     data = peer.path.read_bytes()
-    times = None if timing is own else benchmark.ratio(timing.times, own.times)
+    times = None if timing is own else model_rows.speed_ratio(timing.times, own.times)
     return {
         "name": peer.name,
         "form": peer.form,
@@ -274,15 +274,15 @@ def _row(
         "height": subject.height,
         "width": subject.width,
         "size": len(data),
-        "macs": flatbuffer.count_macs(data),
-        "parameters": variants.count_parameters(data),
+        "macs": inspection.count_macs(data),
+        "parameters": inspection.count_parameters(data),
         "memory": timing.memory,
         "latency": vars(timing.latency),
         "times_bundle": times and vars(times),
         "within_noise": times and times.within_noise,
-        "outside": variants.counted_names(contract.stray_operators(data)),
-        "moving": variants.counted_names(contract.moving_operators(data)),
-        "partitions": contract.partitions(data),
+        "outside": inspection.counted_names(inspection.undelegated_operators(data)),
+        "moving": inspection.counted_names(inspection.data_movement_operators(data)),
+        "partitions": inspection.partitions(data),
         "f1": None,
     }
 
@@ -315,7 +315,7 @@ def main() -> int:
     for row in rows:
         ratio = row["times_bundle"]
         against = (
-            f", {benchmark.times_words(benchmark.Ratio(**ratio))} times the bundle's"
+            f", {model_rows.format_ratio(model_rows.Ratio(**ratio))} times the bundle's"
             if ratio
             else ""
         )

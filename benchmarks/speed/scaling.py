@@ -27,17 +27,18 @@ from painted_products import CANDIDATES, crafted, painted
 from scaling_photos import batches, photo_sizes, rounded
 from scaling_plot import scaling_plot
 
+from shelfcount.cli.console import progress_stages
 from shelfcount.config import ModelConfig
-from shelfcount.console import steps
-from shelfcount.deploy import convert, flatbuffer
-from shelfcount.deploy.bundle import artifact
-from shelfcount.evaluation.benchmark import Latency, latency, take_turns
+from shelfcount.deploy import convert, flatbuffer, inspection
+from shelfcount.deploy.bundle import main_artifact
+from shelfcount.files import write_whole
 from shelfcount.records import ModelSpec
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
-from shelfcount.shelf.rows import rows
+from shelfcount.shelf.rows import assign_rows
+from shelfcount.speed.model_rows import Latency, summarize_latency, time_interleaved
 from shelfcount.stamp import stamp
-from shelfcount.training.detector import build
-from shelfcount.vision.images import read_photo, stretch, write_whole
+from shelfcount.training.networks import build
+from shelfcount.vision.images import read_photo, stretch
 
 BENCHMARKS = Path(__file__).parents[1]
 RELEASED = BENCHMARKS.parent / "export" / "release" / "drinks-int8"
@@ -98,7 +99,7 @@ def exporter(like: ModelSpec, photos: Sequence[np.ndarray]) -> Exporter:
         names = tuple(f"product {i}" for i in range(classes))
         spec = ModelSpec(f"{size}-{classes}", like.architecture, names, size, size, like.levels)
         net = build(like.architecture, classes, like.levels, ModelConfig().neck).eval()
-        return artifact(
+        return main_artifact(
             convert.to_litert(net, spec),
             spec,
             "int8",
@@ -112,14 +113,14 @@ def network_row(model: bytes) -> dict[str, Any]:
     """Return size, work and largest tensor of a file."""
     return {
         "mb": rounded(len(model) / 1e6),
-        "gmac": rounded(flatbuffer.count_macs(model) / 1e9),
+        "gmac": rounded(inspection.count_macs(model) / 1e9),
         "largest_tensor_mb": rounded(largest_tensor(model) / 1e6),
     }
 
 
 def largest_tensor(model: bytes) -> int:
     """Return the bytes of the largest tensor that is written while the file runs."""
-    read = flatbuffer.read(model)
+    read = flatbuffer.read_model(model)
     graph = read.subgraphs[0]
     # Types of the schema: FLOAT32 0, INT32 2, UINT8 3, INT8 9. These files write no others.
     width = {0: 4, 2: 4, 3: 1, 9: 1}
@@ -164,8 +165,8 @@ def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], floa
 
 def in_turn(calls: dict[str, Callable[[], float]], runs: int) -> dict[str, Latency]:
     """Return the latency of each call. The runs alternate, so that a slow minute affects all."""
-    times = take_turns(calls, dict.fromkeys(calls, runs), warmup=WARMUP)
-    return {name: latency(values, WARMUP, 1) for name, values in times.items()}
+    times = time_interleaved(calls, dict.fromkeys(calls, runs), warmup=WARMUP)
+    return {name: summarize_latency(values, WARMUP, 1) for name, values in times.items()}
 
 
 def input_sizes(make: Exporter, classes: int, axes: Axes, photo: np.ndarray) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def product_counts(bundle: Bundle, axes: Axes) -> dict[str, Any]:
     photos = {n: painted(size, n) for n in (0, *axes.products)}
     seen = {n: detector.detect(photo) for n, photo in photos.items()}
     calls = {f"file {n}": _call(detector.invoke, photo) for n, photo in photos.items()}
-    calls |= {f"rows {n}": _call(rows, found.boxes) for n, found in seen.items()}
+    calls |= {f"rows {n}": _call(assign_rows, found.boxes) for n, found in seen.items()}
     latencies = in_turn(calls, axes.runs)
     # The minimum is that without suppression: few products take no longer than none, within noise.
     least = min(latencies[f"file {n}"].p50 for n in photos)
@@ -227,7 +228,7 @@ def measure(bundle: Bundle, axes: Axes) -> dict[str, Any]:
     """Measure all axes, one after the other."""
     photos = [read_photo(path) for path in sorted((bundle.path / "golden").glob("*.jpg"))]
     titles = ("input sizes", "classes", "products on a photo", "photo sizes", "photos of a batch")
-    with steps(*titles) as step:
+    with progress_stages(*titles) as step:
         step()
         make = exporter(bundle.spec, photos)
         result = {"input_size": input_sizes(make, len(bundle.spec.classes), axes, photos[0])}

@@ -14,11 +14,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from shelfcount.files import write_whole
 from shelfcount.records import Detections
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector
-from shelfcount.runtime.tiling import SMALLEST_PRODUCT_PX, tiles_per_side
+from shelfcount.runtime.inference import SMALLEST_PRODUCT_PX, tiles_per_side
 from shelfcount.shelf.count import count_photo
-from shelfcount.vision.images import encode_photo, read_photo, write_photo, write_whole
+from shelfcount.vision.images import encode_photo, read_photo, write_photo
 
 # Seconds between two readings of a process's memory.
 POLL_S = 0.01

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from shelfcount.report.figures import BLUE, FAINT, GREY, INK, ORANGE
+from shelfcount.report.figures import BLUE, FAINT, ORANGE, PLOT_GREY, PLOT_INK
 
 
 def scaling_plot(result: dict[str, Any]) -> bytes:
@@ -27,8 +27,8 @@ def scaling_plot(result: dict[str, Any]) -> bytes:
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "text.color": INK,
-        "axes.edgecolor": GREY,
+        "text.color": PLOT_INK,
+        "axes.edgecolor": PLOT_GREY,
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(11.5, 6.4), layout="constrained")
@@ -67,7 +67,7 @@ def _panel(ax: Axes, found: Sequence[dict[str, Any]], key: str, title: str, labe
     if key == "ms":
         # Twice the side is four times the area.
         power = 2 if label == "input side, px" else 1
-        ax.plot(x, [y[0] * (v / x[0]) ** power for v in x], ":", color=GREY, linewidth=1.2)
+        ax.plot(x, [y[0] * (v / x[0]) ** power for v in x], ":", color=PLOT_GREY, linewidth=1.2)
     ax.plot(x, y, "o-", color=BLUE, markersize=4)
     for a, b in zip(x, y, strict=True):
         ax.annotate(

@@ -31,14 +31,16 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from shelfcount import config as config_module
-from shelfcount.data.formats import read
+from shelfcount.data.formats import read_labels
+from shelfcount.files import write_whole
+from shelfcount.metrics.threshold import Validation
 from shelfcount.records import Dataset
 from shelfcount.stamp import stamp
-from shelfcount.training.detector import build
-from shelfcount.training.fit import Judgement, fit, make_spec
+from shelfcount.training.fit import fit
+from shelfcount.training.inputs import make_spec
 from shelfcount.training.losses import Truth, task_aligned
+from shelfcount.training.networks import build
 from shelfcount.vision import anchors
-from shelfcount.vision.images import write_whole
 
 RESULT = Path(__file__).parents[1] / "results" / "training_speed.json"
 CONFIG = Path(__file__).parents[1] / "configs" / "drinks.toml"
@@ -86,11 +88,11 @@ class ReferencePhotos(TorchDataset[tuple[torch.Tensor, dict[str, Any]]]):
 
 def reference(dataset: Dataset) -> float:
     """Return photos per second of the reference loop, after the first epoch."""
-    config = config_module.load(CONFIG)
+    config = config_module.load_config(CONFIG)
     spec = make_spec(dataset, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck).train()
     places = torch.from_numpy(
-        anchors.layout(spec.levels, spec.height, spec.width)
+        anchors.anchor_grid(spec.levels, spec.height, spec.width)
         * np.array([spec.height, spec.width] * 2, np.float32)
     )
     loader = DataLoader(
@@ -133,7 +135,7 @@ def ours(dataset: Dataset, freeze: int) -> float | None:
         None in all processes but the first.
     """
     # Random weights are never frozen, so the training starts from those of the package.
-    config = config_module.load(
+    config = config_module.load_config(
         CONFIG,
         (
             f"train.epochs={EPOCHS}",
@@ -150,7 +152,7 @@ def ours(dataset: Dataset, freeze: int) -> float | None:
             few,
             Path(folder) / "run",
             config,
-            lambda _, __: Judgement(0.0, 0.5),
+            lambda _, __: Validation(0.0, 0.5),
             on_step=lambda *_: times.append(time.perf_counter()),
         )
     if not times:
@@ -190,7 +192,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="Result to write.")
     options = parser.parse_args()
     if options.way:
-        dataset = read(options.data)
+        dataset = read_labels(options.data)
         dataset = replace(dataset, photos=dataset.photos[: options.photos])
         speed = (
             reference(dataset)

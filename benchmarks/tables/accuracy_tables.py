@@ -7,8 +7,8 @@ from typing import Any
 
 from table_parts import not_measured, origin, percent, read_result, table
 
-from shelfcount.evaluation.confusions import MORE_EXAMPLES
-from shelfcount.report.page import show
+from shelfcount.metrics.confusions import MORE_EXAMPLES
+from shelfcount.words import show
 
 # Results of `shelfcount evaluate --json` for each network: NAME.json on the published labels,
 # NAME_corrected.json on the corrected ones.

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shelfcount.evaluation.benchmark import Latency, Row
-from shelfcount.evaluation.metrics import ClassScore, Score
-from shelfcount.report import figures
-from shelfcount.report.bench_page import label
-from shelfcount.vision.images import write_whole
+from shelfcount.files import write_whole
+from shelfcount.metrics.scoring import ClassScore, DetectionCounts
+from shelfcount.report import accuracy_figures, figures
+from shelfcount.report.bench_sections import row_label
+from shelfcount.speed.model_rows import Latency, Row
 
 RESULTS = Path(__file__).parents[1] / "results"
 # Result of `shelfcount bench` for the released bundle and the trained baseline.
@@ -47,13 +47,15 @@ def draw(compared: Mapping[str, Any]) -> dict[str, bytes]:
             ("file size in MB", [r.size and r.size / 1e6 for r in rows]),
         )
         for name, (what, cost) in zip(PLOTS, costs, strict=False):
-            points = [(label(row), value, row.f1) for row, value in zip(rows, cost, strict=True)]
-            plots[name] = figures.f1_against(points, what)
+            points = [
+                (row_label(row), value, row.f1) for row, value in zip(rows, cost, strict=True)
+            ]
+            plots[name] = accuracy_figures.f1_against(points, what)
     if compared.get("baseline_evaluation"):
         sides = (
             _classes(compared[key]["per_class"]) for key in ("evaluation", "baseline_evaluation")
         )
-        plots[PLOTS[-1]] = figures.per_class_f1(*sides)
+        plots[PLOTS[-1]] = accuracy_figures.per_class_f1(*sides)
     return plots
 
 
@@ -78,7 +80,7 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> list[ClassScore]:
     return [
         ClassScore(
             row["name"],
-            Score(row["truth"], row["found"], row["tp"]),
+            DetectionCounts(row["truth"], row["found"], row["tp"]),
             row["count_mae"],
             row["count_bias"],
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.report.page import show
+from shelfcount.words import show
 
 # Result of `shelfcount bench`: all formats of the released network and of the trained baseline.
 COMPARED = "drinks_bench_trained.json"

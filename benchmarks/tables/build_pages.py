@@ -26,7 +26,7 @@ import shelf_tables
 import speed_tables
 import training_tables
 
-from shelfcount.vision.images import write_whole
+from shelfcount.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGES = ROOT / "benchmarks" / "results", Path(__file__).parent / "pages"

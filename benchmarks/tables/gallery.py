@@ -20,12 +20,13 @@ import cv2
 import numpy as np
 
 import shelfcount
-from shelfcount.data.products import products
-from shelfcount.data.shelf_plane import ShelfParams
-from shelfcount.data.synthetic import views
-from shelfcount.report.pictures import annotate, shrunk
-from shelfcount.report.results import ShelfCount
-from shelfcount.vision.images import encode_photo, write_whole
+from shelfcount.counting.results import ShelfCount
+from shelfcount.drawing.pictures import annotate, shrunk
+from shelfcount.files import write_whole
+from shelfcount.synthetic.catalogue import make_catalogue
+from shelfcount.synthetic.layout import ShelfParams
+from shelfcount.synthetic.scenes import render_views
+from shelfcount.vision.images import encode_photo
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parents[1] / "results"
@@ -33,7 +34,7 @@ BUNDLE = ROOT / "export" / "release" / "drinks-int8"
 COOLER = BUNDLE / "golden" / "1.jpg"
 SEED = 5
 # Products of `make demo`.
-CATALOGUE = products(12, 1)
+CATALOGUE = make_catalogue(12, 1)
 LONG_SHELF = ShelfParams(
     width=960,
     height=720,
@@ -70,7 +71,7 @@ def rearranged(cooler: ShelfCount) -> np.ndarray:
 
 def long_shelf(bundle: Path) -> np.ndarray:
     """Draw five photos of a shelf side by side, and the merged shelf below."""
-    scenes = views(CATALOGUE, LONG_SHELF, np.random.default_rng(SEED), 5, 0.3)
+    scenes = render_views(CATALOGUE, LONG_SHELF, np.random.default_rng(SEED), 5, 0.3)
     shelf = shelfcount.count([scene.image for scene in scenes], bundle).merge()
     if shelf.notes:
         raise RuntimeError(f"not all five photos could be merged: {shelf.notes}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.report.page import show
+from shelfcount.words import show
 
 ANNOTATORS = {"second": "only the second", "each": "both equally"}
 SCORES = ("quality", "presence", "naming", "tightness", "kappa", "alpha")

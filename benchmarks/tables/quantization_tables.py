@@ -6,7 +6,7 @@ from pathlib import Path
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.report.page import show
+from shelfcount.words import show
 
 
 def quantization(results: Path) -> str:

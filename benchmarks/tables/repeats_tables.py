@@ -7,7 +7,7 @@ from typing import Any
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.report.page import show
+from shelfcount.words import show
 
 DEPTHS = {"fast": "heads on a frozen backbone", "full": "whole network"}
 METRICS = {"f1": "F1", "count_error": "count error"}

@@ -8,8 +8,8 @@ from typing import Any
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.report.page import show
-from shelfcount.report.stress_page import holds, means, points
+from shelfcount.studies.stress_words import format_points, mean_scores, tolerance_text
+from shelfcount.words import show
 
 # Config that `shelfcount stress --fix` wrote.
 ROBUST = Path(__file__).parents[1] / "configs" / "drinks_robust.toml"
@@ -26,8 +26,8 @@ def weakest(results: Path) -> str:
     rows = [
         [
             condition["title"].lower(),
-            *(points(-detector["lost"]) for detector in condition["detectors"]),
-            holds(condition["detectors"][0], condition),
+            *(format_points(-detector["lost"]) for detector in condition["detectors"]),
+            tolerance_text(condition["detectors"][0], condition),
             condition["unit"],
         ]
         for condition in study["conditions"][:CONDITIONS]
@@ -72,7 +72,7 @@ def trained_on(results: Path) -> str:
         return not_measured("Effect of training on the weakest conditions")
     covered = tomllib.loads(ROBUST.read_text())["augment"]["conditions"]
     before, after = study["detectors"]
-    gain = points(after["f1"] - before["f1"])
+    gain = format_points(after["f1"] - before["f1"])
     rows = [["unchanged photos", show(before["f1"]), show(after["f1"]), gain]]
     for title, inside in (("conditions of the training", True), ("all other conditions", False)):
         steps = [
@@ -83,7 +83,7 @@ def trained_on(results: Path) -> str:
         ]
         if steps:
             was, now = (sum(step[i]["f1"] for step in steps) / len(steps) for i in (0, 1))
-            rows.append([title, show(was), show(now), points(now - was)])
+            rows.append([title, show(was), show(now), format_points(now - was)])
     legend = (
         f"{after['name']} is {before['name']} trained with {', '.join(covered)}. These conditions "
         f"cost most F1 on the validation photos. The table shows {study['photos']} photos of "
@@ -109,7 +109,7 @@ def _detectors(study: dict[str, Any]) -> list[str]:
     keys = ("clean", "f1", "count_error", "consistency")
     rows = []
     for i in range(len(study["detectors"])):
-        mean = means(i, study)
+        mean = mean_scores(i, study)
         rows.append([mean["name"], *(show(mean[key]) for key in keys)])
     severities = len(study["conditions"][0]["strengths"])
     legend = (

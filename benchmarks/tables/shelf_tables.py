@@ -8,7 +8,7 @@ from typing import Any
 
 from table_parts import percent, read_result, table
 
-from shelfcount.report.page import NOT_MEASURED
+from shelfcount.words import NOT_MEASURED
 
 HEADS = ("measurement", "value", "script", "commit")
 

@@ -10,8 +10,8 @@ import numpy as np
 from baseline_tables import comparison
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.evaluation.benchmark import Ratio, times_words
-from shelfcount.report.page import show
+from shelfcount.speed.model_rows import Ratio, format_ratio
+from shelfcount.words import show
 
 PEER_HEADS = (
     "detector",
@@ -159,7 +159,7 @@ def _peer(row: dict[str, Any]) -> list[str]:
         row["form"],
         f"{row['width']} x {row['height']}",
         *(show(value, digits) for value, digits in costs),
-        times_words(Ratio(**times)) if times else "1",
+        format_ratio(Ratio(**times)) if times else "1",
         ", ".join(row["outside"]) or "none",
         ", ".join(row.get("moving", ())) or "none",
     ]

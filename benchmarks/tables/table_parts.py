@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shelfcount.report.page import NOT_MEASURED
+from shelfcount.words import NOT_MEASURED
 
 
 def read_result(path: Path) -> dict[str, Any] | None:

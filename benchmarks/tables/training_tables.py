@@ -8,7 +8,7 @@ from typing import Any
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.report.page import show
+from shelfcount.words import show
 
 
 def steps(results: Path) -> str:

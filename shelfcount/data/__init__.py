@@ -1,1 +1,1 @@
-"""Labelled photos: formats, checks, corrections, splits, synthetic shelves and augmentation."""
+"""Label formats, data sets and their splits."""

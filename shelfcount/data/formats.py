@@ -1,34 +1,28 @@
-"""Labelled photos: reading in any supported format, writing as COCO, and fingerprints."""
+"""Label formats: detection of the format of labels, reading of any format, and class-name tables."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from shelfcount.data import parsers, yolo
-from shelfcount.data.labels import StatedLabels, checked, read_json, read_rows, read_text, short
-from shelfcount.records import Dataset, Photo, ShelfcountError
-from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import write_whole
+from shelfcount.data import coco, sku110k, voc, yolo
+from shelfcount.data.stated_labels import ParsedLabels, validate_labels
+from shelfcount.files import read_json, read_rows, read_text, shorten
+from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.words import plural
 
 # Parser of each format. Its arguments are the path, the folder of the photos or None, and the name
 # of the split or an empty string.
-PARSERS: dict[str, Callable[[Path, Path | None, str], StatedLabels]] = {
-    "coco": parsers.coco,
-    "yolo": yolo.parse,
-    "voc": parsers.voc,
-    "sku110k": parsers.sku110k,
+PARSERS: dict[str, Callable[[Path, Path | None, str], ParsedLabels]] = {
+    "coco": coco.parse_coco,
+    "yolo": yolo.parse_yolo,
+    "voc": voc.parse_voc,
+    "sku110k": sku110k.parse_sku110k,
 }
 
 
-def read(
+def read_labels(
     path: Path | str,
     *,
     class_names: Mapping[str, str] | Path | None = None,
@@ -79,7 +73,7 @@ def read(
             f"the class numbers in '{path}' have no names. Write one name per line into "
             "classes.txt, or give `class_names`."
         )
-    return checked(stated, source, table)
+    return validate_labels(stated, source, table)
 
 
 def _without_split(path: Path) -> tuple[Path, str]:
@@ -157,7 +151,7 @@ def read_class_names(path: Path) -> dict[str, str]:
             isinstance(value, str) and value.strip() for value in columns
         ):
             raise ShelfcountError(
-                f"'{path}', entry {row} must be a class number and a name, got {short(columns)}"
+                f"'{path}', entry {row} must be a class number and a name, got {shorten(columns)}"
             )
         number, name = (value.strip() for value in columns)
         if table.setdefault(number, name) != name:
@@ -171,141 +165,3 @@ def read_class_names(path: Path) -> dict[str, str]:
             "number and name per row, or a JSON object."
         )
     return table
-
-
-def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
-    """Return lines that summarize a data set and its dropped or corrected entries.
-
-    Args:
-        dataset: Data set from `read`.
-        most: Maximum number of entries to list. The others are counted.
-
-    Returns:
-        Summary line, followed by one line per listed entry.
-    """
-    photos, boxes, classes, dropped = (
-        len(dataset),
-        dataset.boxes,
-        len(dataset.classes),
-        len(dataset.dropped),
-    )
-    head = (
-        f"read {plural(photos, 'photo')}, {plural(boxes, 'box', 'boxes')}, "
-        f"{plural(classes, 'class', 'classes')}"
-    )
-    if not dropped:
-        return [head]
-    listed = [f"  {entry}" for entry in dataset.dropped[:most]]
-    unlisted = [f"  and {dropped - most:,} more"] if dropped > most else []
-    return [f"{head}; left out or corrected: {dropped:,}", *listed, *unlisted]
-
-
-def aligned(train: Dataset, val: Dataset) -> tuple[Dataset, Dataset]:
-    """Return both data sets with a common list of classes.
-
-    The list contains the classes of `train`, followed by those that only `val` has. Formats without
-    a class list give only the classes of the labelled boxes, which may differ between splits.
-
-    Args:
-        train, val: Data sets whose class lists may differ.
-
-    Returns:
-        The two data sets with the common class list.
-    """
-    classes = train.classes + tuple(c for c in val.classes if c not in train.classes)
-    return _with_classes(train, classes), _with_classes(val, classes)
-
-
-def _with_classes(dataset: Dataset, classes: tuple[str, ...]) -> Dataset:
-    if dataset.classes == classes:
-        return dataset
-    index = np.array([classes.index(c) for c in dataset.classes], np.int64)
-    photos = tuple(
-        dataclasses.replace(p, truth=p.truth.replace(classes=index[p.truth.classes]))
-        for p in dataset.photos
-    )
-    return dataclasses.replace(dataset, classes=classes, photos=photos)
-
-
-def write_coco(dataset: Dataset, path: Path | str) -> None:
-    """Write COCO detection JSON from which `read` returns the same labelled photos.
-
-    In addition to the COCO keys, each image has its `group`, and `info` has the `attribution`. The
-    path of a photo is relative if the photo is in or below the folder of the file, or in a folder
-    `images` next to that folder. Any other photo has its absolute path, and can only be read again
-    if `images` is given.
-
-    Args:
-        dataset: Data set to write, without its dropped entries.
-        path: Path of the JSON file. The file is written completely or not at all.
-    """
-    path = Path(path)
-    images: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    for photo_id, photo in enumerate(dataset.photos, 1):
-        name = Path(os.path.relpath(photo.path, path.parent))
-        if name.parts[0] == ".." and name.parts[:2] != ("..", "images"):
-            name = Path(os.path.abspath(photo.path))
-        images.append(
-            {
-                "id": photo_id,
-                "file_name": name.as_posix(),
-                "width": photo.width,
-                "height": photo.height,
-                "group": photo.group,
-            }
-        )
-        # In float64, so that left + width is exactly the right edge.
-        boxes = box_math.xyxy_to_xywh(photo.truth.boxes.astype(np.float64))
-        for box, class_, ignore in zip(boxes, photo.truth.classes, photo.truth.ignore, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": photo_id,
-                    "category_id": int(class_) + 1,
-                    "bbox": box.tolist(),
-                    "area": float(box[2] * box[3]),
-                    "iscrowd": int(ignore),
-                }
-            )
-    document = {
-        "info": {"description": dataset.name, "attribution": dataset.attribution},
-        "licenses": [{"id": 1, "name": dataset.licence}] if dataset.licence else [],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)],
-        "images": images,
-        "annotations": annotations,
-    }
-    write_whole(path, json.dumps(document, ensure_ascii=False, allow_nan=False))
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Return the SHA-256 over class names, labels and photo files, as hexadecimal digits.
-
-    The fingerprint does not depend on the paths of the photos or on the order of photos, boxes and
-    classes. It changes if a box, a class name, an `ignore` or a byte of a photo changes.
-
-    Args:
-        dataset: Labelled photos.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        ShelfcountError: If a photo cannot be read.
-    """
-    photos = sorted(_photo_digest(photo, dataset.classes) for photo in dataset.photos)
-    return hashlib.sha256(json.dumps([sorted(dataset.classes), photos]).encode()).hexdigest()
-
-
-def _photo_digest(photo: Photo, classes: tuple[str, ...]) -> str:
-    try:
-        with photo.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ShelfcountError(
-            f"cannot read photo '{photo.path}': {error.strerror or error}"
-        ) from error
-    truth = photo.truth
-    labels = zip(truth.classes.tolist(), truth.boxes.tolist(), truth.ignore.tolist(), strict=True)
-    rows = sorted([classes[class_], box, ignore] for class_, box, ignore in labels)
-    return hashlib.sha256(json.dumps([digest, rows]).encode()).hexdigest()

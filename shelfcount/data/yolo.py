@@ -15,16 +15,14 @@ from typing import Any
 
 import yaml
 
-from shelfcount.data.labels import (
-    StatedBox,
-    StatedLabels,
-    StatedPhoto,
-    around,
+from shelfcount.data.stated_labels import (
+    ParsedBox,
+    ParsedLabels,
+    ParsedPhoto,
     find_photo,
-    read_json,
-    read_text,
-    short,
+    polygon_bounds,
 )
+from shelfcount.files import read_json, read_text, shorten
 from shelfcount.records import Dropped, ShelfcountError
 from shelfcount.vision.images import PHOTO_SUFFIXES
 from shelfcount.words import plural
@@ -43,7 +41,7 @@ NO_LABELS = {
 }
 
 
-def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
+def parse_yolo(path: Path, images: Path | None, split: str) -> ParsedLabels:
     """Parse the photos and labels of one split.
 
     Args:
@@ -98,7 +96,7 @@ def parse(path: Path, images: Path | None, split: str) -> StatedLabels:
     photos = _photos_with_boxes(folder, claims, dropped)
     roboflow = config["roboflow"] if isinstance(config.get("roboflow"), dict) else {}
     licence, attribution = str(roboflow.get("license") or ""), str(roboflow.get("url") or "")
-    return StatedLabels(photos, _class_names(folder, config), dropped, licence, attribution)
+    return ParsedLabels(photos, _class_names(folder, config), dropped, licence, attribution)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -108,7 +106,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ShelfcountError(f"'{path}' is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise ShelfcountError(
-            f"'{path}' must contain keys such as names and train, got {short(config)}"
+            f"'{path}' must contain keys such as names and train, got {shorten(config)}"
         )
     return config
 
@@ -212,7 +210,7 @@ def _claims(
 
 def _photos_with_boxes(
     folder: Path, claims: Mapping[Path, Sequence[Path]], dropped: list[Dropped]
-) -> list[StatedPhoto]:
+) -> list[ParsedPhoto]:
     """Return the photos with the boxes of their label files."""
     photos = []
     for label, owners in claims.items():
@@ -234,24 +232,24 @@ def _photos_with_boxes(
                     boxes.append(_box(f"{where}, row {row}", line.split()))
             except ValueError as error:
                 dropped.append(Dropped(f"{where}, row {row}", str(error)))
-        photos.append(StatedPhoto(where, owners[0], boxes, ratios=True))
+        photos.append(ParsedPhoto(where, owners[0], boxes, ratios=True))
     return photos
 
 
-def _box(where: str, columns: Sequence[str]) -> StatedBox:
+def _box(where: str, columns: Sequence[str]) -> ParsedBox:
     if len(columns) != 5 and (len(columns) < 7 or len(columns) % 2 == 0):
         raise ValueError(
             "the line must have 5 columns (class, x, y, width, height), or a class and at least 3 "
             f"points (x, y), got {plural(len(columns), 'column')}"
         )
     if not columns[0].isdecimal():
-        raise ValueError(f"the first column must be a class number, got {short(columns[0])}")
+        raise ValueError(f"the first column must be a class number, got {shorten(columns[0])}")
     label = columns[0].lstrip("0") or "0"
     values = [float(column) for column in columns[1:]]
     if len(values) > 4:
-        return StatedBox(where, label, around(values[0::2], values[1::2]))
+        return ParsedBox(where, label, polygon_bounds(values[0::2], values[1::2]))
     x, y, width, height = values
-    return StatedBox(where, label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    return ParsedBox(where, label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
 
 
 def _class_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str] | None:
@@ -284,7 +282,7 @@ def _class_names(folder: Path, config: Mapping[str, Any]) -> dict[str, str] | No
         and all(type(value) in (str, int) and value != "" for value in names.values())
     ):
         raise ShelfcountError(
-            f"'{source}' must contain a name for every class number, got {short(names)}"
+            f"'{source}' must contain a name for every class number, got {shorten(names)}"
         )
     return None if names is None else {str(number): str(name) for number, name in names.items()}
 

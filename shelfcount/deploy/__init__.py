@@ -1,1 +1,1 @@
-"""Deployment: conversion of a trained network to a bundle for phones."""
+"""Conversion, quantization and everything that a bundle contains."""

@@ -1,4 +1,4 @@
-"""Bundle writer: the folder with the exported models and everything an app needs to use them."""
+"""Writing of a bundle: the model file, its specification, labels, card and golden photos."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from shelfcount.deploy import convert, flatbuffer, metadata
-from shelfcount.records import Dataset, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import FORMAT, LOWEST_SCORE, Bundle, digest, label_lines, read_bundle
-from shelfcount.stamp import versions
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.records import ModelSpec, ShelfcountError
+from shelfcount.runtime.bundle import FORMAT, Bundle, labels_txt, read_bundle, spec_digest
+from shelfcount.stamp import package_versions
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 
-def artifact(
+def main_artifact(
     model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[np.ndarray]
 ) -> bytes:
     """Create the content of model.tflite, the main artifact of a bundle.
@@ -41,8 +41,11 @@ def artifact(
         ShelfcountError: If the recipe is unknown, the model does not fit `spec`, or there are no
             photos to calibrate int8 on.
     """
-    return metadata.describe(
-        flatbuffer.finish(convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE), spec
+    return metadata.embed_metadata(
+        flatbuffer.add_input_and_postprocess(
+            convert.quantize(model, recipe, calibration), spec, LOWEST_SCORE
+        ),
+        spec,
     )
 
 
@@ -61,28 +64,7 @@ def raw_artifact(model: bytes, spec: ModelSpec) -> bytes:
     Raises:
         ShelfcountError: If the model does not fit `spec`.
     """
-    return metadata.raw_artifact(convert.quantize(model, "float16", []), spec)
-
-
-def calibration_photos(
-    train: Dataset, spec: ModelSpec, most: int, seed: int = 0
-) -> list[np.ndarray]:
-    """Read a random sample of the training photos as network inputs.
-
-    Args:
-        train: Training photos.
-        spec: Specification of the model; it gives the input size.
-        most: Maximum number of photos.
-        seed: Seed of the sample.
-
-    Returns:
-        Photos stretched to the input size, each (H, W, 3) uint8 RGB.
-
-    Raises:
-        ShelfcountError: If a photo cannot be read.
-    """
-    chosen = np.random.default_rng(seed).permutation(len(train))[:most]
-    return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
+    return metadata.embed_raw_metadata(convert.quantize(model, "float16", []), spec)
 
 
 def write_bundle(
@@ -113,12 +95,12 @@ def write_bundle(
         ShelfcountError: If `out` exists and `force` is not given, if `out` is not a bundle, or if
             the written bundle fails the checks of `read_bundle`.
     """
-    check_free(out, force)
-    spec = replace(spec, provenance={**spec.provenance, "export_versions": versions()})
+    require_replaceable(out, force)
+    spec = replace(spec, provenance={**spec.provenance, "export_versions": package_versions()})
     draft = out.with_name(f".{out.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    contents = {**files, "labels.txt": label_lines(spec.classes)}
+    contents = {**files, "labels.txt": labels_txt(spec.classes)}
     for name, data in contents.items():
         (draft / name).parent.mkdir(exist_ok=True)
         (draft / name).write_bytes(data)
@@ -129,7 +111,7 @@ def write_bundle(
         "measured": dict(measured),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
-    (draft / "model.json").write_text(json.dumps({**head, "digest": digest(head)}, indent=2))
+    (draft / "model.json").write_text(json.dumps({**head, "digest": spec_digest(head)}, indent=2))
     # An error up to here does not change the old bundle.
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -140,7 +122,7 @@ def write_bundle(
     return read_bundle(out)
 
 
-def check_free(out: Path, force: bool) -> None:
+def require_replaceable(out: Path, force: bool) -> None:
     """Check that a bundle may be written to a folder.
 
     Args:

@@ -21,7 +21,7 @@ from torch import nn
 
 from shelfcount.deploy import flatbuffer, ranges
 from shelfcount.records import ModelSpec, ShelfcountError
-from shelfcount.training.fake_quant import FakeQuantized
+from shelfcount.training.quantization_aware import FakeQuantized
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 # Quantization recipes: no quantization; float16 weights; int8 weights and float32 activations; int8
@@ -61,7 +61,7 @@ def to_litert(net: nn.Module, spec: ModelSpec) -> bytes:
     if isinstance(net, FakeQuantized):
         with net.without_rounding():
             data = _converted(net, spec)
-        return ranges.put(data, ranges.of_network(data, net))
+        return ranges.store_ranges(data, ranges.of_network(data, net))
     return _converted(net, spec)
 
 
@@ -93,7 +93,7 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> by
     """
     if recipe not in RECIPES:
         raise ShelfcountError(f"unknown recipe '{recipe}'. Allowed: {', '.join(RECIPES)}")
-    model, known = ranges.take(model)
+    model, known = ranges.extract_ranges(model)
     if recipe == "float32":
         return model
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -144,7 +144,7 @@ def _as_calibrated(
     # In the format of the quantizer's calibration: arrays with the tensor's number of dimensions.
     rank = {
         tensor.name.decode(): len(tensor.shape)
-        for tensor in flatbuffer.read(model).subgraphs[0].tensors
+        for tensor in flatbuffer.read_model(model).subgraphs[0].tensors
     }
     return {
         name: {

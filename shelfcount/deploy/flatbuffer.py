@@ -1,6 +1,6 @@
-"""Edits of .tflite files: uint8 pixels as the input, and post-processing inside the model.
+"""Edits of a .tflite file: uint8 input, post-processing operator, metadata and signature.
 
-The public schema classes of ai-edge-litert read and write the files. No weight is changed.
+The schema classes of ai-edge-litert read and write the file; no weight is changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ INPUT_NAME = "image"
 OUTPUT_NAMES = ("location", "category", "score", "number of detections")
 
 
-def read(data: bytes) -> Any:
+def read_model(data: bytes) -> Any:
     """Read a .tflite file as mutable objects.
 
     ai-edge-quantizer stores buffers after the flatbuffer and refers to them by offset, which
@@ -58,7 +58,7 @@ class _Builder(flatbuffers.Builder):
         return super().CreateNumpyVector(x)
 
 
-def write(model: Any) -> bytes:
+def write_model(model: Any) -> bytes:
     """Write a model from `read` as the content of a .tflite file."""
     builder = _Builder(1 << 22)
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -97,13 +97,13 @@ def read_heads(data: bytes, spec: ModelSpec) -> Any:
         ShelfcountError: If the file has more than one subgraph, or outputs other than location
             (1, A, 4) and scores (1, A, C) for the anchors and classes of `spec`.
     """
-    model = read(data)
+    model = read_model(data)
     if len(model.subgraphs) != 1:
         raise ShelfcountError(
             f"the model has {plural(len(model.subgraphs), 'subgraph')}, but must have one"
         )
     graph = model.subgraphs[0]
-    count = len(anchors.layout(spec.levels, spec.height, spec.width))
+    count = len(anchors.anchor_grid(spec.levels, spec.height, spec.width))
     expected = [[1, count, 4], [1, count, len(spec.classes)]]
     shapes = [[int(side) for side in graph.tensors[i].shape] for i in graph.outputs]
     if shapes != expected:
@@ -113,7 +113,7 @@ def read_heads(data: bytes, spec: ModelSpec) -> Any:
     return model
 
 
-def sign(model: Any) -> None:
+def name_signature(model: Any) -> None:
     """Give the inputs and outputs of the signatures the names of their tensors, in place.
 
     Some runtimes address inputs and outputs by these names.
@@ -131,7 +131,7 @@ def _entry(graph: Any, index: int) -> Any:
     return entry
 
 
-def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
+def add_input_and_postprocess(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
     """Add uint8 input and post-processing to a model: the main artifact, without metadata.
 
     Args:
@@ -152,29 +152,8 @@ def finish(data: bytes, spec: ModelSpec, score_threshold: float) -> bytes:
     _drop_requantize(model, graph)
     _take_pixels(model, graph)
     _append_postprocess(model, graph, spec, score_threshold)
-    sign(model)
-    return write(model)
-
-
-def operator_names(data: bytes) -> list[str]:
-    """Return the names of the operators in a .tflite file.
-
-    Args:
-        data: Content of the file.
-
-    Returns:
-        Names of the schema, such as ``CONV_2D``, or the names of custom operators, for the first
-        subgraph in its order.
-    """
-    model = read(data)
-    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-    codes = [
-        c.customCode.decode()
-        if c.customCode
-        else names[max(c.builtinCode, c.deprecatedBuiltinCode)]
-        for c in model.operatorCodes
-    ]
-    return [codes[op.opcodeIndex] for op in model.subgraphs[0].operators]
+    name_signature(model)
+    return write_model(model)
 
 
 def _take_pixels(model: Any, graph: Any) -> None:
@@ -238,7 +217,7 @@ def _builtin(model: Any, operator: Any) -> int:
 
 
 def _append_postprocess(model: Any, graph: Any, spec: ModelSpec, score_threshold: float) -> None:
-    table = anchors.layout(spec.levels, spec.height, spec.width)
+    table = anchors.anchor_grid(spec.levels, spec.height, spec.width)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(table.tobytes(), np.uint8)
     model.buffers.append(buffer)
@@ -301,29 +280,3 @@ def _quantization(scale: float, zero: int) -> Any:
     parameters = schema.QuantizationParametersT()
     parameters.scale, parameters.zeroPoint = [scale], [zero]
     return parameters
-
-
-def count_macs(data: bytes) -> int:
-    """Count the multiply-accumulate operations of all convolutions for one input.
-
-    All other operators of a detector are negligible.
-
-    Args:
-        data: Content of a .tflite file.
-
-    Returns:
-        Number of multiply-accumulate operations.
-    """
-    model = read(data)
-    graph = model.subgraphs[0]
-    total = 0
-    for name, op in zip(operator_names(data), graph.operators, strict=True):
-        if name not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            continue
-        # Weights are (out, kernel h, kernel w, in), for depthwise (1, kernel h, kernel w, out).
-        weights, output = graph.tensors[op.inputs[1]].shape, graph.tensors[op.outputs[0]].shape
-        per_output = (
-            int(np.prod(weights[1:])) if name == "CONV_2D" else int(weights[1] * weights[2])
-        )
-        total += int(np.prod(output)) * per_output
-    return total

@@ -1,11 +1,8 @@
-"""TFLite Model Metadata: the description of a model, inside its file, that app libraries need.
+"""TFLite Model Metadata of a detector, which MediaPipe Tasks and the TFLite Task Library need.
 
-MediaPipe Tasks and the TFLite Task Library do not load a detector without it. Two public schemas
-define it (github.com/google-ai-edge/mediapipe, mediapipe/tasks/metadata): metadata_schema.fbs 1.5.0
-and object_detector_metadata_schema.fbs 1.0.0. Only MediaPipe contains Python classes for them, so
-this module writes the tables by the order of their fields. The values follow MediaPipe's reader,
-mediapipe/tasks/cc/components/processors/detection_postprocessing_graph.cc, and its writer,
-mediapipe/tasks/python/metadata/metadata_writers/object_detector.py (1.2.2).
+The values are read from the consumer, MediaPipe's mediapipe/tasks/cc/components/processors/
+detection_postprocessing_graph.cc, and from its own writer, mediapipe/tasks/python/metadata/
+metadata_writers/object_detector.py (1.2.2).
 """
 
 from __future__ import annotations
@@ -14,13 +11,18 @@ import io
 import zipfile
 from typing import Any
 
-import flatbuffers
 import numpy as np
-from flatbuffers import number_types
 
 from shelfcount.deploy import flatbuffer
+from shelfcount.deploy.metadata_tables import (
+    UNION_MEMBERS,
+    MetadataTable,
+    float_array,
+    pack_table,
+    process_unit,
+)
 from shelfcount.records import ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import label_lines
+from shelfcount.runtime.bundle import labels_txt
 from shelfcount.vision import anchors
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 from shelfcount.words import plural
@@ -29,107 +31,12 @@ LABELS_FILE = "labels.txt"
 # Schema versions that introduced the newest table in use, from the schema's history. Older parsers
 # do not load the file.
 _SINCE_TENSOR_GROUPS, _SINCE_CUSTOM_METADATA = "1.2.0", "1.5.0"
-
-# Fields of each table in the schema's order: the index of a field is its slot. Fields after the
-# last one that is written here are left out.
-_FIELDS = {
-    "ModelMetadata": (
-        "name",
-        "description",
-        "version",
-        "subgraph_metadata",
-        "author",
-        "license",
-        "associated_files",
-        "min_parser_version",
-    ),
-    "SubGraphMetadata": (
-        *(
-            "name",
-            "description",
-            "input_tensor_metadata",
-            "output_tensor_metadata",
-            "associated_files",
-        ),
-        *(
-            "input_process_units",
-            "output_process_units",
-            "input_tensor_groups",
-            "output_tensor_groups",
-            "custom_metadata",
-        ),
-    ),
-    "TensorMetadata": (
-        "name",
-        "description",
-        "dimension_names",
-        "content",
-        "process_units",
-        "stats",
-        "associated_files",
-    ),
-    "TensorGroup": ("name", "tensor_names"),
-    "CustomMetadata": ("name", "data"),
-    "AssociatedFile": ("name", "description", "type"),
-    "Content": ("content_properties_type", "content_properties", "range"),
-    "FeatureProperties": (),
-    "ImageProperties": ("color_space",),
-    "BoundingBoxProperties": ("index", "type", "coordinate_type"),
-    "ValueRange": ("min", "max"),
-    "ProcessUnit": ("options_type", "options"),
-    "NormalizationOptions": ("mean", "std"),
-    "ScoreThresholdingOptions": ("global_score_threshold",),
-    "Stats": ("max", "min"),
-    # object_detector_metadata_schema.fbs
-    "ObjectDetectorOptions": (
-        "min_parser_version",
-        "ssd_anchors_options",
-        "tensors_decoding_options",
-    ),
-    "SsdAnchorsOptions": ("fixed_anchors_schema",),
-    "FixedAnchorsSchema": ("anchors",),
-    "FixedAnchor": ("x_center", "y_center", "width", "height"),
-    "TensorsDecodingOptions": (
-        *(
-            "num_classes",
-            "num_boxes",
-            "num_coords",
-            "keypoint_coord_offset",
-            "num_keypoints",
-            "num_values_per_keypoint",
-        ),
-        *(
-            "x_scale",
-            "y_scale",
-            "w_scale",
-            "h_scale",
-            "apply_exponential_on_box_size",
-            "sigmoid_score",
-        ),
-    ),
-}
-# Index of a table in its union, ContentProperties or ProcessUnitOptions.
-_MEMBER = {
-    "FeatureProperties": np.uint8(1),
-    "ImageProperties": np.uint8(2),
-    "BoundingBoxProperties": np.uint8(3),
-    "NormalizationOptions": np.uint8(1),
-    "ScoreThresholdingOptions": np.uint8(3),
-}
 # Enumerations of metadata_schema.fbs.
 _RGB, _BOUNDARIES, _RATIO = np.int8(1), np.int8(1), np.int8(0)
 _TENSOR_AXIS_LABELS, _TENSOR_VALUE_LABELS = np.int8(2), np.int8(3)
 
-_SCALARS = {
-    "bool": number_types.BoolFlags,
-    "int8": number_types.Int8Flags,
-    "uint8": number_types.Uint8Flags,
-    "int32": number_types.Int32Flags,
-    "float32": number_types.Float32Flags,
-}
 
-
-def describe(model: bytes, spec: ModelSpec) -> bytes:
+def embed_metadata(model: bytes, spec: ModelSpec) -> bytes:
     """Embed metadata in the main artifact and append labels.txt.
 
     Args:
@@ -144,7 +51,7 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
     Raises:
         ShelfcountError: If the outputs are not those of the post-processing operator.
     """
-    edited = flatbuffer.read(model)
+    edited = flatbuffer.read_model(model)
     graph = edited.subgraphs[0]
     names = tuple(graph.tensors[i].name.decode() for i in graph.outputs)
     if names != flatbuffer.OUTPUT_NAMES:
@@ -152,8 +59,8 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
             f"the main artifact's outputs are {names}, but must be {flatbuffer.OUTPUT_NAMES}"
         )
     # Range 2 to 2 marks the values of one detection (see the schema's comment on Content.range).
-    each = _Table("ValueRange", min=np.int32(2), max=np.int32(2))
-    subgraph = _Table(
+    each = MetadataTable("ValueRange", min=np.int32(2), max=np.int32(2))
+    subgraph = MetadataTable(
         "SubGraphMetadata",
         input_tensor_metadata=[_image(0, 255)],
         output_tensor_metadata=[
@@ -176,7 +83,7 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
             ),
         ],
         output_tensor_groups=[
-            _Table(
+            MetadataTable(
                 "TensorGroup",
                 name="detection_result",
                 tensor_names=list(flatbuffer.OUTPUT_NAMES[:3]),
@@ -186,7 +93,7 @@ def describe(model: bytes, spec: ModelSpec) -> bytes:
     return _embed(edited, spec, subgraph, _SINCE_TENSOR_GROUPS)
 
 
-def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
+def embed_raw_metadata(half: bytes, spec: ModelSpec) -> bytes:
     """Create the artifact for GPU and Core ML delegates.
 
     It has no custom operator. From its metadata, MediaPipe decodes the outputs itself.
@@ -211,8 +118,8 @@ def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
         [*graph.inputs, *graph.outputs], (flatbuffer.INPUT_NAME, "location", "score"), strict=True
     ):
         graph.tensors[index].name = name.encode()
-    flatbuffer.sign(edited)
-    subgraph = _Table(
+    flatbuffer.name_signature(edited)
+    subgraph = MetadataTable(
         "SubGraphMetadata",
         input_tensor_metadata=[
             _image((0 - PIXEL_ZERO) / PIXEL_SCALE, (255 - PIXEL_ZERO) / PIXEL_SCALE)
@@ -231,15 +138,19 @@ def raw_artifact(half: bytes, spec: ModelSpec) -> bytes:
             ),
         ],
         custom_metadata=[
-            _Table("CustomMetadata", name="DETECTOR_METADATA", data=_pack(_decoding(spec), b"V001"))
+            MetadataTable(
+                "CustomMetadata",
+                name="DETECTOR_METADATA",
+                data=pack_table(_decoding(spec), b"V001"),
+            )
         ],
     )
     return _embed(edited, spec, subgraph, _SINCE_CUSTOM_METADATA)
 
 
-def _embed(model: Any, spec: ModelSpec, subgraph: _Table, min_parser_version: str) -> bytes:
+def _embed(model: Any, spec: ModelSpec, subgraph: MetadataTable, min_parser_version: str) -> bytes:
     trained = spec.provenance.get("trained", {})
-    table = _Table(
+    table = MetadataTable(
         "ModelMetadata",
         name=spec.name,
         description=(
@@ -253,8 +164,8 @@ def _embed(model: Any, spec: ModelSpec, subgraph: _Table, min_parser_version: st
         license=_source(spec),
         min_parser_version=min_parser_version,
     )
-    flatbuffer.set_metadata(model, "TFLITE_METADATA", _pack(table, b"M001"))
-    return _append(flatbuffer.write(model), LABELS_FILE, label_lines(spec.classes))
+    flatbuffer.set_metadata(model, "TFLITE_METADATA", pack_table(table, b"M001"))
+    return _append(flatbuffer.write_model(model), LABELS_FILE, labels_txt(spec.classes))
 
 
 def _append(model: bytes, name: str, content: bytes) -> bytes:
@@ -286,53 +197,62 @@ def _source(spec: ModelSpec) -> str:
     return f"Training photos: {source}. Licence: {licence}."
 
 
-def _labels(spec: ModelSpec, kind: np.int8) -> _Table:
+def _labels(spec: ModelSpec, kind: np.int8) -> MetadataTable:
     description = f"Class names, one per line, in the order of the class indices. {_source(spec)}"
-    return _Table("AssociatedFile", name=LABELS_FILE, description=description, type=kind)
+    return MetadataTable("AssociatedFile", name=LABELS_FILE, description=description, type=kind)
 
 
-def _image(low: float, high: float) -> _Table:
+def _image(low: float, high: float) -> MetadataTable:
     """Describe the input tensor, in which a black pixel is `low` and a white pixel is `high`."""
     return _tensor(
         flatbuffer.INPUT_NAME,
         "The whole upright photo, stretched to the input.",
-        _Table("ImageProperties", color_space=_RGB),
+        MetadataTable("ImageProperties", color_space=_RGB),
         process_units=[
-            _unit(
-                _Table("NormalizationOptions", mean=_floats(PIXEL_ZERO), std=_floats(PIXEL_SCALE))
+            process_unit(
+                MetadataTable(
+                    "NormalizationOptions",
+                    mean=float_array(PIXEL_ZERO),
+                    std=float_array(PIXEL_SCALE),
+                )
             )
         ],
-        stats=_Table("Stats", max=_floats(high), min=_floats(low)),
+        stats=MetadataTable("Stats", max=float_array(high), min=float_array(low)),
     )
 
 
-def _boxes() -> _Table:
+def _boxes() -> MetadataTable:
     # Indices of left, top, right and bottom in (top, left, bottom, right).
     index = np.array([1, 0, 3, 2], np.uint32)
-    return _Table("BoundingBoxProperties", index=index, type=_BOUNDARIES, coordinate_type=_RATIO)
+    return MetadataTable(
+        "BoundingBoxProperties", index=index, type=_BOUNDARIES, coordinate_type=_RATIO
+    )
 
 
-def _threshold(spec: ModelSpec) -> _Table:
+def _threshold(spec: ModelSpec) -> MetadataTable:
     """Describe the score threshold that was chosen on validation photos.
 
     MediaPipe uses it only if the app sets no threshold; its Python API always sets one (0).
     """
-    return _unit(
-        _Table("ScoreThresholdingOptions", global_score_threshold=np.float32(spec.score_threshold))
+    return process_unit(
+        MetadataTable(
+            "ScoreThresholdingOptions", global_score_threshold=np.float32(spec.score_threshold)
+        )
     )
 
 
-def _decoding(spec: ModelSpec) -> _Table:
+def _decoding(spec: ModelSpec) -> MetadataTable:
     """Describe anchors and box decoding.
 
     With them, MediaPipe does what the post-processing operator does in the main artifact.
     """
-    table = anchors.layout(spec.levels, spec.height, spec.width)
+    table = anchors.anchor_grid(spec.levels, spec.height, spec.width)
     fixed = [
-        _Table("FixedAnchor", x_center=x, y_center=y, width=w, height=h) for y, x, h, w in table
+        MetadataTable("FixedAnchor", x_center=x, y_center=y, width=w, height=h)
+        for y, x, h, w in table
     ]
     y_scale, x_scale, h_scale, w_scale = (np.float32(scale) for scale in anchors.CODER_SCALES)
-    options = _Table(
+    options = MetadataTable(
         "TensorsDecodingOptions",
         num_classes=np.int32(len(spec.classes)),
         num_boxes=np.int32(len(table)),
@@ -349,96 +269,32 @@ def _decoding(spec: ModelSpec) -> _Table:
         # The model applies the sigmoid itself.
         sigmoid_score=np.bool_(False),
     )
-    return _Table(
+    return MetadataTable(
         "ObjectDetectorOptions",
         min_parser_version="1.0.0",
-        ssd_anchors_options=_Table(
-            "SsdAnchorsOptions", fixed_anchors_schema=_Table("FixedAnchorsSchema", anchors=fixed)
+        ssd_anchors_options=MetadataTable(
+            "SsdAnchorsOptions",
+            fixed_anchors_schema=MetadataTable("FixedAnchorsSchema", anchors=fixed),
         ),
         tensors_decoding_options=options,
     )
 
 
-# ---------------------------------------------------------------- flatbuffer writer
-
-
-class _Table:
-    """Table of a flatbuffer, before it is written.
-
-    Args:
-        kind: Name of the table in the schema, a key of `_FIELDS`.
-        fields: Values by field name: strings, bytes, one-dimensional arrays, lists of tables or
-            strings, tables, or NumPy scalars of the type in the schema.
-    """
-
-    def __init__(self, kind: str, **fields: Any) -> None:
-        self.kind, self.fields = kind, fields
-
-
 def _tensor(
     name: str,
     description: str,
-    properties: _Table | None = None,
-    range: _Table | None = None,
+    properties: MetadataTable | None = None,
+    range: MetadataTable | None = None,
     **fields: Any,
-) -> _Table:
-    properties = properties or _Table("FeatureProperties")
-    content = _Table(
-        "Content", content_properties_type=_MEMBER[properties.kind], content_properties=properties
+) -> MetadataTable:
+    properties = properties or MetadataTable("FeatureProperties")
+    content = MetadataTable(
+        "Content",
+        content_properties_type=UNION_MEMBERS[properties.kind],
+        content_properties=properties,
     )
     if range is not None:
         content.fields["range"] = range
-    return _Table("TensorMetadata", name=name, description=description, content=content, **fields)
-
-
-def _unit(options: _Table) -> _Table:
-    return _Table("ProcessUnit", options_type=_MEMBER[options.kind], options=options)
-
-
-def _floats(*values: float) -> np.ndarray:
-    return np.array(values, np.float32)
-
-
-def _pack(table: _Table, identifier: bytes) -> bytes:
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(_write(builder, table), identifier)
-    return bytes(builder.Output())
-
-
-def _write(builder: Any, value: Any) -> int:
-    """Write a value that is stored outside its table, after its parts, and return its offset."""
-    match value:
-        case str():
-            return builder.CreateString(value)
-        case bytes():
-            # The schema requires CustomMetadata.data to be aligned to 16 bytes: it contains another
-            # flatbuffer.
-            builder.Prep(16, len(value))
-            return builder.CreateByteVector(value)
-        case np.ndarray():
-            return builder.CreateNumpyVector(value)
-        case list():
-            offsets = [_write(builder, part) for part in value]
-            builder.StartVector(4, len(offsets), 4)
-            for offset in reversed(offsets):
-                builder.PrependUOffsetTRelative(offset)
-            return builder.EndVector()
-        case _:
-            return _write_table(builder, value)
-
-
-def _write_table(builder: Any, table: _Table) -> int:
-    slots = _FIELDS[table.kind]
-    offsets = {
-        name: _write(builder, value)
-        for name, value in table.fields.items()
-        if not isinstance(value, np.generic)
-    }
-    builder.StartObject(len(slots))
-    for name, value in table.fields.items():
-        slot = slots.index(name)
-        if name in offsets:
-            builder.PrependUOffsetTRelativeSlot(slot, offsets[name], 0)
-        else:
-            builder.PrependSlot(_SCALARS[value.dtype.name], slot, value.item(), 0)
-    return builder.EndObject()
+    return MetadataTable(
+        "TensorMetadata", name=name, description=description, content=content, **fields
+    )

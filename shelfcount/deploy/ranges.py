@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from shelfcount.deploy import flatbuffer
+from shelfcount.deploy import flatbuffer, inspection
 from shelfcount.records import ShelfcountError
-from shelfcount.training.fake_quant import FakeQuantized, Step
+from shelfcount.training.quantization_aware import FakeQuantized, QuantizedOperator
 
 # Kind of the `fake_quant.Step` for each operator; other operators have no step.
 OPERATORS = {
@@ -30,7 +30,7 @@ OPERATORS = {
 SAME_WEIGHTS = 1e-3
 
 
-def tensors(data: bytes, net: FakeQuantized) -> dict[str, str]:
+def match_tensors(data: bytes, net: FakeQuantized) -> dict[str, str]:
     """Match the tensors of a float32 .tflite file to the steps of a fake-quantized network.
 
     Args:
@@ -45,11 +45,11 @@ def tensors(data: bytes, net: FakeQuantized) -> dict[str, str]:
     Raises:
         ShelfcountError: If the operators of the file do not match the steps of the network.
     """
-    model = flatbuffer.read(data)
+    model = flatbuffer.read_model(data)
     graph = model.subgraphs[0]
     (pixels,) = graph.inputs
     known = {int(pixels): net.input}
-    for kind, op in zip(flatbuffer.operator_names(data), graph.operators, strict=True):
+    for kind, op in zip(inspection.operator_names(data), graph.operators, strict=True):
         if kind not in OPERATORS:
             continue
         sources = frozenset(known[i] for i in map(int, op.inputs) if i in known)
@@ -91,15 +91,15 @@ def of_network(data: bytes, net: FakeQuantized) -> dict[str, tuple[float, float]
     Raises:
         ShelfcountError: If the operators of the file do not match the steps of the network.
     """
-    graph = flatbuffer.read(data).subgraphs[0]
+    graph = flatbuffer.read_model(data).subgraphs[0]
     # The network has no step for the sigmoid of the file. Its output has a fixed range.
     scores = graph.tensors[graph.outputs[1]].name.decode()
-    return {tensor: net.range_of(name) for tensor, name in tensors(data, net).items()} | {
+    return {tensor: net.range_of(name) for tensor, name in match_tensors(data, net).items()} | {
         scores: (0.0, 1.0)
     }
 
 
-def put(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
+def store_ranges(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
     """Store quantization ranges in a float32 .tflite file. Existing ranges are removed.
 
     Args:
@@ -109,16 +109,16 @@ def put(data: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
     Returns:
         Content of the file with the ranges.
     """
-    model = flatbuffer.read(data)
+    model = flatbuffer.read_model(data)
     for tensor in model.subgraphs[0].tensors:
         tensor.quantization = None
         if bounds := ranges.get(tensor.name.decode()):
             tensor.quantization = schema.QuantizationParametersT()
             tensor.quantization.min, tensor.quantization.max = ([bound] for bound in bounds)
-    return flatbuffer.write(model)
+    return flatbuffer.write_model(model)
 
 
-def take(data: bytes) -> tuple[bytes, dict[str, tuple[float, float]]]:
+def extract_ranges(data: bytes) -> tuple[bytes, dict[str, tuple[float, float]]]:
     """Remove the quantization ranges from a float32 .tflite file and return both.
 
     Args:
@@ -129,18 +129,18 @@ def take(data: bytes) -> tuple[bytes, dict[str, tuple[float, float]]]:
         no ranges, the content is unchanged and the mapping is empty.
     """
     stored = {}
-    for tensor in flatbuffer.read(data).subgraphs[0].tensors:
+    for tensor in flatbuffer.read_model(data).subgraphs[0].tensors:
         bounds = tensor.quantization
         if bounds is not None and bounds.min is not None and len(bounds.min):
             stored[tensor.name.decode()] = float(bounds.min[0]), float(bounds.max[0])
-    return (put(data, {}) if stored else data), stored
+    return (store_ranges(data, {}) if stored else data), stored
 
 
 def _constant(model: Any, tensor: Any) -> np.ndarray:
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
 
 
-def _weights_fit(net: FakeQuantized, step: Step, weights: np.ndarray) -> bool:
+def _weights_fit(net: FakeQuantized, step: QuantizedOperator, weights: np.ndarray) -> bool:
     ours = net.get_submodule(step.name).weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
     # The layout in the file is (out, h, w, in), for depthwise convolutions (1, h, w, out).
     ours = (

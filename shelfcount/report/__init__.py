@@ -1,1 +1,1 @@
-"""Reports: annotated photos, plots and HTML pages."""
+"""Figures and HTML reports."""

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfcount.data.agreement import LOOSE_IOU, Agreement, Figures, PhotoAgreement
+from shelfcount.drawing.crops import drawn, photo_at
+from shelfcount.drawing.pictures import FALSE_ALARM, MISSED, NOT_JUDGED, Colour, Mark
+from shelfcount.labels.agreement_scores import LOOSE_IOU, Agreement, AgreementScores, PhotoAgreement
 from shelfcount.report import page
-from shelfcount.report.crops import drawn, photo_at
-from shelfcount.report.pictures import FALSE_ALARM, MISSED, NOT_JUDGED, Colour, Mark
 from shelfcount.words import plural
 
 # Maximum number of photos with pictures, most disagreements first. The tables list all photos.
-MOST_PHOTOS = 24
-PICTURE_SIDE = 760
+MAX_PAGE_PHOTOS = 24
+_PICTURE_SIDE = 760
 OTHER_NAME = (0, 114, 178)  # Okabe and Ito's blue
-LEGEND = (
+_LEGEND = (
     "Orange: labelled only in this annotation. Blue: labelled in both, with different classes. "
     f"Dashed red: same class, but the IoU of the two boxes is below {LOOSE_IOU}. Grey: both agree. "
     "The numbers are explained below each photo."
@@ -30,7 +30,7 @@ NOTES = {
 }
 
 
-def write_page(agreement: Agreement, path: Path | str) -> None:
+def write_agreement_page(agreement: Agreement, path: Path | str) -> None:
     """Write the report of two annotations as one HTML file. It is replaced only when complete.
 
     Args:
@@ -56,7 +56,7 @@ def write_page(agreement: Agreement, path: Path | str) -> None:
         page.Section("Agreement by photo", [_photos(agreement)]),
         page.Section("Photos with disagreements", _pictures(agreement)),
     ]
-    page.write(path, "Inter-annotator agreement", sections, lead)
+    page.write_html(path, "Inter-annotator agreement", sections, lead)
 
 
 def _cards(agreement: Agreement) -> page.Cards:
@@ -167,7 +167,7 @@ def _photos(agreement: Agreement) -> page.Table:
     columns += [page.Column(name) for name in NOTES]
     rows = []
     for photo in _worst(agreement):
-        figures: Figures = photo.figures
+        figures: AgreementScores = photo.figures
         counts = [
             photo.disagreements,
             *(int(a.sum()) for a in photo.alone),
@@ -194,13 +194,13 @@ def _pictures(agreement: Agreement) -> list[page.Block]:
     worst = _worst(agreement)
     if not worst:
         return [page.Note("The two annotations agree on every product.")]
-    blocks: list[page.Block] = [page.Note(LEGEND)]
-    for photo in worst[:MOST_PHOTOS]:
+    blocks: list[page.Block] = [page.Note(_LEGEND)]
+    for photo in worst[:MAX_PAGE_PHOTOS]:
         image, name = photo_at(photo.photo.path), photo.photo.path.name
         keys = _keys(photo)
         sides = [
             page.Picture(
-                drawn(image, _marks(photo, side, keys), side=PICTURE_SIDE),
+                drawn(image, _marks(photo, side, keys), side=_PICTURE_SIDE),
                 f"{which}: {source}.",
                 f"{name} as labelled in {source}",
             )
@@ -216,10 +216,10 @@ def _pictures(agreement: Agreement) -> list[page.Block]:
                 f"{f'. {named}' if named else ''}.",
             )
         )
-    if len(worst) > MOST_PHOTOS:
+    if len(worst) > MAX_PAGE_PHOTOS:
         blocks.append(
             page.Note(
-                f"{plural(len(worst) - MOST_PHOTOS, 'more photo')} with disagreements: "
+                f"{plural(len(worst) - MAX_PAGE_PHOTOS, 'more photo')} with disagreements: "
                 "see the table above."
             )
         )

@@ -1,4 +1,4 @@
-"""Deployment report of `shelfcount bench`: one HTML file that works offline, Markdown and JSON."""
+"""Report on the comparison with the baseline, as HTML, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shelfcount.evaluation import variants
-from shelfcount.evaluation.benchmark import Row, factor, times_words
-from shelfcount.evaluation.phones import Verdict
-from shelfcount.report import disagreement, figures, page, phone_section
-from shelfcount.report.bench import Comparison
-from shelfcount.report.pictures import annotate
+from shelfcount import words
+from shelfcount.drawing.pictures import annotate
+from shelfcount.files import write_whole
+from shelfcount.report import page, phone_section
+from shelfcount.report.bench_sections import (
+    disagreement_blocks,
+    latency_blocks,
+    operator_blocks,
+    quality_blocks,
+    table_blocks,
+    threads_text,
+)
 from shelfcount.shelf.count import summary_rows
-from shelfcount.vision.images import write_photo, write_whole
-from shelfcount.words import plural
+from shelfcount.speed.comparison import BaselineComparison
+from shelfcount.speed.model_rows import Row
+from shelfcount.speed.phone_budgets import BudgetResult
+from shelfcount.vision.images import write_photo
+from shelfcount.words import format_factor, plural
 
-TITLE = "Deployment report: phone model against baseline"
-# Number of operators in the table of the slowest ones.
-SLOWEST = 12
+_TITLE = "Deployment report: phone model against baseline"
 
 
-def to_json(result: Comparison, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
+def bench_json(result: BaselineComparison, verdicts: Sequence[BudgetResult] = ()) -> dict[str, Any]:
     """Return the content of the report as JSON data.
 
     Args:
@@ -32,7 +39,9 @@ def to_json(result: Comparison, verdicts: Sequence[Verdict] = ()) -> dict[str, A
     return {**result.to_json(), "phones": [verdict.to_json() for verdict in verdicts]}
 
 
-def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) -> None:
+def write_bench_report(
+    folder: Path, result: BaselineComparison, verdicts: Sequence[BudgetResult] = ()
+) -> None:
     """Write report.html, report.md, result.json and counted.jpg.
 
     Args:
@@ -49,7 +58,7 @@ def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) ->
     )
     picture = annotate(image, counted.detections, counted.classes, rows=placement)
     write_photo(folder / "counted.jpg", picture)
-    write_whole(folder / "result.json", json.dumps(to_json(result, verdicts), indent=1))
+    write_whole(folder / "result.json", json.dumps(bench_json(result, verdicts), indent=1))
     head = result.rows[0]
     products_in_rows = (
         f"{plural(len(counted.detections), 'product')} in {plural(counted.placement.n_rows, 'row')}"
@@ -70,50 +79,40 @@ def write(folder: Path, result: Comparison, verdicts: Sequence[Verdict] = ()) ->
             "",
             [page.Cards(_cards(result)), *_warnings(result, verdicts), page.Note(_verdict(result))],
         ),
-        phone_section.section(verdicts),
+        phone_section.budget_section(verdicts),
         page.Section(
             "Example of a counted photo",
             [counted_picture, page.Details("Products by class", [products])],
         ),
-        page.Section("Comparison of all formats", _table_blocks(result)),
-        page.Section("Latency", _latency_blocks(result)),
-        page.Section("Time by operator", _operator_blocks(result)),
-        page.Section("Detection quality", _quality_blocks(result)),
-        page.Section("Photos with most disagreements", _disagreement_blocks(result)),
+        page.Section("Comparison of all formats", table_blocks(result)),
+        page.Section("Latency", latency_blocks(result)),
+        page.Section("Time by operator", operator_blocks(result)),
+        page.Section("Detection quality", quality_blocks(result)),
+        page.Section("Photos with most disagreements", disagreement_blocks(result)),
         page.Section("Provenance", [page.Facts(_facts(result))]),
     ]
     sections = [section for section in sections if section.blocks]
     classes = plural(len(result.evaluation.classes), "class", "classes")
     photos = plural(len(result.evaluation.photos), "test photo")
     lead = f"{result.bundle.name}: {head.variant}, {classes}, evaluated on {photos}."
-    page.write(folder / "report.html", TITLE, sections, lead)
-    write_whole(folder / "report.md", page.markdown(TITLE, sections, lead))
+    page.write_html(folder / "report.html", _TITLE, sections, lead)
+    write_whole(folder / "report.md", page.page_markdown(_TITLE, sections, lead))
 
 
-def label(row: Row) -> str:
-    """Return the name of a row in tables and plots, short enough for a phone screen.
-
-    The phone model is named by its format alone, such as "int8"; rows of the baseline begin with
-    "baseline". "LiteRT" is left out.
-    """
-    form = row.variant.removeprefix("LiteRT ")
-    return form if row.role == "phone" else f"baseline {form}"
-
-
-def _verdict(result: Comparison) -> str:
+def _verdict(result: BaselineComparison) -> str:
     return "\n".join(f"{line[0].upper()}{line[1:]}." for line in result.verdict)
 
 
-def _cards(result: Comparison) -> list[page.Card]:
+def _cards(result: BaselineComparison) -> list[page.Card]:
     phone, baseline, speed = result.rows[0], result.rows[result.reference], result.speed
     against = f"baseline {baseline.f1:.3f}" if baseline.f1 is not None else "baseline not trained"
-    size = f"{factor(baseline.size / phone.size)}×" if phone.size and baseline.size else None
+    size = f"{format_factor(baseline.size / phone.size)}×" if phone.size and baseline.size else None
     return [
         page.Card("F1 at IoU 0.5", phone.f1, against),
         page.Card(
             "Speed-up",
-            "no difference" if speed.within_noise else f"{factor(speed.median)}×",
-            f"{factor(speed.low)} to {factor(speed.high)} over paired runs, "
+            "no difference" if speed.within_noise else f"{format_factor(speed.median)}×",
+            f"{format_factor(speed.low)} to {format_factor(speed.high)} over paired runs, "
             f"against {baseline.variant}",
         ),
         page.Card(
@@ -124,19 +123,15 @@ def _cards(result: Comparison) -> list[page.Card]:
         page.Card(
             "Latency, ms",
             phone.latency.p50,
-            f"median of {plural(phone.latency.runs, 'run')}, {_threads(phone.latency.threads)}",
+            f"median of {plural(phone.latency.runs, 'run')}, {threads_text(phone.latency.threads)}",
             1,
         ),
     ]
 
 
-def _threads(n: int) -> str:
-    return plural(n, "thread")
-
-
-def _warnings(result: Comparison, verdicts: Sequence[Verdict]) -> list[page.Block]:
+def _warnings(result: BaselineComparison, verdicts: Sequence[BudgetResult]) -> list[page.Block]:
     notes = [
-        f"{verdict.phone}: the model exceeds the budget. {phone_section.summary(verdict)}"
+        f"{verdict.phone}: the model exceeds the budget. {phone_section.budget_sentence(verdict)}"
         for verdict in verdicts
         if verdict.missed
     ]
@@ -153,297 +148,7 @@ def _warnings(result: Comparison, verdicts: Sequence[Verdict]) -> list[page.Bloc
     return [page.Note(note, warning=True) for note in notes]
 
 
-def _table_blocks(result: Comparison) -> list[page.Block]:
-    quality_columns = [
-        page.Column("format"),
-        page.Column("F1"),
-        page.Column("F1 loss", "points", 2),
-        page.Column("mAP"),
-        page.Column("count error"),
-    ]
-    quality_columns += [page.Column("p50", "ms", 1), page.Column("relative latency")]
-    rows = [
-        [
-            label(r),
-            r.f1,
-            r.lost_points,
-            r.map,
-            r.count_error,
-            r.latency.p50,
-            times_words(r.times_bundle) or "1 (the bundle)",
-        ]
-        for r in result.rows
-    ]
-    caption = (
-        "The .tflite files run in LiteRT. PyTorch is included if a run is available. F1 loss: F1 "
-        "of the same weights in float32, minus the F1 of this format. Count error: sum over photos "
-        "and classes of |counted - labelled|, divided by the number of labelled products. Latency: "
-        "network and non-maximum suppression on one photo, "
-        f"{_threads(result.plan.threads[0])}. Each format ran in its own process, and the formats "
-        "took turns. Relative latency: median of the ratios of paired runs, with their 10th and "
-        "90th percentile. “Within noise”: the paired runs do not agree on which one is faster."
-    )
-    size_columns = [
-        page.Column("format"),
-        page.Column("size", "MB", 2),
-        page.Column("parameters", "million", 2),
-        page.Column("compute", "GMAC", 2),
-    ]
-    size_columns += [page.Column("memory", "MB", 1), page.Column("weights from")]
-    sizes = [[label(r), *_weights(r), r.start or None] for r in result.rows]
-    note = (
-        "Memory: increase of the peak memory of a process by loading and running the model. "
-        "Parameters: a .tflite file can contain a copy of the shared head for each pyramid level; "
-        "every stored copy is counted."
-    )
-    blocks: list[page.Block] = [
-        page.Table(quality_columns, rows, caption, strong_row=0),
-        page.Table(size_columns, sizes, note, strong_row=0),
-    ]
-    if result.left_out:
-        blocks.append(
-            page.Note(
-                "Not measured:\n" + "\n".join(str(dropped) for dropped in result.left_out),
-                warning=True,
-            )
-        )
-    if sum(row.f1 is not None for row in result.rows) > 1:
-        for cost, what, alt in (
-            (
-                [row.latency.p50 for row in result.rows],
-                "median latency per photo in ms",
-                "F1 against latency",
-            ),
-            (
-                [row.size and row.size / 1e6 for row in result.rows],
-                "file size in MB",
-                "F1 against size",
-            ),
-        ):
-            points = [
-                (label(row), value, row.f1) for row, value in zip(result.rows, cost, strict=True)
-            ]
-            blocks.append(
-                page.Figure(
-                    figures.f1_against(points, what),
-                    f"{alt}. The best models are at the top left.",
-                    alt,
-                )
-            )
-    return blocks
-
-
-def _weights(row: Row) -> list[float | None]:
-    values = ((row.size, 1e6), (row.parameters, 1e6), (row.macs, 1e9), (row.memory, 1e6))
-    return [None if value is None else value / unit for value, unit in values]
-
-
-def _latency_blocks(result: Comparison) -> list[page.Block]:
-    bars = [
-        (label(row), [(t.threads, t.p50, t.p90) for t in row.by_threads]) for row in result.rows
-    ]
-    columns = [page.Column("format"), page.Column("threads")]
-    columns += [page.Column(name, "ms", 1) for name in ("p50", "p90", "p99")] + [
-        page.Column("runs"),
-        page.Column("warm-up runs"),
-    ]
-    rows = [
-        [label(row), t.threads, t.p50, t.p90, t.p99, t.runs, t.warmup]
-        for row in result.rows
-        for t in row.by_threads
-    ]
-    parts = [
-        page.Column("format"),
-        *(
-            page.Column(name, "ms", 2)
-            for name in ("photo preparation", "network", "post-processing")
-        ),
-    ]
-    steps = [
-        [
-            label(r),
-            r.preparation and r.preparation.p50,
-            r.network,
-            r.postprocessing and r.postprocessing.p50,
-        ]
-        for r in result.rows
-    ]
-    width, height = result.photo[0].width, result.photo[0].height
-    return [
-        page.Figure(
-            figures.latency_by_threads(bars),
-            "Latency of network and non-maximum suppression on one photo, by number of threads.",
-            "Latency of each format by number of threads",
-        ),
-        page.Table(
-            parts,
-            steps,
-            f"Median time of each step, {_threads(result.plan.threads[0])}. Preparation reads, "
-            f"decodes and resizes a photo of {width} x {height} pixels. Post-processing decodes "
-            "boxes and runs non-maximum suppression. In a .tflite file, post-processing is an "
-            "operator, measured with LiteRT's profiler.",
-            strong_row=0,
-        ),
-        page.Details(
-            "All percentiles",
-            [
-                page.Table(
-                    columns, rows, "Percentiles over the timed runs, without the warm-up runs."
-                )
-            ],
-        ),
-    ]
-
-
-def _operator_blocks(result: Comparison) -> list[page.Block]:
-    files = [row for row in result.rows if row.outside is not None]
-    columns = [
-        page.Column("file"),
-        page.Column("XNNPACK partitions"),
-        page.Column("time not delegated", "%", 1),
-        page.Column("operators not delegated"),
-    ]
-    rows = [
-        [
-            label(r),
-            r.partitions,
-            _outside_share(r),
-            ", ".join(variants.counted_names(r.outside or ())),
-        ]
-        for r in files
-    ]
-    caption = (
-        "Operators that are not delegated to XNNPACK run one by one in LiteRT's own kernels. "
-        "Each boundary between partitions costs a copy and a wait."
-    )
-    blocks: list[page.Block] = []
-    if result.operators:
-        whole = sum(operator.ms for operator in result.operators)
-        slowest = sorted(result.operators, key=lambda operator: -operator.ms)[:SLOWEST]
-        heads = [
-            page.Column("operator"),
-            page.Column("time", "ms", 2),
-            page.Column("share", "%", 1),
-            page.Column("executed as"),
-        ]
-        table = [
-            [
-                o.layer or o.name,
-                o.ms,
-                100 * o.ms / whole,
-                o.name if o.inside else "LiteRT's own kernel",
-            ]
-            for o in slowest
-        ]
-        note = (
-            f"Slowest {len(slowest)} of the {plural(len(result.operators), 'operator')} of the "
-            "bundle: median times with LiteRT's profiler, which slows inference down slightly."
-        )
-        blocks.append(page.Table(heads, table, note))
-    blocks.append(page.Table(columns, rows, caption))
-    return blocks + [
-        page.Details(f"Operators by kind: {label(r)}", [_kinds(r)]) for r in files if r.operators
-    ]
-
-
-def _outside_share(row: Row) -> float | None:
-    if not row.operators:
-        return None
-    return (
-        100
-        * sum(kind["ms"] for kind in row.operators if not kind["inside"])
-        / sum(kind["ms"] for kind in row.operators)
-    )
-
-
-def _kinds(row: Row) -> page.Table:
-    kinds: Sequence[Any] = row.operators or ()
-    whole = sum(kind["ms"] for kind in kinds)
-    heads = [
-        page.Column("operator"),
-        page.Column("executed by"),
-        page.Column("number"),
-        page.Column("time", "ms", 2),
-        page.Column("share", "%", 1),
-    ]
-    cells = [
-        [
-            k["name"],
-            "XNNPACK" if k["inside"] else "LiteRT",
-            k["count"],
-            k["ms"],
-            100 * k["ms"] / whole,
-        ]
-        for k in kinds
-    ]
-    return page.Table(heads, cells)
-
-
-def _quality_blocks(result: Comparison) -> list[page.Block]:
-    evaluation, baseline = result.evaluation, result.baseline_evaluation
-    count = evaluation.count_by_class
-    cards = [
-        page.Card("Precision", evaluation.micro.precision),
-        page.Card("Recall", evaluation.micro.recall),
-        page.Card("Class-agnostic F1", evaluation.any_class.f1, "the class may be wrong"),
-        page.Card("Count error", count.relative, f"{count.mae:.1f} products per photo"),
-    ]
-    classes = page.Figure(
-        figures.per_class_f1(evaluation.per_class, baseline.per_class if baseline else None),
-        "F1 of each class" + (". Marks: F1 of the baseline." if baseline else "."),
-        "Bars of F1 by class",
-    )
-    confusion = page.Figure(
-        figures.confusion_matrix(evaluation.confusion, evaluation.classes),
-        "Rows: labelled class. Columns: predicted class.",
-        "Confusion matrix",
-    )
-    return [page.Cards(cards), classes, _threshold_figure(result), confusion]
-
-
-def _threshold_figure(result: Comparison) -> page.Figure:
-    names = ("this model", "baseline")
-    # Each model was evaluated at its own score threshold.
-    evaluations = [e for e in (result.evaluation, result.baseline_evaluation) if e]
-    chosen = [evaluation.threshold for evaluation in evaluations]
-    lines = [
-        (name, c.thresholds, c.f1, at)
-        for name, c, at in zip(names, result.curves, chosen, strict=False)
-    ]
-    bounds = [
-        f"{name} {c.best_f1[1]:.3f} at {c.best_f1[0]:.2f}"
-        for name, c in zip(names, result.curves, strict=False)
-    ]
-    caption = (
-        "F1 over the score threshold. Dots: each model's own threshold, chosen on validation "
-        f"photos. Best F1 over all thresholds, chosen on these photos and therefore optimistic: "
-        f"{', '.join(bounds)}."
-    )
-    return page.Figure(figures.f1_over_threshold(lines), caption, "F1 over the score threshold")
-
-
-def _disagreement_blocks(result: Comparison) -> list[page.Block]:
-    blocks: list[page.Block] = []
-    for differing in result.disagreements:
-        panels = disagreement.draw(differing, result.evaluation.classes)
-        labels = ("as labelled", "this model", "baseline")
-        pictures = [
-            page.Picture(panel, f"{name}.", f"The photo, {name}")
-            for panel, name in zip(panels, labels, strict=True)
-        ]
-        ours, theirs = differing.gained
-        blocks.append(
-            page.Side(
-                pictures,
-                f"{differing.photo.path.name}: {plural(differing.products, 'difference')}. "
-                f"Labelled products detected only by this model: {ours}; "
-                f"only by the baseline: {theirs}.",
-            )
-        )
-    return [page.Note(disagreement.LEGEND), *blocks] if blocks else []
-
-
-def _facts(result: Comparison) -> dict[str, Any]:
+def _facts(result: BaselineComparison) -> dict[str, Any]:
     provenance, made = result.bundle.spec.provenance, result.stamp
     facts = {
         "bundle": f"{result.bundle.name}, sha256 {result.bundle.sha256}",
@@ -466,3 +171,42 @@ def _facts(result: Comparison) -> dict[str, Any]:
         photos = measured.get("validation_photos")
         facts["F1 loss by quantization"] = f"{drop:+.2f} points ({photos} validation photos)"
     return facts
+
+
+def rows_markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as one Markdown table."""
+    heads = (
+        "model",
+        "format",
+        "MB",
+        "GMAC",
+        "p50 ms",
+        "p90 ms",
+        "threads",
+        "F1",
+        "mAP",
+        "count error",
+        "weights from",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        size, macs = row.size and row.size / 1e6, row.macs and row.macs / 1e9
+        timing = row.latency
+        cells = [
+            row.name,
+            row.variant,
+            size,
+            macs,
+            timing.p50,
+            timing.p90,
+            timing.threads,
+            row.f1,
+            row.map,
+            row.count_error,
+            row.start,
+        ]
+        texts = [
+            words.show(v, d) for v, d in zip(cells, (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)
+        ]
+        lines.append("| " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"

@@ -11,21 +11,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shelfcount.data.findings import KINDS, SEVERITIES, Finding, Report, Severity
+from shelfcount.checks.findings import KINDS, SEVERITIES, Finding, Report, Severity
+from shelfcount.drawing.pictures import FOUND, INK, MISSED, Colour
+from shelfcount.files import write_whole
 from shelfcount.records import Detections, ShelfcountError
 from shelfcount.report.page import embedded, template
-from shelfcount.report.pictures import FOUND, INK, MISSED, Colour
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import read_photo, write_whole
+from shelfcount.vision.images import read_photo
 from shelfcount.words import plural
 
 # Maximum number of findings of one kind on the page, worst first. A large data set can have a
 # thousand findings of a kind; the JSON report contains all of them.
 MOST_OF_A_KIND = 48
 # Longest side of a picture in pixels: twice its size in points on a phone screen.
-PICTURE_SIDE = 520
+_PICTURE_SIDE = 520
 # Side of a crop, relative to the longer side of its box.
-SURROUNDINGS = 3.0
+_SURROUNDINGS = 3.0
 # Minimum side of a crop in photo pixels.
 LEAST_CROP = 120
 
@@ -59,7 +60,7 @@ class _Group:
         return KINDS[self.kind].why
 
 
-def write_page(report: Report, path: Path | str) -> None:
+def write_check_page(report: Report, path: Path | str) -> None:
     """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
@@ -141,7 +142,7 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) ->
         photo if `box` is None.
     """
     left, top, right, bottom = _window(box, image.shape[1], image.shape[0])
-    scale = PICTURE_SIDE / max(right - left, bottom - top)
+    scale = _PICTURE_SIDE / max(right - left, bottom - top)
     size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     picture = cv2.resize(image[top:bottom, left:right], size, interpolation=how)
@@ -160,7 +161,7 @@ def _window(box: Sequence[float] | None, width: int, height: int) -> tuple[int, 
     if box is None:
         return 0, 0, width, height
     middle = (np.array(box[:2]) + box[2:]) / 2
-    half = max(LEAST_CROP, SURROUNDINGS * max(box[2] - box[0], box[3] - box[1])) / 2
+    half = max(LEAST_CROP, _SURROUNDINGS * max(box[2] - box[0], box[3] - box[1])) / 2
     window = box_math.clip(np.array([[*(middle - half), *(middle + half)]]), width, height)[0]
     left, top = np.floor(window[:2]).astype(int).tolist()
     right, bottom = np.ceil(window[2:]).astype(int).tolist()

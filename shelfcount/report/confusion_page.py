@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from shelfcount.evaluation.confusions import (
+from shelfcount.drawing.crops import crop, examples, grid, photo_at
+from shelfcount.drawing.pictures import MISSED, Mark
+from shelfcount.metrics.confusions import (
     LEAST_SLOPE,
     MORE_EXAMPLES,
     Confusion,
-    Curve,
+    LearningCurve,
     Need,
     confusions,
     needs,
 )
-from shelfcount.evaluation.metrics import Evaluation
+from shelfcount.metrics.scoring import Evaluation
 from shelfcount.records import Dataset, Detections
-from shelfcount.report import figures, page
-from shelfcount.report.crops import crop, examples, grid, photo_at
-from shelfcount.report.pictures import MISSED, Mark
+from shelfcount.report import accuracy_figures, page
 from shelfcount.words import plural
 
 # Maximum number of pairs with pictures, and of crops per pair. The tables list all pairs.
@@ -29,19 +29,19 @@ MOST_CROPS = 4
 # Maximum number of photos named in a row of the table of pairs.
 MOST_NAMED = 3
 # Side of a crop, relative to the longer side of its box.
-SURROUNDINGS = 2.4
+_SURROUNDINGS = 2.4
 # Side of one crop in the grid of four, in pixels.
-CELL = 300
+_CELL = 300
 
 
-def write_page(
+def write_confusion_page(
     dataset: Dataset,
     found: Sequence[Detections],
     evaluation: Evaluation,
     model: str,
     path: Path | str,
     trained: Mapping[str, int] | None = None,
-    curves: Mapping[str, Curve] | None = None,
+    curves: Mapping[str, LearningCurve] | None = None,
 ) -> None:
     """Write the report as one HTML file. It is replaced only when complete.
 
@@ -75,7 +75,7 @@ def write_page(
             _needs(needs(dataset.classes, evaluation.confusion, trained, curves), trained, curves),
         ),
     ]
-    page.write(path, "Error analysis by class", sections, lead)
+    page.write_html(path, "Error analysis by class", sections, lead)
 
 
 def _cards(evaluation: Evaluation) -> page.Cards:
@@ -155,7 +155,7 @@ def _table(pairs: Sequence[Confusion], classes: Sequence[str], caption: str) -> 
 
 
 def _matrix(evaluation: Evaluation) -> list[page.Block]:
-    png = figures.confusion_matrix(evaluation.confusion, evaluation.classes)
+    png = accuracy_figures.confusion_matrix(evaluation.confusion, evaluation.classes)
     return [
         page.Details(
             "Confusion matrix",
@@ -175,7 +175,7 @@ def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
             photo_at(m.photo.path),
             m.box,
             [Mark(m.box, MISSED, f"{predicted} {m.score:.2f}")],
-            SURROUNDINGS,
+            _SURROUNDINGS,
         )
         for m in pair.mistakes[:MOST_CROPS]
     ]
@@ -200,11 +200,13 @@ def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
 
 
 def _square(crops: Sequence[np.ndarray]) -> np.ndarray:
-    return grid(crops, columns=2, cell=CELL)
+    return grid(crops, columns=2, cell=_CELL)
 
 
 def _needs(
-    rows: Sequence[Need], trained: Mapping[str, int] | None, curves: Mapping[str, Curve] | None
+    rows: Sequence[Need],
+    trained: Mapping[str, int] | None,
+    curves: Mapping[str, LearningCurve] | None,
 ) -> list[page.Block]:
     columns = [
         page.Column("class"),

@@ -1,13 +1,12 @@
-"""Self-contained HTML pages made of a few kinds of blocks, for offline use, phones and dark mode.
+"""HTML page in one file, built from blocks such as tables, cards, figures and pictures.
 
-Pictures are embedded, no other file is loaded, and all text is escaped. A missing value is printed
-as "not measured" and never left blank, so that it is not mistaken for zero.
+Pictures are embedded, all text is escaped, and nothing is fetched. A missing measurement is
+written as such.
 """
 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any, ClassVar
 import jinja2
 import numpy as np
 
-from shelfcount.vision.images import encode_photo, write_whole
-from shelfcount.words import plural
+from shelfcount.files import write_whole
+from shelfcount.vision.images import encode_photo
+from shelfcount.words import plural, show
 
-NOT_MEASURED = "not measured"
 JPEG_QUALITY = 82
 
 
@@ -190,7 +189,7 @@ class Section:
     blocks: Sequence[Block]
 
 
-def write(path: Path | str, title: str, sections: Sequence[Section], lead: str = "") -> None:
+def write_html(path: Path | str, title: str, sections: Sequence[Section], lead: str = "") -> None:
     """Write a page as one HTML file. It is replaced only when complete.
 
     Args:
@@ -203,10 +202,10 @@ def write(path: Path | str, title: str, sections: Sequence[Section], lead: str =
     Raises:
         ShelfcountError: If the file cannot be written.
     """
-    write_whole(path, render(title, sections, lead))
+    write_whole(path, render_html(title, sections, lead))
 
 
-def render(title: str, sections: Sequence[Section], lead: str = "") -> str:
+def render_html(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """Return the HTML of a page. The arguments are those of `write`."""
     return template("page.html", show=show).render(title=title, sections=sections, lead=lead)
 
@@ -232,7 +231,7 @@ def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
+def page_markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """Return the page as Markdown. Only the captions of figures and pictures are included.
 
     The arguments are those of `write`.
@@ -287,27 +286,6 @@ def _inert(text: str) -> str:
     # The text must be on one line. A "|" in a class name would start a new column, and a "<" could
     # start an HTML tag.
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def show(value: Any, digits: int = 3) -> str:
-    """Return a value as the page prints it.
-
-    Args:
-        value: Number, bool, text, or None for "not measured". NaN and infinity are "undefined".
-        digits: Number of decimals of a float.
-
-    >>> show(5285), show(0.83149), show(None), show(float("nan"))
-    ('5,285', '0.831', 'not measured', 'undefined')
-    """
-    if value is None:
-        return NOT_MEASURED
-    if isinstance(value, (bool, np.bool_)):
-        return "yes" if value else "no"
-    if isinstance(value, (int, np.integer)):
-        return f"{value:,}"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:,.{digits}f}" if math.isfinite(value) else "undefined"
-    return str(value)
 
 
 def embedded(image: np.ndarray) -> str:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shelfcount.evaluation.phones import Line, Verdict
 from shelfcount.report import page
+from shelfcount.speed.phone_budgets import BudgetLine, BudgetResult
 
-TITLE = "Phone budgets"
+_TITLE = "Phone budgets"
 
 
-def section(verdicts: Sequence[Verdict]) -> page.Section:
+def budget_section(verdicts: Sequence[BudgetResult]) -> page.Section:
     """Return a section with one table per phone. Without phones it has no blocks.
 
     Args:
         verdicts: Results against the budget of each phone.
     """
-    return page.Section(TITLE, [block for verdict in verdicts for block in _blocks(verdict)])
+    return page.Section(_TITLE, [block for verdict in verdicts for block in _blocks(verdict)])
 
 
-def _blocks(verdict: Verdict) -> list[page.Block]:
+def _blocks(verdict: BudgetResult) -> list[page.Block]:
     heads = (verdict.phone, "result", "value", "budget", "source")
     columns = [page.Column(name) for name in heads]
     rows = [[line.name, line.state, line.got, line.budget, line.basis] for line in verdict.lines]
-    blocks: list[page.Block] = [page.Table(columns, rows, summary(verdict))]
+    blocks: list[page.Block] = [page.Table(columns, rows, budget_sentence(verdict))]
     if verdict.sources:
         blocks.append(
             page.Details("Sources of the estimate", [page.Note("\n".join(verdict.sources))])
@@ -31,7 +31,7 @@ def _blocks(verdict: Verdict) -> list[page.Block]:
     return blocks
 
 
-def summary(verdict: Verdict) -> str:
+def budget_sentence(verdict: BudgetResult) -> str:
     """Return a sentence with the limits that are exceeded and those that remain open.
 
     Args:
@@ -44,5 +44,5 @@ def summary(verdict: Verdict) -> str:
     return text
 
 
-def _names(lines: Sequence[Line], state: str) -> str:
+def _names(lines: Sequence[BudgetLine], state: str) -> str:
     return ", ".join(line.name for line in lines if line.state == state)

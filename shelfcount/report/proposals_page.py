@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.data.corrections import Corrections
-from shelfcount.evaluation.label_errors import Proposal
+from shelfcount.drawing.crops import beside, crop, examples, photo_at
+from shelfcount.drawing.pictures import FALSE_ALARM, FOUND, MISSED, Mark
+from shelfcount.files import write_whole
+from shelfcount.labels.corrections import Corrections
+from shelfcount.labels.proposals import Proposal
 from shelfcount.records import Dataset
-from shelfcount.report.crops import beside, crop, examples, photo_at
 from shelfcount.report.page import embedded, template
-from shelfcount.report.pictures import FALSE_ALARM, FOUND, MISSED, Mark
 from shelfcount.vision.boxes import xywh_to_xyxy
-from shelfcount.vision.images import write_whole
 from shelfcount.words import plural
 
-TITLES = {
+_TITLES = {
     "add": "Not labelled",
     "rename": "Wrong class",
     "move": "Loose box",
@@ -51,7 +51,7 @@ class _Item:
     examples: Sequence[tuple[str, str]]
 
 
-def write_page(
+def write_proposals_page(
     dataset: Dataset, proposals: Sequence[Proposal], draft: Corrections, path: Path | str
 ) -> None:
     """Write the review page as one HTML file. It is replaced only when complete.
@@ -78,8 +78,8 @@ def write_page(
         pictures = [(name, example_picture(name)) for name in names]
         return _Item(
             proposal,
-            TITLES[proposal.correction.action],
-            embedded(draw(proposal, dataset.classes)),
+            _TITLES[proposal.correction.action],
+            embedded(draw_proposal(proposal, dataset.classes)),
             [(n, p) for n, p in pictures if p],
         )
 
@@ -92,7 +92,7 @@ def write_page(
     write_whole(path, page)
 
 
-def draw(proposal: Proposal, classes: Sequence[str]) -> np.ndarray:
+def draw_proposal(proposal: Proposal, classes: Sequence[str]) -> np.ndarray:
     """Draw the crop of a proposal.
 
     Labels are green, the label in question is red (dashed, unless only its class is in question),

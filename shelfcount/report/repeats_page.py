@@ -1,4 +1,4 @@
-"""Report of repeated hold-out: median, confidence interval, convergence and learning curve."""
+"""HTML page on repeats: median and interval, repeats needed, and learning curves."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from shelfcount.evaluation import settling
-from shelfcount.evaluation.repeats import Repeat
-from shelfcount.report import figures, page
+from shelfcount.report import page
+from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION, plot_png
+from shelfcount.studies import repeat_statistics
+from shelfcount.studies.repeat_statistics import repeats_needed_text
+from shelfcount.studies.repeats import Repeat
 from shelfcount.words import plural
 
 NAMES = {
@@ -20,7 +24,9 @@ NAMES = {
 }
 
 
-def picture(repeats: Sequence[Repeat], summary: Mapping[str, Any], figure: str = "f1") -> bytes:
+def plot_repeats(
+    repeats: Sequence[Repeat], summary: Mapping[str, Any], figure: str = "f1"
+) -> bytes:
     """Plot how the median of a metric converges with the number of repeats.
 
     Args:
@@ -31,14 +37,16 @@ def picture(repeats: Sequence[Repeat], summary: Mapping[str, Any], figure: str =
     Returns:
         PNG bytes.
     """
-    values = [v for r in settling.largest_share(repeats) if (v := getattr(r, figure)) is not None]
+    values = [
+        v for r in repeat_statistics.largest_share(repeats) if (v := getattr(r, figure)) is not None
+    ]
     steps = summary["settling"][figure]
-    return figures.settling(
+    return plot_running_spread(
         values, [s["median"] for s in steps], [s["interval"] for s in steps], NAMES[figure]
     )
 
 
-def write_page(
+def write_repeats_page(
     repeats: Sequence[Repeat],
     summary: Mapping[str, Any],
     facts: Mapping[str, Any],
@@ -58,7 +66,7 @@ def write_page(
     known = [name for name in NAMES if name in summary]
     plots: list[page.Block] = [
         page.Figure(
-            picture(repeats, summary, name),
+            plot_repeats(repeats, summary, name),
             f"{NAMES[name][0].upper()}{NAMES[name][1:]} of each repeat, "
             "and the median of the repeats so far.",
             f"{NAMES[name]} by number of repeats",
@@ -70,7 +78,7 @@ def write_page(
         page.Section("", [_cards(summary)]),
         page.Section("Convergence of the median", plots),
         page.Section("Variance over random splits", [_spreads(summary, known)]),
-        page.Section("F1 by class", [_classes(settling.largest_share(repeats))]),
+        page.Section("F1 by class", [_classes(repeat_statistics.largest_share(repeats))]),
         *(
             [page.Section("Learning curve", [_shares(summary)])]
             if len(summary["by_share"]) > 1
@@ -82,45 +90,7 @@ def write_page(
         "Each repeat trains and tests on another random split of the photos. "
         "Near-duplicate photos are never divided between training and test."
     )
-    page.write(path, "Repeated hold-out", sections, lead)
-
-
-def said(enough: Mapping[str, Any]) -> str:
-    """Return a sentence on how many repeats are needed, without its full stop.
-
-    Args:
-        enough: Entry ``enough`` of a summary: target ``width`` of the interval, number of
-            ``repeats`` that reached it or None, and ``expected`` number of repeats.
-    """
-    interval = "95 % confidence interval of the median"
-    if enough["repeats"] is not None:
-        repeats = plural(enough["repeats"], "repeat")
-        return f"{repeats} are enough for a {interval} narrower than {enough['width']:g}"
-    repeats = plural(enough["expected"], "repeat")
-    return f"about {repeats} are needed for a {interval} narrower than {enough['width']:g}"
-
-
-def facts(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the provenance of the repeats for the report.
-
-    Args:
-        summary: Summary of the repeats with ``plan``, ``stamp`` and ``warning``.
-    """
-    plan, stamp = summary["plan"], summary["stamp"]
-    return {
-        "trained": "neck and heads on cached features of the frozen backbone"
-        if plan["depth"] == "fast"
-        else "the whole network",
-        "photos": plan["photos"],
-        "fingerprint": plan["data"],
-        "epochs": plan["epochs"],
-        "initial weights": plan["config"]["model"]["weights"],
-        "trained on these photos before": summary["warning"]
-        or "no, the initial weights are not those of a detector",
-        "CPU time per repeat": f"{summary['seconds_per_repeat']:g} s",
-        "commits": ", ".join(summary["commits"]),
-        "device": stamp["device"],
-    }
+    page.write_html(path, "Repeated hold-out", sections, lead)
 
 
 def _cards(summary: Mapping[str, Any]) -> page.Cards:
@@ -146,7 +116,11 @@ def _cards(summary: Mapping[str, Any]) -> page.Cards:
                 "sum of |counted - labelled| over photos and classes, divided by the labelled "
                 "products",
             ),
-            page.Card("Repeats needed", summary["enough"]["expected"], said(summary["enough"])),
+            page.Card(
+                "Repeats needed",
+                summary["enough"]["expected"],
+                repeats_needed_text(summary["enough"]),
+            ),
         ]
     )
 
@@ -238,3 +212,55 @@ def _shares(summary: Mapping[str, Any]) -> page.Table:
         "The same random splits, trained on a share of the training photos with the same number of "
         "steps.",
     )
+
+
+def plot_running_spread(
+    values: Sequence[float],
+    medians: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    what: str,
+) -> bytes:
+    """Plot how the median of a metric converges with the number of repeats.
+
+    Each repeat is a dot, the median a line, and its confidence interval a band.
+
+    Args:
+        values: Value of each repeat, in their order.
+        medians, intervals: Median and its (low, high) interval after one repeat, two, and so on.
+        what: Name of the metric, for the axis.
+
+    Returns:
+        PNG bytes.
+    """
+    numbers = range(1, len(values) + 1)
+
+    def draw(ax: Axes) -> None:
+        ax.scatter(
+            numbers, values, s=14, color=PLOT_GREY, linewidths=0, label="one repeat", zorder=1
+        )
+        low, high = zip(*intervals, strict=True)
+        ax.fill_between(
+            numbers,
+            low,
+            high,
+            color=BLUE,
+            alpha=0.2,
+            linewidth=0,
+            label="confidence interval",
+            zorder=2,
+        )
+        ax.plot(numbers, medians, color=BLUE, label="median so far", zorder=3)
+        ax.axhline(
+            medians[-1],
+            color=VERMILION,
+            linewidth=1,
+            linestyle="--",
+            label=f"median of all {len(values)}",
+            zorder=2,
+        )
+        ax.set(xlabel="repeats", ylabel=what)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid()
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+
+    return plot_png(7.2, 3.8, draw)

@@ -1,25 +1,35 @@
-"""Robustness report: one HTML page with F1 losses by condition, curves and example photos.
+"""HTML page on a robustness study: curves by condition, and examples of lost products.
 
-The page works offline and on phones. The plots are SVG and follow the colours and width of the
-page.
+The plots are SVG and follow the colours and width of the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 
-from shelfcount.evaluation.stress import TOLERATED, Study, generator
-from shelfcount.report import figures
-from shelfcount.report.page import embedded, show, template
-from shelfcount.report.pictures import FOUND, MISSED
-from shelfcount.vision.images import read_photo, write_whole
-from shelfcount.words import plural
+from shelfcount.drawing.pictures import FOUND, MISSED
+from shelfcount.files import write_whole
+from shelfcount.report.figures import BLUE, GREEN, ORANGE, VERMILION, plot_png
+from shelfcount.report.page import embedded, template
+from shelfcount.studies.stress import TOLERATED, StressStudy
+from shelfcount.studies.stress_conditions import condition_generator
+from shelfcount.studies.stress_words import (
+    format_points,
+    format_severity,
+    mean_scores,
+    tolerance_text,
+)
+from shelfcount.vision.images import read_photo
+from shelfcount.words import plural, show
 
 # Size (width, height) of a plot, and left, top, right and bottom of its frame, in SVG units.
 PLOT = (330, 190)
@@ -29,7 +39,7 @@ FULL_COLOUR = 0.4
 # Maximum number of conditions with example photos.
 MOST_EXAMPLES = 6
 # Longest side of an example in pixels: twice its size in points on a phone screen.
-PICTURE_SIDE = 560
+_PICTURE_SIDE = 560
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class _Example:
     pictures: Sequence[str]
 
 
-def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> None:
+def write_stress_page(study: StressStudy, result: Mapping[str, Any], path: Path | str) -> None:
     """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
@@ -79,15 +89,16 @@ def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> Non
     Raises:
         ShelfcountError: If a photo cannot be read or the file cannot be written.
     """
-    filters = {"show": show, "negated": lambda lost: points(-lost), "plural": plural}
-    page = template("stress_page.html", **filters).render(
+    page = template(
+        "stress_page.html", show=show, negated=lambda lost: format_points(-lost), plural=plural
+    ).render(
         shade=shade,
         result=result,
         strengths=study.strengths,
         weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
         plots=[_plot(condition, result) for condition in result["conditions"]],
         examples=[_example(study, condition) for condition in result["conditions"][:MOST_EXAMPLES]],
-        means=[means(i, result) for i in range(len(result["detectors"]))],
+        means=[mean_scores(i, result) for i in range(len(result["detectors"]))],
         facts=_facts(study, result),
         size=PLOT,
         frame=FRAME,
@@ -96,7 +107,7 @@ def write_page(study: Study, result: Mapping[str, Any], path: Path | str) -> Non
     write_whole(path, page)
 
 
-def picture(result: Mapping[str, Any]) -> bytes:
+def plot_stress(result: Mapping[str, Any]) -> bytes:
     """Plot F1 under each condition, largest F1 loss first.
 
     Args:
@@ -114,43 +125,11 @@ def picture(result: Mapping[str, Any]) -> bytes:
         for condition in result["conditions"]
     ]
     detectors = result["detectors"]
-    return figures.robustness(
+    return plot_robustness(
         conditions,
         [detector["f1"] for detector in detectors],
         [detector["name"] for detector in detectors],
     )
-
-
-def points(share: float | None) -> str:
-    """Return a share in percentage points with its sign, as the page prints it.
-
-    Args:
-        share: Share such as an F1 difference, or None for "not measured".
-
-    >>> points(-0.2174), points(0.001), points(None)
-    ('−21.7', '+0.1', 'not measured')
-
-    >>> points(-0.0002)
-    '0.0'
-    """
-    if share is None:
-        return show(None)
-    rounded = round(100 * share, 1)
-    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
-
-
-def value(number: float | None) -> str:
-    """Return a parameter of a condition as text, with at least three significant digits.
-
-    Args:
-        number: Value of the parameter, or None for "not measured".
-
-    >>> value(4448.7), value(0.0688), value(5.0)
-    ('4,449', '0.0688', '5')
-    """
-    if number is None:
-        return show(None)
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def shade(lost: float) -> str:
@@ -162,46 +141,7 @@ def shade(lost: float) -> str:
     return f"rgba(213, 94, 0, {0.7 * min(max(lost, 0) / FULL_COLOUR, 1):.2f})"
 
 
-def holds(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
-    """Return in words up to which parameter a detector tolerates a condition.
-
-    Args:
-        summary: Summary of the detector under the condition.
-        condition: JSON data of the condition.
-    """
-    if summary["holds_never"]:
-        return f"not even at {value(condition['strengths'][0]['value'])}"
-    if summary["holds_to"] is None:
-        return f"beyond {value(condition['strengths'][-1]['value'])}"
-    return f"to {value(summary['holds_to'])}"
-
-
-def means(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mean metrics of a detector over all conditions and severities.
-
-    Args:
-        i: Index of the detector.
-        result: As for `write_page`.
-
-    Returns:
-        ``name``, ``clean`` (F1 on the unchanged photos), and the means ``f1``, ``lost``,
-        ``count_error`` and ``consistency``. Missing values are left out of a mean; it is None if
-        all are missing.
-    """
-    cells = [
-        step["detectors"][i]
-        for condition in result["conditions"]
-        for step in condition["strengths"]
-    ]
-    known = {
-        key: [cell[key] for cell in cells if cell[key] is not None]
-        for key in ("f1", "lost", "count_error", "consistency")
-    }
-    means = {key: float(np.mean(shares)) if shares else None for key, shares in known.items()}
-    return {"name": result["detectors"][i]["name"], "clean": result["detectors"][i]["f1"], **means}
-
-
-def _facts(study: Study, result: Mapping[str, Any]) -> dict[str, str]:
+def _facts(study: StressStudy, result: Mapping[str, Any]) -> dict[str, str]:
     stamp = result["stamp"]
     detectors = {}
     for subject in study.subjects:
@@ -238,14 +178,14 @@ def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
     return _Plot(
         condition,
         lines,
-        [(float(x), value(step["value"])) for x, step in zip(across, steps, strict=True)],
+        [(float(x), format_severity(step["value"])) for x, step in zip(across, steps, strict=True)],
         [(up(share), f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         up(result["detectors"][0]["f1"]),
-        [holds(summary, condition) for summary in condition["detectors"]],
+        [tolerance_text(summary, condition) for summary in condition["detectors"]],
     )
 
 
-def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
+def _example(study: StressStudy, condition: Mapping[str, Any]) -> _Example:
     """Return a typical photo at the middle severity.
 
     It is the photo with the median share of products that are still detected.
@@ -257,7 +197,9 @@ def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
     index = int(np.argsort(kept, kind="stable")[len(kept) // 2])
     image = read_photo(study.dataset.photos[index].path)
     (applied,) = (c for c in study.conditions if c.name == condition["name"])
-    changed = applied.apply(image, strength, generator(study.seed, applied.name, index)).image
+    changed = applied.apply(
+        image, strength, condition_generator(study.seed, applied.name, index)
+    ).image
     before, stayed = cell.clean[0][index], cell.stayed[0][index]
     visible = before.boxes[~before.ignore]
     pictures = [
@@ -268,7 +210,7 @@ def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
         ),
     ]
     text = (
-        f"Severity {strength} ({applied.unit}: {value(applied.values[strength - 1])}). Of the "
+        f"Severity {strength} ({applied.unit}: {format_severity(applied.values[strength - 1])}). Of the "
         f"{plural(len(stayed), 'product')} detected on the unchanged photo, {int(stayed.sum())} "
         f"{'is' if stayed.sum() == 1 else 'are'} still detected with box and class."
     )
@@ -276,7 +218,7 @@ def _example(study: Study, condition: Mapping[str, Any]) -> _Example:
 
 
 def _picture(image: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> str:
-    scale = PICTURE_SIDE / max(image.shape[:2])
+    scale = _PICTURE_SIDE / max(image.shape[:2])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     picture = cv2.resize(
         image, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
@@ -285,3 +227,48 @@ def _picture(image: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int
         left, top, right, bottom = (round(float(v) * scale) for v in box)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)
     return embedded(picture)
+
+
+def plot_robustness(
+    conditions: Sequence[tuple[str, Sequence[Sequence[float]]]],
+    clean: Sequence[float],
+    detectors: Sequence[str],
+) -> bytes:
+    """Plot F1 under each condition: a row of dots from the lowest severity (pale) to the highest.
+
+    Args:
+        conditions: Title and, for each detector, F1 at each severity. The first one is on top.
+        clean: F1 of each detector on the unchanged photos, drawn as a vertical line.
+        detectors: Names of the detectors.
+
+    Returns:
+        PNG bytes.
+    """
+    colours = [
+        colour
+        for colour, _ in zip(cycle((BLUE, ORANGE, GREEN, VERMILION)), detectors, strict=False)
+    ]
+    apart = 0.56 / len(detectors)
+
+    def draw(ax: Axes) -> None:
+        for i, (colour, name) in enumerate(zip(colours, detectors, strict=True)):
+            ax.axvline(clean[i], color=colour, linewidth=1, linestyle="--", zorder=1)
+            ax.scatter([], [], color=colour, s=26, label=name)
+            for row, (_, by_detector) in enumerate(conditions):
+                scores, height = by_detector[i], row + apart * (i - (len(detectors) - 1) / 2)
+                ax.plot(
+                    scores, [height] * len(scores), color=colour, linewidth=0.8, alpha=0.5, zorder=2
+                )
+                # White dots below hide the line behind pale, transparent dots.
+                ax.scatter(scores, [height] * len(scores), s=26, color="white", zorder=3)
+                shades = [to_rgba(colour, alpha) for alpha in np.linspace(0.25, 1, len(scores))]
+                ax.scatter(scores, [height] * len(scores), s=26, color=shades, zorder=4)
+        ax.set_yticks(range(len(conditions)), [title for title, _ in conditions])
+        ax.set(
+            xlabel="F1; pale: lowest severity, dark: highest; dashed: unchanged photos",
+            ylim=(len(conditions) - 0.4, -0.6),
+        )
+        ax.grid(axis="x")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return plot_png(7.2, 1.1 + 0.26 * len(conditions) * max(1.0, 0.7 * len(detectors)), draw)

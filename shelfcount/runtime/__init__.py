@@ -1,1 +1,1 @@
-"""Inference with a bundle on LiteRT. This package does not import torch."""
+"""Inference with a bundle on LiteRT, from photo to detections; never imports torch."""

@@ -1,4 +1,4 @@
-"""Bundle reader and LiteRT detector: the Python counterpart of an app."""
+"""Bundles as detectors: reading a bundle folder and running its model on LiteRT."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from shelfcount.vision.postprocess import ratios_to_pixels
 FORMAT = 1
 # Float16 model with raw head outputs, without post-processing, for GPU and Core ML delegates.
 RAW_MODEL = "model-raw.tflite"
-# Score threshold inside the .tflite file; low enough for precision-recall curves.
-LOWEST_SCORE = 0.05
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def read_bundle(path: Path | str) -> Bundle:
         raise ShelfcountError(f"'{path / 'model.json'}': {error}") from error
     files = {name: str(sha256) for name, sha256 in data["files"].items()}
     recipe, measured = data["recipe"], data["measured"]
-    if data.get("digest") != digest(data):
+    if data.get("digest") != spec_digest(data):
         raise ShelfcountError(
             f"'{path / 'model.json'}' was changed or damaged: its content does not match its "
             "digest. Export the bundle again."
@@ -121,7 +119,7 @@ def read_bundle(path: Path | str) -> Bundle:
                 f"got {actual[:12]}... Export the bundle again."
             )
     labels = (path / "labels.txt").read_bytes()
-    if labels != label_lines(spec.classes):
+    if labels != labels_txt(spec.classes):
         got = labels.count(b"\n")
         raise ShelfcountError(
             f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json "
@@ -130,7 +128,7 @@ def read_bundle(path: Path | str) -> Bundle:
     return Bundle(path, spec, recipe, files, measured, hashlib.sha256(text).hexdigest())
 
 
-def digest(head: Mapping[str, Any]) -> str:
+def spec_digest(head: Mapping[str, Any]) -> str:
     """Return the sha256 of the content of model.json without its key ``digest``.
 
     It does not depend on spacing and the order of the keys.
@@ -141,7 +139,7 @@ def digest(head: Mapping[str, Any]) -> str:
     ).hexdigest()
 
 
-def label_lines(classes: Sequence[str]) -> bytes:
+def labels_txt(classes: Sequence[str]) -> bytes:
     """Return the content of labels.txt: UTF-8, one class name per line."""
     return "".join(f"{name}\n" for name in classes).encode()
 

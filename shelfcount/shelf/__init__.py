@@ -1,1 +1,1 @@
-"""Analysis of detected boxes: counts, rows, facings, planograms, merging of photos."""
+"""Shelf rows, facings and gaps, photo quality, merging of photos and planogram compliance."""

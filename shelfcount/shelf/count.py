@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from shelfcount import files
 from shelfcount.records import Detections, Detector, Dropped, ShelfcountError
-from shelfcount.runtime.tiling import detect_tiled
+from shelfcount.runtime.inference import detect_tiled
 from shelfcount.shelf.facings import Arrangement, arrange
-from shelfcount.shelf.photogate import Quality, judge
-from shelfcount.shelf.rows import Placement, rows
+from shelfcount.shelf.photo_gate import Quality, check_photo
+from shelfcount.shelf.rows import Placement, assign_rows
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision import images
 
@@ -108,13 +109,19 @@ def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> Counte
     """
     detections = detect_tiled(detector, image)
     height, width = image.shape[:2]
-    quality = judge(image, detector.spec, detections.boxes)
+    quality = check_photo(image, detector.spec, detections.boxes)
     return CountedPhoto(
-        path, width, height, detections, rows(detections.boxes), detector.spec.classes, quality
+        path,
+        width,
+        height,
+        detections,
+        assign_rows(detections.boxes),
+        detector.spec.classes,
+        quality,
     )
 
 
-def count(
+def count_photos(
     detector: Detector,
     paths: Iterable[Path | str],
     on_error: Callable[[Dropped], None] | None = None,
@@ -143,7 +150,9 @@ def count(
     return counted, failed
 
 
-def report(photos: Sequence[CountedPhoto], bundle_name: str, bundle_sha256: str) -> dict[str, Any]:
+def count_json(
+    photos: Sequence[CountedPhoto], bundle_name: str, bundle_sha256: str
+) -> dict[str, Any]:
     """Return the content of ``shelfcount count --json``. Its schema must not change.
 
     Args:
@@ -194,7 +203,7 @@ def write_csv(path: Path | str, photos: Sequence[CountedPhoto]) -> None:
                     item["position"],
                 ]
             )
-    images.write_whole(path, text.getvalue())
+    files.write_whole(path, text.getvalue())
 
 
 def _inert(text: str) -> str:

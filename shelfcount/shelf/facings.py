@@ -1,7 +1,7 @@
-"""Facings: front view, neighbours, stacks, out-of-stock gaps and share of shelf.
+"""Facings: products side by side and stacked on a shelf in front view, and gaps between them.
 
-One homography maps a photo to the front view of the shelf. It is fitted to two properties of the
-boxes: the bottom edges of a row have the same height, and products of one class have the same size.
+A homography turns a photo into the front view of the shelf. It is fitted to two properties of
+boxes: products of one row have one floor, and products of one class have one size.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from shelfcount.shelf.rows import Placement
+from shelfcount.vision.homography import FOCAL_LENGTH
 
 # Standard deviation of a box's edge as a share of the product's height, and of the logarithm of
 # the size within one class.
 EDGE_SCATTER = 0.05
 SIZE_SCATTER = 0.06
-# A phone's main camera sees about 65 degrees along the longer side: 1 / (2 tan 32.5 degrees) of it.
-FOCAL_LENGTH = 0.785
 # Roll, pitch and yaw of a hand-held camera in radians: standard deviation, and maximum.
 USUAL_ANGLES = np.radians([8.0, 8.0, 20.0])
 MOST_ANGLES = np.radians([25.0, 25.0, 40.0])
@@ -35,13 +34,13 @@ SHARED_WIDTH = 0.5
 # the median space between products. Of 180 sold-out facings on tilted synthetic shelves 99 % leave
 # a larger space, and no other space exceeds 0.4. On the drinks training photos 1.9 % of the spaces
 # are larger; the 18 that were checked all contain a product that has no box or is at the back.
-LEAST_GAP = 0.6
+_LEAST_GAP = 0.6
 # Maximum of the median space between products, as a share of a product's width.
 MOST_SPACING = 0.4
 
 
 @dataclass(frozen=True)
-class Gap:
+class ShelfGap:
     """Gap in a row with room for at least one more product (likely out of stock).
 
     Attributes:
@@ -95,7 +94,7 @@ class Arrangement:
     foot: np.ndarray
     left: np.ndarray
     right: np.ndarray
-    gaps: tuple[Gap, ...]
+    gaps: tuple[ShelfGap, ...]
     n_rows: int
     to_front: np.ndarray
 
@@ -222,7 +221,7 @@ def shares(arrangement: Arrangement) -> list[Share]:
     return result
 
 
-def to_json(arrangement: Arrangement) -> dict[str, Any]:
+def facings_json(arrangement: Arrangement) -> dict[str, Any]:
     """Return products (in the order of the boxes), gaps and shares as plain lists and numbers.
 
     Boxes are (x, y, width, height).
@@ -419,7 +418,7 @@ def _stacks(rests_on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return foot, level
 
 
-def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray) -> list[Gap]:
+def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray) -> list[ShelfGap]:
     """Return the gaps between facings.
 
     Args:
@@ -439,10 +438,10 @@ def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray)
     # With k more products in a gap, there are k + 1 spaces.
     fitting = (hole - usual) / (1 + usual)
     gaps = []
-    for k in np.flatnonzero(fitting > LEAST_GAP):
+    for k in np.flatnonzero(fitting > _LEAST_GAP):
         top, bottom = max(left[k, 1], right[k, 1]), (left[k, 3] + right[k, 3]) / 2
         box = (float(left[k, 2]), float(top), float(right[k, 0]), float(bottom))
-        gaps.append(Gap(*places[k], max(1, round(fitting[k])), _around(box, to_photo), box))
+        gaps.append(ShelfGap(*places[k], max(1, round(fitting[k])), _around(box, to_photo), box))
     return gaps
 
 

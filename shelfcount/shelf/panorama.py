@@ -11,23 +11,24 @@ import numpy as np
 from shelfcount.records import Detections
 from shelfcount.shelf.facings import Arrangement, arrange
 from shelfcount.shelf.merge import MergedShelf
-from shelfcount.shelf.photo_pairs import GRID, View, map_boxes, map_points
+from shelfcount.shelf.photo_pairs import GRID, PhotoFeatures
 from shelfcount.vision import boxes as box_math
+from shelfcount.vision.homography import map_boxes, map_points
 
-MOST_PIXELS = 16_000_000
+MAX_PANORAMA_PIXELS = 16_000_000
 # Margin around the products in units.
-MARGIN = 60.0
+_MARGIN = 60.0
 # Width of the blend between two photos, as a share of a photo's half side.
 SEAM = 0.04
 # Number of pixels per side of the photos when their colours are compared.
-COARSE = 32
+_COARSE = 32
 # Weight of keeping a photo's own brightness, relative to 1 for equality with one neighbour. A small
 # weight is enough to determine the overall brightness.
 KEEP_GAIN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class PanoramaFrame:
     """Part of the front of the shelf that the panorama shows.
 
     Attributes:
@@ -42,7 +43,7 @@ class Frame:
     products: Detections
 
 
-def frame(shelf: MergedShelf) -> Frame:
+def panorama_frame(shelf: MergedShelf) -> PanoramaFrame:
     """Return the part of the front with products; the area of all photos if there are none."""
     shown = np.concatenate(
         [
@@ -54,14 +55,14 @@ def frame(shelf: MergedShelf) -> Frame:
     if len(shelf.products):
         boxes = shelf.products.boxes
         low, high = (
-            np.maximum(low, boxes[:, :2].min(axis=0) - MARGIN),
-            np.minimum(high, boxes[:, 2:].max(axis=0) + MARGIN),
+            np.maximum(low, boxes[:, :2].min(axis=0) - _MARGIN),
+            np.minimum(high, boxes[:, 2:].max(axis=0) + _MARGIN),
         )
     size = high - low
-    scale = min(1.0, np.sqrt(MOST_PIXELS / size.prod()))
+    scale = min(1.0, np.sqrt(MAX_PANORAMA_PIXELS / size.prod()))
     onto = np.array([[scale, 0, -scale * low[0]], [0, scale, -scale * low[1]], [0, 0, 1]])
     width, height = ((size * scale).astype(int) + 1).tolist()
-    return Frame(
+    return PanoramaFrame(
         width,
         height,
         onto,
@@ -71,9 +72,9 @@ def frame(shelf: MergedShelf) -> Frame:
     )
 
 
-def arranged(shelf: MergedShelf) -> Arrangement:
+def arrange_merged(shelf: MergedShelf) -> Arrangement:
     """Return facings, stacks and gaps of the whole shelf, in pixels of the panorama."""
-    framed = frame(shelf)
+    framed = panorama_frame(shelf)
     names = [shelf.photos[0].classes[i] for i in framed.products.classes]
     return arrange(framed.products.boxes, names, shelf.placement, (framed.width, framed.height))
 
@@ -85,7 +86,7 @@ def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
         (h, w, 3) uint8 RGB, white in areas that no photo shows; and the products, with boxes in its
         pixels.
     """
-    framed = frame(shelf)
+    framed = panorama_frame(shelf)
     width, height = framed.width, framed.height
     picture = np.full((height, width, 3), 255, np.uint8)
     depth = np.zeros((height, width), np.float32)
@@ -130,15 +131,19 @@ def _common_colours(shelf: MergedShelf, a: int, b: int) -> tuple[np.ndarray, np.
     return _colours(one, grid[common]), _colours(other, mapped[common])
 
 
-def _colours(view: View, places: np.ndarray) -> np.ndarray:
+def _colours(view: PhotoFeatures, places: np.ndarray) -> np.ndarray:
     # Coarse averages, since a small registration error moves a grid point on or off a letter.
-    coarse = cv2.resize(view.picture, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
-    column, row = ((places / view.half + 1) * (COARSE - 1) / 2).round().astype(int).T
+    coarse = cv2.resize(view.picture, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+    column, row = ((places / view.half + 1) * (_COARSE - 1) / 2).round().astype(int).T
     return coarse[row, column].astype(np.float64) + 1
 
 
 def _paint(
-    picture: np.ndarray, depth: np.ndarray, photo: np.ndarray, view: View, homography: np.ndarray
+    picture: np.ndarray,
+    depth: np.ndarray,
+    photo: np.ndarray,
+    view: PhotoFeatures,
+    homography: np.ndarray,
 ) -> None:
     """Paint a photo onto the panorama wherever it is further from its border than `depth`.
 
@@ -180,6 +185,6 @@ def _paint(
     np.maximum(depth[window], distance, out=depth[window])
 
 
-def _corners(view: View) -> np.ndarray:
+def _corners(view: PhotoFeatures) -> np.ndarray:
     """Return the (4, 2) corners of a photo in its pixels."""
     return np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]) * (view.width, view.height)

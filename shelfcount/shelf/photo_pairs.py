@@ -1,15 +1,11 @@
-"""Registration of two photos of one shelf by keypoints and detections.
+"""Registration of two photos of one shelf: a homography from keypoints, checked with detections.
 
-The front of a shelf is nearly flat, so a homography maps one photo to the other. Keypoints that
-look
-alike propose it. On a shelf with repeated products the proposal may be off by some facings, so each
-proposal is also shifted by distances that the boxes suggest. The homography is chosen for which
-keypoints and products in the common part of both photos agree best.
+Keypoint matches propose homographies. On a repetitive shelf a proposal may be off by some
+facings, so each is also tried shifted by the spacing of the boxes; the one with the best
+agreement of keypoints and products is kept.
 
-Lengths are in *units* from the middle of a photo: a thousandth of the square root of its area,
-which
-is a pixel at one megapixel. A tolerance is therefore the same share of every photo, whichever phone
-took it.
+Lengths are in *units* from a photo's middle: a thousandth of the square root of its area, which
+is a pixel at one megapixel, so that a tolerance means the same share of every photo.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ import numpy as np
 
 from shelfcount.records import Detections
 from shelfcount.vision import boxes as box_math
+from shelfcount.vision.homography import edge_middles, map_boxes, map_points
 
 SIDE_UNITS = 1000.0
 # Maximum number of keypoints. More do not improve the homography on synthetic shelves, and take
@@ -32,7 +29,7 @@ POINTS = 2000
 LEAST_CONTRAST = 0.02
 # Number of matches kept for each keypoint: on a shelf with repeated products the nearest match is
 # often on a neighbouring product.
-NEAREST = 5
+_NEAREST = 5
 # Ratio test. Lowe 2004, section 7.1, uses 0.8; the robust fit rejects the additional wrong matches.
 RATIO = 0.85
 INLIER_UNITS = 3.0
@@ -68,7 +65,7 @@ GRID = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)), axis=
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class PhotoFeatures:
     """Registration data of one photo.
 
     Attributes:
@@ -104,7 +101,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Link:
+class PairFit:
     """Registration of one photo to another, with its quality.
 
     Keypoints are counted by squares of `SQUARE_UNITS` of photo b: hundreds of keypoints of a
@@ -156,7 +153,7 @@ class Link:
         return self.points >= FEWEST_POINTS and self.score > LEAST_SCORE and not contradicted
 
 
-def look(image: np.ndarray, detections: Detections) -> View:
+def extract_features(image: np.ndarray, detections: Detections) -> PhotoFeatures:
     """Detect the keypoints of a photo and return its registration data.
 
     Args:
@@ -183,47 +180,15 @@ def look(image: np.ndarray, detections: Detections) -> View:
     # better.
     shares = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
     roots = np.sqrt(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
-    empty = View(
+    empty = PhotoFeatures(
         width, height, np.zeros((0, 2)), roots, np.zeros((0, 4)), detections.classes, picture
     )
     boxes = map_boxes(detections.boxes, empty.to_units)
     return replace(empty, points=map_points(places, empty.to_units), boxes=boxes)
 
 
-def map_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """Map (n, 2) points by a homography and return (n, 2) float64 points.
-
-    Points behind the camera are NaN. The origin, in units the middle of the photo, is in front of
-    the camera.
-    """
-    mapped = (points @ homography[:, :2].T + homography[:, 2]) * np.sign(homography[2, 2])
-    return np.divide(
-        mapped[:, :2], mapped[:, 2:], out=np.full((len(points), 2), np.nan), where=mapped[:, 2:] > 0
-    )
-
-
-def map_boxes(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """Map (n, 4) xyxy boxes by a homography and return (n, 4) float64 xyxy boxes.
-
-    The sides of a mapped box are at the mapped middles of the edges. Boxes around the mapped
-    corners would be too large for tilted photos, since a product does not reach into the corners of
-    its box. Boxes are NaN as in `map_points`.
-    """
-    left, top, right, bottom = (
-        map_points(_edges(boxes), homography).reshape(-1, 4, 2).transpose(1, 2, 0)
-    )
-    return np.stack([left[0], top[1], right[0], bottom[1]], axis=1)
-
-
-def _edges(boxes: np.ndarray) -> np.ndarray:
-    """Return (4 n, 2) float64 middles of the left, top, right and bottom edges of (n, 4) boxes."""
-    left, top, right, bottom = np.asarray(boxes, np.float64).T
-    x, y = (left + right) / 2, (top + bottom) / 2
-    return np.stack([left, y, x, top, right, y, x, bottom], axis=1).reshape(-1, 2)
-
-
 @dataclass(frozen=True, eq=False)
-class Near:
+class KeypointMatches:
     """Matches of each keypoint of photo a among those of photo b.
 
     Attributes:
@@ -235,23 +200,27 @@ class Near:
     distinct: np.ndarray
 
 
-def nearest(a: View, b: View) -> Near:
+def match_keypoints(a: PhotoFeatures, b: PhotoFeatures) -> KeypointMatches:
     """Match all keypoints of two photos; there are no matches if a photo has too few keypoints."""
-    if min(len(a.points), len(b.points)) < NEAREST:
-        return Near(np.zeros((0, len(a.points)), np.int64), np.zeros(len(a.points), bool))
+    if min(len(a.points), len(b.points)) < _NEAREST:
+        return KeypointMatches(
+            np.zeros((0, len(a.points)), np.int64), np.zeros(len(a.points), bool)
+        )
     alike = a.descriptors @ b.descriptors.T
     chosen_by_b, everyone = alike.argmax(axis=0), np.arange(len(alike))
     index, likeness = [], []
-    for _ in range(NEAREST):
+    for _ in range(_NEAREST):
         index.append(alike.argmax(axis=1))
         likeness.append(alike[everyone, index[-1]])
         alike[everyone, index[-1]] = -1
     distance = np.sqrt(np.maximum(2 - 2 * np.array(likeness[:2]), 0))
     distinct = (distance[0] < RATIO * distance[1]) & (chosen_by_b[index[0]] == everyone)
-    return Near(np.array(index), distinct)
+    return KeypointMatches(np.array(index), distinct)
 
 
-def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
+def fit_pair(
+    pair: tuple[int, int], a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+) -> list[PairFit]:
     """Return possible registrations of two photos, the best first; none if there are no matches.
 
     Args:
@@ -262,9 +231,11 @@ def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
     if not len(near.index):
         return []
 
-    def evaluated(homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS) -> list[Link]:
+    def evaluated(
+        homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS
+    ) -> list[PairFit]:
         possible = (
-            judge(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b)
+            score_fit(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b)
         )
         return sorted(possible, key=lambda link: -link.score)
 
@@ -291,7 +262,7 @@ def fits(pair: tuple[int, int], a: View, b: View, near: Near) -> list[Link]:
     return links
 
 
-def _proposals(a: View, b: View, near: Near) -> list[np.ndarray]:
+def _proposals(a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches) -> list[np.ndarray]:
     """Return homographies from distinct matches, from the remaining ones, and from box sizes."""
     unexplained = np.flatnonzero(near.distinct)
     homographies = []
@@ -309,7 +280,9 @@ def _proposals(a: View, b: View, near: Near) -> list[np.ndarray]:
     return homographies
 
 
-def _shifted(base: np.ndarray, a: View, b: View, facings: float = np.inf) -> Iterator[np.ndarray]:
+def _shifted(
+    base: np.ndarray, a: PhotoFeatures, b: PhotoFeatures, facings: float = np.inf
+) -> Iterator[np.ndarray]:
     """Yield the homography, shifted so that many boxes of a are on boxes of their class in b.
 
     Args:
@@ -352,24 +325,30 @@ def _fit(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     return homography, inliers.ravel().astype(bool)
 
 
-def _refine(homography: np.ndarray, a: View, b: View, near: Near) -> np.ndarray:
+def _refine(
+    homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+) -> np.ndarray:
     """Refit a homography to overlapping products of the same class, then to nearby matches."""
     i, j = _mutual(map_boxes(a.boxes, homography), b.boxes)
     same = a.classes[i] == b.classes[j]
-    homography = _refit(homography, _edges(a.boxes[i[same]]), _edges(b.boxes[j[same]]), a, b)
+    homography = _refit(
+        homography, edge_middles(a.boxes[i[same]]), edge_middles(b.boxes[j[same]]), a, b
+    )
     for reach in SEARCH_UNITS:
         i, j = supporting(homography, a, b, near, reach)
         homography = _refit(homography, a.points[i], b.points[j], a, b)
     return homography
 
 
-def _refit(homography: np.ndarray, p: np.ndarray, q: np.ndarray, a: View, b: View) -> np.ndarray:
+def _refit(
+    homography: np.ndarray, p: np.ndarray, q: np.ndarray, a: PhotoFeatures, b: PhotoFeatures
+) -> np.ndarray:
     found, _ = _fit(p, q)
     return homography if found is None or not is_view_change(found, a, b) else found
 
 
 def supporting(
-    homography: np.ndarray, a: View, b: View, near: Near, reach: float
+    homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of keypoints of a and of their matches in b near the mapped keypoints.
 
@@ -386,7 +365,7 @@ def supporting(
 
 
 def _supporting(
-    mapped: np.ndarray, b: View, near: Near, reach: float
+    mapped: np.ndarray, b: PhotoFeatures, near: KeypointMatches, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return `supporting` for mapped keypoints, and (k,) bool, whether they are in photo b."""
     seen = (np.abs(mapped) < b.half).all(axis=1)
@@ -396,14 +375,14 @@ def _supporting(
     return i[first], j, seen
 
 
-def judge(
+def score_fit(
     pair: tuple[int, int],
-    a: View,
-    b: View,
-    near: Near,
+    a: PhotoFeatures,
+    b: PhotoFeatures,
+    near: KeypointMatches,
     homography: np.ndarray,
     reach: float = SUPPORT_UNITS,
-) -> Link:
+) -> PairFit:
     """Evaluate a homography and return the registration with its quality.
 
     Args:
@@ -421,7 +400,7 @@ def judge(
     fitting = np.bincount(square[i].astype(np.int64), minlength=len(mapped_points))
     rich = mapped_points >= SQUARE_POINTS
     covered = rich & (fitting >= np.maximum(2, SQUARE_SHARE * mapped_points))
-    return Link(
+    return PairFit(
         *pair,
         homography,
         len(i),
@@ -431,7 +410,7 @@ def judge(
     )
 
 
-def _agreement(homography: np.ndarray, a: View, b: View) -> tuple[int, int]:
+def _agreement(homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures) -> tuple[int, int]:
     """Return `Link.agreeing` and `Link.products`."""
     mapped = map_boxes(a.boxes, homography)
     in_b = np.flatnonzero(_seen(mapped, b))
@@ -452,13 +431,13 @@ def _mutual(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return i, j[i]
 
 
-def _seen(boxes: np.ndarray, view: View) -> np.ndarray:
+def _seen(boxes: np.ndarray, view: PhotoFeatures) -> np.ndarray:
     """Return (n,) bool: whether more than `SEEN_SHARE` of a box, in units of `view`, is in it."""
     frame = np.tile(view.half, 2)
     return box_math.area(np.clip(boxes, -frame, frame)) > SEEN_SHARE * box_math.area(boxes)
 
 
-def is_view_change(homography: np.ndarray, a: View, b: View) -> bool:
+def is_view_change(homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures) -> bool:
     """Return whether a homography is plausible for two upright photos with a common part."""
     # The determinant of a homography in units is about the square of the zoom between the photos;
     # it

@@ -17,23 +17,22 @@ from shelfcount.shelf.photo_pairs import (
     SEARCH_UNITS,
     SIDE_UNITS,
     SUPPORT_UNITS,
-    Link,
-    Near,
-    View,
-    fits,
+    KeypointMatches,
+    PairFit,
+    PhotoFeatures,
+    fit_pair,
     is_view_change,
-    judge,
-    map_boxes,
-    map_points,
-    nearest,
+    match_keypoints,
+    score_fit,
     supporting,
 )
+from shelfcount.vision.homography import map_boxes, map_points
 
 # Indices of the photos of each group.
 Groups = tuple[tuple[int, ...], ...]
 
 # The number of pairs is quadratic: 40 photos are 780 pairs of about 0.05 s.
-MOST_PHOTOS = 40
+MAX_MERGED_PHOTOS = 40
 # Two poses of a photo are the same if they differ by less than this in the overlap of the photos:
 # it
 # is less than half a product, and more than the drift of a chain of photos.
@@ -81,9 +80,9 @@ class Registration:
     groups: Groups
     steps: Mapping[tuple[int, int], np.ndarray]
     fronts: tuple[np.ndarray, ...]
-    links: tuple[Link, ...]
+    links: tuple[PairFit, ...]
 
-    def best_link(self, photo: int, others: Sequence[int]) -> Link | None:
+    def best_link(self, photo: int, others: Sequence[int]) -> PairFit | None:
         """Return the best registration of a photo to one of `others`, whether accepted or not.
 
         None if the photo could not be compared with any of them.
@@ -96,7 +95,7 @@ class Registration:
         return max(candidates, key=lambda link: link.score, default=None)
 
 
-def register(views: Sequence[View]) -> Registration:
+def register(views: Sequence[PhotoFeatures]) -> Registration:
     """Register photos of one shelf, in any order, to its front.
 
     The time is bounded by limits for keypoints per photo, proposals per pair, trials per fit and
@@ -108,13 +107,15 @@ def register(views: Sequence[View]) -> Registration:
     Raises:
         ShelfcountError: If there are more than `MOST_PHOTOS`.
     """
-    if len(views) > MOST_PHOTOS:
+    if len(views) > MAX_MERGED_PHOTOS:
         raise ShelfcountError(
-            f"at most {MOST_PHOTOS} photos can be merged at once, got {len(views)}. "
+            f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got {len(views)}. "
             "Merge them shelf by shelf."
         )
-    nears = {(a, b): nearest(views[a], views[b]) for a, b in combinations(range(len(views)), 2)}
-    links = {(a, b): fits((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
+    nears = {
+        (a, b): match_keypoints(views[a], views[b]) for a, b in combinations(range(len(views)), 2)
+    }
+    links = {(a, b): fit_pair((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
     compared = _Compared(tuple(views), nears, links)
     groups, poses = _place(compared)
     steps: dict[tuple[int, int], np.ndarray] = {}
@@ -133,9 +134,9 @@ def register(views: Sequence[View]) -> Registration:
 class _Compared:
     """Photos with the matches and possible registrations of each pair (a, b), a < b."""
 
-    views: tuple[View, ...]
-    nears: Mapping[tuple[int, int], Near]
-    links: Mapping[tuple[int, int], Sequence[Link]]
+    views: tuple[PhotoFeatures, ...]
+    nears: Mapping[tuple[int, int], KeypointMatches]
+    links: Mapping[tuple[int, int], Sequence[PairFit]]
 
 
 def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
@@ -178,7 +179,7 @@ def _best_pose(
     photo: int,
     group: Sequence[int],
     poses: Mapping[int, np.ndarray],
-    views: Sequence[View],
+    views: Sequence[PhotoFeatures],
     steps: Sequence[tuple[int, np.ndarray, float]],
 ) -> tuple[int, np.ndarray, float]:
     """Return the photo, the pose that its links to the group support most, and the total score."""
@@ -206,7 +207,7 @@ def _best_pose(
     return photo, options[best][1], totals[best]
 
 
-def _gap(one: np.ndarray, other: np.ndarray, photo: View, onto: View) -> float:
+def _gap(one: np.ndarray, other: np.ndarray, photo: PhotoFeatures, onto: PhotoFeatures) -> float:
     """Return the median distance in units of two homographies in the overlap of two photos."""
     grid = GRID * photo.half
     p, q = map_points(grid, one), map_points(grid, other)
@@ -268,7 +269,7 @@ def _steps(
             steps[a, b] = links[0].homography
         elif (
             is_view_change(onto, one, other)
-            and judge((a, b), one, other, compared.nears[a, b], onto).holds
+            and score_fit((a, b), one, other, compared.nears[a, b], onto).holds
         ):
             steps[a, b] = onto
     return steps
@@ -314,7 +315,7 @@ def _gauss_newton(
 
 def _fronts(
     poses: Mapping[int, np.ndarray],
-    views: Mapping[int, View],
+    views: Mapping[int, PhotoFeatures],
     steps: Mapping[tuple[int, int], np.ndarray],
 ) -> dict[int, np.ndarray]:
     """Return the homography from the units of each photo to the front of the shelf.
@@ -338,7 +339,7 @@ def _fronts(
     return dict(zip(poses, fronts, strict=True))
 
 
-def _is_plausible(front: np.ndarray, view: View) -> bool:
+def _is_plausible(front: np.ndarray, view: PhotoFeatures) -> bool:
     """Return whether the front of a photo has no horizon in it and is not stretched much."""
     depth = (GRID * view.half) @ front[2, :2] / front[2, 2] + 1
     most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
@@ -355,7 +356,7 @@ def _at_middle(front: np.ndarray) -> np.ndarray:
 
 
 def _laid_flat(
-    views: Mapping[int, View], steps: Mapping[tuple[int, int], np.ndarray]
+    views: Mapping[int, PhotoFeatures], steps: Mapping[tuple[int, int], np.ndarray]
 ) -> dict[int, np.ndarray]:
     """Return affine fronts of all photos by linear least squares.
 
@@ -411,7 +412,7 @@ def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _alike_products(
-    poses: Sequence[np.ndarray], views: Sequence[View], levelled: np.ndarray
+    poses: Sequence[np.ndarray], views: Sequence[PhotoFeatures], levelled: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a (3, 3) homography that equalizes the heights of products of a class, and its step.
 

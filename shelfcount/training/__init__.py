@@ -1,1 +1,1 @@
-"""Training: backbones, networks, losses, training loop and run folders. It needs torch."""
+"""Networks, losses, augmentation and training; the room that needs torch."""

@@ -1,37 +1,20 @@
-"""Backbones of the model family, which return features at strides 8, 16 and 32, and their weights.
+"""Backbones of the model family: timm feature extractors at strides 8, 16 and 32.
 
-Every backbone expects pixels normalised as ``(p - 127) / 127.5``. This equals a uint8 tensor with
-zero point 127 and scale 2/255: on the phone, the pixel bytes are the quantized input, and
-normalisation costs nothing. Pretrained weights that were trained with the mean and standard
-deviation of ImageNet are converted to this normalisation when they are loaded.
+Every backbone sees pixels as ``(p - 127) / 127.5``, which is exactly a uint8 tensor with zero
+point 127 and scale 2/255: on the phone the pixel bytes are the quantized input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models._efficientnet_builder import decode_arch_def
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import nn
 
 from shelfcount.records import ShelfcountError
-from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
-
-# Mean and standard deviation of ImageNet in torchvision and timm, for RGB in [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# Key prefixes of the classification layers, after the backbone, in torchvision's and timm's files.
-CLASSIFIER_KEYS = ("classifier.", "fc.", "head.")
-# Folder of the weights that the package ships.
-SHIPPED = Path(__file__).parent.parent / "weights"
-
 
 # Stages of mobilenet_v2_fused in timm's notation (er: edge residual, a 3 x 3 convolution that
 # expands the channels, then a 1 x 1 convolution; ir: inverted residual; r: repeats; k: kernel size;
@@ -50,7 +33,7 @@ FUSED_STAGES = (
 
 
 @dataclass(frozen=True)
-class Trunk:
+class Backbone:
     """One backbone of the model family.
 
     Attributes:
@@ -66,22 +49,22 @@ class Trunk:
 
 # The operators decide whether a backbone is fast in int8: ReLU and ReLU6 are delegated to XNNPACK,
 # hard-swish and squeeze-and-excitation are not.
-FAMILY: Mapping[str, Trunk] = {
-    "mobilenet_v2_fused": Trunk(
+FAMILY: Mapping[str, Backbone] = {
+    "mobilenet_v2_fused": Backbone(
         None,
         True,
         "the default: a shorter MobileNetV2 with plain convolutions up to stride 8",
     ),
-    "mobilenet_v2": Trunk("mobilenetv2_100", True, "starts from ImageNet weights"),
-    "mobilenet_v2_050": Trunk("mobilenetv2_050", True, "half the width"),
-    "mobilenet_v4_s": Trunk("mobilenetv4_conv_small", True, "fastest in int8"),
-    "mobilenet_v4_m": Trunk("mobilenetv4_conv_medium", True, "largest"),
-    "efficientnet_lite0": Trunk("efficientnet_lite0", True),
-    "mobilenet_v3": Trunk("mobilenetv3_large_100", False, "for float targets"),
+    "mobilenet_v2": Backbone("mobilenetv2_100", True, "starts from ImageNet weights"),
+    "mobilenet_v2_050": Backbone("mobilenetv2_050", True, "half the width"),
+    "mobilenet_v4_s": Backbone("mobilenetv4_conv_small", True, "fastest in int8"),
+    "mobilenet_v4_m": Backbone("mobilenetv4_conv_medium", True, "largest"),
+    "efficientnet_lite0": Backbone("efficientnet_lite0", True),
+    "mobilenet_v3": Backbone("mobilenetv3_large_100", False, "for float targets"),
 }
 
 
-def make_trunk(architecture: str) -> nn.Module:
+def make_backbone(architecture: str) -> nn.Module:
     """Create a timm feature extractor with random weights and TensorFlow's SAME padding.
 
     With SAME padding, the exported graph needs no PAD operator before a convolution of stride 2.
@@ -113,146 +96,3 @@ def make_trunk(architecture: str) -> nn.Module:
             act_layer=nn.ReLU6,
         )
     return timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pad_type="same")
-
-
-def load_trunk(trunk: nn.Module, architecture: str, source: str) -> str:
-    """Load pretrained ImageNet weights into a backbone, in place.
-
-    Args:
-        trunk: Backbone from `make_trunk`.
-        architecture: Key of `FAMILY` that `trunk` was made from.
-        source: 'network' to download timm's weights, or the path of a safetensors file with the
-            key names of torchvision or timm.
-
-    Returns:
-        Description of the weights for the provenance of the model: timm's name or the file name.
-
-    Raises:
-        ShelfcountError: If the weights cannot be downloaded or read, or do not fit the backbone.
-    """
-    if source == "network":
-        state, note = (
-            _timm_weights(architecture),
-            f"timm {FAMILY[architecture].timm_name}, ImageNet",
-        )
-    else:
-        state, note = read_safetensors(Path(source)), Path(source).name
-    trunk.load_state_dict(in_order(trunk.state_dict(), state, source))
-    fold_normalisation(trunk)
-    return note
-
-
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a safetensors file, a format that cannot contain code.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        Tensors by key. Floating-point tensors are converted to float32.
-
-    Raises:
-        ShelfcountError: If the file is missing or is not a safetensors file.
-    """
-    try:
-        return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise ShelfcountError(f"cannot read weights '{path}': {error}") from error
-
-
-def fold_normalisation(trunk: nn.Module) -> None:
-    """Convert a backbone from ImageNet's normalisation to ``(p - 127) / 127.5``, in place.
-
-    With x = (p - 127) / 127.5, the input that the backbone was trained with is
-    (x / 2 + 127 / 255 - mean) / std. This is linear in x: the factor is multiplied into the weights
-    of the first convolution, and the constant is subtracted from the running mean of the first
-    batch normalisation. The result is exact except at the border, where zero padding now means
-    mid-grey instead of ImageNet's mean colour.
-
-    Args:
-        trunk: Backbone whose first convolution has no bias and is followed by batch normalisation.
-    """
-    convolution = next(m for m in trunk.modules() if isinstance(m, nn.Conv2d))
-    norm = next(m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d))
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    with torch.no_grad():
-        if norm.running_mean is not None:
-            norm.running_mean -= (
-                convolution.weight * ((PIXEL_ZERO / 255 - mean) / std)[None, :, None, None]
-            ).sum(dim=(1, 2, 3))
-        convolution.weight *= (PIXEL_SCALE / 255 / std)[None, :, None, None]
-
-
-def in_order(
-    mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str
-) -> dict[str, torch.Tensor]:
-    """Return the weights of a classifier under the key names of a backbone.
-
-    torchvision and timm name the same layers differently, but list them in the same order, so the
-    tensors are matched by order unless all key names are equal. The shape of every tensor is
-    checked. Batch counters and the classification layers are not taken over.
-
-    Args:
-        mine: State dict of the backbone.
-        theirs: State dict of the classifier.
-        source: Name of the weights for error messages.
-
-    Returns:
-        State dict with the keys of `mine`: weights from `theirs`, batch counters from `mine`.
-
-    Raises:
-        ShelfcountError: If a tensor is missing or has another shape.
-    """
-
-    def floats(state: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
-        return [
-            (k, v)
-            for k, v in state.items()
-            if not k.endswith("num_batches_tracked") and not k.startswith(CLASSIFIER_KEYS)
-        ]
-
-    def natural(item: tuple[str, torch.Tensor]) -> list[Any]:
-        parts = item[0].split(".")
-        kind = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}.get(parts[-1], 4)
-        # Tuples that start with the kind of the part: a number and a name at the same position of
-        # two keys can then be compared, and any file gets an error message, not a TypeError.
-        return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts[:-1]] + [(0, kind, "")]
-
-    if set(dict(floats(mine))) <= set(theirs):
-        renamed = {k: theirs[k] for k, _ in floats(mine)}
-    else:
-        # safetensors sorts keys as text ('features.10' before 'features.2'); sorting by the numbers
-        # in torchvision's names restores the order of the layers.
-        ordered = sorted(floats(theirs), key=natural)
-        renamed = dict(zip((k for k, _ in floats(mine)), (v for _, v in ordered), strict=False))
-    for key, tensor in floats(mine):
-        needed = tuple(tensor.shape)
-        if key not in renamed:
-            fault = f"'{key}' of shape {needed} is missing"
-        elif tuple(renamed[key].shape) != needed:
-            fault = f"'{key}' has shape {tuple(renamed[key].shape)}, the model needs {needed}"
-        else:
-            continue
-        raise ShelfcountError(
-            f"weights '{source}' do not fit the model: {fault}. "
-            "Give weights of the same architecture."
-        )
-    return {**mine, **renamed}
-
-
-def _timm_weights(architecture: str) -> dict[str, torch.Tensor]:
-    name = FAMILY[architecture].timm_name
-    if name is None:
-        raise ShelfcountError(
-            f"timm has no ImageNet weights for '{architecture}', an architecture of shelfcount. "
-            "Use --set model.weights=shipped, =none, or the path of a .safetensors file."
-        )
-    try:
-        model = timm.create_model(name, pretrained=True, features_only=True, out_indices=(2, 3, 4))
-    except Exception as error:  # timm's hub client raises about a dozen types of exceptions
-        raise ShelfcountError(
-            f"cannot download the weights of timm's '{name}' ({type(error).__name__}: {error}). "
-            "The first download needs network access. Without it, use --set "
-            "model.weights=shipped, =none, or the path of a .safetensors file."
-        ) from error
-    return model.state_dict()

@@ -33,7 +33,7 @@ class Truth:
     ignore: torch.Tensor
 
 
-def decode(location: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
+def decode_tensor(location: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
     """Decode box deltas to boxes, as `vision.anchors.decode`, but for tensors and in pixels.
 
     Args:
@@ -103,7 +103,7 @@ def task_aligned(
         the targets (at least 1).
     """
     location, logits = location.float(), logits.float()
-    boxes = decode(location, anchors)
+    boxes = decode_tensor(location, anchors)
     targets = torch.zeros_like(logits)
     weights = torch.ones_like(logits[..., :1])
     matched: list[tuple[int, torch.Tensor, torch.Tensor]] = []
@@ -220,7 +220,7 @@ def focal(
         positive anchors (at least 1).
     """
     location, logits = location.float(), logits.float()
-    boxes, corners = decode(location, anchors), _corners(anchors)
+    boxes, corners = decode_tensor(location, anchors), _corners(anchors)
     class_loss, box_loss, count = logits.sum() * 0.0, location.sum() * 0.0, 0
     for i, truth in enumerate(truths):
         anchor, products, classes, counted = _matched(truth, anchors, corners)
@@ -259,7 +259,7 @@ def multibox(
         positive anchors (at least 1).
     """
     location, logits = location.float(), logits.float()
-    boxes, corners = decode(location, anchors), _corners(anchors)
+    boxes, corners = decode_tensor(location, anchors), _corners(anchors)
     class_loss, box_loss, count = logits.sum() * 0.0, location.sum() * 0.0, 0
     for i, truth in enumerate(truths):
         anchor, products, classes, counted = _matched(truth, anchors, corners)

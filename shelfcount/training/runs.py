@@ -25,12 +25,13 @@ from torch import nn
 
 from shelfcount import config as config_module
 from shelfcount.config import Config
+from shelfcount.files import write_whole
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
-from shelfcount.training.backbones import read_safetensors
-from shelfcount.training.detector import build
-from shelfcount.training.fake_quant import FakeQuantized
+from shelfcount.training.networks import build
+from shelfcount.training.quantization_aware import FakeQuantized
+from shelfcount.training.starting_weights import read_safetensors
 from shelfcount.vision import anchors
-from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, stretch, write_whole
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, stretch
 from shelfcount.vision.postprocess import detections_from_heads
 
 SOURCES = "data.json"
@@ -53,7 +54,7 @@ class TorchDetector:
         self.spec = (
             spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
         )
-        self.anchors = anchors.layout(spec.levels, spec.height, spec.width)
+        self.anchors = anchors.anchor_grid(spec.levels, spec.height, spec.width)
 
     @torch.inference_mode()
     def heads(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +151,7 @@ def read_config(run: Path) -> Config:
     Raises:
         ShelfcountError: If config.toml cannot be read or contains a setting that is not allowed.
     """
-    return config_module.load(run / "config.toml")
+    return config_module.load_config(run / "config.toml")
 
 
 def read_spec(run: Path) -> ModelSpec:
@@ -178,7 +179,7 @@ def read_spec(run: Path) -> ModelSpec:
         raise ShelfcountError(f"'{run / 'spec.json'}': {error}") from error
 
 
-def origin(weights: Path) -> Mapping[str, Any] | None:
+def weights_origin(weights: Path) -> Mapping[str, Any] | None:
     """Read on which data the detector weights in a file were trained.
 
     Args:

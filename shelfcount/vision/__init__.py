@@ -1,1 +1,1 @@
-"""Boxes, anchors and images in numpy and OpenCV, shared by training and inference."""
+"""Boxes, anchors, homographies and photos with NumPy and OpenCV, shared by training and the phone."""

@@ -1,7 +1,7 @@
-"""Anchors: fitting to the boxes of a data set, layout over the feature maps, box coding.
+"""Anchor boxes: fitting to the labelled boxes, the grid over the input, and decoding of offsets.
 
-Training, calibration, the runtime and the bundle's metadata all call these functions, so that
-an output row means the same box everywhere.
+Training, calibration, the runtime and the metadata of a bundle all use these functions, so
+that an output row means the same everywhere.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shelfcount.records import AnchorLevel
+from shelfcount.records import AnchorLevel, Dataset
 
 # Scales of the SSD box coder (Liu et al. 2016, arXiv:1512.02325; TensorFlow object detection API),
 # in the order y, x, h, w that TFLite_Detection_PostProcess decodes.
 CODER_SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
-def layout(levels: Sequence[AnchorLevel], height: int, width: int) -> np.ndarray:
+def anchor_grid(levels: Sequence[AnchorLevel], height: int, width: int) -> np.ndarray:
     """Return all anchors of a model in the order of its output rows.
 
     Args:
@@ -76,7 +76,7 @@ def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return delta * np.asarray(CODER_SCALES, np.float32)
 
 
-def fit(
+def fit_anchors(
     sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int = 0
 ) -> tuple[AnchorLevel, ...]:
     """Return anchors for the products of one data set: k-means on their sizes with shape IoU.
@@ -176,3 +176,23 @@ def _k_means(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
             break
         centers = moved
     return centers[np.argsort(centers.prod(axis=1))]
+
+
+def box_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
+    """Return the sizes of all boxes in pixels of the network input.
+
+    Args:
+        data: Labelled photos.
+        height: Height of the network input in pixels.
+        width: Width of the network input in pixels.
+
+    Returns:
+        (n, 2) float64 (height, width), ignored areas included.
+    """
+    parts = [
+        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64)
+        * (height / p.height, width / p.width)
+        for p in data.photos
+        if len(p.truth)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, 2))

@@ -1,9 +1,8 @@
-"""Image corruptions ("conditions") at five severities, which move the boxes along.
+"""Image corruptions for robustness tests: conditions of photography at five strengths each.
 
-A condition changes a photo and returns the homography from its old pixels to the new ones, as
-ImageNet-C does for corruptions at severities 1 to 5, each in a stated unit. Random directions,
-positions and grain come from a generator: the same state gives the same photo, and the same
-direction and position at another severity.
+A condition changes a photo and returns the homography that moves its boxes. Random choices
+(direction, place, grain) come from the generator that is passed in: the same state gives the
+same photo, and the same direction and place at another strength.
 """
 
 from __future__ import annotations
@@ -15,19 +14,14 @@ import cv2
 import numpy as np
 
 from shelfcount.records import Detections
-from shelfcount.vision import boxes as box_math
 from shelfcount.vision import effects
-from shelfcount.vision.cameras import CAMERAS
 from shelfcount.vision.effects import WHITE_KELVIN
+from shelfcount.vision.homography import map_detections, view_homography
+from shelfcount.vision.phone_cameras import CAMERAS
 
 STRENGTHS = (1, 2, 3, 4, 5)
-# Products of which a smaller share is visible in the frame are ignored, as in training.
-LEAST_VISIBLE = 0.35
 # Colour of the area outside the photo; mid-grey is 0 in the input of the network.
-GREY = (127, 127, 127)
-# Focal length as a share of the longer side: 26 mm on 36 mm film, the equivalent of the main
-# cameras of phones.
-FOCAL_SHARE = 26 / 36
+FILL_GREY = (127, 127, 127)
 Effect = Callable[[np.ndarray, float, np.random.Generator], "Changed"]
 
 
@@ -46,7 +40,7 @@ class Changed:
 
     def move(self, detections: Detections) -> tuple[Detections, np.ndarray]:
         """Return the boxes of the original photo on this photo, see `moved`."""
-        return moved(detections, self.homography, self.image.shape[1], self.image.shape[0])
+        return map_detections(detections, self.homography, self.image.shape[1], self.image.shape[0])
 
 
 @dataclass(frozen=True)
@@ -89,69 +83,6 @@ class Condition:
         return self.effect(image, self.values[strength - 1], rng)
 
 
-def moved(
-    detections: Detections, homography: np.ndarray, width: int, height: int
-) -> tuple[Detections, np.ndarray]:
-    """Map boxes by a homography and clip them at the new frame.
-
-    A product is mapped as the ellipse that fills its box; the new box is the bounding box of the
-    mapped ellipse. Boxes around the mapped corners would be too large, since a product does not
-    reach into the corners of its box.
-
-    Args:
-        detections: n boxes on the original photo.
-        homography: (3, 3) from its pixels to the new ones.
-        width, height: Size of the new frame in pixels.
-
-    Returns:
-        The m boxes that are at least partly in the frame, marked `ignore` if the visible share is
-        less than `LEAST_VISIBLE`; and (m,) int64, the index of each in `detections`.
-    """
-    identity = np.array_equal(homography, np.eye(3))
-    mapped = (
-        detections.boxes.astype(np.float64)
-        if identity
-        else _around_ellipses(detections.boxes, homography)
-    )
-    inside = box_math.clip(mapped, width, height)
-    with np.errstate(invalid="ignore"):
-        visible = np.where(
-            box_math.area(mapped) > 0, box_math.area(inside) / box_math.area(mapped), 0.0
-        )
-        kept = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
-    result = detections[kept].replace(boxes=inside[kept])
-    return result.replace(ignore=result.ignore | (visible[kept] < LEAST_VISIBLE)), kept
-
-
-def _around_ellipses(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    """Return the bounding boxes of the mapped ellipses that fill (n, 4) boxes.
-
-    Returns:
-        (n, 4) float64 xyxy; NaN for an ellipse that reaches behind the camera.
-    """
-    left, top, right, bottom = np.asarray(boxes, np.float64).T
-    # Tangents of a conic map linearly: the dual conic C becomes H C H^T, and the line x = c touches
-    # it if (1, 0, -c) is a tangent.
-    dual = np.zeros((len(boxes), 3, 3))
-    dual[:, 0, 0], dual[:, 1, 1], dual[:, 2, 2] = (
-        ((right - left) / 2) ** 2,
-        ((bottom - top) / 2) ** 2,
-        -1,
-    )
-    shift = np.tile(np.eye(3), (len(boxes), 1, 1))
-    shift[:, 0, 2], shift[:, 1, 2] = (left + right) / 2, (top + bottom) / 2
-    image = homography @ shift @ dual @ shift.transpose(0, 2, 1) @ homography.T
-    depth = (homography @ shift)[:, 2, 2]
-    w = np.where(
-        (image[:, 2, 2] < 0) & (depth * np.sign(homography[2, 2]) > 0), image[:, 2, 2], np.nan
-    )
-    center = np.stack([image[:, 0, 2], image[:, 1, 2]], axis=1) / w[:, None]
-    spread = np.sqrt(
-        np.maximum(center**2 - np.stack([image[:, 0, 0], image[:, 1, 1]], axis=1) / w[:, None], 0)
-    )
-    return np.concatenate([center - spread, center + spread], axis=1)
-
-
 # ---------------------------------------------------------------- effects on pixels alone
 
 
@@ -178,36 +109,10 @@ def _fewer_pixels(image: np.ndarray, side: float, rng: np.random.Generator) -> C
     )
 
 
-def turn(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
-    """Return the (3, 3) homography of a flat shelf seen by a rotated camera.
-
-    The middle of the photo keeps its position and scale.
-
-    Args:
-        degrees: Angle of rotation about the axis; right-handed.
-        axis: 'x' for a view from above or below, 'y' for a view from the side, 'z' for a tilted
-            phone.
-        width, height: Size of the photo in pixels.
-    """
-    angle, focal = np.radians(degrees), FOCAL_SHARE * max(width, height)
-    cos, sin = np.cos(angle), np.sin(angle)
-    columns = {
-        "x": [(1, 0), (0, cos), (0, sin)],
-        "y": [(cos, 0), (0, 1), (-sin, 0)],
-        "z": [(cos, -sin), (sin, cos), (0, 0)],
-    }[axis]
-    # The shelf is the plane z = 0 at a distance of the focal length, so that one pixel on the shelf
-    # is one pixel on the photo.
-    pose = np.column_stack([np.array(columns, np.float64), [0, 0, focal]])
-    lens = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    homography = lens @ pose @ np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
-    return np.asarray(homography / homography[2, 2])
-
-
 def _turned(axis: str) -> Effect:
     def effect(image: np.ndarray, degrees: float, rng: np.random.Generator) -> Changed:
         height, width = image.shape[:2]
-        homography = turn(degrees * rng.choice([-1, 1]), axis, width, height)
+        homography = view_homography(degrees * rng.choice([-1, 1]), axis, width, height)
         # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         warp = np.linalg.inv(half) @ homography @ half
@@ -217,7 +122,7 @@ def _turned(axis: str) -> Effect:
             (width, height),
             flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_CONSTANT,
-            borderValue=GREY,
+            borderValue=FILL_GREY,
         )
         return Changed(seen, homography)
 

@@ -1,20 +1,21 @@
-"""Image input and output: reading photos upright, writing, resizing and tiling."""
+"""Photos as arrays: reading upright, encoding, writing, resizing to the network input, and EXIF."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
+from shelfcount.files import write_whole
 from shelfcount.records import ShelfcountError
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # More pixels than the photo of any phone. Later steps need several copies of a photo in memory.
 # OpenCV itself refuses to decode 2^30 pixels.
-MOST_PIXELS = 250_000_000
+MAX_PHOTO_PIXELS = 250_000_000
 # The input of a network is (pixel - PIXEL_ZERO) / PIXEL_SCALE, close to [-1, 1]. The zero point of
 # a quantized uint8 input is a whole number, hence 127 and not 127.5. The pixel bytes are then
 # exactly the input, in every file format.
@@ -74,10 +75,10 @@ def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
             f"cannot decode '{path}' ({len(data)} bytes). "
             "Supported formats: JPEG, PNG, WebP, BMP and TIFF."
         )
-    if image.shape[0] * image.shape[1] > MOST_PIXELS:
+    if image.shape[0] * image.shape[1] > MAX_PHOTO_PIXELS:
         raise ShelfcountError(
             f"photo '{path}' has {image.shape[1]} x {image.shape[0]} pixels, "
-            f"more than the maximum of {MOST_PIXELS:,}. Scale it down."
+            f"more than the maximum of {MAX_PHOTO_PIXELS:,}. Scale it down."
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -139,15 +140,6 @@ def encode_photo(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> 
     return data.tobytes()
 
 
-def write_whole(path: Path | str, data: bytes | str) -> None:
-    """Write a file atomically: readers see the old content or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_bytes(data.encode() if isinstance(data, str) else data)
-    draft.replace(path)
-
-
 def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize an image without keeping its aspect ratio, as MediaPipe and the Task Library do.
 
@@ -169,24 +161,22 @@ def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
     )
 
 
-def tiles(
-    width: int, height: int, per_side: int, overlap: float = 0.25
-) -> Iterator[tuple[int, int, int, int]]:
-    """Yield overlapping tiles that cover a photo, `per_side` in each direction.
-
-    A tile has the aspect ratio of the photo, so that products are stretched in a tile as they were
-    in training.
+def exif_phone(path: Path) -> str:
+    """Read the name of the phone that took a photo from its EXIF data.
 
     Args:
-        width, height: Size of the photo in pixels.
-        per_side: Number of tiles per side; 1 gives the photo itself.
-        overlap: Share of a tile's side that the neighbouring tile covers too.
+        path: The photo.
 
-    Yields:
-        (left, top, right, bottom) in pixels.
+    Returns:
+        Maker and model, or an empty string if the photo cannot be read or has no such data.
     """
-    share = 1 / (per_side - (per_side - 1) * overlap)
-    tile_width, tile_height = round(width * share), round(height * share)
-    for top in np.linspace(0, height - tile_height, per_side).round().astype(int):
-        for left in np.linspace(0, width - tile_width, per_side).round().astype(int):
-            yield int(left), int(top), int(left) + tile_width, int(top) + tile_height
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+    except OSError:
+        return ""
+    make, model = (
+        str(exif.get(tag) or "").strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)
+    )
+    # The model of many makers starts with the name of the maker.
+    return model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()

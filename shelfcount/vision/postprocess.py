@@ -1,7 +1,7 @@
-"""Post-processing of raw head outputs in numpy, step by step as TFLite_Detection_PostProcess.
+"""Post-processing of raw heads into detections, in the steps of TFLite_Detection_PostProcess.
 
 The reference is the source of the operator, tensorflow/lite/kernels/detection_postprocess.cc,
-with fast (class-agnostic) suppression, which bundles select with ``use_regular_nms=false``.
+with fast (class-agnostic) suppression, which the bundle selects with ``use_regular_nms=false``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import numpy as np
 from shelfcount.records import Detections
 from shelfcount.vision import anchors as anchor_math
 from shelfcount.vision import boxes as box_math
+
+# Score threshold inside the .tflite file; low enough for precision-recall curves.
+LOWEST_SCORE = 0.05
 
 
 def detections_from_heads(

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shelfcount.deploy import flatbuffer
-from shelfcount.evaluation import golden
+from shelfcount.deploy import flatbuffer, golden
+from shelfcount.files import write_whole
 from shelfcount.records import Detections
 from shelfcount.runtime.bundle import RAW_MODEL, Bundle, read_bundle
 from shelfcount.vision import anchors
 from shelfcount.vision.boxes import xyxy_to_xywh
-from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretch, write_whole
+from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretch
 from shelfcount.vision.postprocess import detections_from_heads
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def reference(shipped: Bundle) -> dict[str, dict[str, Any]]:
     For the raw file, the detections are computed from its heads with the non-maximum suppression of
     MediaPipe.
     """
-    main = golden.read(shipped)
+    main = golden.read_golden(shipped)
     lowest = main["score_threshold"] - main["tolerance"]["score"]
     photos = [
         {**photo, "detections": to_json(decoded(shipped, photo, lowest), shipped)}
@@ -91,7 +91,7 @@ def keep(
     )
     photos = reference[MAIN]["photos"]
     expected = [photo["detections"] for photo in photos]
-    report = golden.compare(reference[MAIN], expected, shipped.spec)
+    report = golden.compare_with_golden(reference[MAIN], expected, shipped.spec)
     about = {
         "name": shipped.name,
         "sha256": shipped.sha256,
@@ -118,7 +118,7 @@ def test_golden_photos_are_met(
 ) -> None:
     ready(consumer, file, keep)
     result = answer(consumer, file, shipped.path)
-    report = golden.compare(reference[file], result["photos"], shipped.spec)
+    report = golden.compare_with_golden(reference[file], result["photos"], shipped.spec)
     facts = {
         "f1": report.f1,
         "largest_box_px": report.largest_box_px,
@@ -260,7 +260,7 @@ def int8_network(data: bytes) -> bytes:
 
     The outputs are then the integers that the network computes.
     """
-    model = flatbuffer.read(data)
+    model = flatbuffer.read_model(data)
     graph = model.subgraphs[0]
     made_by = {index: operator for operator in graph.operators for index in operator.outputs}
     last = made_by[graph.outputs[0]]
@@ -269,7 +269,7 @@ def int8_network(data: bytes) -> bytes:
     graph.operators = [
         operator for operator in graph.operators if operator not in (last, *dequantized)
     ]
-    return flatbuffer.write(model)
+    return flatbuffer.write_model(model)
 
 
 def decoded(bundle: Bundle, photo: dict[str, Any], lowest: float) -> Detections:
@@ -294,7 +294,7 @@ def decoded(bundle: Bundle, photo: dict[str, Any], lowest: float) -> Detections:
     return detections_from_heads(
         location,
         scores,
-        anchors.layout(spec.levels, spec.height, spec.width),
+        anchors.anchor_grid(spec.levels, spec.height, spec.width),
         score_threshold=lowest,
         nms_iou=MEDIAPIPE_NMS_IOU,
         max_detections=spec.max_detections,

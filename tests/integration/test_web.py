@@ -30,13 +30,13 @@ from PIL import Image
 
 from shelfcount.deploy.serve import open_server, page_folder
 from shelfcount.records import AnchorLevel, Detections, ModelSpec
-from shelfcount.runtime.bundle import digest, read_bundle
-from shelfcount.runtime.tiling import detect_tiled, tiles_per_side
+from shelfcount.runtime.bundle import read_bundle, spec_digest
+from shelfcount.runtime.inference import detect_tiled, tiles, tiles_per_side
 from shelfcount.shelf.count import CountedPhoto, summary_rows, write_csv
 from shelfcount.shelf.facings import arrange, xywh
-from shelfcount.shelf.photogate import LIMITS, Quality, judge
-from shelfcount.shelf.rows import rows
-from shelfcount.vision.images import jpeg_is_whole, read_photo, stretch, tiles, write_photo
+from shelfcount.shelf.photo_gate import LIMITS, Quality, check_photo
+from shelfcount.shelf.rows import assign_rows
+from shelfcount.vision.images import jpeg_is_whole, read_photo, stretch, write_photo
 
 # The environment also contains Node.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("browser")]
@@ -270,7 +270,7 @@ def with_threshold(bundle: Path, threshold: float, folder: Path) -> Path:
     """Copy a bundle and change its score threshold."""
     head = json.loads((bundle / "model.json").read_text())
     head["spec"]["score_threshold"] = threshold
-    head["digest"] = digest(head)
+    head["digest"] = spec_digest(head)
     for name in head["files"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((bundle / name).read_bytes())
@@ -376,7 +376,7 @@ def test_rows_are_the_same(tmp_path: Path) -> None:
         for n in rng.integers(0, 60, 20)
     ]
     cases = [boxes.astype(np.float32) for boxes in (*scattered, *(shelves(rng) for _ in range(40)))]
-    placed = [rows(boxes) for boxes in cases]
+    placed = [assign_rows(boxes) for boxes in cases]
     expected = [
         [
             {"row": r, "position": p}
@@ -393,7 +393,7 @@ def test_gaps_are_the_same(tmp_path: Path) -> None:
     for boxes in [np.zeros((0, 4), np.float32), *(shelves(rng) for _ in range(30))]:
         kept = boxes[rng.random(len(boxes)) < 0.85].astype(np.float64)
         names = [f"class {number}" for number in rng.integers(0, 4, len(kept))]
-        placed = rows(kept)
+        placed = assign_rows(kept)
         arrangement = arrange(kept, names, placed, (1200, 900))
         products = [
             {"class": n, "box": xywh(b), "row": int(r)}
@@ -454,7 +454,7 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
         photo = {"width": width, "height": height, "data": encoded(image.tobytes())}
         facts = {"width": spec.width, "height": spec.height, "product_px": spec.product_px}
         cases.append({"photo": photo, "spec": facts, "boxes": boxes.tolist()})
-        expected.append(judge(image, spec, boxes).to_json())
+        expected.append(check_photo(image, spec, boxes).to_json())
     got = answers(tmp_path, gate=cases, limits=[0])
     assert got["limits"] == [LIMITS]
     assert [photo["advice"] for photo in got["gate"]] == [photo["advice"] for photo in expected]
@@ -587,7 +587,7 @@ def test_csv_is_the_same(tmp_path: Path) -> None:
         detections = Detections(
             boxes, rng.integers(0, 4, len(boxes)), rng.integers(0, 64, len(boxes)) / 64
         )
-        placement = rows(detections.boxes)
+        placement = assign_rows(detections.boxes)
         counted.append(CountedPhoto(path, 2500, 2500, detections, placement, classes, Quality()))
     write_csv(tmp_path / "counts.csv", counted)
     cases = [{"name": photo.path, "products": photo.products()} for photo in counted]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shelfcount.data.formats import read
+from shelfcount.data.formats import read_labels
 from shelfcount.vision.images import read_photo
 
 pytestmark = pytest.mark.slow
@@ -101,7 +101,7 @@ def test_synthetic_shelves_to_counts(tmp_path: Path, tiny: tuple[str, ...]) -> N
 def test_real_photos_are_read_and_nothing_dropped(
     drinks: Path, name: str, photos: int, boxes: int, classes: int
 ) -> None:
-    data = read(drinks / name)
+    data = read_labels(drinks / name)
     assert (len(data), data.boxes, len(data.classes), data.dropped) == (photos, boxes, classes, ())
 
 

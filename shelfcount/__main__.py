@@ -1,0 +1,5 @@
+"""Entry point of ``python -m shelfcount``."""
+
+from shelfcount.cli.app import main
+
+main()

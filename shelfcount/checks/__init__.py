@@ -1,0 +1,1 @@
+"""Data checks: what `shelfcount check` finds on photos, boxes and classes."""

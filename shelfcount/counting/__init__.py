@@ -1,0 +1,1 @@
+"""Counting from Python: `shelfcount.count` and its results."""

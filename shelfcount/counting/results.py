@@ -1,0 +1,437 @@
+"""Results of counting: one photo or merged shelf, several photos, and planogram compliance.
+
+Results print as text, show themselves as pictures in a notebook, and convert to tables.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shelfcount.drawing import pictures
+from shelfcount.drawing.planogram_picture import draw_verdict
+from shelfcount.records import Detections, Dropped, ShelfcountError
+from shelfcount.shelf import compliance
+from shelfcount.shelf.count import CountedPhoto
+from shelfcount.shelf.facings import Arrangement
+from shelfcount.shelf.merge import Merged, MergedShelf, merge_counted
+from shelfcount.shelf.panorama import arrange_merged, panorama, panorama_frame
+from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.planogram import Planogram, read_plan
+from shelfcount.shelf.rows import Placement
+from shelfcount.vision.images import encode_photo
+from shelfcount.words import plural
+
+# Longest side in pixels and JPEG quality of a picture in a notebook. Notebooks contain their
+# pictures: at this size a picture has about 80 kB and its tags are legible.
+SHOWN_SIDE, SHOWN_QUALITY = 960, 72
+# Maximum number of thumbnails for a list of photos, and their longest side in pixels.
+MOST_THUMBNAILS, THUMBNAIL_SIDE = 6, 360
+
+
+@dataclass(frozen=True, eq=False)
+class ShelfCount:
+    """Products counted on one photo, or on one shelf that several photos show.
+
+    Attributes:
+        name: Path of the photo, or the number of merged photos.
+        detections: Detected products, highest score first; boxes in pixels of `image`.
+        placement: Shelf row and position of each product.
+        classes: Class names; `detections.classes` are indices into them.
+        arrangement: Facings, stacks, gaps and the front view; boxes in pixels of `image`.
+        placed: Counted photos, each with its (3, 3) homography from pixels of the photo to pixels
+            of `image`.
+        notes: Photos that are not included in the count, with the reason.
+        advice: How to take a better photo, for photos that failed the quality check.
+    """
+
+    name: str
+    detections: Detections
+    placement: Placement
+    classes: tuple[str, ...]
+    arrangement: Arrangement
+    placed: tuple[tuple[str, np.ndarray], ...]
+    notes: tuple[str, ...]
+    advice: tuple[str, ...]
+    _entries: tuple[Mapping[str, Any], ...]
+    _load: Callable[[], np.ndarray]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of products by class name, most frequent first, without classes of no product."""
+        return self.detections.counts(self.classes)
+
+    @property
+    def image(self) -> np.ndarray:
+        """(h, w, 3) uint8 RGB: the upright photo, or the picture of the merged shelf.
+
+        It is read or computed again on each access.
+        """
+        return self._load()
+
+    def __len__(self) -> int:
+        """Return the number of products."""
+        return len(self.detections)
+
+    def products(self) -> list[dict[str, Any]]:
+        """Return one entry per product: class, score, box (x, y, width, height), row, position.
+
+        Boxes are in pixels of the photo. For merged photos, they are in pixels of the entry's
+        ``photo``, which shows the product best.
+        """
+        return [dict(entry) for entry in self._entries]
+
+    def picture(self) -> np.ndarray:
+        """Draw boxes, rows and positions on `image`, with a legend of the counts.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        positions = list(
+            zip(self.placement.row.tolist(), self.placement.position.tolist(), strict=True)
+        )
+        return pictures.annotate(self.image, self.detections, self.classes, rows=positions)
+
+    def judge(self, plan: Planogram | Path | str) -> PlanVerdict:
+        """Compare the shelf with a planogram.
+
+        Args:
+            plan: Planogram, or path of a planogram file.
+
+        Returns:
+            Score and deviations.
+
+        Raises:
+            ShelfcountError: If the file cannot be read or contains a class that the model does not
+                have.
+        """
+        if not isinstance(plan, Planogram):
+            plan = read_plan(plan, self.classes)
+        return PlanVerdict(self, compliance.check_compliance(plan, self.arrangement))
+
+    def learn(self, name: str = "") -> Planogram:
+        """Return the planogram of the shelf as it is.
+
+        `shelfcount.data.plans.write_plan` writes it to a file.
+
+        Args:
+            name: Name of the planogram. Default: the name of this result.
+
+        Raises:
+            ShelfcountError: If no products were detected.
+        """
+        return compliance.planogram_from_shelf(self.arrangement, name or self.name)
+
+    def to_pandas(self) -> Any:
+        """Return the products as a pandas DataFrame, one row per product.
+
+        The columns are those of `products`, with the box as x, y, w and h, and additionally the
+        photo, the facing (its index in the row) and the level (its height in a stack).
+
+        Raises:
+            ShelfcountError: If pandas is not installed.
+        """
+        pandas = _optional("pandas", "to_pandas()")
+        lines = []
+        for entry, facing, level in zip(
+            self._entries,
+            self.arrangement.column.tolist(),
+            self.arrangement.level.tolist(),
+            strict=True,
+        ):
+            flat = {
+                "photo": self.name,
+                **entry,
+                **dict(zip("xywh", entry["box"], strict=True)),
+                "facing": facing,
+                "level": level,
+            }
+            lines.append({key: value for key, value in flat.items() if key != "box"})
+        columns = [
+            "photo",
+            "class",
+            "score",
+            "x",
+            "y",
+            "w",
+            "h",
+            "row",
+            "position",
+            "facing",
+            "level",
+        ]
+        return pandas.DataFrame(
+            lines, columns=columns + (["seen_in"] if lines and "seen_in" in lines[0] else [])
+        )
+
+    def to_supervision(self) -> Any:
+        """Return the products as `supervision.Detections` in pixels of `image`.
+
+        Its data contain class_name, row and position.
+
+        Raises:
+            ShelfcountError: If supervision is not installed.
+        """
+        supervision = _optional("supervision", "to_supervision()")
+        detections = self.detections
+        names = np.array([self.classes[i] for i in detections.classes], dtype=str)
+        return supervision.Detections(
+            xyxy=np.array(detections.boxes),
+            confidence=np.array(detections.scores),
+            class_id=np.array(detections.classes),
+            data={
+                "class_name": names,
+                "row": np.array(self.placement.row),
+                "position": np.array(self.placement.position),
+            },
+        )
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        longest = max(map(len, counts), default=0)
+        lines = [
+            f"{self.name}: {_summary(self)}",
+            *(f"  {name:{longest}}  {n:4}" for name, n in counts.items()),
+        ]
+        lines += [f"  failed the quality check: {advice}" for advice in self.advice]
+        return "\n".join([*lines, *(f"  not included: {note}" for note in self.notes)])
+
+    def _repr_jpeg_(self) -> bytes:
+        return _shown(self.picture())
+
+
+@dataclass(frozen=True, eq=False)
+class ShelfCounts(Sequence[ShelfCount]):
+    """Results of photos that were counted one by one, in the order of the photos.
+
+    Attributes:
+        unread: Photos that could not be read, with the reason.
+    """
+
+    unread: tuple[Dropped, ...]
+    _shelves: tuple[ShelfCount, ...]
+    _photos: tuple[CountedPhoto, ...]
+    _score_threshold: float
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._shelves[index]
+
+    def __len__(self) -> int:
+        return len(self._shelves)
+
+    def __iter__(self) -> Iterator[ShelfCount]:
+        return iter(self._shelves)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of products on all photos by class name, most frequent first.
+
+        A product that is visible on two photos is counted twice; `merge` counts it once.
+        """
+        total: Counter[str] = Counter()
+        for shelf in self:
+            total.update(shelf.counts)
+        return dict(total.most_common())
+
+    def merge(self) -> ShelfCount:
+        """Merge overlapping photos of one shelf, so that each product is counted once.
+
+        Returns:
+            The shelf that most of the photos show. Its `notes` name the photos that do not belong
+            to it.
+
+        Raises:
+            ShelfcountError: If there are more photos than `registration.MOST_PHOTOS`, or a photo
+                cannot be read again.
+        """
+        views = [
+            extract_features(shelf.image, photo.detections)
+            for shelf, photo in zip(self, self._photos, strict=True)
+        ]
+        return _of_merged(merge_counted(self._photos, views, self._score_threshold, self.unread))
+
+    def to_pandas(self) -> Any:
+        """Return the products of all photos as one DataFrame; see `ShelfCount.to_pandas`.
+
+        Raises:
+            ShelfcountError: If pandas is not installed.
+        """
+        return _optional("pandas", "to_pandas()").concat(
+            [shelf.to_pandas() for shelf in self], ignore_index=True
+        )
+
+    def __repr__(self) -> str:
+        products = plural(sum(map(len, self)), "product")
+        lines = [f"{products} on {plural(len(self), 'photo')}"]
+        lines += [f"  {shelf.name}: {_summary(shelf)}" for shelf in self]
+        return "\n".join([*lines, *(f"  not read: {dropped}" for dropped in self.unread)])
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th>{title}</th>" for title in ("photo", "products", "classes", "rows", "gaps")
+        )
+        lines = []
+        for shelf in self:
+            numbers = (
+                len(shelf),
+                len(shelf.counts),
+                shelf.placement.n_rows,
+                len(shelf.arrangement.gaps),
+            )
+            lines.append(
+                f"<tr><td>{html.escape(shelf.name)}</td>"
+                + "".join(f"<td>{n}</td>" for n in numbers)
+                + "</tr>"
+            )
+        lines += [
+            f"<tr><td>{html.escape(d.where)}</td>"
+            f"<td colspan=4>not read: {html.escape(d.reason)}</td></tr>"
+            for d in self.unread
+        ]
+        thumbnails = [
+            _shown(shelf.picture(), THUMBNAIL_SIDE) for shelf in self._shelves[:MOST_THUMBNAILS]
+        ]
+        images = "".join(
+            f'<img src="data:image/jpeg;base64,{b64encode(p).decode()}" style="margin:2px">'
+            for p in thumbnails
+        )
+        return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{images}</div>"
+
+
+@dataclass(frozen=True, eq=False)
+class PlanVerdict:
+    """Compliance of a shelf with a planogram.
+
+    Attributes:
+        shelf: The counted shelf.
+        verdict: Score and deviations; boxes in pixels of the shelf's image.
+    """
+
+    shelf: ShelfCount
+    verdict: compliance.ComplianceResult
+
+    @property
+    def score(self) -> float:
+        """Share of facings as planned, in [0, 1]."""
+        return self.verdict.score
+
+    @property
+    def deviations(self) -> tuple[compliance.Deviation, ...]:
+        """Deviations by row of the planogram, followed by products that are not planned."""
+        return self.verdict.deviations
+
+    def picture(self) -> np.ndarray:
+        """Draw the deviations on the shelf's image, with a list of them.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        return draw_verdict(self.shelf.image, self.shelf.arrangement, self.verdict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON data that ``shelfcount planogram --json`` writes.
+
+        These are the photos with their homographies to pixels of the shelf's image, in which the
+        boxes are given, the notes, and the deviations.
+        """
+        placed = [
+            {"path": path, "homography": homography.tolist()}
+            for path, homography in self.shelf.placed
+        ]
+        return {"photos": placed, "notes": list(self.shelf.notes), **self.verdict.to_json()}
+
+    def to_pandas(self) -> Any:
+        """Return the deviations as a pandas DataFrame, one row per deviation.
+
+        Raises:
+            ShelfcountError: If pandas is not installed.
+        """
+        columns = [
+            "kind",
+            "class",
+            "facings",
+            "plan_row",
+            "shelf_row",
+            "planned",
+            "seen",
+            "instead",
+            "message",
+        ]
+        return _optional("pandas", "to_pandas()").DataFrame(
+            self.verdict.to_json()["deviations"], columns=columns
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.shelf.name}: {100 * self.score:.0f} % as planned",
+                *(f"  {deviation}" for deviation in self.deviations),
+            ]
+        )
+
+    def _repr_jpeg_(self) -> bytes:
+        return _shown(self.picture())
+
+
+def _of_merged(merged: Merged) -> ShelfCount:
+    shelf: MergedShelf = merged.shelves[0]
+    framed, arrangement = panorama_frame(shelf), arrange_merged(shelf)
+    notes = [
+        f"{', '.join(photo.path for photo in other.photos)}: {other.reason}"
+        for other in merged.shelves[1:]
+    ]
+
+    return ShelfCount(
+        f"{plural(len(shelf.photos), 'photo')} of one shelf",
+        framed.products,
+        shelf.placement,
+        shelf.photos[0].classes,
+        arrangement,
+        tuple(
+            (photo.path, framed.onto @ h)
+            for photo, h in zip(shelf.photos, shelf.homographies, strict=True)
+        ),
+        (*notes, *map(str, merged.unread)),
+        tuple(
+            f"{photo.path}: {advice}" for photo in shelf.photos for advice in photo.quality.advice
+        ),
+        tuple(shelf.to_json()),
+        lambda: panorama(shelf)[0],
+    )
+
+
+def _summary(shelf: ShelfCount) -> str:
+    rows = plural(shelf.placement.n_rows, "row")
+    gaps = plural(len(shelf.arrangement.gaps), "gap")
+    return f"{plural(len(shelf), 'product')} in {rows}, {gaps}"
+
+
+def _shown(picture: np.ndarray, side: int = SHOWN_SIDE) -> bytes:
+    return encode_photo(pictures.shrunk(picture, side), quality=SHOWN_QUALITY)
+
+
+def _optional(package: str, wanted_by: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        package: Name of the package.
+        wanted_by: Function that needs it, for the error message.
+
+    Raises:
+        ShelfcountError: If the package cannot be imported.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ShelfcountError(
+            f"{wanted_by} needs {package}, which cannot be imported: {error}. "
+            f"Install it with: pip install {package}"
+        ) from error

@@ -1,1 +1,0 @@
-"""Evaluation of models: detection metrics, latency, and comparison with the baseline."""

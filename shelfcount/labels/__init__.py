@@ -1,0 +1,1 @@
+"""Label quality: agreement between annotators, corrections and proposed corrections."""

@@ -1,0 +1,1 @@
+"""Detection metrics: matching, F1, mAP, score thresholds, uncertainty and confusions."""

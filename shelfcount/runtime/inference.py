@@ -1,0 +1,283 @@
+"""Tiled inference: detection on overlapping tiles of a large photo, and merging of the results.
+
+A box of one tile and a box of another are the same product if they agree inside the part of
+the photo that both tiles cover. For a product that both tiles show whole, this is plain IoU;
+for a product that a border cuts, it compares the visible piece with the same piece of the
+fuller box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from shelfcount.records import Detections, Detector, ModelSpec
+from shelfcount.vision import boxes as box_math
+
+# Size in pixels of the photo, sqrt(box area), of products that tiling must still detect.
+SMALLEST_PRODUCT_PX = 200.0
+# 8 x 8 tiles and the coarser levels are 85 runs of the network, which take seconds on a phone.
+MOST_TILES_PER_SIDE = 8
+OVERLAP = 0.25
+# A box counts as cut if it ends this close to a tile border inside the photo. The distance is a
+# share of the side of the box, since the error of a box is proportional to its size, or input
+# pixels, since the network has no finer resolution. The limits are generous: a complete box that
+# counts as cut does no harm if another tile contains the product completely.
+_CUT_SHARE = 0.1
+CUT_INPUT_PX = 2.0
+# A cut box is a piece of a complete box that contains at least this share of its area after it is
+# enlarged by `PIECE_MARGIN` of its size. The margin covers errors of 5 % of the size in both boxes.
+_PIECE_SHARE = 0.8
+PIECE_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Detections of the tiles; entry i of each array belongs to box i.
+
+    Attributes:
+        found: Boxes in pixels of the photo.
+        windows: (n, 4) float32 xyxy, the tile of each box in pixels of the photo.
+        cut: (n,) bool, whether the box ends at a tile border inside the photo.
+    """
+
+    found: Detections
+    windows: np.ndarray
+    cut: np.ndarray
+
+    def __getitem__(self, index: np.ndarray | slice) -> _Seen:
+        return _Seen(self.found[index], self.windows[index], self.cut[index])
+
+
+def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
+    """Return the number of tiles per side that small products of a photo need.
+
+    A product of `SMALLEST_PRODUCT_PX` must have at least the median size of the products in the
+    training data when it reaches the network.
+
+    Args:
+        spec: Metadata of the model: input size and `product_px`.
+        width, height: Size of the photo in pixels.
+
+    Returns:
+        n for n x n tiles, 1 (the photo itself) to `MOST_TILES_PER_SIDE`.
+    """
+    photo_shrink = (width / spec.width + height / spec.height) / 2
+    most_shrink = SMALLEST_PRODUCT_PX / spec.product_px[1]
+    for per_side in range(1, MOST_TILES_PER_SIDE):
+        if photo_shrink * _tile_share(per_side) <= most_shrink:
+            return per_side
+    return MOST_TILES_PER_SIDE
+
+
+def detect_tiled(
+    detector: Detector, image: np.ndarray, *, per_side: int | None = None
+) -> Detections:
+    """Return the products on a photo of any size, each once.
+
+    The detector runs on n x n tiles, then on half as many per side, and so on up to the whole
+    photo. A coarser tile contains completely the products that are too large for the overlap of the
+    finer tiles.
+
+    Args:
+        detector: Any detector.
+        image: (height, width, 3) uint8 RGB, upright.
+        per_side: Number of tiles per side; 1 for the whole photo only. Default: `tiles_per_side`.
+
+    Returns:
+        Boxes in pixels of `image`, highest score first. ``spec.max_detections`` limits the boxes of
+        a tile, not of the photo.
+
+    Raises:
+        ValueError: If `per_side` is below 1.
+    """
+    height, width = image.shape[:2]
+    if per_side is None:
+        per_side = tiles_per_side(detector.spec, width, height)
+    if per_side < 1:
+        raise ValueError(f"per_side must be at least 1, got {per_side}")
+    if per_side == 1:
+        return detector.detect(image)
+    looks = [
+        look for level, finer in _levels(per_side) for look in _look(detector, image, level, finer)
+    ]
+    return _merge(looks, detector.spec.nms_iou)
+
+
+def _tile_share(per_side: int) -> float:
+    """Return the side of a tile as a share of the photo's side, see `vision.images.tiles`."""
+    return 1 / (per_side - (per_side - 1) * OVERLAP)
+
+
+def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
+    """Yield the tiles per side of each level, finest first, with those of the level before."""
+    finer = None
+    while per_side >= 1:
+        yield per_side, finer
+        finer, per_side = per_side, per_side // 2
+
+
+def _look(
+    detector: Detector, image: np.ndarray, per_side: int, finer: int | None
+) -> Iterator[_Seen]:
+    """Yield the detections of each tile of one level, in pixels of the photo.
+
+    Boxes that fit into the overlap of the next finer level's tiles are left out.
+    """
+    height, width = image.shape[:2]
+    photo = np.array([0, 0, width, height], np.float32)
+    for left, top, right, bottom in tiles(width, height, per_side, OVERLAP):
+        detections = detector.detect(np.ascontiguousarray(image[top:bottom, left:right]))
+        detections = detections.replace(
+            boxes=box_math.clip(
+                detections.boxes + np.array([left, top, left, top], np.float32), width, height
+            )
+        )
+        if finer is not None:
+            # A finer tile contained these products completely and at a larger scale. Here they are
+            # smaller than in training, where a network may detect two products as one.
+            zone = np.array([width, height]) * _tile_share(finer) * OVERLAP
+            detections = detections[
+                ((detections.boxes[:, 2:] - detections.boxes[:, :2]) > zone).any(axis=1)
+            ]
+        window = np.array([left, top, right, bottom], np.float32)
+        side = np.tile(detections.boxes[:, 2:] - detections.boxes[:, :2], 2)
+        pixel = np.tile(
+            [(right - left) / detector.spec.width, (bottom - top) / detector.spec.height], 2
+        )
+        near = np.abs(detections.boxes - window) <= np.maximum(
+            _CUT_SHARE * side, CUT_INPUT_PX * pixel
+        )
+        yield _Seen(
+            detections,
+            np.tile(window, (len(detections), 1)),
+            (near & (window != photo)).any(axis=1),
+        )
+
+
+def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
+    seen = _Seen(
+        Detections.concat([look.found for look in looks]),
+        np.concatenate([look.windows for look in looks]),
+        np.concatenate([look.cut for look in looks]),
+    )
+    whole = seen[~seen.cut]
+    whole = whole[_suppress(whole, nms_iou)]
+    cut = seen[seen.cut]
+    # One box at a time: a table of all pairs of 64 full tiles does not fit into memory.
+    known = np.array(
+        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], bool
+    )
+    merged = Detections.concat([whole.found, _unite(cut[~known], nms_iou)])
+    return merged[np.argsort(-merged.scores, kind="stable")]
+
+
+def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
+    """Return whether a cut box is a piece of a product that another tile contains completely."""
+    inside = _share_inside(cut.found.boxes, whole.found.boxes) > _PIECE_SHARE
+    return bool((inside | (_agreement(cut, whole) > nms_iou)).any())
+
+
+def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
+    """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
+    a_boxes, b_boxes = np.broadcast_arrays(a.found.boxes[:, None], b.found.boxes[None])
+    low = np.maximum(a.windows[:, None, :2], b.windows[None, :, :2])
+    high = np.maximum(np.minimum(a.windows[:, None, 2:], b.windows[None, :, 2:]), low)
+    common = np.concatenate([low, low], axis=2), np.concatenate([high, high], axis=2)
+    a_boxes, b_boxes = np.clip(a_boxes, *common), np.clip(b_boxes, *common)
+    overlap = np.clip(
+        np.minimum(a_boxes[..., 2:], b_boxes[..., 2:])
+        - np.maximum(a_boxes[..., :2], b_boxes[..., :2]),
+        0,
+        None,
+    ).prod(axis=2)
+    union = (
+        (a_boxes[..., 2:] - a_boxes[..., :2]).prod(axis=2)
+        + (b_boxes[..., 2:] - b_boxes[..., :2]).prod(axis=2)
+        - overlap
+    )
+    return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
+
+
+def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the (n, m) share of each piece's area in each box, enlarged by `PIECE_MARGIN`."""
+    margin = PIECE_MARGIN * (boxes[:, 2:] - boxes[:, :2])
+    grown = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+    return box_math.intersection(pieces, grown) / np.maximum(
+        box_math.area(pieces)[:, None], np.finfo(np.float32).tiny
+    )
+
+
+def _suppress(whole: _Seen, nms_iou: float) -> np.ndarray:
+    """Return the indices of the boxes that no box of another tile suppresses, best score first.
+
+    Boxes of one tile do not suppress each other: the network has already suppressed them, and
+    products that really overlap must not be lost because two tiles contain them.
+    """
+    boxes, windows = whole.found.boxes, whole.windows
+    alive = np.ones(len(boxes), bool)
+    kept = []
+    for i in np.argsort(-whole.found.scores, kind="stable"):
+        if alive[i]:
+            kept.append(i)
+            foreign = (windows != windows[i]).any(axis=1)
+            alive &= ~(foreign & (box_math.iou(boxes[i : i + 1], boxes)[0] > nms_iou))
+    return np.array(kept, np.int64)
+
+
+def _unite(pieces: _Seen, nms_iou: float) -> Detections:
+    """Return one box around the pieces of each product that no tile contains completely."""
+    linked = (_agreement(pieces, pieces) > nms_iou) | np.eye(len(pieces.found), dtype=bool)
+    product = np.arange(len(linked))
+    # Connected components: every piece takes the smallest number of the pieces linked to it,
+    # until nothing changes.
+    while (
+        len(linked)
+        and (lower := np.where(linked, product[None], len(linked)).min(axis=1)).tolist()
+        != product.tolist()
+    ):
+        product = lower
+    united = []
+    for members in (product == number for number in np.unique(product)):
+        detections = pieces.found[members]
+        around = np.concatenate(
+            [detections.boxes[:, :2].min(axis=0), detections.boxes[:, 2:].max(axis=0)]
+        )
+        best = [int(detections.scores.argmax())]
+        united.append(detections[np.array(best)].replace(boxes=around[None]))
+    products = Detections.concat(united)
+    # A piece that is too thin to agree with the others is inside the box around them.
+    inside = _share_inside(products.boxes, products.boxes) > _PIECE_SHARE
+    larger = box_math.area(products.boxes)[None] > box_math.area(products.boxes)[:, None]
+    return products[~(inside & larger).any(axis=1)]
+
+
+def tiles(
+    width: int, height: int, per_side: int, overlap: float = 0.25
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield overlapping tiles that cover a photo, `per_side` in each direction.
+
+    A tile has the aspect ratio of the photo, so that products are stretched in a tile as they were
+    in training.
+
+    Args:
+        width, height: Size of the photo in pixels.
+        per_side: Number of tiles per side; 1 gives the photo itself.
+        overlap: Share of a tile's side that the neighbouring tile covers too.
+
+    Yields:
+        (left, top, right, bottom) in pixels.
+    """
+    share = 1 / (per_side - (per_side - 1) * overlap)
+    tile_width, tile_height = round(width * share), round(height * share)
+    for top in np.linspace(0, height - tile_height, per_side).round().astype(int):
+        for left in np.linspace(0, width - tile_width, per_side).round().astype(int):
+            yield int(left), int(top), int(left) + tile_width, int(top) + tile_height
+
+
+def input_shrink(spec: ModelSpec, width: int, height: int) -> tuple[float, float]:
+    """Return pixels of the photo per pixel of the network's input, x and y, in the finest tiles."""
+    _, _, tile_width, tile_height = next(tiles(width, height, tiles_per_side(spec, width, height)))
+    return tile_width / spec.width, tile_height / spec.height

@@ -1,0 +1,1 @@
+"""Latency, model size, operator profiles and the comparison with the baseline."""

@@ -1,0 +1,1 @@
+"""Long measurements that resume: random splits, cross-validation and stress tests."""

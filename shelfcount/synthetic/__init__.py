@@ -1,0 +1,1 @@
+"""Synthetic shelf photos with exact labels."""

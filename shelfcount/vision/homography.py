@@ -1,0 +1,137 @@
+"""Homographies: camera views of a flat shelf, and points and boxes mapped between views."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shelfcount.records import Detections
+from shelfcount.vision import boxes as box_math
+
+# A phone's main camera sees about 65 degrees along the longer side: 1 / (2 tan 32.5 degrees) of it.
+FOCAL_LENGTH = 0.785
+# Products of which a smaller share is visible in the frame are ignored, as in training.
+MIN_VISIBLE = 0.35
+# Focal length as a share of the longer side: 26 mm on 36 mm film, the equivalent of the main
+# cameras of phones.
+FOCAL_SHARE = 26 / 36
+
+
+def map_detections(
+    detections: Detections, homography: np.ndarray, width: int, height: int
+) -> tuple[Detections, np.ndarray]:
+    """Map boxes by a homography and clip them at the new frame.
+
+    A product is mapped as the ellipse that fills its box; the new box is the bounding box of the
+    mapped ellipse. Boxes around the mapped corners would be too large, since a product does not
+    reach into the corners of its box.
+
+    Args:
+        detections: n boxes on the original photo.
+        homography: (3, 3) from its pixels to the new ones.
+        width, height: Size of the new frame in pixels.
+
+    Returns:
+        The m boxes that are at least partly in the frame, marked `ignore` if the visible share is
+        less than `LEAST_VISIBLE`; and (m,) int64, the index of each in `detections`.
+    """
+    identity = np.array_equal(homography, np.eye(3))
+    mapped = (
+        detections.boxes.astype(np.float64)
+        if identity
+        else _around_ellipses(detections.boxes, homography)
+    )
+    inside = box_math.clip(mapped, width, height)
+    with np.errstate(invalid="ignore"):
+        visible = np.where(
+            box_math.area(mapped) > 0, box_math.area(inside) / box_math.area(mapped), 0.0
+        )
+        kept = np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(axis=1))
+    result = detections[kept].replace(boxes=inside[kept])
+    return result.replace(ignore=result.ignore | (visible[kept] < MIN_VISIBLE)), kept
+
+
+def _around_ellipses(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """Return the bounding boxes of the mapped ellipses that fill (n, 4) boxes.
+
+    Returns:
+        (n, 4) float64 xyxy; NaN for an ellipse that reaches behind the camera.
+    """
+    left, top, right, bottom = np.asarray(boxes, np.float64).T
+    # Tangents of a conic map linearly: the dual conic C becomes H C H^T, and the line x = c touches
+    # it if (1, 0, -c) is a tangent.
+    dual = np.zeros((len(boxes), 3, 3))
+    dual[:, 0, 0], dual[:, 1, 1], dual[:, 2, 2] = (
+        ((right - left) / 2) ** 2,
+        ((bottom - top) / 2) ** 2,
+        -1,
+    )
+    shift = np.tile(np.eye(3), (len(boxes), 1, 1))
+    shift[:, 0, 2], shift[:, 1, 2] = (left + right) / 2, (top + bottom) / 2
+    image = homography @ shift @ dual @ shift.transpose(0, 2, 1) @ homography.T
+    depth = (homography @ shift)[:, 2, 2]
+    w = np.where(
+        (image[:, 2, 2] < 0) & (depth * np.sign(homography[2, 2]) > 0), image[:, 2, 2], np.nan
+    )
+    center = np.stack([image[:, 0, 2], image[:, 1, 2]], axis=1) / w[:, None]
+    spread = np.sqrt(
+        np.maximum(center**2 - np.stack([image[:, 0, 0], image[:, 1, 1]], axis=1) / w[:, None], 0)
+    )
+    return np.concatenate([center - spread, center + spread], axis=1)
+
+
+def view_homography(degrees: float, axis: str, width: int, height: int) -> np.ndarray:
+    """Return the (3, 3) homography of a flat shelf seen by a rotated camera.
+
+    The middle of the photo keeps its position and scale.
+
+    Args:
+        degrees: Angle of rotation about the axis; right-handed.
+        axis: 'x' for a view from above or below, 'y' for a view from the side, 'z' for a tilted
+            phone.
+        width, height: Size of the photo in pixels.
+    """
+    angle, focal = np.radians(degrees), FOCAL_SHARE * max(width, height)
+    cos, sin = np.cos(angle), np.sin(angle)
+    columns = {
+        "x": [(1, 0), (0, cos), (0, sin)],
+        "y": [(cos, 0), (0, 1), (-sin, 0)],
+        "z": [(cos, -sin), (sin, cos), (0, 0)],
+    }[axis]
+    # The shelf is the plane z = 0 at a distance of the focal length, so that one pixel on the shelf
+    # is one pixel on the photo.
+    pose = np.column_stack([np.array(columns, np.float64), [0, 0, focal]])
+    lens = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    homography = lens @ pose @ np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
+    return np.asarray(homography / homography[2, 2])
+
+
+def map_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """Map (n, 2) points by a homography and return (n, 2) float64 points.
+
+    Points behind the camera are NaN. The origin, in units the middle of the photo, is in front of
+    the camera.
+    """
+    mapped = (points @ homography[:, :2].T + homography[:, 2]) * np.sign(homography[2, 2])
+    return np.divide(
+        mapped[:, :2], mapped[:, 2:], out=np.full((len(points), 2), np.nan), where=mapped[:, 2:] > 0
+    )
+
+
+def map_boxes(boxes: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """Map (n, 4) xyxy boxes by a homography and return (n, 4) float64 xyxy boxes.
+
+    The sides of a mapped box are at the mapped middles of the edges. Boxes around the mapped
+    corners would be too large for tilted photos, since a product does not reach into the corners of
+    its box. Boxes are NaN as in `map_points`.
+    """
+    left, top, right, bottom = (
+        map_points(edge_middles(boxes), homography).reshape(-1, 4, 2).transpose(1, 2, 0)
+    )
+    return np.stack([left[0], top[1], right[0], bottom[1]], axis=1)
+
+
+def edge_middles(boxes: np.ndarray) -> np.ndarray:
+    """Return (4 n, 2) float64 middles of the left, top, right and bottom edges of (n, 4) boxes."""
+    left, top, right, bottom = np.asarray(boxes, np.float64).T
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return np.stack([left, y, x, top, right, y, x, bottom], axis=1).reshape(-1, 2)

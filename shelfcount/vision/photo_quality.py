@@ -1,0 +1,197 @@
+"""Photo quality measured on pixels: exposure, glare, and the camera's tilt, yaw and pitch.
+
+Measures use a small copy of the photo. export/web/photogate.js repeats the formulas, so sums
+are of integers where possible.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from shelfcount.vision.homography import FOCAL_LENGTH
+
+# Approximate length of the longer side of the small copy in pixels.
+COPY_SIDE = 416
+# A pixel is overexposed if its brightest channel is at least 250 of 255; JPEG leaves few at 255.
+BLOWN = 250
+# Glare is white and without detail: blocks of this many pixels per side of the copy, with a mean of
+# the darkest channel of at least 250 and a standard deviation of grey levels below 15. White labels
+# have print on them, and white walls are at 220 to 245.
+GLARE_BLOCK = 8
+GLARE_LEVEL = 250
+GLARE_DETAIL = 15
+# The strongest edge in each of 24 x 24 cells, of at least 10 grey levels and within 35 degrees
+# (tan = 0.7) of horizontal or vertical. The response of a Sobel kernel of 5 pixels to an edge of
+# one
+# level is 48.
+_CELLS = 24
+LEAST_EDGE = 10 * 48
+FEWEST_EDGES = 40
+# Angles in degrees. A line agrees with a camera angle within `AGREEMENT`, which becomes smaller at
+# each step of the search. Of two equally good angles the one closer to level is chosen.
+SEARCH_TILT, TILT_STEP = 27.0, 3.0
+MOST_TURN, TURN_STEP = 42.0, 7.0
+AGREEMENT = 3.0
+SEARCHES = 3
+LEVELNESS = 0.015
+# Minimum agreement of the lines, 0 to 1, for a valid camera angle. Lines in all directions (20
+# photos
+# of noise) reach 0.043; the median of the drinks photos is 0.09 for horizontal and 0.065 for
+# vertical
+# lines.
+LEAST_AGREEING = 0.045
+
+
+# ---------------------------------------------------------------- light
+
+
+def small_copy(image: np.ndarray) -> np.ndarray:
+    """Return a copy of about `COPY_SIDE` pixels on its longer side.
+
+    Each pixel is the mean of four pixels of the photo, which is fast for large photos.
+
+    Args:
+        image: (height, width, 3) uint8.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    step = max(1, int(max(image.shape[:2]) / COPY_SIDE + 0.5))
+    if step == 1:
+        return image
+    height, width = (side - side % step or 1 for side in image.shape[:2])
+    down, right = (min(step // 2, side - 1) for side in image.shape[:2])
+    four = [
+        image[top : height + top : step, left : width + left : step].astype(np.uint16)
+        for top in (0, down)
+        for left in (0, right)
+    ]
+    return np.asarray((np.sum(four, axis=0, dtype=np.uint16) + 2) >> 2, np.uint8)
+
+
+def light(copy: np.ndarray) -> tuple[float, float, float]:
+    """Return ``dark``, ``bright`` and ``glare`` of (h, w, 3) uint8 RGB, see `judge`."""
+    grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
+    up_to = np.cumsum(np.bincount(grey.ravel(), minlength=256))
+    dark = int(np.searchsorted(up_to * 10, 9 * grey.size))
+    # cv2.max instead of max(axis=2), as numpy is slow along an axis of length three.
+    red, green, blue = cv2.split(copy)
+    bright = float((cv2.max(cv2.max(red, green), blue) >= BLOWN).mean())
+    n = GLARE_BLOCK**2
+    least, levels = _blocks(cv2.min(cv2.min(red, green), blue)).sum(axis=2), _blocks(grey)
+    blank = n * (levels**2).sum(axis=2) - levels.sum(axis=2) ** 2 < (GLARE_DETAIL * n) ** 2
+    white = blank & (least >= GLARE_LEVEL * n)
+    return float(dark), bright, float(white.mean()) if white.size else 0.0
+
+
+def _blocks(levels: np.ndarray) -> np.ndarray:
+    """Split (h, w) levels into (rows, columns, pixels) int64 blocks; the remainder is left out."""
+    rows, columns = (side // GLARE_BLOCK for side in levels.shape)
+    cut = levels[: rows * GLARE_BLOCK, : columns * GLARE_BLOCK].astype(np.int64)
+    return (
+        cut.reshape(rows, GLARE_BLOCK, columns, GLARE_BLOCK)
+        .transpose(0, 2, 1, 3)
+        .reshape(rows, columns, GLARE_BLOCK**2)
+    )
+
+
+# ---------------------------------------------------------------- view
+
+
+def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Return ``tilt``, ``yaw`` and ``pitch`` of (h, w, 3) uint8 RGB in degrees, see `judge`.
+
+    Boards and the edges of products are horizontal or vertical on the shelf. In an oblique photo,
+    the
+    horizontal ones meet in one vanishing point far outside the photo, and so do the vertical ones.
+    Each
+    vanishing point gives two angles of the camera. An angle is None if too few lines agree.
+    """
+    grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
+    across, down = (
+        cv2.Sobel(grey, cv2.CV_32F, *step, ksize=5).astype(np.int64) for step in ((1, 0), (0, 1))
+    )
+    focal, (height, width) = FOCAL_LENGTH * max(grey.shape), grey.shape
+    level = _lines(across, down, width, height, focal)
+    # Mirrored at the diagonal, vertical lines are horizontal.
+    upright = _lines(down.T, across.T, height, width, focal)
+    tilt, turn = _meeting_point(*level) if level else (None, None)
+    _, nod = _meeting_point(*upright) if upright else (None, None)
+    return tilt, None if turn is None else -turn, nod
+
+
+def _lines(
+    across: np.ndarray, down: np.ndarray, width: int, height: int, focal: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the strongest nearly horizontal edge of each cell; None if there are too few.
+
+    Returns:
+        (n, 2) positions x, y from the middle in focal lengths; (n, 2) unit gradients x, y.
+    """
+    # The kernel is 5 pixels wide, so the outermost two pixels depend on pixels outside the photo.
+    step_x, step_y = (width - 4) // _CELLS, (height - 4) // _CELLS
+    if min(step_x, step_y) < 1:
+        return None
+    inner = slice(2, 2 + _CELLS * step_y), slice(2, 2 + _CELLS * step_x)
+    gx, gy = across[inner], down[inner]
+    strength = np.where(10 * np.abs(gx) <= 7 * np.abs(gy), gx**2 + gy**2, 0)
+    cells = (
+        strength.reshape(_CELLS, step_y, _CELLS, step_x)
+        .transpose(0, 2, 1, 3)
+        .reshape(_CELLS, _CELLS, -1)
+    )
+    strongest = cells.argmax(axis=2)
+    row, column = np.nonzero(cells.max(axis=2) >= LEAST_EDGE**2)
+    if len(row) < FEWEST_EDGES:
+        return None
+    within = strongest[row, column]
+    y, x = row * step_y + within // step_x, column * step_x + within % step_x
+    gradient = np.stack([gx[y, x], gy[y, x]], axis=1) / np.sqrt(strength[y, x])[:, None]
+    return (np.stack([x, y], axis=1) + 2.5 - [width / 2, height / 2]) / focal, gradient
+
+
+def _meeting_point(
+    places: np.ndarray, gradients: np.ndarray
+) -> tuple[float, float] | tuple[None, None]:
+    """Return tilt and turn in degrees of the direction that most lines share.
+
+    The search is coarse to fine. Both angles are None if too few lines agree.
+    """
+    tilts, turns = (
+        np.arange(-SEARCH_TILT, SEARCH_TILT + 1, TILT_STEP),
+        np.arange(-MOST_TURN, MOST_TURN + 1, TURN_STEP),
+    )
+    tilt_step, turn_step, within = TILT_STEP, TURN_STEP, AGREEMENT
+    for _ in range(SEARCHES):
+        candidates = np.stack(np.meshgrid(tilts, turns, indexing="ij"), axis=2).reshape(-1, 2)
+        agreeing = _agreeing(places, gradients, np.radians(candidates), np.sin(np.radians(within)))
+        odd = LEVELNESS * ((candidates / [SEARCH_TILT, MOST_TURN]) ** 2).sum(axis=1)
+        best = int(np.argmax(agreeing - odd))
+        tilt, turn = candidates[best].tolist()
+        tilt_step, turn_step, within = tilt_step / 2, turn_step / 2, within / 1.5
+        tilts, turns = tilt + tilt_step * np.arange(-2, 3), turn + turn_step * np.arange(-2, 3)
+    return (tilt, turn) if agreeing[best] >= LEAST_AGREEING else (None, None)
+
+
+def _agreeing(
+    places: np.ndarray, gradients: np.ndarray, angles: np.ndarray, within: float
+) -> np.ndarray:
+    """Return the share of lines that point to the vanishing point of each camera angle.
+
+    Args:
+        places: (n, 2) positions of the lines.
+        gradients: (n, 2) unit gradients of the lines.
+        angles: (k, 2) tilt and turn in radians.
+        within: Sine of the maximum deviation. Lines count less, the larger their deviation is.
+
+    Returns:
+        (k,) float64 in [0, 1].
+    """
+    (tilt, turn), (x, y), (gx, gy) = angles.T[:, :, None], places.T, gradients.T
+    right, down = (
+        np.cos(turn) * np.cos(tilt) - np.sin(turn) * x,
+        np.cos(turn) * np.sin(tilt) - np.sin(turn) * y,
+    )
+    off = np.abs(right * gx + down * gy) / np.sqrt(right**2 + down**2)
+    return np.asarray(np.maximum(1 - off / within, 0).mean(axis=1))
