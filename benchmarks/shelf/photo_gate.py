@@ -39,7 +39,7 @@ from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.shelf.photo_gate import LEAST, LIMITS, check_photo
 from shelfcount.stamp import stamp
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS
+from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.homography import map_detections
 from shelfcount.vision.images import read_photo
 
@@ -80,11 +80,11 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo under one condition: its measures and (found and right, found, labelled) products; strength 0 is unchanged."""
+    """One photo under one condition: its measures and (found and right, found, labelled) products; severity 0 is unchanged."""
 
     photo: int
     condition: str
-    strength: int
+    severity: int
     values: Mapping[str, float | None]
     counts: tuple[int, int, int]
 
@@ -109,7 +109,7 @@ def f1(samples: Sequence[Sample]) -> float:
 
 
 def changed(
-    photo: np.ndarray, truth: Detections, condition: str, strength: int, rng: np.random.Generator
+    photo: np.ndarray, truth: Detections, condition: str, severity: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, Detections, np.ndarray]:
     """The photo to count, its labels, and the photo to measure.
 
@@ -117,13 +117,13 @@ def changed(
     the photo mirrored there, so that level stays level.
     """
     if condition == "far":
-        image, homography = far(photo, FAR[strength - 1])
+        image, homography = far(photo, FAR[severity - 1])
         return image, map_detections(truth, homography, photo.shape[1], photo.shape[0])[0], image
     if condition in AGAIN:
         condition = AGAIN[condition]
-        first = CONDITIONS[condition].apply(photo, max(STRENGTHS), rng)
+        first = CONDITIONS[condition].apply(photo, max(SEVERITIES), rng)
         photo, (truth, _) = first.image, first.move(truth)
-    result = CONDITIONS[condition].apply(photo, strength, rng)
+    result = CONDITIONS[condition].apply(photo, severity, rng)
     labels, _ = result.move(truth)
     if CONDITIONS[condition].group != "view":
         return result.image, labels, result.image
@@ -153,13 +153,13 @@ def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def sample(detector: Detector, number: int, photo: Photo, condition: str, strength: int) -> Sample:
+def sample(detector: Detector, number: int, photo: Photo, condition: str, severity: int) -> Sample:
     """Count and measure one photo."""
     image, truth = read_photo(photo.path), photo.truth
     measured = image
-    if strength:
+    if severity:
         image, truth, measured = changed(
-            image, truth, condition, strength, np.random.default_rng([SEED, number])
+            image, truth, condition, severity, np.random.default_rng([SEED, number])
         )
     found = detector.detect(image)
     matches = match(truth, found)
@@ -169,7 +169,7 @@ def sample(detector: Detector, number: int, photo: Photo, condition: str, streng
         right + int((~matches.hit & ~matches.absorbed).sum()),
         int((~truth.ignore).sum()),
     )
-    return Sample(number, condition, strength, measures(detector, measured, found.boxes), counts)
+    return Sample(number, condition, severity, measures(detector, measured, found.boxes), counts)
 
 
 def measures(
@@ -195,12 +195,12 @@ def samples(detector: Detector, dataset: Dataset, progress: Callable[..., None])
     conditions = dict.fromkeys(condition for group in SEEN_BY.values() for condition in group)
     grades = [
         ("unchanged", 0),
-        *((condition, strength) for condition in conditions for strength in STRENGTHS),
+        *((condition, severity) for condition in conditions for severity in SEVERITIES),
     ]
     made = []
-    for i, (condition, strength) in enumerate(grades, start=1):
+    for i, (condition, severity) in enumerate(grades, start=1):
         made += [
-            sample(detector, number, photo, condition, strength)
+            sample(detector, number, photo, condition, severity)
             for number, photo in enumerate(dataset.photos)
         ]
         progress(i, len(grades))
@@ -214,9 +214,9 @@ def curve(check: str, made: Sequence[Sample]) -> Curve:
     """F1 lost over one measure.
 
     Raises:
-        ShelfcountError: If no strength of the condition loses as much as `F1_LOST`.
+        ShelfcountError: If no severity of the condition loses as much as `F1_LOST`.
     """
-    plain = {s.photo: s for s in made if not s.strength}
+    plain = {s.photo: s for s in made if not s.severity}
     sign = -1 if check in LEAST else 1
     seen = sorted(((sign * v, s) for s in made if s.condition in ("unchanged", *SEEN_BY[check]) and (v := s.values[check]) is not None),
                   key=lambda pair: pair[0])  # fmt: skip
@@ -229,7 +229,7 @@ def curve(check: str, made: Sequence[Sample]) -> Curve:
     smooth = monotone(lost)
     if smooth[-1] < F1_LOST:
         raise ShelfcountError(
-            f"{check} must lose {F1_LOST} of F1 at some strength, got {smooth[-1]:.3f}. Make its conditions stronger."
+            f"{check} must lose {F1_LOST} of F1 at some severity, got {smooth[-1]:.3f}. Make its conditions stronger."
         )
     return Curve(
         sign * places, lost, smooth, float(sign * places[int(np.argmax(smooth >= F1_LOST))])
@@ -291,15 +291,15 @@ def held_out(
 
 
 def outcome(made: Sequence[Sample], by: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """For each condition and strength: how many photos are refused, and the F1 of all, of those and of the others."""
-    grades = dict.fromkeys((s.condition, s.strength) for s in made)
-    for condition, strength in grades:
-        own = [s for s in made if (s.condition, s.strength) == (condition, strength)]
+    """For each condition and severity: how many photos are refused, and the F1 of all, of those and of the others."""
+    grades = dict.fromkeys((s.condition, s.severity) for s in made)
+    for condition, severity in grades:
+        own = [s for s in made if (s.condition, s.severity) == (condition, severity)]
         out = [s for s in own if refused(s.values, by)]
         kept = [s for s in own if not refused(s.values, by)]
         yield {
             "condition": condition,
-            "strength": strength,
+            "severity": severity,
             "photos": len(own),
             "refused": len(out),
             "f1": round(f1(own), 4),
@@ -385,7 +385,7 @@ def main() -> int:
     detector = LiteRTDetector.open(opened, threads=1)
     with progress_bar("counting under conditions") as advance:
         made = samples(detector, dataset, advance)
-    unchanged = [s.values for s in made if not s.strength]
+    unchanged = [s.values for s in made if not s.severity]
     unchanged += [values for source in given.unchanged for values in as_taken(detector, source)]
     curves = {check: curve(check, made) for check in SEEN_BY}
     chosen = limits(curves, unchanged)
