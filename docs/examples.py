@@ -15,9 +15,6 @@ planograms, which the package generates.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -33,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+
+from shelfcount.shelf.planogram import plan_schema
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "export" / "release" / "drinks-int8"
@@ -136,9 +135,8 @@ def run_page(page: str, folder: Path) -> Iterator[tuple[Example, str]]:
 
 
 _READ_CONFIG = """\
-import shelfcount.config as config
-read = config.load_config if hasattr(config, "load_config") else config.load
-read(Path("tested.toml"))
+from shelfcount.config import load_config
+load_config(Path("tested.toml"))
 """
 
 
@@ -170,8 +168,7 @@ def _elided(output: str, expected: str) -> str:
 
 
 def _python_module(arguments: list[str], folder: Path) -> str:
-    module = "shelfcount" if importlib.util.find_spec("shelfcount.__main__") else "shelfcount.cli"
-    done = _subprocess([sys.executable, "-m", module, *arguments], folder)
+    done = _subprocess([sys.executable, "-m", "shelfcount", *arguments], folder)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"shelfcount {shlex.join(arguments)}: {done.stderr}")
     return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
@@ -196,23 +193,19 @@ def _subprocess(command: list[str], folder: Path) -> subprocess.CompletedProcess
     )
 
 
-def plan_schema() -> str:
+def plan_schema_text() -> str:
     """Return the text of plan.schema.json, which the package generates."""
-    for module in ("shelfcount.shelf.planogram", "shelfcount.data.plans"):
-        with contextlib.suppress(ImportError, AttributeError):
-            schema = importlib.import_module(module).plan_schema()
-            return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
-    raise LookupError("no module of shelfcount has plan_schema. Correct the modules in this file.")
+    return json.dumps(plan_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> int:
     """Compare or, with --write, replace; 1 if a page differs from what the commands print."""
     write = "--write" in sys.argv[1:]
     changed = []
-    if PLAN_SCHEMA.read_text(encoding="utf-8") != plan_schema():
+    if PLAN_SCHEMA.read_text(encoding="utf-8") != plan_schema_text():
         changed.append(PLAN_SCHEMA)
         if write:
-            PLAN_SCHEMA.write_text(plan_schema(), encoding="utf-8")
+            PLAN_SCHEMA.write_text(plan_schema_text(), encoding="utf-8")
     for path in pages():
         page = new = path.read_text(encoding="utf-8")
         if not examples(page):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from distillation import FUSED, distill, lessons, silence_branches, transplant
 from rich.console import Console
 from safetensors.torch import save
 
@@ -29,6 +28,7 @@ from shelfcount.files import write_whole
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.augmentation import TrainingPhotos
 from shelfcount.training.backbones import FAMILY
+from shelfcount.training.distillation import FUSED, distill, lessons, silence_branches, transplant
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.networks import BASELINE, build, retinanet_levels
 from shelfcount.training.runs import load_run

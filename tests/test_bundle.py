@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shelfcount.deploy.bundle import require_replaceable, write_bundle
+from shelfcount.deploy.bundle import BUNDLE_FILES, require_replaceable, write_bundle
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle, spec_digest
 
@@ -286,3 +288,18 @@ def test_force_takes_an_empty_folder_or_a_damaged_bundle(tmp_path: Path, folder:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ShelfcountError, match="is not a bundle"):
         require_replaceable(tmp_path / "file", force=True)
+
+
+def test_the_table_of_files_covers_the_released_bundle() -> None:
+    released = Path(__file__).parents[1] / "export" / "release" / "drinks-int8"
+    files = [p.relative_to(released).as_posix() for p in released.rglob("*") if p.is_file()]
+    assert [f for f in files if not any(fnmatch(f, name) for name in BUNDLE_FILES)] == []
+    for name, file in BUNDLE_FILES.items():
+        module, maker = file.maker.rsplit(".", 1)
+        assert callable(getattr(importlib.import_module(f"shelfcount.{module}"), maker)), name
+
+
+def test_a_file_that_is_not_in_the_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'notes.txt' is not a file of a bundle: model.tflite, "):
+        write_bundle(tmp_path / "b", SPEC, {**FILES, "notes.txt": b"x"}, "int8", {})
+    assert not (tmp_path / "b").exists()

@@ -808,7 +808,7 @@ def test_benchmark_holds_missing_boxes_against_corrections(monkeypatch: pytest.M
     findings = tuple(
         Finding("warning", "missing-box", "m", "f", Path("a.jpg"), place) for place in places
     )
-    monkeypatch.setattr(check_faults, "check", lambda data: Report(data, findings))
+    monkeypatch.setattr(check_faults, "check_dataset", lambda data: Report(data, findings))
     counts = check_faults.missing_indeed(
         photo(kept), photo(kept, added, [60, 0, 80, 40], untold=dark)
     )

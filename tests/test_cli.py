@@ -143,7 +143,7 @@ def test_synth_writes_labels_that_can_be_read(shelfcount: Shelfcount, tmp_path: 
     assert said.out.startswith("2 photos, ")
     labels = json.loads((tmp_path / "s" / "labels.json").read_text())
     assert [(i["width"], i["height"]) for i in labels["images"]] == [(128, 96)] * 2
-    refused(shelfcount(*arguments), "is not empty")
+    refused(shelfcount(*arguments), "is not an empty folder")
     assert shelfcount(*arguments, "--force").code == 0
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import compare
 import numpy as np
 import pytest
-import result_changes
-import thin
 
 from shelfcount.records import ShelfcountError
+from shelfcount.studies import result_changes, result_files
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -21,12 +20,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @pytest.fixture
 def evaluated() -> dict[str, Any]:
-    return thin.read_whole(RESULTS / "drinks_int8.json")
+    return result_files.read_result(RESULTS / "drinks_int8.json")
 
 
 @pytest.fixture
 def benched() -> dict[str, Any]:
-    result = thin.read_whole(RESULTS / "drinks_bench.json")
+    result = result_files.read_result(RESULTS / "drinks_bench.json")
     # Tests that want more thread counts, memory and operators say which.
     result["rows"] = [
         {key: value for key, value in row.items() if key not in ("by_threads", "memory", "outside")}
@@ -310,7 +309,9 @@ def test_a_folder_goes_on_past_a_file_of_other_photos(
 ) -> None:
     for side, corrected in (("old", "drinks_int8.json"), ("new", "drinks_int8_corrected.json")):
         (tmp_path / side).mkdir()
-        (tmp_path / side / "a.json").write_text(json.dumps(thin.read_whole(RESULTS / corrected)))
+        (tmp_path / side / "a.json").write_text(
+            json.dumps(result_files.read_result(RESULTS / corrected))
+        )
         (tmp_path / side / "b.json").write_text(json.dumps(evaluated))
     assert compare.main([str(tmp_path / "old"), str(tmp_path / "new")]) == 0
     said = capsys.readouterr().out
@@ -323,16 +324,20 @@ def test_a_folder_goes_on_past_a_file_of_other_photos(
 
 def test_stored_results_are_thin_and_give_their_photos_back(tmp_path: Path) -> None:
     stored = {path: path.read_text() for path in sorted(RESULTS.glob("*.json"))}
-    thick = [path.name for path, text in stored.items() if thin.dump(json.loads(text)) != text]
+    thick = [
+        path.name
+        for path, text in stored.items()
+        if result_files.dump_result(json.loads(text)) != text
+    ]
     assert thick == [], "run benchmarks/quality/thin.py"
     whole = {"f1": 0.5, "confusion": {"matrix": [[1]]}, "a": {"per_photo": [{"tp": 3}], "b": [1]}}
     path = tmp_path / "result.json"
     path.write_text(json.dumps(whole, indent=1))
-    assert thin.thin(path)
+    assert result_files.thin_result(path)
     assert path.read_text() == '{\n "f1": 0.5,\n "a": {"b": [1]}\n}\n'
-    assert thin.read_whole(path) == {key: whole[key] for key in ("f1", "a")}
-    assert not thin.thin(path)
+    assert result_files.read_result(path) == {key: whole[key] for key in ("f1", "a")}
+    assert not result_files.thin_result(path)
     # Of a result that was measured again, the rows beside it are old.
     again = {"f1": 0.6, "a": {"per_photo": [{"tp": 4}], "b": []}}
     path.write_text(json.dumps(again))
-    assert thin.read_whole(path) == again
+    assert result_files.read_result(path) == again

@@ -156,8 +156,7 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_shipped_as_a_file() -> None:
-    # To update it: python -c "import json; from shelfcount.data.plans import plan_schema;
-    # print(json.dumps(plan_schema(), indent=1))"
+    # `python docs/examples.py --write` updates it.
     assert json.loads(SCHEMA.read_text()) == plan_schema()
 
 

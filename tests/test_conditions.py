@@ -10,7 +10,7 @@ import pytest
 
 from shelfcount.records import Detections
 from shelfcount.vision import effects
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, Condition
+from shelfcount.vision.conditions import CONDITIONS, SEVERITIES, Condition
 from shelfcount.vision.homography import map_detections, view_homography
 from shelfcount.vision.images import read_photo, stretch
 from shelfcount.vision.phone_cameras import CAMERAS
@@ -36,8 +36,8 @@ def light_of(level: float) -> float:
     return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
 
 
-def apply(condition: Condition, image: np.ndarray, strength: int, seed: int = 0) -> np.ndarray:
-    return condition.apply(image, strength, np.random.default_rng(seed)).image
+def apply(condition: Condition, image: np.ndarray, severity: int, seed: int = 0) -> np.ndarray:
+    return condition.apply(image, severity, np.random.default_rng(seed)).image
 
 
 # ---------------------------------------------------------------- all of them
@@ -56,12 +56,12 @@ def test_the_same_seed_gives_the_same_photo(condition: Condition, photo: np.ndar
     "condition", [c for c in CONDITIONS.values() if c.group != "view"], ids=lambda c: c.name
 )
 def test_each_strength_changes_more(condition: Condition, photo: np.ndarray) -> None:
-    def distance(strength: int) -> float:
-        changed = stretch(apply(condition, photo, strength), *photo.shape[:2])
+    def distance(severity: int) -> float:
+        changed = stretch(apply(condition, photo, severity), *photo.shape[:2])
         return float(np.abs(changed.astype(int) - photo).mean())
 
     # The mildest severities of 'resolution' do not change this photo, as it has fewer pixels.
-    distances = [distance(strength) for strength in STRENGTHS]
+    distances = [distance(severity) for severity in SEVERITIES]
     assert distances == sorted(distances)
     assert distances[-1] > 2 * distances[0] or condition.group == "phone"
 
@@ -75,7 +75,7 @@ def test_values_lead_away_from_the_neutral_one(condition: Condition) -> None:
 
 
 def test_a_strength_must_exist(photo: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"strength must be one of \(1, 2, 3, 4, 5\), got 6"):
+    with pytest.raises(ValueError, match=r"severity must be one of \(1, 2, 3, 4, 5\), got 6"):
         CONDITIONS["dark"].apply(photo, 6, np.random.default_rng(0))
 
 

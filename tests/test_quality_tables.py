@@ -20,11 +20,11 @@ def study(*names: str, photos: int = 40) -> dict:
             {"f1": f1 + 0.1 * i, "lost": 0.3, "count_error": 0.2, "consistency": 0.75}
             for i in range(len(names))
         ]
-        return [{"strength": s, "value": 10.0 * s, "products": 9, "detectors": of} for s in (1, 2)]
+        return [{"severity": s, "value": 10.0 * s, "products": 9, "detectors": of} for s in (1, 2)]
 
     def condition(name: str, f1: float, lost: float) -> dict:
         summaries = [
-            {"lost": lost, "lost_error": 0.01, "holds_to": 12.0, "holds_never": False}
+            {"lost": lost, "lost_error": 0.01, "tolerated_up_to": 12.0, "never_tolerated": False}
             for _ in names
         ]
         return {
@@ -33,7 +33,7 @@ def study(*names: str, photos: int = 40) -> dict:
             "unit": "EV",
             "neutral": 0.0,
             "detectors": summaries,
-            "strengths": steps(f1),
+            "severities": steps(f1),
         }
 
     detectors = [{"name": name, "f1": 0.9, "count_error": 0.1} for name in names]

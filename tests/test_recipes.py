@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import distill
-import distillation
 import held_back
 import pytest
 import ssdlite
@@ -20,6 +19,7 @@ from shelfcount.data.datasets import align_classes
 from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.metrics.scoring import score
 from shelfcount.records import AnchorLevel, Dataset, Detections, Photo
+from shelfcount.training import distillation
 from shelfcount.training.networks import build, retinanet_levels
 from shelfcount.training.starting_weights import SHIPPED_FOLDER
 

@@ -106,14 +106,14 @@ def test_run_without_sources_says_which_options_to_give(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"height": "64"}, "TypeError"),
+        ({"height": "64"}, "height must be int, got '64'"),
         ({"height": 65}, "multiple of every stride, got 65 x 96 and stride 8"),
-        ({"levels": [{"stride": 8}]}, "KeyError.*sizes"),
-        ({"levels": [{"stride": 0, "sizes": [[1, 1]]}]}, "stride and sizes above 0, got 0"),
-        ({"classes": []}, "at least one class"),
-        ({"score_threshold": 2}, r"in \[0, 1\], got 2"),
-        ({"surprise": 1}, "surprise"),
-        ({"product_px": None}, "TypeError"),
+        ({"levels": [{"stride": 8}]}, "field 'sizes' is missing"),
+        ({"levels": [{"stride": 0, "sizes": [[1, 1]]}]}, "stride and sizes above 0, got stride 0"),
+        ({"classes": []}, "the model has no classes. It must have at least one"),
+        ({"score_threshold": 2}, r"score_threshold must be in \[0, 1\] and .*, got 2 and"),
+        ({"surprise": 1}, "unknown field 'surprise'"),
+        ({"product_px": None}, "product_px and levels must be lists"),
     ],
 )
 def test_spec_with_a_wrong_field_is_refused_by_name(

@@ -89,20 +89,20 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def study(
-    shelf: Dataset, names: str, strengths: str = "", detector: Shapes | None = None
+    shelf: Dataset, names: str, severities: str = "", detector: Shapes | None = None
 ) -> stress.StressStudy:
     return stress.run_stress(
         [stress.StressedDetector("shapes", detector or Shapes(), 0.5)],
         shelf,
-        *stress_conditions.choose_conditions(names, strengths),
+        *stress_conditions.choose_conditions(names, severities),
     )
 
 
 def test_movements_of_the_camera_keep_the_detections(shelf: Dataset) -> None:
     result = study(shelf, "tilt,yaw,pitch", "1,3")
     for condition in ("tilt", "yaw", "pitch"):
-        for strength in (1, 3):
-            figures = result.figures(condition, strength, 0)
+        for severity in (1, 3):
+            figures = result.figures(condition, severity, 0)
             assert figures == stress.StressScores(
                 f1=1.0, lost=0.0, lost_error=0.0, count_error=0.0, consistency=1.0
             )
@@ -117,8 +117,8 @@ def test_products_in_the_dark_are_lost(shelf: Dataset) -> None:
     )
     summary = result.summary(CONDITIONS["dark"], 0)
     # Mean of 0 and 1; a loss of 0.05 is at 0.05 of the range from 1 EV to 5 EV.
-    assert (summary.lost, summary.holds_to) == (0.5, pytest.approx(1.2))
-    assert [c.name for c in result.to_cover()] == ["dark"]
+    assert (summary.lost, summary.tolerated_up_to) == (0.5, pytest.approx(1.2))
+    assert [c.name for c in result.weak_conditions()] == ["dark"]
 
 
 def test_scores_below_the_threshold_do_not_count(shelf: Dataset) -> None:
@@ -131,8 +131,8 @@ def test_the_weakest_condition_comes_first(shelf: Dataset) -> None:
     assert [c.name for c in result.ranked()] == ["dark", "tilt"]
     listed = result.to_json()
     assert [c["name"] for c in listed["conditions"]] == ["dark", "tilt"]
-    (step,) = listed["conditions"][0]["strengths"]
-    assert (step["strength"], step["value"], step["products"]) == (5, 5, 9)
+    (step,) = listed["conditions"][0]["severities"]
+    assert (step["severity"], step["value"], step["products"]) == (5, 5, 9)
     assert step["detectors"][0] == {
         "f1": 0.0,
         "lost": 1.0,
@@ -198,15 +198,15 @@ def test_metrics_by_phone(shelf: Dataset) -> None:
 
 
 def test_lists_are_read_and_refused() -> None:
-    conditions, strengths = stress_conditions.choose_conditions("yaw, glare,yaw", "4,2")
-    assert ([c.name for c in conditions], strengths) == (["yaw", "glare"], (2, 4))
+    conditions, severities = stress_conditions.choose_conditions("yaw, glare,yaw", "4,2")
+    assert ([c.name for c in conditions], severities) == (["yaw", "glare"], (2, 4))
     assert len(stress_conditions.choose_conditions("", "")[0]) == len(CONDITIONS)
     with pytest.raises(
         ShelfcountError, match=r"unknown condition 'glair'\. Allowed conditions: dark, bright, "
     ):
         stress_conditions.choose_conditions("glair", "")
     with pytest.raises(
-        ShelfcountError, match=r"unknown strength '0'\. Allowed strengths: 1, 2, 3, 4, 5\."
+        ShelfcountError, match=r"unknown severity '0'\. Allowed severities: 1, 2, 3, 4, 5\."
     ):
         stress_conditions.choose_conditions("", "3,0")
 
@@ -285,9 +285,9 @@ def test_numbers_of_the_page_in_words() -> None:
         stress_words.format_points(-0.0002),
     ) == ("−21.7", "+0.1", "0.0")
     assert stress_words.format_points(None) == "not measured"
-    condition = {"strengths": [{"value": 300}, {"value": 3}]}
+    condition = {"severities": [{"value": 300}, {"value": 3}]}
     words = [
-        stress_words.tolerance_text({"holds_to": to, "holds_never": never}, condition)
+        stress_words.tolerance_text({"tolerated_up_to": to, "never_tolerated": never}, condition)
         for to, never in ((4448.7, False), (None, False), (None, True))
     ]
     assert words == ["to 4,449", "beyond 3", "not even at 300"]

@@ -48,7 +48,7 @@ shelfcount evaluate runs/baseline --data "$drinks/test.json" --json "$results/dr
 rm -f runs/baseline-report/result.json
 shelfcount bench export/release/drinks-int8 --run runs/released --baseline runs/baseline --data "$drinks/test.json" "$(corrections test)" \
   --out runs/baseline-report --force --photo "$drinks/images/test_image_189.jpg" \
-  --phone benchmarks/phones/pixel4.toml --phone benchmarks/phones/raspberry_pi4.toml --phone benchmarks/phones/pixel2_one_core.toml || true
+  --phone shelfcount/speed/phones/pixel4.toml --phone shelfcount/speed/phones/raspberry_pi4.toml --phone shelfcount/speed/phones/pixel2_one_core.toml || true
 cp runs/baseline-report/result.json "$results/drinks_bench_trained.json"
 python benchmarks/quality/thin.py
 python benchmarks/tables/baseline_plots.py

@@ -14,10 +14,9 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from result_changes import folder_changes
-
 from shelfcount.files import write_whole
 from shelfcount.records import ShelfcountError
+from shelfcount.studies.result_changes import folder_changes
 
 
 def main(arguments: list[str] | None = None) -> int:

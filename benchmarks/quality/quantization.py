@@ -26,6 +26,7 @@ from shelfcount.data.formats import read_labels
 from shelfcount.deploy import convert, flatbuffer, ranges
 from shelfcount.files import write_whole
 from shelfcount.labels.corrections import correct_labels, read_corrections
+from shelfcount.metrics import uncertainty
 from shelfcount.metrics.evaluate import evaluate_detector
 from shelfcount.metrics.scoring import Evaluation
 from shelfcount.records import Dataset, ModelSpec
@@ -41,7 +42,6 @@ SEED = 0
 PHOTOS = (8, 32, 64, 128, 180)
 # Percentiles of a tensor's values on one photo, cut off on both sides; 100 keeps all values.
 PERCENTILES = (99.9, 99.99, 100.0)
-DRAWS = 2000
 
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
@@ -133,16 +133,11 @@ class FileScorer:
 
 def f1_drop(before: Evaluation, after: Evaluation) -> tuple[float, float]:
     """Return the F1 lost and its standard error, from paired bootstrap samples of the photos."""
-    counts = np.array(
-        [
-            [(p.score.tp, p.score.truth + p.score.found) for p in side.photos]
-            for side in (before, after)
-        ],
-        np.float64,
+    drops = uncertainty.bootstrap_f1_differences(
+        uncertainty.photo_counts(before),
+        uncertainty.photo_counts(after),
+        np.random.default_rng(SEED),
     )
-    draws = np.random.default_rng(SEED).integers(0, counts.shape[1], (DRAWS, counts.shape[1]))
-    sums = counts[:, draws].sum(axis=2)
-    drops = np.diff(2 * sums[..., 0] / sums[..., 1], axis=0)
     return before.micro.f1 - after.micro.f1, float(drops.std())
 
 

@@ -33,8 +33,8 @@ study() {
 against_baseline() { # the float run, where it is at hand, stands between the two
   local detectors=("$bundle")
   [ -e "$released/spec.json" ] && detectors+=("$released")
-  # Seconds a photo: fewer photos and strengths, the same for all.
-  on test "${detectors[@]}" "$baseline" --photos 10 --strengths 1,3,5 --json "$results/stress_baseline.json" --force
+  # Seconds a photo: fewer photos and severities, the same for all.
+  on test "${detectors[@]}" "$baseline" --photos 10 --severities 1,3,5 --json "$results/stress_baseline.json" --force
 }
 
 fix() {
@@ -53,7 +53,7 @@ case "$what" in
   baseline) against_baseline && thin ;;
   fix) fix && thin ;;
   short)
-    results=$(mktemp -d) few=(--photos 3 --strengths 3) brief=(--set train.epochs=1)
+    results=$(mktemp -d) few=(--photos 3 --severities 3) brief=(--set train.epochs=1)
     trap 'rm -r "$results"' EXIT
     pages=$results robust=$results/robust.toml fixed=$results/robust released=$results/robust
     fix

@@ -27,18 +27,6 @@ import cv2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from photo_limits import (
-    F1_LOST,
-    FALSE_ALARMS,
-    SEEN_BY,
-    GatedPhoto,
-    LossCurve,
-    curve,
-    held_out,
-    limits,
-    outcome,
-    refused,
-)
 
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import fingerprint
@@ -51,7 +39,19 @@ from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.shelf.photo_gate import LEAST, LIMITS, check_photo
 from shelfcount.stamp import stamp
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS
+from shelfcount.studies.photo_limits import (
+    F1_LOST,
+    FALSE_ALARMS,
+    SEEN_BY,
+    GatedPhoto,
+    LossCurve,
+    count_refused,
+    exceeded_limits,
+    gate_limits,
+    loss_curve,
+    refusals_by_condition,
+)
+from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.homography import map_detections
 from shelfcount.vision.images import read_photo
 
@@ -78,7 +78,7 @@ TITLES = {
 
 
 def changed(
-    photo: np.ndarray, truth: Detections, condition: str, strength: int, rng: np.random.Generator
+    photo: np.ndarray, truth: Detections, condition: str, severity: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, Detections, np.ndarray]:
     """Return the photo to count, its labels, and the photo to measure.
 
@@ -86,13 +86,13 @@ def changed(
     so the photo to measure is mirrored at the border.
     """
     if condition == "far":
-        image, homography = far(photo, FAR[strength - 1])
+        image, homography = far(photo, FAR[severity - 1])
         return image, map_detections(truth, homography, photo.shape[1], photo.shape[0])[0], image
     if condition in AGAIN:
         condition = AGAIN[condition]
-        first = CONDITIONS[condition].apply(photo, max(STRENGTHS), rng)
+        first = CONDITIONS[condition].apply(photo, max(SEVERITIES), rng)
         photo, (truth, _) = first.image, first.move(truth)
-    result = CONDITIONS[condition].apply(photo, strength, rng)
+    result = CONDITIONS[condition].apply(photo, severity, rng)
     labels, _ = result.move(truth)
     if CONDITIONS[condition].group != "view":
         return result.image, labels, result.image
@@ -123,14 +123,14 @@ def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sample(
-    detector: Detector, number: int, photo: Photo, condition: str, strength: int
+    detector: Detector, number: int, photo: Photo, condition: str, severity: int
 ) -> GatedPhoto:
     """Count and measure one photo under one condition."""
     image, truth = read_photo(photo.path), photo.truth
     measured = image
-    if strength:
+    if severity:
         image, truth, measured = changed(
-            image, truth, condition, strength, np.random.default_rng([SEED, number])
+            image, truth, condition, severity, np.random.default_rng([SEED, number])
         )
     found = detector.detect(image)
     matches = match(truth, found)
@@ -141,7 +141,7 @@ def sample(
         int((~truth.ignore).sum()),
     )
     return GatedPhoto(
-        number, condition, strength, measures(detector, measured, found.boxes), counts
+        number, condition, severity, measures(detector, measured, found.boxes), counts
     )
 
 
@@ -170,12 +170,12 @@ def samples(
     conditions = dict.fromkeys(condition for group in SEEN_BY.values() for condition in group)
     grades = [
         ("unchanged", 0),
-        *((condition, strength) for condition in conditions for strength in STRENGTHS),
+        *((condition, severity) for condition in conditions for severity in SEVERITIES),
     ]
     made = []
-    for i, (condition, strength) in enumerate(grades, start=1):
+    for i, (condition, severity) in enumerate(grades, start=1):
         made += [
-            sample(detector, number, photo, condition, strength)
+            sample(detector, number, photo, condition, severity)
             for number, photo in enumerate(dataset.photos)
         ]
         progress(i, len(grades))
@@ -257,12 +257,12 @@ def main() -> int:
     detector = LiteRTDetector.open(opened, threads=1)
     with progress_bar("counting under conditions") as advance:
         made = samples(detector, dataset, advance)
-    unchanged = [s.values for s in made if not s.strength]
+    unchanged = [s.values for s in made if not s.severity]
     unchanged += [values for source in given.unchanged for values in as_taken(detector, source)]
-    curves = {check: curve(check, made) for check in SEEN_BY}
-    chosen = limits(curves, unchanged)
+    curves = {check: loss_curve(check, made) for check in SEEN_BY}
+    chosen = gate_limits(curves, unchanged)
     by = {check: entry["limit"] for check, entry in chosen.items()}
-    alarms = [refused(values, by) for values in unchanged]
+    alarms = [exceeded_limits(values, by) for values in unchanged]
     result = {
         "stamp": stamp(seed=SEED, threads=1),
         "bundle": {"name": opened.name, "sha256": opened.sha256},
@@ -279,10 +279,10 @@ def main() -> int:
             "refused": sum(map(bool, alarms)),
             "by_check": {check: sum(check in alarm for alarm in alarms) for check in by},
         },
-        "held_out": held_out(as_taken(detector, given.held_out), given.held_out, by)
+        "held_out": count_refused(as_taken(detector, given.held_out), given.held_out, by)
         if given.held_out
         else None,
-        "outcome": list(outcome(made, by)),
+        "outcome": list(refusals_by_condition(made, by)),
         "twelve_megapixels": twelve_megapixels(detector, read_photo(dataset.photos[0].path)),
     }
     write_whole(RESULTS / "photo_gate.json", json.dumps(result, indent=1) + "\n")

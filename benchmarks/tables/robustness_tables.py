@@ -79,7 +79,7 @@ def trained_on(results: Path) -> str:
             step["detectors"]
             for condition in study["conditions"]
             if (condition["name"] in covered) == inside
-            for step in condition["strengths"]
+            for step in condition["severities"]
         ]
         if steps:
             was, now = (sum(step[i]["f1"] for step in steps) / len(steps) for i in (0, 1))
@@ -111,7 +111,7 @@ def _detectors(study: dict[str, Any]) -> list[str]:
     for i in range(len(study["detectors"])):
         mean = mean_scores(i, study)
         rows.append([mean["name"], *(show(mean[key]) for key in keys)])
-    severities = len(study["conditions"][0]["strengths"])
+    severities = len(study["conditions"][0]["severities"])
     legend = (
         f"{study['photos']} photos, {len(study['conditions'])} conditions at {severities} "
         f"severities. Consistency is the share of detected products that keep box and class. "

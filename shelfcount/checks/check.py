@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +99,21 @@ LEAST_ANCHORS = 0.75
 SAME_LABEL_IOU = 0.8
 
 
+@dataclass(frozen=True)
+class CheckedData:
+    """Input of a check.
+
+    Attributes:
+        dataset: The data set.
+        looks: Measures of each photo that could be read, in the order of the data set.
+        against: Second data set that must not share a photo with `dataset`; may be empty.
+    """
+
+    dataset: Dataset
+    looks: Sequence[PhotoMeasures]
+    against: Dataset
+
+
 def check_dataset(
     dataset: Dataset,
     against: Dataset | None = None,
@@ -117,34 +133,74 @@ def check_dataset(
     Raises:
         ShelfcountError: If a photo of `against` cannot be read.
     """
-    findings = [_from_reading(entry, dataset) for entry in dataset.dropped]
     looks: list[PhotoMeasures] = []
+    broken: list[Finding] = []
     for done, photo in enumerate(dataset.photos, 1):
         try:
             looks.append(photo_checks.measure_photo(photo))
         except ShelfcountError as error:
-            findings.append(
-                Finding(
-                    "error",
-                    "broken-photo",
-                    f"{error}",
-                    "Copy the photo again, or remove it from the labels.",
-                    photo.path,
-                )
-            )
+            fix = "Copy the photo again, or remove it from the labels."
+            broken.append(Finding("error", "broken-photo", f"{error}", fix, photo.path))
         if progress:
             progress(done, len(dataset))
-    for look in looks:
-        findings += photo_checks.quality_findings(look)
-        findings += _on_boxes(look, dataset.classes)
-    findings += photo_checks.find_outliers(looks)
-    findings += appearance.find_rotated(
-        [look.photo for look in looks], [look.sample for look in looks]
-    )
-    findings += _duplicates(looks, against or Dataset((), ()))
-    findings += check_classes(dataset)
-    findings += _anchor_recall(dataset)
+    checked = CheckedData(dataset, looks, against or Dataset((), ()))
+    findings = [*broken, *(finding for check in CHECKS for finding in check(checked))]
     return Report(dataset, tuple(findings), against.name if against else "")
+
+
+def _of_reading(data: CheckedData) -> list[Finding]:
+    """Return findings on the entries that the reader dropped or corrected."""
+    return [_from_reading(entry, data.dataset) for entry in data.dataset.dropped]
+
+
+def _of_quality(data: CheckedData) -> list[Finding]:
+    """Return findings on blur, light, tilt and resolution of each photo."""
+    return [finding for look in data.looks for finding in photo_checks.quality_findings(look)]
+
+
+def _of_boxes(data: CheckedData) -> list[Finding]:
+    """Return findings on the boxes of each photo."""
+    return [finding for look in data.looks for finding in _on_boxes(look, data.dataset.classes)]
+
+
+def _of_outliers(data: CheckedData) -> list[Finding]:
+    """Return findings on photos unlike all others."""
+    return photo_checks.find_outliers(data.looks)
+
+
+def _of_rotation(data: CheckedData) -> list[Finding]:
+    """Return findings on photos that are rotated relative to their labels."""
+    return appearance.find_rotated(
+        [look.photo for look in data.looks], [look.sample for look in data.looks]
+    )
+
+
+def _of_duplicates(data: CheckedData) -> list[Finding]:
+    """Return findings on duplicates, and on photos that the second data set contains too."""
+    return _duplicates(data.looks, data.against)
+
+
+def _of_classes(data: CheckedData) -> list[Finding]:
+    """Return findings on names and numbers of examples of the classes."""
+    return check_classes(data.dataset)
+
+
+def _of_anchors(data: CheckedData) -> list[Finding]:
+    """Return a finding if too few boxes match an anchor."""
+    return _anchor_recall(data.dataset)
+
+
+# The checks, each a function of the measured data set. Their kinds are in `findings.KINDS`.
+CHECKS: tuple[Callable[[CheckedData], list[Finding]], ...] = (
+    _of_reading,
+    _of_quality,
+    _of_boxes,
+    _of_outliers,
+    _of_rotation,
+    _of_duplicates,
+    _of_classes,
+    _of_anchors,
+)
 
 
 def _from_reading(entry: Dropped, dataset: Dataset) -> Finding:

@@ -1207,7 +1207,7 @@ def stress(
         int, typer.Option(min=0, help="Use only so many, evenly drawn; 0 uses all.")
     ] = 0,
     conditions: Annotated[str, typer.Option(help="Such as motion,glare; all by default.")] = "",
-    strengths: Annotated[str, typer.Option(help="Such as 2,4; 1 to 5 by default.")] = "",
+    severities: Annotated[str, typer.Option(help="Such as 2,4; 1 to 5 by default.")] = "",
     seed: int = 0,
     class_names: Names = None,
     corrections: Corrections = None,
@@ -1224,7 +1224,7 @@ def stress(
 
     for file in (json_file, html, picture, fix):
         require_absent(file, force)
-    wanted, levels = stress_conditions.choose_conditions(conditions, strengths)
+    wanted, levels = stress_conditions.choose_conditions(conditions, severities)
     base = _fix_base(models, config) if fix else None
     dataset = _read(data, class_names, corrections or ())
     dataset = datasets.evenly_spaced(dataset, photos) if photos else dataset
@@ -1249,7 +1249,7 @@ def stress(
         write_whole(picture, stress_page.plot_stress(result))
     _print_stress(result)
     if fix and base:
-        weak = study.to_cover()
+        weak = study.weak_conditions()
         write_whole(fix, stress_conditions.add_conditions(base, weak).to_toml())
         names = ", ".join(condition.name for condition in weak) or "none costs enough"
         out.print(f"config: {fix}, covering {names}")
@@ -1263,7 +1263,7 @@ def _print_stress(result: Mapping[str, Any]) -> None:
     table = Table(
         "condition",
         *(escape_markup(f"F1 points{name}") for name in names),
-        "holds",
+        "tolerated",
         "unit",
         box=None,
         header_style="bold",

@@ -7,8 +7,9 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,55 @@ from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import FORMAT, Bundle, labels_txt, read_bundle, spec_digest
 from shelfcount.stamp import package_versions
 from shelfcount.vision.postprocess import LOWEST_SCORE
+
+
+class BundleFile(NamedTuple):
+    """One row of `BUNDLE_FILES`.
+
+    Attributes:
+        content: What the file contains.
+        maker: Dotted name, below `shelfcount`, of the function that makes the content.
+        reader: Who reads the file.
+    """
+
+    content: str
+    maker: str
+    reader: str
+
+
+# What is written into a bundle, by file name or pattern. `write_bundle` refuses any other file.
+BUNDLE_FILES = {
+    "model.tflite": BundleFile(
+        "The main artifact: uint8 input, post-processing inside, metadata embedded.",
+        "deploy.bundle.main_artifact",
+        "shelfcount, MediaPipe Tasks, LiteRT, TensorFlow Lite",
+    ),
+    "model-raw.tflite": BundleFile(
+        "Raw outputs with float16 weights and no custom operator, metadata embedded.",
+        "deploy.bundle.raw_artifact",
+        "GPU and Core ML delegates, MediaPipe Tasks",
+    ),
+    "model.json": BundleFile(
+        "Specification: classes, input, thresholds, anchors, metrics, sha256 of each file.",
+        "deploy.bundle.write_bundle",
+        "shelfcount, the web client, apps",
+    ),
+    "labels.txt": BundleFile(
+        "Class names, one per line, in the order of the model's class indices.",
+        "runtime.bundle.labels_txt",
+        "apps",
+    ),
+    "golden/*": BundleFile(
+        "Sample photos, the detections of the model on them, and the tolerance for apps.",
+        "deploy.golden.make_golden",
+        "`shelfcount verify` and the tests of apps",
+    ),
+    "MODEL_CARD.md": BundleFile(
+        "Intended use, training data and licence, metrics and known failures.",
+        "deploy.card.model_card",
+        "people",
+    ),
+}
 
 
 def main_artifact(
@@ -94,7 +144,11 @@ def write_bundle(
     Raises:
         ShelfcountError: If `out` exists and `force` is not given, if `out` is not a bundle, or if
             the written bundle fails the checks of `read_bundle`.
+        ValueError: If a file is not in `BUNDLE_FILES`.
     """
+    for name in files:
+        if not any(fnmatch(name, pattern) for pattern in BUNDLE_FILES):
+            raise ValueError(f"'{name}' is not a file of a bundle: {', '.join(BUNDLE_FILES)}")
     require_replaceable(out, force)
     spec = replace(spec, provenance={**spec.provenance, "export_versions": package_versions()})
     draft = out.with_name(f".{out.name}.part")

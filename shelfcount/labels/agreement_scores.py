@@ -323,6 +323,9 @@ def interval(
 ) -> dict[str, tuple[float, float]]:
     """Return 95 % bootstrap confidence intervals, with photos as the resampled unit.
 
+    The intervals of F1 are in `metrics.uncertainty`. Agreement is another statistic: a product of
+    three factors, one of which needs the sum of IoUs.
+
     Args:
         photos: Photos of one or several comparisons.
         rng: Random generator that draws the resamples.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shelfcount.metrics.matching import best_first, match
 from shelfcount.metrics.scoring import per_class_counts, require_scorable, safe_ratio, score
-from shelfcount.metrics.uncertainty import difference_standard_error
+from shelfcount.metrics.uncertainty import difference_standard_error, influence_on_f1
 from shelfcount.records import Dataset, Detections
 
 # Score threshold of the validation passes, far below any operating threshold.
@@ -229,12 +229,12 @@ def _at(
 def _f1_influence(
     photos: Sequence[_Matched], curve: ThresholdCurve
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield for each photo its (k,) influence on F1 (the delta method for a ratio of sums)."""
+    """Yield for each photo its (k,) influence on F1 at each threshold."""
     truth = sum(photo.truth for photo in photos)
     whole = np.maximum(truth + sum(_at(curve.thresholds, photo)[0] for photo in photos), 1)
     for photo in photos:
         detected, hits, _ = _at(curve.thresholds, photo)
-        yield (2 * hits - curve.f1 * (photo.truth + detected)) / whole
+        yield influence_on_f1(hits, photo.truth + detected, curve.f1, whole)
 
 
 def _count_influence(

@@ -1,4 +1,7 @@
-"""Uncertainty of F1: influence of each photo, standard errors and bootstrap intervals."""
+"""Uncertainty of F1: influence of each photo, standard errors and bootstrap intervals.
+
+The unit is the photo: products on one photo share light, distance and camera.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,25 @@ def f1_difference_interval(
         Lower and upper limit of the 95 % interval of F1 of `ours` minus F1 of `theirs`. If it
         contains 0, these photos show no difference.
     """
-    chosen = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
-    gains = f1_of(ours[chosen].sum(axis=1)) - f1_of(theirs[chosen].sum(axis=1))
-    low, high = np.percentile(gains, CERTAIN)
+    low, high = np.percentile(bootstrap_f1_differences(ours, theirs, rng), CERTAIN)
     return float(low), float(high)
+
+
+def bootstrap_f1_differences(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Compute the difference in F1 of two models on resamples of the photos.
+
+    Args:
+        ours, theirs: (n, 3) int64; labelled products, detections and true positives on each photo.
+        rng: Random generator of the bootstrap. Both models get the same resamples.
+
+    Returns:
+        (RESAMPLES,) float64; F1 of `ours` minus F1 of `theirs` on each resample. Their standard
+        deviation is the standard error of the difference.
+    """
+    chosen = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
+    return f1_of(ours[chosen].sum(axis=1)) - f1_of(theirs[chosen].sum(axis=1))
 
 
 def f1_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -45,8 +63,21 @@ def f1_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(truth + detected > 0, 2 * tp / np.maximum(truth + detected, 1), 1.0)
 
 
+def photo_counts(result: Evaluation) -> NDArray[np.int64]:
+    """Return the counts of each photo.
+
+    Args:
+        result: Metrics on n photos.
+
+    Returns:
+        (n, 3) int64; labelled products, detections and true positives on each photo.
+    """
+    rows = [(p.score.truth, p.score.found, p.score.tp) for p in result.photos]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
 def f1_influence(result: Evaluation) -> NDArray[np.float64]:
-    """Compute the influence of each photo on F1 (the delta method for a ratio of sums).
+    """Compute the influence of each photo on F1.
 
     Args:
         result: Metrics on n photos.
@@ -54,13 +85,40 @@ def f1_influence(result: Evaluation) -> NDArray[np.float64]:
     Returns:
         (n,) float64; change of F1 by each photo, to first order.
     """
-    f1, whole = result.micro.f1, max(result.micro.truth + result.micro.found, 1)
-    return np.array(
-        [(2 * p.score.tp - f1 * (p.score.truth + p.score.found)) / whole for p in result.photos]
-    )
+    truth, found, tp = photo_counts(result).T
+    whole = max(result.micro.truth + result.micro.found, 1)
+    return influence_on_f1(tp, truth + found, result.micro.f1, whole)
+
+
+def influence_on_f1(
+    tp: NDArray[np.int64],
+    boxes: NDArray[np.int64],
+    f1: float | NDArray[np.float64],
+    whole: int | NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Compute influences on F1 from counts (the delta method for a ratio of sums).
+
+    Args:
+        tp: (n,) int64; true positives on each photo, or on one photo at n thresholds.
+        boxes: (n,) int64; labelled products plus detections.
+        f1: F1 over all photos, or (n,) at each threshold.
+        whole: Labelled products plus detections over all photos, at least 1; or (n,).
+
+    Returns:
+        (n,) float64; change of F1, to first order.
+    """
+    return (2 * tp - f1 * boxes) / whole
 
 
 def standard_error(influences: NDArray[np.float64]) -> float | None:
+    """Compute the standard error of a figure from the influence of each photo on it.
+
+    Args:
+        influences: (n,) float64; influence of each photo.
+
+    Returns:
+        The standard error over the photos. None for a single photo.
+    """
     n = len(influences)
     return (
         float(np.sqrt(n / (n - 1) * ((influences - influences.mean()) ** 2).sum()))
@@ -72,7 +130,18 @@ def standard_error(influences: NDArray[np.float64]) -> float | None:
 def difference_standard_error(
     influences: Iterator[NDArray[np.float64]], top: int
 ) -> NDArray[np.float64]:
-    """Return the (k,) standard errors of the differences to entry `top`; 0 for a single photo."""
+    """Compute the standard errors of the differences of k figures to one of them.
+
+    This is `standard_error` of `influence[j] - influence[top]` for each j. It reads one photo at a
+    time, since k is the number of scores on all photos.
+
+    Args:
+        influences: For each photo, its (k,) float64 influences on the figures.
+        top: Index of the figure that the others are compared with.
+
+    Returns:
+        (k,) float64 standard errors over the photos; 0 for a single photo.
+    """
     n, total, squares = 0, 0.0, 0.0
     for influence in influences:
         difference = influence - influence[top]

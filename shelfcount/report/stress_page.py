@@ -66,7 +66,7 @@ class _Plot:
     ticks: Sequence[tuple[float, str]]
     levels: Sequence[tuple[float, str]]
     clean: float
-    holds: Sequence[str]
+    tolerated: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def write_stress_page(study: StressStudy, result: Mapping[str, Any], path: Path 
     ).render(
         shade=shade,
         result=result,
-        strengths=study.strengths,
+        severities=study.severities,
         weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
         plots=[_plot(condition, result) for condition in result["conditions"]],
         examples=[_example(study, condition) for condition in result["conditions"][:MOST_EXAMPLES]],
@@ -111,7 +111,7 @@ def plot_stress(result: Mapping[str, Any]) -> bytes:
     """Plot F1 under each condition, largest F1 loss first.
 
     Args:
-        result: As for `write_page`.
+        result: As for `write_stress_page`.
 
     Returns:
         PNG bytes.
@@ -120,7 +120,7 @@ def plot_stress(result: Mapping[str, Any]) -> bytes:
     conditions = [
         (
             condition["title"],
-            [[step["detectors"][i]["f1"] for step in condition["strengths"]] for i in everyone],
+            [[step["detectors"][i]["f1"] for step in condition["severities"]] for i in everyone],
         )
         for condition in result["conditions"]
     ]
@@ -159,7 +159,7 @@ def _facts(study: StressStudy, result: Mapping[str, Any]) -> dict[str, str]:
 
 def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
     left, top, right, bottom = FRAME
-    steps = condition["strengths"]
+    steps = condition["severities"]
     across = np.linspace(left + 14, right - 14, len(steps))
 
     def up(share: float) -> float:
@@ -190,29 +190,37 @@ def _example(study: StressStudy, condition: Mapping[str, Any]) -> _Example:
 
     It is the photo with the median share of products that are still detected.
     """
-    steps = study.strengths
-    strength = steps[len(steps) // 2]
-    cell = study.cells[condition["name"], strength]
-    kept = [float(stayed.mean()) if len(stayed) else 1.0 for stayed in cell.stayed[0]]
+    steps = study.severities
+    severity = steps[len(steps) // 2]
+    cell = study.cells[condition["name"], severity]
+    kept = [
+        float(still_found.mean()) if len(still_found) else 1.0
+        for still_found in cell.still_found[0]
+    ]
     index = int(np.argsort(kept, kind="stable")[len(kept) // 2])
     image = read_photo(study.dataset.photos[index].path)
     (applied,) = (c for c in study.conditions if c.name == condition["name"])
     changed = applied.apply(
-        image, strength, condition_generator(study.seed, applied.name, index)
+        image, severity, condition_generator(study.seed, applied.name, index)
     ).image
-    before, stayed = cell.clean[0][index], cell.stayed[0][index]
+    before, still_found = cell.clean[0][index], cell.still_found[0][index]
     visible = before.boxes[~before.ignore]
     pictures = [
-        _picture(image, [(box, FOUND) for box in study.found[0][index].boxes]),
+        _picture(image, [(box, FOUND) for box in study.detections[0][index].boxes]),
         _picture(
             changed,
-            [(box, FOUND if kept else MISSED) for box, kept in zip(visible, stayed, strict=True)],
+            [
+                (box, FOUND if kept else MISSED)
+                for box, kept in zip(visible, still_found, strict=True)
+            ],
         ),
     ]
     text = (
-        f"Severity {strength} ({applied.unit}: {format_severity(applied.values[strength - 1])}). Of the "
-        f"{plural(len(stayed), 'product')} detected on the unchanged photo, {int(stayed.sum())} "
-        f"{'is' if stayed.sum() == 1 else 'are'} still detected with box and class."
+        f"Severity {severity} ({applied.unit}: "
+        f"{format_severity(applied.values[severity - 1])}). Of the "
+        f"{plural(len(still_found), 'product')} detected on the unchanged photo, "
+        f"{int(still_found.sum())} "
+        f"{'is' if still_found.sum() == 1 else 'are'} still detected with box and class."
     )
     return _Example(applied.title, text, pictures)
 

@@ -107,12 +107,13 @@ class BaselineComparison:
     def f1_gain(self) -> tuple[float, float] | None:
         """Interval of the F1 difference, bundle minus reference; None without a trained baseline.
 
-        See `benchmark.f1_gain`.
+        See `metrics.uncertainty.f1_difference_interval`.
         """
         if self.baseline_evaluation is None:
             return None
         ours, theirs = (
-            _by_photo(evaluation) for evaluation in (self.evaluation, self.baseline_evaluation)
+            uncertainty.photo_counts(evaluation)
+            for evaluation in (self.evaluation, self.baseline_evaluation)
         )
         return uncertainty.f1_difference_interval(ours, theirs, np.random.default_rng(0))
 
@@ -278,12 +279,6 @@ def _find(
             model.detector(threads), dataset, progress=step
         )
     return detections
-
-
-def _by_photo(evaluation: Evaluation) -> np.ndarray:
-    return np.array(
-        [(photo.score.truth, photo.score.found, photo.score.tp) for photo in evaluation.photos]
-    )
 
 
 def _threshold(models: Sequence[Variant], key: str) -> float:

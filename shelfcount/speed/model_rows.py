@@ -84,7 +84,7 @@ class Row:
             optimistic, since the threshold was chosen on these photos.
         outside: Operators that are not delegated to XNNPACK.
         partitions: Number of partitions that are delegated to XNNPACK.
-        operators: Latency of each kind of operator, from `evaluation.op_profile`.
+        operators: Latency of each kind of operator, from `speed.operator_profile`.
     """
 
     name: str
@@ -204,7 +204,7 @@ def comparison_sentences(
     Args:
         phone, baseline: Measurements of the two models.
         speed: Latency of the baseline divided by that of the phone model.
-        gain: Interval from `f1_gain` of the phone model over the baseline, if it is known.
+        gain: Interval of the difference in F1, phone model minus baseline, if it is known.
 
     Returns:
         Phrases on size, latency and F1, one per comparison.

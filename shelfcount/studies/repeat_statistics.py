@@ -54,6 +54,8 @@ class Spread:
 def summarize_spread(values: Sequence[float], rng: np.random.Generator) -> Spread:
     """Summarize one metric over repeats.
 
+    The unit of this bootstrap is a repeat, that of `metrics.uncertainty` is a photo.
+
     Args:
         values: Value of the metric in each repeat.
         rng: Random generator of the bootstrap.

@@ -1,4 +1,4 @@
-"""Robustness study: metrics of detectors on the same photos under conditions of five strengths.
+"""Robustness study: metrics of detectors on the same photos under conditions of five severities.
 
 F1 and count error compare detections with the labels, moved along with the pixels. Consistency
 compares a detector with itself: the share of products found on the original photo that it
@@ -22,7 +22,7 @@ from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.metrics.uncertainty import f1_influence, standard_error
 from shelfcount.records import Dataset, Detections, Detector, ShelfcountError
 from shelfcount.studies.stress_conditions import condition_generator
-from shelfcount.vision.conditions import STRENGTHS, Condition
+from shelfcount.vision.conditions import SEVERITIES, Condition
 from shelfcount.vision.images import exif_phone, read_photo
 
 # Maximum loss of F1 at which a detector is regarded as robust to a condition.
@@ -49,7 +49,7 @@ class StressedDetector:
     threshold: float
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def found(self, image: NDArray[np.uint8], names: Sequence[str]) -> Detections:
+    def detect(self, image: NDArray[np.uint8], names: Sequence[str]) -> Detections:
         """Run the detector on a photo.
 
         Args:
@@ -71,16 +71,16 @@ class StressCell:
 
     Attributes:
         truths: Labels of each photo, transformed with the pixels.
-        found: Detections of each subject on each photo.
-        stayed: For each subject and photo, (n,) bool; whether a detection on the original photo
-            that is still in view is detected again.
+        detections: Detections of each subject on each photo.
+        still_found: For each subject and photo, (n,) bool; whether a detection on the original
+            photo that is still in view is detected again.
         clean: For each subject and photo, the detections on the original photo, transformed with
             the pixels.
     """
 
     truths: list[Detections]
-    found: list[list[Detections]]
-    stayed: list[list[NDArray[np.bool_]]]
+    detections: list[list[Detections]]
+    still_found: list[list[NDArray[np.bool_]]]
     clean: list[list[Detections]]
 
 
@@ -112,16 +112,16 @@ class StressSummary:
     Attributes:
         lost: Mean loss of F1 over the severities.
         lost_error: Standard error of `lost` over the photos. None for a single photo.
-        holds_to: Parameter of the condition at which the loss of F1 reaches `TOLERATED`,
+        tolerated_up_to: Parameter of the condition at which the loss of F1 reaches `TOLERATED`,
             interpolated linearly between severities. None if the loss does not reach it.
-        holds_never: Whether the loss reaches `TOLERATED` at the lowest severity already, for a
+        never_tolerated: Whether the loss reaches `TOLERATED` at the lowest severity already, for a
             condition without a neutral parameter.
     """
 
     lost: float
     lost_error: float | None
-    holds_to: float | None
-    holds_never: bool = False
+    tolerated_up_to: float | None
+    never_tolerated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,21 +132,21 @@ class StressStudy:
         dataset: The original photos.
         subjects: The detectors. Conditions are ordered by the first one.
         conditions: The conditions.
-        strengths: The severities of each condition, ascending.
+        severities: The severities of each condition, ascending.
         seed: Seed of directions, positions and noise.
         clean: Metrics of each subject on the original photos.
         cells: Detections by name of the condition and severity.
-        found: Detections of each subject on each original photo.
+        detections: Detections of each subject on each original photo.
     """
 
     dataset: Dataset
     subjects: tuple[StressedDetector, ...]
     conditions: tuple[Condition, ...]
-    strengths: tuple[int, ...]
+    severities: tuple[int, ...]
     seed: int
     clean: tuple[Evaluation, ...]
     cells: Mapping[tuple[str, int], StressCell]
-    found: tuple[list[Detections], ...]
+    detections: tuple[list[Detections], ...]
 
     @cached_property
     def results(self) -> dict[tuple[str, int], list[Evaluation]]:
@@ -160,26 +160,26 @@ class StressStudy:
             changed = dataclasses.replace(self.dataset, photos=photos)
             evaluations[key] = [
                 score(changed, detections, 0.0, average_precision=False)
-                for detections in cell.found
+                for detections in cell.detections
             ]
         return evaluations
 
-    def figures(self, condition: str, strength: int, subject: int) -> StressScores:
+    def figures(self, condition: str, severity: int, subject: int) -> StressScores:
         """Return the metrics of a subject under one condition at one severity.
 
         Args:
             condition: Name of the condition.
-            strength: Severity.
+            severity: Severity.
             subject: Index of the subject.
         """
-        result, before = self.results[condition, strength][subject], self.clean[subject]
-        stayed = np.concatenate(self.cells[condition, strength].stayed[subject])
+        result, before = self.results[condition, severity][subject], self.clean[subject]
+        still_found = np.concatenate(self.cells[condition, severity].still_found[subject])
         return StressScores(
             f1=result.micro.f1,
             lost=before.micro.f1 - result.micro.f1,
             lost_error=standard_error(f1_influence(before) - f1_influence(result)),
             count_error=result.count_by_class.relative,
-            consistency=float(stayed.mean()) if len(stayed) else None,
+            consistency=float(still_found.mean()) if len(still_found) else None,
         )
 
     def summary(self, condition: Condition, subject: int) -> StressSummary:
@@ -189,11 +189,11 @@ class StressStudy:
             condition: The condition.
             subject: Index of the subject.
         """
-        results = [self.results[condition.name, strength][subject] for strength in self.strengths]
+        results = [self.results[condition.name, severity][subject] for severity in self.severities]
         before = self.clean[subject]
         lost = [before.micro.f1 - result.micro.f1 for result in results]
         differences = [f1_influence(before) - f1_influence(result) for result in results]
-        values = [condition.values[strength - 1] for strength in self.strengths]
+        values = [condition.values[severity - 1] for severity in self.severities]
         never = lost[0] >= TOLERATED and condition.neutral is None
         return StressSummary(
             float(np.mean(lost)),
@@ -206,15 +206,15 @@ class StressStudy:
         """Return the conditions, sorted by the loss of F1 of the first subject, largest first."""
         return sorted(self.conditions, key=lambda c: -self.summary(c, 0).lost)
 
-    def to_cover(self, subject: int = 0) -> list[Condition]:
+    def weak_conditions(self, subject: int = 0) -> list[Condition]:
         """Return the conditions that a training should cover.
 
         Args:
             subject: Index of the subject.
 
         Returns:
-            At most `MOST_COVERED` conditions whose mean loss of F1 is at least `TOLERATED` and at
-            least `SURE` standard errors, largest loss first.
+            At most `MAX_FIXED_CONDITIONS` conditions whose mean loss of F1 is at least `TOLERATED`
+            and at least `SURE` standard errors, largest loss first.
         """
         summaries = {
             condition.name: self.summary(condition, subject) for condition in self.conditions
@@ -255,22 +255,22 @@ class StressStudy:
                         for key in ("name", "title", "group", "unit", "neutral")
                     },
                     "detectors": [dataclasses.asdict(self.summary(condition, i)) for i in indices],
-                    "strengths": [
+                    "severities": [
                         {
-                            "strength": strength,
-                            "value": condition.values[strength - 1],
-                            "products": self.results[condition.name, strength][0].micro.truth,
+                            "severity": severity,
+                            "value": condition.values[severity - 1],
+                            "products": self.results[condition.name, severity][0].micro.truth,
                             "detectors": [
-                                dataclasses.asdict(self.figures(condition.name, strength, i))
+                                dataclasses.asdict(self.figures(condition.name, severity, i))
                                 for i in indices
                             ],
                         }
-                        for strength in self.strengths
+                        for severity in self.severities
                     ],
                 }
                 for condition in self.ranked()
             ],
-            "phones": scores_by_phone(self.dataset, self.found),
+            "phones": scores_by_phone(self.dataset, self.detections),
         }
 
 
@@ -278,7 +278,7 @@ def run_stress(
     subjects: Sequence[StressedDetector],
     dataset: Dataset,
     conditions: Sequence[Condition],
-    strengths: Sequence[int] = STRENGTHS,
+    severities: Sequence[int] = SEVERITIES,
     *,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -289,7 +289,7 @@ def run_stress(
         subjects: The detectors, at least one.
         dataset: Labelled photos, at least one.
         conditions: Conditions of `vision.conditions`.
-        strengths: Severities of each condition, ascending.
+        severities: Severities of each condition, ascending.
         seed: Seed of everything random. The study depends only on the seed, the photos and the
             detectors.
         progress: Called with the number of photos done and the number of all photos.
@@ -298,7 +298,7 @@ def run_stress(
         The detections and metrics.
 
     Raises:
-        ShelfcountError: For the reasons given at `metrics.run` and `metrics.score`, or if two
+        ShelfcountError: For the reasons given at `detect_dataset` and `score`, or if two
             subjects have the same name.
     """
     names = [subject.name for subject in subjects]
@@ -310,7 +310,7 @@ def run_stress(
         detections = detect_dataset(subject.detector, dataset)
         counted.append([boxes[boxes.scores >= subject.threshold] for boxes in detections])
     clean = tuple(score(dataset, boxes, 0.0, average_precision=False) for boxes in counted)
-    keys = [(condition, strength) for condition in conditions for strength in strengths]
+    keys = [(condition, severity) for condition in conditions for severity in severities]
     cells = {
         (c.name, s): StressCell(
             [], [[] for _ in subjects], [[] for _ in subjects], [[] for _ in subjects]
@@ -319,25 +319,25 @@ def run_stress(
     }
     for index, photo in enumerate(dataset.photos):
         image = read_photo(photo.path)
-        for condition, strength in keys:
+        for condition, severity in keys:
             changed = condition.apply(
-                image, strength, condition_generator(seed, condition.name, index)
+                image, severity, condition_generator(seed, condition.name, index)
             )
-            cell = cells[condition.name, strength]
+            cell = cells[condition.name, severity]
             cell.truths.append(changed.move(photo.truth)[0])
             for i, subject in enumerate(subjects):
-                after = subject.found(changed.image, dataset.classes)
+                after = subject.detect(changed.image, dataset.classes)
                 before = changed.move(counted[i][index])[0]
-                cell.found[i].append(after)
+                cell.detections[i].append(after)
                 cell.clean[i].append(before)
-                cell.stayed[i].append(~match(before, after).missed[~before.ignore])
+                cell.still_found[i].append(~match(before, after).missed[~before.ignore])
         if progress is not None:
             progress(index + 1, len(dataset))
     return StressStudy(
         dataset,
         tuple(subjects),
         tuple(conditions),
-        tuple(strengths),
+        tuple(severities),
         seed,
         clean,
         cells,
@@ -373,13 +373,13 @@ def interpolated_limit(
 
 
 def scores_by_phone(
-    dataset: Dataset, found: Sequence[Sequence[Detections]]
+    dataset: Dataset, detections: Sequence[Sequence[Detections]]
 ) -> list[dict[str, Any]]:
     """Compute F1 and count error by the phone that took the photos, as named in their EXIF data.
 
     Args:
         dataset: Labelled photos.
-        found: Detections of each detector on each photo, above its score threshold.
+        detections: Detections of each detector on each photo, above its score threshold.
 
     Returns:
         One row per phone, most photos first. Photos without the name of a phone are left out.
@@ -394,7 +394,7 @@ def scores_by_phone(
             score(
                 dataset.subset(indices), [boxes[i] for i in indices], 0.0, average_precision=False
             )
-            for boxes in found
+            for boxes in detections
         ]
         metrics = [
             {"f1": e.micro.f1, "count_error": e.count_by_class.relative} for e in evaluations

@@ -9,15 +9,15 @@ import numpy as np
 
 from shelfcount.config import Config
 from shelfcount.records import ShelfcountError
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS, Condition
+from shelfcount.vision.conditions import CONDITIONS, SEVERITIES, Condition
 
 
-def choose_conditions(names: str, strengths: str) -> tuple[tuple[Condition, ...], tuple[int, ...]]:
+def choose_conditions(names: str, severities: str) -> tuple[tuple[Condition, ...], tuple[int, ...]]:
     """Parse the conditions and severities of options of the command line.
 
     Args:
         names: Names of conditions, separated by commas. Empty: all.
-        strengths: Severities, separated by commas. Empty: all.
+        severities: Severities, separated by commas. Empty: all.
 
     Returns:
         The conditions in the given order, and the severities in ascending order, each without
@@ -31,12 +31,12 @@ def choose_conditions(names: str, strengths: str) -> tuple[tuple[Condition, ...]
         raise ShelfcountError(
             f"unknown condition '{unknown[0]}'. Allowed conditions: {', '.join(CONDITIONS)}."
         )
-    levels = [level.strip() for level in strengths.split(",") if level.strip()] or [
-        str(s) for s in STRENGTHS
+    levels = [level.strip() for level in severities.split(",") if level.strip()] or [
+        str(s) for s in SEVERITIES
     ]
-    if unknown := [level for level in levels if level not in map(str, STRENGTHS)]:
-        allowed = ", ".join(map(str, STRENGTHS))
-        raise ShelfcountError(f"unknown strength '{unknown[0]}'. Allowed strengths: {allowed}.")
+    if unknown := [level for level in levels if level not in map(str, SEVERITIES)]:
+        allowed = ", ".join(map(str, SEVERITIES))
+        raise ShelfcountError(f"unknown severity '{unknown[0]}'. Allowed severities: {allowed}.")
     conditions = tuple(CONDITIONS[name] for name in dict.fromkeys(selected))
     return conditions, tuple(sorted({int(level) for level in levels}))
 

@@ -1,4 +1,4 @@
-"""Text of a robustness study: losses, strengths and tolerances as tables and sentences show them."""
+"""Text of a robustness study: losses, severities and tolerances for tables and sentences."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def format_points(share: float | None) -> str:
     Args:
         share: Share such as an F1 difference, or None for "not measured".
 
-    >>> points(-0.2174), points(0.001), points(None)
+    >>> format_points(-0.2174), format_points(0.001), format_points(None)
     ('−21.7', '+0.1', 'not measured')
 
-    >>> points(-0.0002)
+    >>> format_points(-0.0002)
     '0.0'
     """
     if share is None:
@@ -34,7 +34,7 @@ def format_severity(number: float | None) -> str:
     Args:
         number: Value of the parameter, or None for "not measured".
 
-    >>> value(4448.7), value(0.0688), value(5.0)
+    >>> format_severity(4448.7), format_severity(0.0688), format_severity(5.0)
     ('4,449', '0.0688', '5')
     """
     if number is None:
@@ -49,11 +49,11 @@ def tolerance_text(summary: Mapping[str, Any], condition: Mapping[str, Any]) -> 
         summary: Summary of the detector under the condition.
         condition: JSON data of the condition.
     """
-    if summary["holds_never"]:
-        return f"not even at {format_severity(condition['strengths'][0]['value'])}"
-    if summary["holds_to"] is None:
-        return f"beyond {format_severity(condition['strengths'][-1]['value'])}"
-    return f"to {format_severity(summary['holds_to'])}"
+    if summary["never_tolerated"]:
+        return f"not even at {format_severity(condition['severities'][0]['value'])}"
+    if summary["tolerated_up_to"] is None:
+        return f"beyond {format_severity(condition['severities'][-1]['value'])}"
+    return f"to {format_severity(summary['tolerated_up_to'])}"
 
 
 def mean_scores(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def mean_scores(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         i: Index of the detector.
-        result: As for `write_page`.
+        result: As for `write_stress_page`.
 
     Returns:
         ``name``, ``clean`` (F1 on the unchanged photos), and the means ``f1``, ``lost``,
@@ -71,7 +71,7 @@ def mean_scores(i: int, result: Mapping[str, Any]) -> dict[str, Any]:
     cells = [
         step["detectors"][i]
         for condition in result["conditions"]
-        for step in condition["strengths"]
+        for step in condition["severities"]
     ]
     known = {
         key: [cell[key] for cell in cells if cell[key] is not None]

@@ -90,7 +90,7 @@ def generate(
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise ShelfcountError(
             f"'{out}' is not an empty folder, and existing files are not overwritten. Give a new "
-            "folder, or set force."
+            "folder, or set force to overwrite."
         )
     job = _Job(out, classes, seed, catalogue_seed, params or ShelfParams(), views)
     written: list[tuple[Photo, dict[str, Any]]] = []

@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections
-from shelfcount.vision.conditions import CONDITIONS, STRENGTHS
+from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.images import read_photo, stretch
 
 # Minimum share of a product's box that must remain after a crop; below it, the box is marked
@@ -307,7 +307,7 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
             self.config.conditions[int(rng.integers(len(self.config.conditions)))]
         ]
         changed = condition.apply(
-            np.ascontiguousarray(image.permute(1, 2, 0).numpy()), int(rng.choice(STRENGTHS)), rng
+            np.ascontiguousarray(image.permute(1, 2, 0).numpy()), int(rng.choice(SEVERITIES)), rng
         )
         height, width = changed.image.shape[:2]
         seen, kept = changed.move(

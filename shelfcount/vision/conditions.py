@@ -1,8 +1,8 @@
-"""Image corruptions for robustness tests: conditions of photography at five strengths each.
+"""Image corruptions for robustness tests: conditions of photography at five severities each.
 
 A condition changes a photo and returns the homography that moves its boxes. Random choices
 (direction, place, grain) come from the generator that is passed in: the same state gives the
-same photo, and the same direction and place at another strength.
+same photo, and the same direction and place at another severity.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shelfcount.vision.effects import WHITE_KELVIN
 from shelfcount.vision.homography import map_detections, view_homography
 from shelfcount.vision.phone_cameras import CAMERAS
 
-STRENGTHS = (1, 2, 3, 4, 5)
+SEVERITIES = (1, 2, 3, 4, 5)
 # Colour of the area outside the photo; mid-grey is 0 in the input of the network.
 FILL_GREY = (127, 127, 127)
 Effect = Callable[[np.ndarray, float, np.random.Generator], "Changed"]
@@ -52,7 +52,7 @@ class Condition:
         title: Title for people.
         group: 'light', 'lens', 'file', 'view' or 'phone'.
         unit: Unit of `values`, with the photo size it refers to.
-        values: Parameter at each of `STRENGTHS`, mildest first. Severity 3 is a bad photo as people
+        values: Parameter at each of `SEVERITIES`, mildest first. Severity 3 is a bad photo as people
             take it; at 5 a person finds it hard to count.
         neutral: Parameter that leaves the photo unchanged. `values` lead away from it. None if the
             condition always changes the photo.
@@ -67,20 +67,20 @@ class Condition:
     neutral: float | None
     effect: Effect
 
-    def apply(self, image: np.ndarray, strength: int, rng: np.random.Generator) -> Changed:
+    def apply(self, image: np.ndarray, severity: int, rng: np.random.Generator) -> Changed:
         """Apply the condition and return the changed photo.
 
         Args:
             image: (h, w, 3) uint8 RGB.
-            strength: Severity, one of `STRENGTHS`.
+            severity: Severity, one of `SEVERITIES`.
             rng: Generator for directions, positions and grain.
 
         Raises:
-            ValueError: If `strength` is not one of `STRENGTHS`.
+            ValueError: If `severity` is not one of `SEVERITIES`.
         """
-        if strength not in STRENGTHS:
-            raise ValueError(f"strength must be one of {STRENGTHS}, got {strength}")
-        return self.effect(image, self.values[strength - 1], rng)
+        if severity not in SEVERITIES:
+            raise ValueError(f"severity must be one of {SEVERITIES}, got {severity}")
+        return self.effect(image, self.values[severity - 1], rng)
 
 
 # ---------------------------------------------------------------- effects on pixels alone

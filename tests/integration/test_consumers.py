@@ -3,7 +3,7 @@
 ``.ci/consumers`` creates the environments in .consumers; the scripts that run in them are in
 tests/consumers. The bundle is the released one, or the one in the variable
 SHELFCOUNT_CONSUMERS_BUNDLE. The results are written to the folder SHELFCOUNT_CONSUMERS_OUT, one
-JSON file per consumer; `export/consumers.py` collects them.
+JSON file per consumer; `benchmarks/quality/consumers.py` collects them.
 """
 
 from __future__ import annotations

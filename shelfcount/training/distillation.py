@@ -129,12 +129,12 @@ def lessons(
     )
     if not fused:
         return [whole]
-    early = (
+    wanted, learned = (
         EarlyStages(net.trunk, stages)
         for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
     )
     # The copied stages need small changes only.
-    return [Lesson("early stages", *early, 3 * epochs, lr), replace(whole, lr=lr / 5)]
+    return [Lesson("early stages", wanted, learned, 3 * epochs, lr), replace(whole, lr=lr / 5)]
 
 
 def distill(

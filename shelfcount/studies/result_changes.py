@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from thin import read_whole
 
 from shelfcount.metrics import uncertainty
 from shelfcount.records import ShelfcountError
+from shelfcount.studies.result_files import read_result
 from shelfcount.words import plural
 
 _SEED = 0
@@ -99,8 +99,8 @@ def _accuracy(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change
         "macro F1", old["macro_f1"], new["macro_f1"], _MARGIN, margin, more_is_better=True
     )
     yield _compare_values("mAP", old["map"], new["map"], _MARGIN, margin, more_is_better=True)
-    errors = (side["count_error"]["by_class"]["relative"] for side in (old, new))
-    yield _compare_values("count error", *errors, noise=_MARGIN, why=margin, more_is_better=False)
+    was, now = (side["count_error"]["by_class"]["relative"] for side in (old, new))
+    yield _compare_values("count error", was, now, _MARGIN, margin, more_is_better=False)
     yield from _classes(old, new)
 
 
@@ -179,12 +179,13 @@ def _comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Chan
         if was.get("memory") or now.get("memory"):
             yield _size(f"memory of {name}", was, now, "memory", _MEMORY_MARGIN)
         if was.get("outside") is not None and now.get("outside") is not None:
-            outside = (len(side["outside"]) for side in (was, now))
+            before, after = (len(side["outside"]) for side in (was, now))
             yield _compare_values(
                 f"operators of {name} outside XNNPACK",
-                *outside,
-                noise=0,
-                why="counted in the file",
+                before,
+                after,
+                0,
+                "counted in the file",
                 more_is_better=False,
             )
         yield from _latencies(name, was, now, unfit)
@@ -395,6 +396,6 @@ def _load(path: Path) -> Any:
         ShelfcountError: If the file cannot be read or is not JSON.
     """
     try:
-        return read_whole(path)
+        return read_result(path)
     except (OSError, ValueError) as error:
         raise ShelfcountError(f"cannot read result '{path}': {error}") from error

@@ -39,14 +39,14 @@ class GatedPhoto:
     Attributes:
         photo: Number of the photo.
         condition: Name of the condition.
-        strength: Severity, 0 for the unchanged photo.
+        severity: Severity, 0 for the unchanged photo.
         values: Measures of the photo gate by name.
         counts: Numbers of true positives, detections and labelled products.
     """
 
     photo: int
     condition: str
-    strength: int
+    severity: int
     values: Mapping[str, float | None]
     counts: tuple[int, int, int]
 
@@ -68,19 +68,19 @@ class LossCurve:
     limit: float
 
 
-def f1(samples: Sequence[GatedPhoto]) -> float:
+def gated_f1(samples: Sequence[GatedPhoto]) -> float:
     """Return F1 over all products of the photos."""
     right, found, labelled = np.sum([s.counts for s in samples], axis=0)
     return float(2 * right / max(found + labelled, 1))
 
 
-def curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
+def loss_curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
     """Return the F1 lost over one measure.
 
     Raises:
         ShelfcountError: If no severity of the conditions loses `F1_LOST`.
     """
-    plain = {s.photo: s for s in made if not s.strength}
+    plain = {s.photo: s for s in made if not s.severity}
     sign = -1 if check in LEAST else 1
     seen = sorted(
         (
@@ -94,9 +94,12 @@ def curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
     windows = [seen[i : i + size] for i in range(len(seen) - size + 1)]
     places = np.array([np.median([value for value, _ in window]) for window in windows])
     lost = np.array(
-        [f1([plain[s.photo] for _, s in window]) - f1([s for _, s in window]) for window in windows]
+        [
+            gated_f1([plain[s.photo] for _, s in window]) - gated_f1([s for _, s in window])
+            for window in windows
+        ]
     )
-    smooth = monotone(lost)
+    smooth = increasing(lost)
     if smooth[-1] < F1_LOST:
         raise ShelfcountError(
             f"the conditions of '{check}' lose at most {smooth[-1]:.3f} of F1, which is less than "
@@ -107,7 +110,7 @@ def curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
     )
 
 
-def monotone(values: np.ndarray) -> np.ndarray:
+def increasing(values: np.ndarray) -> np.ndarray:
     """Return the closest increasing sequence, by pooling adjacent violators."""
     blocks: list[list[float]] = []
     for value in values:
@@ -118,7 +121,7 @@ def monotone(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.full(int(n), value) for value, n in blocks])
 
 
-def limits(
+def gate_limits(
     curves: Mapping[str, LossCurve], unchanged: Sequence[Mapping[str, float | None]]
 ) -> dict[str, dict[str, float]]:
     """Return the limit of each measure, rounded to accept more, and the values it comes from."""
@@ -128,20 +131,20 @@ def limits(
         usual = float(np.quantile(values, FALSE_ALARMS if check in LEAST else 1 - FALSE_ALARMS))
         limit = min(found.limit, usual) if check in LEAST else max(found.limit, usual)
         chosen[check] = {
-            "limit": two_digits(limit, up=check not in LEAST),
+            "limit": _two_digits(limit, up=check not in LEAST),
             "f1_lost_at": round(found.limit, 4),
             "usual": round(usual, 4),
         }
     return chosen
 
 
-def two_digits(value: float, up: bool) -> float:
+def _two_digits(value: float, up: bool) -> float:
     """Round up or down to two significant digits."""
     unit = 10.0 ** (np.floor(np.log10(value)) - 1)
     return float(np.round((np.ceil if up else np.floor)(np.round(value / unit, 6)) * unit, 6))
 
 
-def refused(values: Mapping[str, float | None], by: Mapping[str, float]) -> list[str]:
+def exceeded_limits(values: Mapping[str, float | None], by: Mapping[str, float]) -> list[str]:
     """Return the measures that exceed their limits."""
     return [
         c
@@ -150,30 +153,32 @@ def refused(values: Mapping[str, float | None], by: Mapping[str, float]) -> list
     ]
 
 
-def held_out(
+def count_refused(
     photos: Sequence[Mapping[str, float | None]], source: str, by: Mapping[str, float]
 ) -> dict[str, Any]:
     """Count refused photos of a data set that chose no limit."""
     return {
         "name": Path(source).name,
         "photos": len(photos),
-        "refused": sum(bool(refused(values, by)) for values in photos),
+        "refused": sum(bool(exceeded_limits(values, by)) for values in photos),
     }
 
 
-def outcome(made: Sequence[GatedPhoto], by: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+def refusals_by_condition(
+    made: Sequence[GatedPhoto], by: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
     """Yield refused photos, and the F1 of all, refused and accepted photos, by condition."""
-    grades = dict.fromkeys((s.condition, s.strength) for s in made)
-    for condition, strength in grades:
-        own = [s for s in made if (s.condition, s.strength) == (condition, strength)]
-        out = [s for s in own if refused(s.values, by)]
-        kept = [s for s in own if not refused(s.values, by)]
+    grades = dict.fromkeys((s.condition, s.severity) for s in made)
+    for condition, severity in grades:
+        own = [s for s in made if (s.condition, s.severity) == (condition, severity)]
+        out = [s for s in own if exceeded_limits(s.values, by)]
+        kept = [s for s in own if not exceeded_limits(s.values, by)]
         yield {
             "condition": condition,
-            "strength": strength,
+            "severity": severity,
             "photos": len(own),
             "refused": len(out),
-            "f1": round(f1(own), 4),
-            "f1_refused": round(f1(out), 4) if out else None,
-            "f1_kept": round(f1(kept), 4) if kept else None,
+            "f1": round(gated_f1(own), 4),
+            "f1_refused": round(gated_f1(out), 4) if out else None,
+            "f1_kept": round(gated_f1(kept), 4) if kept else None,
         }
