@@ -126,7 +126,6 @@ class TrainConfig(_Section):
     clip: float = Field(
         default=10.0, gt=0, description="Gradient clipping: maximum L2 norm of the gradient."
     )
-    schedule: Literal["cosine", "one_cycle"] = "cosine"
     warmup: float = Field(
         default=0.05,
         ge=0,
@@ -139,13 +138,10 @@ class TrainConfig(_Section):
         lt=1,
         description="Decay per step of the exponential moving average (EMA) of the weights.",
     )
-    loss: Literal["task_aligned", "focal", "multibox"] = "task_aligned"
-    smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=0.5,
-        description="Label smoothing: share of a product's target score that is spread over all "
-        "classes.",
+    loss: Literal["task_aligned", "focal"] = Field(
+        default="task_aligned",
+        description="Loss: 'task_aligned' assigns anchors by score and IoU, 'focal' by IoU alone, "
+        "as the baseline does.",
     )
     forgive: float = Field(
         default=1.0,
@@ -172,11 +168,15 @@ class TrainConfig(_Section):
         description="Precision of training. 'auto' is mixed precision if the device has "
         "instructions for bfloat16 or float16, otherwise float32.",
     )
-    channels_last: bool = True
+    channels_last: bool = Field(
+        default=True, description="Whether to store tensors channels-last, which is faster on CPUs."
+    )
     workers: int = Field(
         default=2, ge=0, description="Number of processes that load and augment photos."
     )
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="Device to train on. 'auto' is a GPU if there is one."
+    )
     devices: int = Field(
         default=1, ge=1, description="Number of devices per node; on CPU, number of processes."
     )
@@ -185,10 +185,8 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _of_the_loss(self) -> TrainConfig:
-        if self.loss != "task_aligned" and (self.smoothing, self.forgive) != (0.0, 1.0):
-            raise ValueError(
-                f"smoothing and forgive need loss='task_aligned', got loss={self.loss!r}"
-            )
+        if self.loss != "task_aligned" and self.forgive != 1.0:
+            raise ValueError(f"forgive needs loss='task_aligned', got loss={self.loss!r}")
         return self
 
 

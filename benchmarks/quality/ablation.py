@@ -108,12 +108,6 @@ STEPS = (
         "paste", "copy-paste of products from other photos", ("augment.paste=0.5",), seeds=(0, 1, 2)
     ),
     AblationRow(
-        "smoothing",
-        "label smoothing of 0.1",
-        ("train.smoothing=0.1",),
-        seeds=(0, 1, 2),
-    ),
-    AblationRow(
         "512 pixels", "a larger input", ("model.height=512", "model.width=512"), seeds=(0, 1, 2)
     ),
     AblationRow(
@@ -131,9 +125,6 @@ STEPS = (
         corrected=False,
     ),
     AblationRow("focal", "focal loss, anchors assigned by IoU", ('train.loss="focal"',)),
-    AblationRow(
-        "multibox", "SSD's softmax loss with hard negative mining", ('train.loss="multibox"',)
-    ),
     AblationRow("no mosaic", "whole photos only", ("augment.mosaic=0",)),
     AblationRow(
         "strong augmentation", "the package's default augmentation", strong(), seeds=(0, 1, 2)

@@ -162,15 +162,9 @@ class DetectorModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(groups)
         # Not Lightning's `estimated_stepping_batches`, which starts the workers before the epoch of
         # a checkpoint is known.
-        schedule: torch.optim.lr_scheduler.LRScheduler
-        if options.schedule == "one_cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, [g["lr"] for g in groups], total_steps=self.steps
-            )  # type: ignore[misc]
-        else:
-            schedule = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, cosine_schedule(self.steps, options.warmup)
-            )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, cosine_schedule(self.steps, options.warmup)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
