@@ -30,7 +30,8 @@ def count(
         photos: One or several photos, as paths or as upright (height, width, 3) uint8 RGB arrays.
             The pixels of photos given as paths are not kept in memory; the files are read again
             for pictures.
-        bundle: Folder of a bundle, an opened bundle, or a detector.
+        bundle: Folder of a bundle, the name of a bundle that comes with the package, an opened
+            bundle, or a detector.
         threads: Number of LiteRT interpreter threads. Ignored for a detector.
         progress: Called with (photos done, number of photos) after each photo.
 

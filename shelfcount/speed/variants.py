@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shelfcount.deploy.inspection import count_parameters
 from shelfcount.files import write_whole
 from shelfcount.records import Detector, Dropped, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import Bundle, LiteRTDetector
+from shelfcount.runtime.bundle import Bundle, LiteRTDetector, find_bundle, read_bundle
 from shelfcount.stamp import package_versions
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
@@ -137,8 +137,8 @@ def of_baseline(
     """Collect the formats of the baseline.
 
     Args:
-        source: A bundle folder (its own file is used), a run folder (PyTorch, float32 and int8 are
-            used), or 'resnet50' (an untrained network in float32 is used).
+        source: A bundle, by folder or name (its own file is used), a run folder (PyTorch, float32
+            and int8 are used), or 'resnet50' (an untrained network in float32 is used).
         classes: Class names of the phone model. An untrained network gets the same classes.
         folder: Cache folder for exported files. Existing files are reused.
         progress: Called with the number of files done, the number of all files, and a description
@@ -150,10 +150,8 @@ def of_baseline(
     Raises:
         ShelfcountError: If `source` is neither a folder nor 'resnet50'.
     """
-    path = Path(source)
+    path = find_bundle(source)
     if (path / "model.json").exists():
-        from shelfcount.runtime.bundle import read_bundle
-
         bundle = read_bundle(path)
         return [
             Variant("baseline", f"LiteRT {bundle.recipe}", path / "model.tflite", bundle.spec)
