@@ -127,7 +127,6 @@ def overfit(
     tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thread: None
 ) -> Overfit:
     from shelfcount import config
-    from shelfcount.cli.app import _judge
     from shelfcount.data import coco, formats
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
@@ -141,7 +140,7 @@ def overfit(
     settings = config.load_config(
         None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"]
     )
-    fit(photos, photos, run, settings, _judge)
+    fit(photos, photos, run, settings)
     runs.write_sources(run, runs.Sources(str(labels), str(labels)))
     return Overfit(run, labels, photos)
 

@@ -78,7 +78,6 @@ def test_existing_runs_are_reused_and_interrupted_ones_continue(
         val: Dataset,
         run: Path,
         settings: config.Config,
-        judge: Any,
         *,
         resume: bool,
         on_step: Any,

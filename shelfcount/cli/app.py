@@ -490,7 +490,7 @@ def train(
             ]
             advance(done, total, " ".join(["training", *shown]))
 
-        detector = fit(training, validation, output, settings, _judge, resume=resume, on_step=step)
+        detector = fit(training, validation, output, settings, resume=resume, on_step=step)
     if not speaks:
         return
     runs.write_sources(output, sources)
@@ -1466,12 +1466,6 @@ def _training_data(
         f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation"
     )
     return parts["train"], parts["val"]
-
-
-def _judge(dataset: Dataset, found: Any) -> Any:
-    from shelfcount.metrics.threshold import validate
-
-    return validate(dataset, found)
 
 
 def open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:

@@ -199,7 +199,7 @@ def train_folds(
                 if on_step:
                     on_step(number, len(folds), done, total, metrics)
 
-            fit(fold.train, fold.val, run, settings, validate, resume=interrupted, on_step=step)
+            fit(fold.train, fold.val, run, settings, resume=interrupted, on_step=step)
         runs.append(run)
     return runs
 

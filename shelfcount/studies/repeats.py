@@ -285,7 +285,7 @@ def _full(
     study: RepeatStudy, task: Task, parts: Parts, train: Dataset, val: Dataset, test: Dataset
 ) -> tuple[list[Detections], float]:
     with tempfile.TemporaryDirectory() as run:
-        detector = fit(train, val, Path(run), _alone(study.plan, task, len(train)), validate)
+        detector = fit(train, val, Path(run), _alone(study.plan, task, len(train)))
     threshold = detector.spec.score_threshold
     detector.spec = dataclasses.replace(
         detector.spec, score_threshold=min(VALIDATION_SCORE, threshold)

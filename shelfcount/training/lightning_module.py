@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from shelfcount.config import Config
 from shelfcount.files import write_whole
-from shelfcount.metrics.threshold import VALIDATION_SCORE, Validation
-from shelfcount.records import Dataset, Detections, ModelSpec
+from shelfcount.metrics.threshold import VALIDATION_SCORE, Validation, validate
+from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.augmentation import TrainingSample
 from shelfcount.training.losses import Truth
 from shelfcount.training.optimization import (
@@ -33,8 +33,6 @@ from shelfcount.training.runs import TorchDetector, normalise
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
 
-# Evaluates the detections on each photo of the validation data.
-Judge = Callable[[Dataset, Sequence[Detections]], Validation]
 # Called after each training step with (steps done, total steps, latest metrics).
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 
@@ -47,7 +45,6 @@ class DetectorModule(pl.LightningModule):
         spec: Specification of the model.
         config: Configuration of the run.
         val: Validation photos.
-        judge: Computes the validation metrics.
         frozen: Parts of `net` whose weights and statistics are not changed.
         steps: Total number of training steps, for the learning rate schedule.
     """
@@ -58,7 +55,6 @@ class DetectorModule(pl.LightningModule):
         spec: ModelSpec,
         config: Config,
         val: Dataset,
-        judge: Judge,
         frozen: Sequence[nn.Module],
         steps: int,
     ) -> None:
@@ -73,7 +69,7 @@ class DetectorModule(pl.LightningModule):
             self.net, multi_avg_fn=ema_update(config.train.ema), use_buffers=True
         )
         self.averaged.requires_grad_(False)
-        self.spec, self.config, self.val, self.judge = spec, config, val, judge
+        self.spec, self.config, self.val = spec, config, val
         self.loss = make_loss(config.train)
         # Anchors for the training input, which may be a window. Validation uses the whole input,
         # for which the detector computes its own anchors.
@@ -83,7 +79,7 @@ class DetectorModule(pl.LightningModule):
             [height, width] * 2, np.float32
         )
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
-        self.judgement = Validation(0.0, spec.score_threshold)
+        self.validation = Validation(0.0, spec.score_threshold, 0.0)
         self.latest: dict[str, float] = {}
         self.val_pixels: list[np.ndarray] = []
 
@@ -130,18 +126,20 @@ class DetectorModule(pl.LightningModule):
                 [photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32
             )
             detections.append(boxes.replace(boxes=boxes.boxes * scale))
-        self.judgement = self.judge(self.val, detections)
-        result = self.judgement
-        fitness = result.f1 if result.fitness is None else result.fitness
+        self.validation = validate(self.val, detections)
         self.log_dict(
-            {"val_f1": result.f1, "val_threshold": result.threshold, "val_fitness": fitness},
+            {
+                "val_f1": self.validation.f1,
+                "val_threshold": self.validation.threshold,
+                "val_map": self.validation.mean_ap,
+            },
             sync_dist=True,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["judgement"] = {
-            "f1": float(self.judgement.f1),
-            "threshold": float(self.judgement.threshold),
+        checkpoint["validation"] = {
+            "f1": float(self.validation.f1),
+            "threshold": float(self.validation.threshold),
         }
 
     def configure_optimizers(self) -> Any:
