@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 import shelfcount
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
@@ -189,8 +190,6 @@ class LiteRTDetector:
     def __init__(
         self, model: bytes, spec: ModelSpec, threads: int = 1, score_threshold: float | None = None
     ) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
         self.spec = (
             spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
         )

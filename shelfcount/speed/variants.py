@@ -187,6 +187,7 @@ def _check_same(bundle: Bundle, run: Path) -> None:
 def _of_run(
     role: str, run: Path, recipes: Sequence[str], folder: Path, progress: ExportProgress
 ) -> tuple[list[Variant], list[Dropped]]:
+    from shelfcount.training.inputs import calibration_photos_of_run
     from shelfcount.training.quantization_aware import FakeQuantized
     from shelfcount.training.runs import load_run
 
@@ -194,7 +195,9 @@ def _of_run(
     spec = detector.spec
     form = ROUNDED if isinstance(detector.net, FakeQuantized) else PYTORCH
     weights = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    exporter = _Exporter(detector.net, spec, weights, folder, lambda: _calibration(run, spec))
+    exporter = _Exporter(
+        detector.net, spec, weights, folder, lambda: calibration_photos_of_run(run, spec)
+    )
     variants, dropped = [Variant(role, form, run, spec)], []
     for done, recipe in enumerate(recipes):
         progress(done, len(recipes), f"exporting {spec.architecture} to {recipe}")
@@ -261,11 +264,11 @@ class _Exporter:
         path = self.folder / f"{spec.architecture}-{recipe}-{fingerprint}.tflite"
         if not path.exists():
             # Imported only for a conversion, since these modules need PyTorch.
-            from shelfcount.deploy import convert
             from shelfcount.deploy.bundle import main_artifact
+            from shelfcount.deploy.convert import to_litert
 
             photos = self.calibration() if recipe == "int8" else []
-            self.converted = self.converted or convert.to_litert(self.net, self.spec)
+            self.converted = self.converted or to_litert(self.net, self.spec)
             write_whole(path, main_artifact(self.converted, self.spec, recipe, photos))
         return path
 
@@ -279,17 +282,3 @@ def _exporting_code() -> str:
     return hashlib.sha256(
         b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))
     ).hexdigest()
-
-
-def _calibration(run: Path, spec: ModelSpec) -> list[NDArray[np.uint8]]:
-    """Return the training photos that `shelfcount export` uses for calibration."""
-    from shelfcount.data.formats import read_labels
-    from shelfcount.data.splits import split
-    from shelfcount.training import runs
-    from shelfcount.training.inputs import calibration_photos
-
-    sources, settings = runs.read_sources(run), runs.read_config(run)
-    training = read_labels(sources.train, class_names=sources.class_names)
-    if sources.val is None:
-        training = split(training, {"train": 6 / 7, "val": 1 / 7}, settings.train.seed)["train"]
-    return calibration_photos(training, spec, settings.export.calibration_photos)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from shelfcount.config import Config
+from shelfcount.data.formats import read_labels
+from shelfcount.data.splits import split
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.networks import BASELINE, retinanet_levels
+from shelfcount.training.runs import read_config, read_sources
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import box_sizes
 from shelfcount.vision.images import read_photo, stretch
@@ -68,3 +73,23 @@ def calibration_photos(
     """
     chosen = np.random.default_rng(seed).permutation(len(train))[:most]
     return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
+
+
+def calibration_photos_of_run(run: Path, spec: ModelSpec) -> list[np.ndarray]:
+    """Read the training photos of a run that `shelfcount export` uses for calibration.
+
+    Args:
+        run: Run folder.
+        spec: Specification of the run's model.
+
+    Returns:
+        Photos stretched to the input size, each (H, W, 3) uint8 RGB.
+
+    Raises:
+        ShelfcountError: If the run, its labels or a photo cannot be read.
+    """
+    sources, config = read_sources(run), read_config(run)
+    training = read_labels(sources.train, class_names=sources.class_names)
+    if sources.val is None:
+        training = split(training, {"train": 6 / 7, "val": 1 / 7}, config.train.seed)["train"]
+    return calibration_photos(training, spec, config.export.calibration_photos)
