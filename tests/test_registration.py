@@ -202,7 +202,8 @@ def test_too_many_photos_are_refused() -> None:
     flat = extract_features(np.zeros((30, 40, 3), np.uint8), Detections.empty())
     with pytest.raises(
         ShelfcountError,
-        match=f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got {MAX_MERGED_PHOTOS + 1}",
+        match=f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, "
+        f"got {MAX_MERGED_PHOTOS + 1}",
     ):
         register([flat] * (MAX_MERGED_PHOTOS + 1))
 

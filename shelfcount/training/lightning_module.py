@@ -1,4 +1,4 @@
-"""Lightning module of training: training and validation steps, EMA weights, and the history file."""
+"""Lightning module with the training and validation steps, EMA weights and the history file."""
 
 from __future__ import annotations
 

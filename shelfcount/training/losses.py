@@ -77,7 +77,7 @@ def task_aligned(
 ) -> dict[str, torch.Tensor]:
     """Compute the loss with task-aligned assignment (Feng et al. 2021, arXiv:2108.07755).
 
-    Of the anchors whose centre is inside a product, the `top` ones with the highest alignment
+    Among the anchors whose centre is inside a product, the `top` ones with the highest alignment
     score^alpha * IoU^beta are assigned to it. Their classification target is the alignment, scaled
     per product so that its maximum is the product's best IoU. The score thus also predicts how well
     the box fits. The classification loss is binary cross-entropy, the box loss is GIoU, weighted by

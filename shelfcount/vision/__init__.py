@@ -1,1 +1,1 @@
-"""Boxes, anchors, homographies and photos with NumPy and OpenCV, shared by training and the phone."""
+"""Boxes, anchors, homographies and photos with NumPy and OpenCV, for training and inference."""

@@ -52,8 +52,8 @@ class Condition:
         title: Title for people.
         group: 'light', 'lens', 'file', 'view' or 'phone'.
         unit: Unit of `values`, with the photo size it refers to.
-        values: Parameter at each of `SEVERITIES`, mildest first. Severity 3 is a bad photo as people
-            take it; at 5 a person finds it hard to count.
+        values: Parameter at each of `SEVERITIES`, mildest first. Severity 3 corresponds to a bad
+            photo taken by a person; at severity 5 a person finds it hard to count.
         neutral: Parameter that leaves the photo unchanged. `values` lead away from it. None if the
             condition always changes the photo.
         effect: Function of (image, value, rng) that returns the changed photo.
