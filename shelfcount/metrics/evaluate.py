@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from shelfcount.metrics.scoring import Evaluation, score
-from shelfcount.records import Dataset, Detections, Detector, ShelfcountError
-from shelfcount.vision.images import read_photo
+from shelfcount.records import Dataset, Detections, Detector, Progress, ShelfcountError
+from shelfcount.runtime.photos import read_photos
 
 # mAP integrates over all scores, so a higher score threshold of the detector would lower it.
 # torchvision's detectors use this threshold (box_score_thresh, score_thresh) for their published
@@ -21,7 +19,7 @@ def evaluate_detector(
     dataset: Dataset,
     *,
     threshold: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Run a detector on labelled photos and compute its metrics.
 
@@ -59,7 +57,7 @@ def evaluate_detector(
 
 
 def detect_dataset(
-    detector: Detector, dataset: Dataset, *, progress: Callable[[int, int], None] | None = None
+    detector: Detector, dataset: Dataset, *, progress: Progress | None = None
 ) -> list[Detections]:
     """Run a detector on every photo of a data set.
 
@@ -85,17 +83,7 @@ def detect_dataset(
         )
     to_dataset = np.array([dataset.classes.index(name) for name in names])
     detections = []
-    for done, photo in enumerate(dataset.photos, start=1):
-        image = read_photo(photo.path)
-        height, width = image.shape[:2]
-        if (width, height) != (photo.width, photo.height):
-            raise ShelfcountError(
-                f"photo '{photo.path}' has {width} x {height} pixels, but its labels were made for "
-                f"{photo.width} x {photo.height}. Label the photo again, or use the file that was "
-                "labelled."
-            )
+    for _, image in read_photos(dataset.photos, progress=progress):
         boxes = detector.detect(image)
         detections.append(boxes.replace(classes=to_dataset[boxes.classes]))
-        if progress is not None:
-            progress(done, len(dataset))
     return detections

@@ -21,7 +21,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from shelfcount.records import ShelfcountError
+from shelfcount.records import Progress, ShelfcountError
 from shelfcount.speed import model_rows
 from shelfcount.speed.model_rows import Latency
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretch
@@ -76,7 +76,7 @@ def time_models(
     *,
     threads: int,
     warmup: int = WARMUP,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Timing]:
     """Measure the latency of models in turn on one photo, each in a new process.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shelfcount.deploy.inspection import count_parameters
 from shelfcount.files import write_whole
-from shelfcount.records import Detector, Dropped, ModelSpec, ShelfcountError
+from shelfcount.records import Detector, Dropped, ModelSpec, Progress, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, find_bundle, read_bundle
 from shelfcount.stamp import package_versions
 from shelfcount.vision.postprocess import LOWEST_SCORE
@@ -26,7 +26,6 @@ PYTORCH = "PyTorch float32"
 ROUNDED = "PyTorch int8"
 PHONE_RECIPES = ("float32", "float16", "dynamic", "int8")
 BASELINE_RECIPES = ("float32", "int8")
-ExportProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Variant:
 
 
 def of_bundle(
-    bundle: Bundle, run: Path | None, folder: Path, progress: ExportProgress
+    bundle: Bundle, run: Path | None, folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
     """Collect the formats of a bundle: its own file, then PyTorch and the other recipes of its run.
 
@@ -132,7 +131,7 @@ def of_bundle(
 
 
 def of_baseline(
-    source: str, classes: Sequence[str], folder: Path, progress: ExportProgress
+    source: str, classes: Sequence[str], folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
     """Collect the formats of the baseline.
 
@@ -185,7 +184,7 @@ def _check_same(bundle: Bundle, run: Path) -> None:
 
 
 def _of_run(
-    role: str, run: Path, recipes: Sequence[str], folder: Path, progress: ExportProgress
+    role: str, run: Path, recipes: Sequence[str], folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
     from shelfcount.training.inputs import calibration_photos_of_run
     from shelfcount.training.quantization_aware import FakeQuantized
@@ -209,7 +208,7 @@ def _of_run(
     return variants, dropped
 
 
-def _untrained(classes: tuple[str, ...], folder: Path, progress: ExportProgress) -> Variant:
+def _untrained(classes: tuple[str, ...], folder: Path, progress: Progress) -> Variant:
     """Export an untrained baseline, whose size and latency equal those of a trained one."""
     from shelfcount.training.networks import BASELINE, RANDOM, build, retinanet_levels
 

@@ -131,7 +131,11 @@ def detect_folds_fast(
     )
     features = folder / f"features-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
     frozen_features.cache_features(
-        dataset, config, FAST_VIEWS, features, progress=lambda done, total: tell(0, done, total)
+        dataset,
+        config,
+        FAST_VIEWS,
+        features,
+        progress=lambda done, total, description="": tell(0, done, total),
     )
     views = frozen_features.load_features(features)
     positions = {photo.path: i for i, photo in enumerate(dataset.photos)}

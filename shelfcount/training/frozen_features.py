@@ -9,7 +9,7 @@ photos could be test photos of a later split.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from shelfcount.config import AugmentConfig, Config
 from shelfcount.files import write_whole
-from shelfcount.records import Dataset, Detections, ModelSpec, Photo, ShelfcountError
+from shelfcount.records import Dataset, Detections, ModelSpec, Photo, Progress, ShelfcountError
 from shelfcount.training.augmentation import TrainingPhotos, TrainingSample, collate
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.losses import Truth
@@ -115,7 +115,7 @@ def cache_features(
     views: int,
     folder: Path,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Compute the backbone features of all photos and cache them in a folder.
 
