@@ -34,7 +34,7 @@ from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
 from shelfcount.runtime.photos import read_photos
 from shelfcount.shelf.count import count_photo
 from shelfcount.shelf.merge import merge_counted, merge_photos
-from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.photo_features import extract_features
 from shelfcount.stamp import stamp
 from shelfcount.synthetic.catalogue import make_catalogue
 from shelfcount.synthetic.layout import ShelfParams

@@ -28,8 +28,8 @@ from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.count import CountedPhoto
 from shelfcount.shelf.merge import Merged, merge_counted
+from shelfcount.shelf.photo_features import PhotoFeatures, extract_features, match_keypoints
 from shelfcount.shelf.photo_gate import Quality
-from shelfcount.shelf.photo_pairs import PhotoFeatures, extract_features
 from shelfcount.shelf.registration import Registration, register
 from shelfcount.shelf.rows import assign_rows
 from shelfcount.stamp import stamp
@@ -333,14 +333,14 @@ class Twin:
 
     def plain_fit(self) -> np.ndarray:
         """What distinct points and a robust fit alone make of it."""
-        near = photo_pairs.match_keypoints(self.a, self.b)
+        near = match_keypoints(self.a, self.b)
         p, q = self.a.points[near.distinct], self.b.points[near.index[0, near.distinct]]
         return cv2.findHomography(p, q, cv2.USAC_MAGSAC, photo_pairs.INLIER_UNITS)[0]
 
     def best(self) -> photo_pairs.PairFit:
         """What points and products together make of it."""
         return photo_pairs.fit_pair(
-            (0, 1), self.a, self.b, photo_pairs.match_keypoints(self.a, self.b)
+            (0, 1), self.a, self.b, match_keypoints(self.a, self.b)
         )[0]
 
 

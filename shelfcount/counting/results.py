@@ -24,7 +24,7 @@ from shelfcount.shelf.count import CountedPhoto
 from shelfcount.shelf.facings import Arrangement
 from shelfcount.shelf.merge import Merged, MergedShelf, merge_counted
 from shelfcount.shelf.panorama import arrange_merged, panorama, panorama_frame
-from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.photo_features import extract_features
 from shelfcount.shelf.planogram import Planogram, read_plan
 from shelfcount.shelf.rows import Placement
 from shelfcount.vision.images import encode_photo

@@ -16,7 +16,8 @@ import numpy as np
 from shelfcount.records import Detections, Detector, Dropped, Progress, ShelfcountError
 from shelfcount.shelf.count import CountedPhoto, count_each
 from shelfcount.shelf.count import count_json as report_counts
-from shelfcount.shelf.photo_pairs import LEAST_SCORE, PhotoFeatures, extract_features
+from shelfcount.shelf.photo_features import PhotoFeatures, extract_features
+from shelfcount.shelf.photo_pairs import LEAST_SCORE
 from shelfcount.shelf.registration import MAX_MERGED_PHOTOS, Registration, register
 from shelfcount.shelf.rows import Placement, assign_rows
 from shelfcount.shelf.shared_products import (
@@ -37,7 +38,7 @@ class MergedShelf:
         photos: Photos in the order they were given.
         views: Registration data of each photo.
         fronts: (3, 3) float64 for each photo, from its units to the front of the shelf.
-        products: Each product once; boxes on the front, in units of `photo_pairs`; scores of the
+        products: Each product once; boxes on the front, in units of `photo_features`; scores of the
             photo with the best view.
         best: (n, 2) int64, for each product the photo with the best view and its detection there.
         seen_in: (n,) int64, number of photos in which each product was detected.
@@ -160,7 +161,7 @@ def merge_counted(
 
     Args:
         photos: At least one counted photo.
-        views: Registration data of each photo, see `photo_pairs.look`.
+        views: Registration data of each photo, see `photo_features.extract_features`.
         score_threshold: Score threshold of the detector.
         unread: Photos that could not be read, for the result.
 
