@@ -26,6 +26,17 @@ SPEED = (
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
+def is_main_process() -> bool:
+    """Return whether this process prints and writes files.
+
+    It is False in the processes that Lightning starts for further devices and nodes.
+    """
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    )
+
+
 def describe_device() -> str:
     """Return processor, instruction sets, core count, system and architecture as one line of text.
 

@@ -19,13 +19,13 @@ from shelfcount import config as config_module
 from shelfcount.cli.console import (
     err,
     escape_markup,
-    is_main_process,
     out,
     parse_pair,
     progress_bar,
     progress_stages,
 )
 from shelfcount.files import require_absent, write_json, write_whole
+from shelfcount.machine import is_main_process
 from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo
 from shelfcount.words import duration_words

@@ -13,8 +13,9 @@ photos. A proposal says where to look; a person decides.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,23 @@ from shelfcount.vision.boxes import clip, intersection, iou, xywh_to_xyxy, xyxy_
 # An unmatched detection whose IoU with a label is at least this shows the labelled product. Only a
 # detection with less overlap can be a product without a label.
 BESIDE_IOU = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutDetections:
+    """Photos with the detections of a model that was not trained on them.
+
+    Attributes:
+        photos: Labelled photos.
+        found: Detections on each photo, including low scores.
+        threshold: Score threshold of the model.
+        model: Description of the model, at least its ``name``.
+    """
+
+    photos: Dataset
+    found: Sequence[Detections]
+    threshold: float
+    model: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,17 +13,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from shelfcount.config import Config
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.splits import split
+from shelfcount.labels.proposals import HeldOutDetections
 from shelfcount.metrics.threshold import VALIDATION_SCORE, validate
-from shelfcount.records import Dataset, Detections, ShelfcountError
+from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.studies.repeats import FAST_EPOCHS
 from shelfcount.training import frozen_features
 from shelfcount.training.fit import fit
-from shelfcount.training.inputs import VALIDATION_SHARE, make_spec
+from shelfcount.training.inputs import hold_out, make_spec
 from shelfcount.training.runs import read_config, read_spec
 
 # Minimum number of folds.
@@ -33,23 +33,6 @@ FAST_VIEWS = 8
 # Called with the fold, the number of steps or folds, and the progress that `training.fit.fit`
 # reports.
 OnFold = Callable[[int, int, int, int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutDetections:
-    """Photos with the detections of a model that was not trained on them.
-
-    Attributes:
-        photos: Labelled photos.
-        found: Detections on each photo, including low scores.
-        threshold: Score threshold of the model.
-        model: Description of the model, at least its ``name``.
-    """
-
-    photos: Dataset
-    found: Sequence[Detections]
-    threshold: float
-    model: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +71,7 @@ def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
         others = dataset.subset(
             [i for i, photo in enumerate(dataset.photos) if photo.path not in held_paths]
         )
-        parts = split(others, {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}, seed)
-        folds.append(Fold(held, parts["train"], parts["val"]))
+        folds.append(Fold(held, *hold_out(others, seed)))
     return folds
 
 

@@ -1,4 +1,4 @@
-"""Inputs of training: the model specification from data and config, and calibration photos."""
+"""Inputs of training: photos, the model specification from data and config, calibration photos."""
 
 from __future__ import annotations
 
@@ -7,18 +7,59 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.config import Config
-from shelfcount.data.formats import read_labels
+from shelfcount.data.datasets import align_classes
 from shelfcount.data.splits import split
+from shelfcount.labels.reading import read_corrected
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.networks import BASELINE, retinanet_levels
-from shelfcount.training.runs import read_config, read_sources
+from shelfcount.training.runs import Sources, read_config, read_sources
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import box_sizes
 from shelfcount.vision.images import read_photo, stretch
 
-# Share of the photos outside the fold that is used to choose epoch and threshold. Without --val,
-# `shelfcount train` holds out the same share.
+# Share of the training photos that is held out to choose epoch and score threshold.
 VALIDATION_SHARE = 1 / 7
+
+
+def training_data(sources: Sources, seed: int) -> tuple[Dataset, Dataset, list[str]]:
+    """Read the photos of a run, and hold out validation photos if it has none of its own.
+
+    Args:
+        sources: Paths of labels and corrections.
+        seed: Seed of the run, which determines the photos that are held out.
+
+    Returns:
+        Training photos and validation photos with a common class list, and notes for the user, as
+        from `labels.reading.read_corrected`.
+
+    Raises:
+        ShelfcountError: If labels, corrections or photos cannot be read, corrections do not fit
+            their labels, or there are too few photos to hold some out.
+    """
+    data, val = sources.train, sources.val
+    training, notes = read_corrected(
+        data, sources.class_names, sources.corrections, [val] if val else []
+    )
+    if val:
+        validation, more = read_corrected(val, sources.class_names, sources.corrections, [data])
+        return *align_classes(training, validation), [*notes, *more]
+    kept, held_out = hold_out(training, seed)
+    note = (
+        f"no --val: {len(held_out)} of {len(training)} photos, by groups, are held out "
+        "for validation"
+    )
+    return kept, held_out, [*notes, note]
+
+
+def hold_out(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Return a data set without its validation photos, and these; no group is divided.
+
+    Raises:
+        ShelfcountError: If there are too few groups of photos, or a photo cannot be read.
+    """
+    shares = {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}
+    parts = split(dataset, shares, seed)
+    return parts["train"], parts["val"]
 
 
 def make_spec(train: Dataset, config: Config) -> ModelSpec:
@@ -88,8 +129,6 @@ def calibration_photos_of_run(run: Path, spec: ModelSpec) -> list[np.ndarray]:
     Raises:
         ShelfcountError: If the run, its labels or a photo cannot be read.
     """
-    sources, config = read_sources(run), read_config(run)
-    training = read_labels(sources.train, class_names=sources.class_names)
-    if sources.val is None:
-        training = split(training, {"train": 6 / 7, "val": 1 / 7}, config.train.seed)["train"]
+    config = read_config(run)
+    training, _, _ = training_data(read_sources(run), config.train.seed)
     return calibration_photos(training, spec, config.export.calibration_photos)
