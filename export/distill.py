@@ -3,7 +3,7 @@
     python export/distill.py RUN TRAIN.json --to mobilenet_v2_fused --out runs/fused.safetensors
 
 mobilenet_v2_fused takes stages from stride 16 on, pyramid and heads from the run; its plain convolutions
-up to stride 8 are trained to give what the run's own stages give there, and then its whole trunk to feed
+up to stride 8 are trained to give what the run's own stages give there, and then its whole backbone to feed
 the pyramid as the run's does. Any other member of the family takes pyramid and heads, and learns to feed
 them. The baseline, resnet50, has another pyramid: the first channels that it is fed with learn to be all
 that the run's is fed with, and what lies behind stays random. All on augmented training photos.
@@ -40,25 +40,25 @@ from shelfcount.training.runs import load_run, normalise
 
 FUSED = "mobilenet_v2_fused"
 SHIPPED = "shipped"
-# What stands at stride 8 in both trunks: (stages of mobilenet_v2, stages of mobilenet_v2_fused) up to it.
+# What stands at stride 8 in both backbones: (stages of mobilenet_v2, stages of mobilenet_v2_fused) up to it.
 UP_TO_STRIDE_8 = (3, 2)
 # What comes behind, stage for stage.
 SAME_STAGES = {3: 2, 4: 3, 5: 4}
 
 
-class Early(nn.Module):
+class FirstStages(nn.Module):
     """(B, 3, H, W) in [-1, 1] to the (B, 32, H / 8, W / 8) features of stride 8, alone in a list."""
 
-    def __init__(self, trunk: Any, stages: int) -> None:
+    def __init__(self, backbone: Any, stages: int) -> None:
         super().__init__()
-        self.stages = nn.Sequential(trunk.conv_stem, trunk.bn1, *list(trunk.blocks)[:stages])
+        self.stages = nn.Sequential(backbone.conv_stem, backbone.bn1, *list(backbone.blocks)[:stages])
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [self.stages(x)]
 
 
 class Fed(nn.Module):
-    """(B, 3, H, W) in [-1, 1] to what the pyramid is fed with, (B, neck, H / s, W / s) for the strides s of the trunk."""
+    """(B, 3, H, W) in [-1, 1] to what the pyramid is fed with, (B, neck, H / s, W / s) for the strides s of the backbone."""
 
     def __init__(self, net: Any, neck: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Fed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         features = self.trunk(x)
-        # torchvision's trunk names its features.
+        # torchvision's backbone names its features.
         listed = list(features.values()) if isinstance(features, dict) else features
         return [
             lateral(f)[:, : self.neck] for lateral, f in zip(self.laterals, listed, strict=True)
@@ -132,12 +132,12 @@ def lessons(
     whole = Lesson("pyramid", Fed(teacher, neck), Fed(student, neck), epochs, lr)
     if not fused:
         return [whole]
-    early = (
-        Early(net.trunk, stages)
+    first_stages = (
+        FirstStages(net.trunk, stages)
         for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
     )
     # What was copied is nearly right already.
-    return [Lesson("early stages", *early, 3 * epochs, lr), replace(whole, lr=lr / 5)]
+    return [Lesson("early stages", *first_stages, 3 * epochs, lr), replace(whole, lr=lr / 5)]
 
 
 def teach(

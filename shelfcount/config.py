@@ -30,7 +30,7 @@ from shelfcount.vision.conditions import CONDITIONS
 
 # Stride of the last backbone feature map; the same for every architecture, including the
 # baseline.
-TRUNK_STRIDE = 32
+BACKBONE_STRIDE = 32
 
 
 class _Section(BaseModel):
@@ -97,7 +97,7 @@ class ModelConfig(_Section):
     def step(self) -> int:
         """Number of pixels that the height and the width of the input must be a multiple of."""
         # The pyramid is built top-down from the backbone's stride 32, whichever levels are kept.
-        return math.lcm(TRUNK_STRIDE, *self.strides)
+        return math.lcm(BACKBONE_STRIDE, *self.strides)
 
 
 class TrainConfig(_Section):
@@ -110,7 +110,7 @@ class TrainConfig(_Section):
     lr: float = Field(
         default=2e-3, gt=0, description="Peak learning rate of AdamW for the neck and the heads."
     )
-    trunk_lr: float = Field(
+    backbone_lr: float = Field(
         default=0.25,
         ge=0,
         description="Learning rate of the backbone as a share of `lr`; 0 freezes the backbone.",
@@ -333,7 +333,7 @@ BASELINE_DEFAULTS: dict[str, dict[str, Any]] = {
         "anchors_per_place": 9,
         "weights": "none",
     },
-    "train": {"lr": 2e-4, "trunk_lr": 1.0, "loss": "focal"},
+    "train": {"lr": 2e-4, "backbone_lr": 1.0, "loss": "focal"},
 }
 
 

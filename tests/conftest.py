@@ -47,7 +47,7 @@ TINY = (
     "train.accelerator=cpu",
     "train.validate_every=1",
     "train.lr=1e-2",
-    "train.trunk_lr=1.0",
+    "train.backbone_lr=1.0",
     "train.ema=0.9",
 )
 # No augmentation, for overfitting.

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
 
 
-def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does() -> None:
+def test_behind_stride_8_the_transplanted_backbone_computes_what_its_teacher_does() -> None:
     torch.manual_seed(0)
     teacher, student = (
         build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused")

@@ -153,7 +153,7 @@ STEPS = (
     AblationRow(
         "mobilenet_v2, small steps",
         "from an ImageNet backbone, with its first stages frozen",
-        (*SMALL_STEPS, "train.trunk_lr=0.25", "train.freeze=2"),
+        (*SMALL_STEPS, "train.backbone_lr=0.25", "train.freeze=2"),
         model="mobilenet_v2",
         start="imagenet",
     ),

@@ -249,7 +249,7 @@ def correct(
     depth: Annotated[
         str,
         typer.Option(
-            help="Of --folds: 'fast' trains heads on the frozen trunk's features, 'full' the network."
+            help="Of --folds: 'fast' trains heads on the frozen backbone's features, 'full' the network."
         ),
     ] = "fast",
     runs: Annotated[
@@ -917,7 +917,7 @@ def evaluate(
     depth: Annotated[
         str,
         typer.Option(
-            help="Of repeats: 'fast' trains heads on the frozen trunk's features, 'full' the network."
+            help="Of repeats: 'fast' trains heads on the frozen backbone's features, 'full' the network."
         ),
     ] = "fast",
     epochs: Annotated[
@@ -1069,7 +1069,7 @@ def _repeat(
         raise ShelfcountError(f"--until must be above 0, got {until:g}")
     if warning := repeat_folder.leakage_warning(settings, parts):
         err.print(f"[yellow]warning:[/yellow] {escape_markup(warning)}")
-    with progress_bar("features of the frozen trunk") as advance:
+    with progress_bar("features of the frozen backbone") as advance:
         study = repeat_folder.open_study(datasets.pool_datasets(parts), plan, folder, advance)
     err.print(
         f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept in {escape_markup(str(folder))}"

@@ -96,7 +96,7 @@ def fit(
         "trained": stamp(seed=config.train.seed, threads=torch.get_num_threads()),
     }
     spec = replace(spec, provenance=provenance)
-    frozen = net.early(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
+    frozen = net.first_stages(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
     reporter = HistoryWriter(run, on_step)
     trainer, best = _trainer(run, config, reporter)
     if trainer.is_global_zero:

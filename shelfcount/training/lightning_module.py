@@ -145,13 +145,13 @@ class DetectorModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         options = self.config.train
         groups = []
-        for trunk in (True, False):
+        for backbone in (True, False):
             named = [
                 (n, p)
                 for n, p in self.net.named_parameters()
-                if n.startswith("trunk.") == trunk and p.requires_grad
+                if n.startswith("trunk.") == backbone and p.requires_grad
             ]
-            rate = options.lr * (options.trunk_lr if trunk else 1.0)
+            rate = options.lr * (options.backbone_lr if backbone else 1.0)
             if rate == 0:
                 for _, p in named:
                     p.requires_grad_(False)
