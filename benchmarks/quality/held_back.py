@@ -27,7 +27,8 @@ from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import align_classes, fingerprint
 from shelfcount.data.formats import read_labels
 from shelfcount.drawing.crops import crop, examples, photo_at
-from shelfcount.drawing.pictures import MISSED, Mark, annotate
+from shelfcount.drawing.marks import MISSED, Mark
+from shelfcount.drawing.pictures import annotate
 from shelfcount.files import write_whole
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.metrics.confusions import Confusion, confusions, needs

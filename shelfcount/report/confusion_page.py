@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.drawing.crops import crop, examples, grid, photo_at
-from shelfcount.drawing.pictures import MISSED, Mark
+from shelfcount.drawing.marks import MISSED, Mark
 from shelfcount.metrics.confusions import (
     LEAST_SLOPE,
     MORE_EXAMPLES,
