@@ -183,7 +183,7 @@ def main() -> None:
             "photos": len(corrected),
         },
         "f1": evaluation.micro.f1,
-        "f1_class_ignored": evaluation.any_class.f1,
+        "f1_class_ignored": evaluation.class_agnostic.f1,
         "classes": [
             vars(need)
             for need in sorted(
@@ -197,7 +197,7 @@ def main() -> None:
                 "reported": corrected.classes[pair.reported],
                 "mistakes": len(pair.mistakes),
                 "products": pair.products,
-                "surely": pair.sure,
+                "confident": pair.confident,
                 "photos": list(pair.photos),
             }
             for pair in pairs

@@ -137,7 +137,7 @@ def main() -> None:
         "epochs": options.epochs,
         "start": "random",
         "f1": result.micro.f1,
-        "f1_class_ignored": result.any_class.f1,
+        "f1_class_ignored": result.class_agnostic.f1,
         "map": result.map,
         "count_error": result.count_by_class.relative,
         "minutes": round(minutes, 1),

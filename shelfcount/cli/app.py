@@ -405,10 +405,14 @@ def _propose(
         proposals_page.write_proposals_page(dataset, proposals, draft, html)
     if json_file:
         entries = [
-            {"sureness": round(p.sureness, 3), "score": round(p.score, 4), **p.correction.to_json()}
+            {
+                "relative_confidence": round(p.relative_confidence, 3),
+                "score": round(p.score, 4),
+                **p.correction.to_json(),
+            }
             for p in proposals
         ]
-        models = [{**one.model, "judged": len(one.photos)} for one in judged]
+        models = [{**one.model, "held_out_photos": len(one.photos)} for one in judged]
         write_json(
             json_file, {"models": models, "fingerprint": draft.fingerprint, "proposals": entries}
         )
@@ -1162,7 +1166,7 @@ def _print_evaluation(result: Any) -> None:
         ("precision", result.micro.precision),
         ("recall", result.micro.recall),
         ("macro F1", result.macro_f1),
-        ("F1, class ignored", result.any_class.f1),
+        ("F1, class ignored", result.class_agnostic.f1),
         ("mAP 0.5:0.95", result.map),
         ("mAP 0.5", result.map50),
         ("count error, relative", result.count_by_class.relative),

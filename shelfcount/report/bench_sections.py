@@ -270,7 +270,7 @@ def quality_blocks(result: BaselineComparison) -> list[page.Block]:
     cards = [
         page.Card("Precision", evaluation.micro.precision),
         page.Card("Recall", evaluation.micro.recall),
-        page.Card("Class-agnostic F1", evaluation.any_class.f1, "the class may be wrong"),
+        page.Card("Class-agnostic F1", evaluation.class_agnostic.f1, "the class may be wrong"),
         page.Card("Count error", count.relative, f"{count.mae:.1f} products per photo"),
     ]
     classes = page.Figure(

@@ -233,7 +233,7 @@ def repeat(study: RepeatStudy, task: Task) -> Repeat:
     return Repeat(
         task,
         result.micro.f1,
-        result.any_class.f1,
+        result.class_agnostic.f1,
         result.count_by_class.relative,
         result.map,
         threshold,
