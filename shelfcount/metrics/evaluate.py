@@ -7,11 +7,7 @@ import numpy as np
 from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.records import Dataset, Detections, Detector, Progress, ShelfcountError
 from shelfcount.runtime.photos import read_photos
-
-# mAP integrates over all scores, so a higher score threshold of the detector would lower it.
-# torchvision's detectors use this threshold (box_score_thresh, score_thresh) for their published
-# COCO results.
-AP_FLOOR = 0.05
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 
 def evaluate_detector(
@@ -24,7 +20,7 @@ def evaluate_detector(
     """Run a detector on labelled photos and compute its metrics.
 
     mAP needs detections with low scores. It is measured only if the detector's own score threshold
-    (``spec.score_threshold``) is at most `AP_FLOOR`: open the detector with a low threshold and
+    (``spec.score_threshold``) is at most `LOWEST_SCORE`: open the detector with a low threshold and
     pass the threshold for F1 here.
 
     Args:
@@ -52,7 +48,7 @@ def evaluate_detector(
         dataset,
         detections,
         lowest if threshold is None else threshold,
-        average_precision=lowest <= AP_FLOOR,
+        average_precision=lowest <= LOWEST_SCORE,
     )
 
 

@@ -225,7 +225,7 @@ def score(
     Args:
         dataset: Labelled photos, at least one.
         found: Detections on each photo, in the order of the photos. For mAP, detections with scores
-            near 0 must be included (see `AP_FLOOR`).
+            of `vision.postprocess.LOWEST_SCORE` and above must be included.
         threshold: Score threshold. Detections below it are left out of all metrics except mAP.
         average_precision: Whether to measure mAP, which takes the most time. If False, its fields
             are None.

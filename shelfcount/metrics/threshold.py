@@ -13,9 +13,7 @@ from shelfcount.metrics.matching import best_first, match
 from shelfcount.metrics.scoring import per_class_counts, require_scorable, safe_ratio, score
 from shelfcount.metrics.uncertainty import difference_standard_error, influence_on_f1
 from shelfcount.records import Dataset, Detections
-
-# Score threshold of the validation passes, far below any operating threshold.
-VALIDATION_SCORE = 0.05
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def validate(dataset: Dataset, found: Sequence[Detections]) -> Validation:
     Args:
         dataset: Validation photos.
         found: Detections on each photo, in the order of the photos, with scores down to
-            `VALIDATION_SCORE`.
+            `LOWEST_SCORE`.
 
     Returns:
         The chosen score threshold, F1 at this threshold, and mAP.
@@ -160,7 +158,7 @@ def validate(dataset: Dataset, found: Sequence[Detections]) -> Validation:
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-    threshold, _ = choose_threshold(dataset, found, floor=VALIDATION_SCORE)
+    threshold, _ = choose_threshold(dataset, found, floor=LOWEST_SCORE)
     evaluation = score(dataset, found, threshold)
     # mAP is undefined if every box is marked `ignore`; F1 is then 0 too.
     return Validation(evaluation.micro.f1, threshold, evaluation.map or 0.0)

@@ -18,13 +18,14 @@ from shelfcount.config import Config
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.splits import split
 from shelfcount.labels.proposals import HeldOutDetections
-from shelfcount.metrics.threshold import VALIDATION_SCORE, validate
+from shelfcount.metrics.threshold import validate
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.studies.repeats import FAST_EPOCHS
 from shelfcount.training import frozen_features
 from shelfcount.training.fit import fit
 from shelfcount.training.inputs import hold_out, make_spec
 from shelfcount.training.runs import read_config, read_spec
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # Minimum number of folds.
 _FEWEST = 2
@@ -123,7 +124,7 @@ def detect_folds_fast(
     positions = {photo.path: i for i, photo in enumerate(dataset.photos)}
     evaluated = []
     for number, fold in enumerate(folds, start=1):
-        spec = dataclasses.replace(make_spec(fold.train, config), score_threshold=VALIDATION_SCORE)
+        spec = dataclasses.replace(make_spec(fold.train, config), score_threshold=LOWEST_SCORE)
         training = [positions[photo.path] for photo in fold.train.photos]
         net = frozen_features.train_heads(
             views, training, spec, config, FAST_EPOCHS, config.train.seed

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from shelfcount.config import Config
 from shelfcount.files import write_whole
-from shelfcount.metrics.threshold import VALIDATION_SCORE, Validation, validate
+from shelfcount.metrics.threshold import Validation, validate
 from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.augmentation import TrainingSample
 from shelfcount.training.losses import Truth
@@ -32,6 +32,7 @@ from shelfcount.training.optimization import (
 from shelfcount.training.runs import TorchDetector, normalise
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # Called after each training step with (steps done, total steps, latest metrics).
 OnStep = Callable[[int, int, Mapping[str, float]], None]
@@ -118,7 +119,7 @@ class DetectorModule(pl.LightningModule):
                 stretch(read_photo(p.path), self.spec.height, self.spec.width)
                 for p in self.val.photos
             ]
-        detector = TorchDetector(self.averaged.module, self.spec, VALIDATION_SCORE)
+        detector = TorchDetector(self.averaged.module, self.spec, LOWEST_SCORE)
         detections = []
         for photo, pixels in zip(self.val.photos, self.val_pixels, strict=True):
             boxes = detector.detect(pixels)
