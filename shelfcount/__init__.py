@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ def __getattr__(name: str) -> Any:
     # that count on a small device do not load more than they need.
     if name != "count":
         raise AttributeError(f"module 'shelfcount' has no attribute '{name}'")
+    # First, because it explains why OpenCV cannot be imported.
+    import_module("shelfcount.vision")
     from shelfcount.counting.count import count
 
     globals()["count"] = count

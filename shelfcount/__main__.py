@@ -1,5 +1,5 @@
 """Entry point of ``python -m shelfcount``."""
 
-from shelfcount.cli.app import main
+from shelfcount.cli.entry import run
 
-main()
+run()

@@ -30,7 +30,7 @@ from shelfcount.vision.conditions import CONDITIONS
 
 # Stride of the last backbone feature map; the same for every architecture, including the
 # baseline.
-TRUNK_STRIDE = 32
+BACKBONE_STRIDE = 32
 
 
 class _Section(BaseModel):
@@ -97,7 +97,7 @@ class ModelConfig(_Section):
     def step(self) -> int:
         """Number of pixels that the height and the width of the input must be a multiple of."""
         # The pyramid is built top-down from the backbone's stride 32, whichever levels are kept.
-        return math.lcm(TRUNK_STRIDE, *self.strides)
+        return math.lcm(BACKBONE_STRIDE, *self.strides)
 
 
 class TrainConfig(_Section):
@@ -110,7 +110,7 @@ class TrainConfig(_Section):
     lr: float = Field(
         default=2e-3, gt=0, description="Peak learning rate of AdamW for the neck and the heads."
     )
-    trunk_lr: float = Field(
+    backbone_lr: float = Field(
         default=0.25,
         ge=0,
         description="Learning rate of the backbone as a share of `lr`; 0 freezes the backbone.",
@@ -126,7 +126,6 @@ class TrainConfig(_Section):
     clip: float = Field(
         default=10.0, gt=0, description="Gradient clipping: maximum L2 norm of the gradient."
     )
-    schedule: Literal["cosine", "one_cycle"] = "cosine"
     warmup: float = Field(
         default=0.05,
         ge=0,
@@ -139,13 +138,10 @@ class TrainConfig(_Section):
         lt=1,
         description="Decay per step of the exponential moving average (EMA) of the weights.",
     )
-    loss: Literal["task_aligned", "focal", "multibox"] = "task_aligned"
-    smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=0.5,
-        description="Label smoothing: share of a product's target score that is spread over all "
-        "classes.",
+    loss: Literal["task_aligned", "focal"] = Field(
+        default="task_aligned",
+        description="Loss: 'task_aligned' assigns anchors by score and IoU, 'focal' by IoU alone, "
+        "as the baseline does.",
     )
     forgive: float = Field(
         default=1.0,
@@ -172,11 +168,15 @@ class TrainConfig(_Section):
         description="Precision of training. 'auto' is mixed precision if the device has "
         "instructions for bfloat16 or float16, otherwise float32.",
     )
-    channels_last: bool = True
+    channels_last: bool = Field(
+        default=True, description="Whether to store tensors channels-last, which is faster on CPUs."
+    )
     workers: int = Field(
         default=2, ge=0, description="Number of processes that load and augment photos."
     )
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="Device to train on. 'auto' is a GPU if there is one."
+    )
     devices: int = Field(
         default=1, ge=1, description="Number of devices per node; on CPU, number of processes."
     )
@@ -185,10 +185,8 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _of_the_loss(self) -> TrainConfig:
-        if self.loss != "task_aligned" and (self.smoothing, self.forgive) != (0.0, 1.0):
-            raise ValueError(
-                f"smoothing and forgive need loss='task_aligned', got loss={self.loss!r}"
-            )
+        if self.loss != "task_aligned" and self.forgive != 1.0:
+            raise ValueError(f"forgive needs loss='task_aligned', got loss={self.loss!r}")
         return self
 
 
@@ -335,7 +333,7 @@ BASELINE_DEFAULTS: dict[str, dict[str, Any]] = {
         "anchors_per_place": 9,
         "weights": "none",
     },
-    "train": {"lr": 2e-4, "trunk_lr": 1.0, "loss": "focal"},
+    "train": {"lr": 2e-4, "backbone_lr": 1.0, "loss": "focal"},
 }
 
 

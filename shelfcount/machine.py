@@ -1,9 +1,10 @@
-"""Description of the machine and the instruction sets of its processor."""
+"""Description of the machine: processor, instruction sets, and missing system libraries."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,17 @@ SPEED = (
     "bf16",
 )
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def is_main_process() -> bool:
+    """Return whether this process prints and writes files.
+
+    It is False in the processes that Lightning starts for further devices and nodes.
+    """
+    return all(
+        os.environ.get(name, "0") == "0"
+        for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    )
 
 
 def describe_device() -> str:
@@ -66,3 +78,30 @@ def _field(name: str) -> str:
     return next(
         (line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name), ""
     )
+
+
+def explain_opencv_error(error: ImportError) -> str | None:
+    """Return why OpenCV cannot be imported and what to install.
+
+    Args:
+        error: Error of ``import cv2``, or of a module that imports it.
+
+    Returns:
+        The message, or None if the error has another reason.
+    """
+    if error.name != "cv2":
+        return None
+    missing = re.search(r"lib[\w.+-]+\.so[.\d]*", str(error))
+    if missing:
+        return (
+            f"OpenCV cannot be imported because the system library {missing[0]} is missing. "
+            "Install it with `sudo apt-get install libgl1 libglib2.0-0` (Debian and Ubuntu), or "
+            "replace opencv-python by a package that does not need it: "
+            "`pip uninstall opencv-python`, then `pip install opencv-python-headless`."
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            "OpenCV is not installed. Install it with `pip install opencv-python`, or, on a "
+            "server without libGL.so.1, with `pip install opencv-python-headless`."
+        )
+    return None

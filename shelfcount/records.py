@@ -355,6 +355,20 @@ class ModelSpec:
             ) from error
 
 
+class Progress(Protocol):
+    """Interface of the callbacks that show the progress of a task."""
+
+    def __call__(self, done: int, total: int, description: str = ..., /) -> None:
+        """Report progress.
+
+        Args:
+            done: Number of steps done.
+            total: Number of all steps.
+            description: What is being done at present. Default: the title of the task.
+        """
+        ...
+
+
 class Detector(Protocol):
     """Interface of a model for counting, evaluation and merging."""
 

@@ -21,6 +21,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "opencv-python",
+    "opencv-python-headless",
     "litert-torch",
     "ai-edge-quantizer",
     "ai-edge-litert",

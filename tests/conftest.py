@@ -47,7 +47,7 @@ TINY = (
     "train.accelerator=cpu",
     "train.validate_every=1",
     "train.lr=1e-2",
-    "train.trunk_lr=1.0",
+    "train.backbone_lr=1.0",
     "train.ema=0.9",
 )
 # No augmentation, for overfitting.
@@ -127,7 +127,6 @@ def overfit(
     tmp_path_factory: pytest.TempPathFactory, shelves: Shelves, one_thread: None
 ) -> Overfit:
     from shelfcount import config
-    from shelfcount.cli.app import _judge
     from shelfcount.data import coco, formats
     from shelfcount.training import runs
     from shelfcount.training.fit import fit
@@ -141,7 +140,7 @@ def overfit(
     settings = config.load_config(
         None, [*TINY, *STILL, "train.epochs=200", "train.validate_every=40", "train.patience=1000"]
     )
-    fit(photos, photos, run, settings, _judge)
+    fit(photos, photos, run, settings)
     runs.write_sources(run, runs.Sources(str(labels), str(labels)))
     return Overfit(run, labels, photos)
 

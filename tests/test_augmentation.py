@@ -16,7 +16,6 @@ from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.training import augmentation
 from shelfcount.training.augmentation import (
-    _GREY,
     EpochSampler,
     TrainingPhotos,
     _widen,
@@ -24,7 +23,7 @@ from shelfcount.training.augmentation import (
     collate,
 )
 from shelfcount.vision import homography
-from shelfcount.vision.images import write_photo
+from shelfcount.vision.images import FILL_GREY, write_photo
 
 HEIGHT, WIDTH = 96, 128
 # Colours of red, green and blue products: class c is bright only in channel c.
@@ -68,7 +67,7 @@ def _draw(folder: Path, round_: bool) -> Dataset:
     ]
     photos = []
     for i, (boxes, classes, ignore) in enumerate(layouts):
-        image = np.full((192, 256, 3), _GREY, np.uint8)
+        image = np.full((192, 256, 3), FILL_GREY, np.uint8)
         for (left, top, right, bottom), c in zip(boxes, classes, strict=True):
             if round_:
                 center, half = (
@@ -263,7 +262,7 @@ def test_widening_keeps_the_frame_and_pads_with_grey(share: float) -> None:
         [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], boxes[0], atol=1.5
     )
     # The first row contains only white background, and padding for the missing width.
-    padding = (wide[0, 0] == _GREY).sum()
+    padding = (wide[0, 0] == FILL_GREY).sum()
     assert padding == max(101 - round(101 * share), 0)
     assert (wide[0, 0] == 255).sum() == 101 - padding
 
@@ -341,7 +340,7 @@ def test_conditions_take_the_boxes_along(round_shelf: Dataset, name: str) -> Non
 
 
 def test_what_is_left_to_judge_is_the_same_under_conditions() -> None:
-    assert augmentation._LEAST_VISIBLE == homography.MIN_VISIBLE
+    assert augmentation.MIN_VISIBLE == homography.MIN_VISIBLE
 
 
 def test_a_pasted_product_takes_the_place_and_brings_its_class(

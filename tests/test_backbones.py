@@ -45,11 +45,11 @@ def _imagenet(pixels: torch.Tensor) -> torch.Tensor:
     return (pixels / 255 - mean) / std
 
 
-def _stride_8(trunk: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _stride_8(backbone: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         # Cells in the middle, with a receptive field that ends at least 20 pixels before the
         # border: after folding, zero padding means another colour.
-        return trunk(x)[0][..., 7:9, 7:9]
+        return backbone(x)[0][..., 7:9, 7:9]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_torchvisions_file_gives_torchvisions_features(
 ) -> None:
     theirs = _shaken(torchvision.models.mobilenet_v2(weights=None))
     file = _save(theirs.state_dict(), tmp_path / "tv.safetensors")
-    # This model has torchvision's padding; `make_trunk` makes one with TensorFlow's SAME padding.
+    # This model has torchvision's padding; `make_backbone` makes one with TensorFlow's SAME padding.
     mine = timm.create_model("mobilenetv2_100", features_only=True, out_indices=(2, 3, 4)).eval()
     assert load_backbone_weights(mine, "mobilenet_v2", file) == "tv.safetensors"
     with torch.no_grad():
@@ -96,10 +96,10 @@ def test_timms_file_with_its_classifier_loads_by_name_and_folds_exactly(
 
 @pytest.mark.parametrize("architecture", FAMILY)
 def test_family_gives_features_at_strides_8_16_and_32(architecture: str) -> None:
-    trunk = make_backbone(architecture).eval()
-    assert trunk.feature_info.reduction() == [8, 16, 32]
+    backbone = make_backbone(architecture).eval()
+    assert backbone.feature_info.reduction() == [8, 16, 32]
     with torch.no_grad():
-        features = trunk(torch.zeros(1, 3, 64, 96))
+        features = backbone(torch.zeros(1, 3, 64, 96))
     assert [tuple(f.shape[2:]) for f in features] == [(8, 12), (4, 6), (2, 3)]
 
 
@@ -133,14 +133,14 @@ def test_unknown_member_lists_the_family() -> None:
 def test_weights_that_do_not_fit_name_tensor_and_shapes(
     tmp_path: Path, state: dict, message: str
 ) -> None:
-    trunk = make_backbone("mobilenet_v2")
-    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    backbone = make_backbone("mobilenet_v2")
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
     file = _save(state, tmp_path / "w.safetensors")
     with pytest.raises(
         ShelfcountError, match=re.escape(f"weights '{file}' do not fit the model: {message}")
     ):
-        load_backbone_weights(trunk, "mobilenet_v2", file)
-    assert all(torch.equal(before[k], v) for k, v in trunk.state_dict().items())
+        load_backbone_weights(backbone, "mobilenet_v2", file)
+    assert all(torch.equal(before[k], v) for k, v in backbone.state_dict().items())
 
 
 def test_weights_of_another_member_are_refused(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ def test_the_fused_backbone_is_mobilenet_v2_from_stride_8_on() -> None:
     plain, fused = make_backbone("mobilenet_v2"), make_backbone("mobilenet_v2_fused")
     for theirs, mine in ((3, 2), (4, 3)):
         shapes = [
-            {k: v.shape for k, v in trunk.blocks[i].state_dict().items()}
-            for trunk, i in ((plain, theirs), (fused, mine))
+            {k: v.shape for k, v in backbone.blocks[i].state_dict().items()}
+            for backbone, i in ((plain, theirs), (fused, mine))
         ]
         assert shapes[0] == shapes[1]
     assert fused.feature_info.channels() == [32, 96, 160]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from shelfcount.deploy.bundle import BUNDLE_FILES, require_replaceable, write_bundle
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import LiteRTDetector, read_bundle, spec_digest
+from shelfcount.runtime import bundle as bundle_module
+from shelfcount.runtime.bundle import LiteRTDetector, find_bundle, read_bundle, spec_digest
 
 SPEC = ModelSpec(
     "tiny",
@@ -141,6 +142,38 @@ def test_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
         ShelfcountError, match=rf"cannot read '{name}' of bundle '.*shelf': Is a dir"
     ):
         read_bundle(folder)
+
+
+def test_released_bundle_is_found_by_name(released: Path) -> None:
+    assert find_bundle("drinks-int8") == Path(__file__).parents[1] / "export/release/drinks-int8"
+    assert read_bundle("drinks-int8").sha256 == read_bundle(released).sha256
+    # A name that is not packaged stays as it is, as does a path that only ends in a name.
+    assert find_bundle("drinks") == Path("drinks")
+    assert find_bundle("bundles/drinks-int8") == Path("bundles/drinks-int8")
+
+
+def test_folder_takes_precedence_over_a_packaged_bundle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    folder.rename("drinks-int8")
+    assert read_bundle("drinks-int8").spec.classes == SPEC.classes
+
+
+def test_unknown_name_lists_the_packaged_bundles(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # drinks-float is a run, not a bundle.
+    with pytest.raises(
+        ShelfcountError, match=r"'drinks-int4' is not a bundle: .* only: drinks-int8\. `shelfcount"
+    ):
+        read_bundle("drinks-int4")
+    monkeypatch.setattr(bundle_module, "RELEASE_FOLDERS", (tmp_path / "none", written.parent))
+    with pytest.raises(ShelfcountError, match=r"'drinks-int8' is not a bundle: .* only: shelf\."):
+        read_bundle("drinks-int8")
+    monkeypatch.setattr(bundle_module, "RELEASE_FOLDERS", (tmp_path / "none",))
+    with pytest.raises(ShelfcountError, match=r"only: none\."):
+        read_bundle("drinks-int8")
 
 
 def test_folder_without_model_json_says_how_to_make_a_bundle(tmp_path: Path) -> None:

@@ -211,7 +211,8 @@ def test_corrections_must_name_the_labels_given(
     )
     refused(
         said,
-        "c.json' corrects the labels of 'other.json', got labels.json. Leave it out, or give those labels.",
+        "c.json' corrects the labels of 'other.json', got labels.json. "
+        "Leave it out, or give those labels.",
     )
 
 
@@ -356,9 +357,9 @@ def test_bundle_that_breaks_the_contract_is_a_negative_verdict(
     said = shelfcount("verify", copy, "--json", tmp_path / "verdict.json")
     assert said.code == 1
     assert (
-        "FAILED model.tflite: the inputs must be image UINT8 [1, 96, 96, 3], got image FLOAT32 [1, 96, 96, 3]"
-        in said.out
-    )
+        "FAILED model.tflite: the inputs must be image UINT8 [1, 96, 96, 3], "
+        "got image FLOAT32 [1, 96, 96, 3]"
+    ) in said.out
     assert json.loads((tmp_path / "verdict.json").read_text())["good"] is False
 
 
@@ -367,7 +368,7 @@ def test_serve_answers_until_it_is_interrupted(bundle: Path) -> None:
     command = [sys.executable, "-m", "shelfcount", "serve", str(bundle), "--port", "0"]
 
     def interruptible() -> None:
-        # A shell that starts the tests in the background has them, and so the server, ignore interrupts.
+        # If a shell started the tests in the background, they and the server ignore interrupts.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with subprocess.Popen(
@@ -535,7 +536,7 @@ def test_evaluate_takes_a_run_or_a_bundle(
         read_bundle(bundle).sha256 if what == "bundle" else None
     )
     line = next(line for line in said.out.splitlines() if line.startswith("F1 at IoU 0.5"))
-    # 0.9 in float is what learning by heart is held to; int8 may lose a tenth, as test_deploy.py states.
+    # An overfitted float model must reach 0.9; int8 may lose a tenth, as test_deploy.py states.
     assert float(line.split()[-1]) > 0.8
     assert "mAP 0.5:0.95" in said.out
     assert "not measured" not in said.out

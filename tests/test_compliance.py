@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shelfcount.drawing.pictures import DRAWING_SIDE
+from shelfcount.drawing.marks import DRAWING_SIDE
 from shelfcount.drawing.planogram_picture import COLOURS, draw_verdict
 from shelfcount.records import ShelfcountError
 from shelfcount.shelf.compliance import (

@@ -92,7 +92,7 @@ def test_wrong_value_states_rule_and_value(change: str, message: str) -> None:
         load_config(changes=[change])
 
 
-def test_a_finer_pyramid_still_needs_the_trunks_stride() -> None:
+def test_a_finer_pyramid_still_needs_the_backbones_stride() -> None:
     # The backbone ends at stride 32, whichever levels are kept; 400 is not a multiple of 32.
     with pytest.raises(ShelfcountError, match="height must be a multiple of 32, got 400"):
         load_config(changes=["model.strides=[8,16]", "model.height=400"])

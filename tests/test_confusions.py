@@ -52,7 +52,7 @@ def test_confusions_are_those_of_the_matrix(shop: tuple[Dataset, list[Detections
     )
     # Too few detections agree for a mean of tea alone, so the mean of all is used:
     # (0.7 + 0.8 + 0.8) / 3 = 0.77. The scores 0.9 and 0.8 reach it.
-    assert ([m.score for m in only.mistakes], only.sure) == (pytest.approx([0.9, 0.8, 0.4]), 2)
+    assert ([m.score for m in only.mistakes], only.confident) == (pytest.approx([0.9, 0.8, 0.4]), 2)
 
 
 def test_needs_bound_the_gain_of_correcting_a_class(

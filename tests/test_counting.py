@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import shelfcount
-from shelfcount.counting.results import SHOWN_SIDE, ShelfCount
+from shelfcount.counting.display import SHOWN_SIDE
+from shelfcount.counting.results import ShelfCount
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.shelf.planogram import write_plan
 from shelfcount.vision.images import write_photo

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.drawing import disagreement_picture
-from shelfcount.drawing.pictures import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED
+from shelfcount.drawing.marks import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED
 from shelfcount.metrics import disagreement
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.vision.images import write_photo

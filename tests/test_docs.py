@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ DOCS = (
     *PAGES,
 )
 README = (ROOT / "README.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HOMEPAGE = PROJECT["urls"]["Homepage"]
+RAW = HOMEPAGE.replace("//github.com/", "//raw.githubusercontent.com/") + "/main/"
 SCHEMAS = ROOT / "docs" / "reference" / "schemas"
 # Pages that exist in the site only; docs/generate.py makes them.
 GENERATED = {
@@ -103,17 +107,39 @@ def test_commands_exist(document: str) -> None:
     assert wrong == []
 
 
+def in_repository(target: str) -> str | None:
+    """Return the path in the repository of a link to its public address, otherwise None."""
+    bases = (f"{HOMEPAGE}/blob/main/", f"{HOMEPAGE}/tree/main/", RAW)
+    return next((target.removeprefix(base) for base in bases if target.startswith(base)), None)
+
+
 @pytest.mark.parametrize("document", DOCS)
 def test_links_lead_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
-    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text())
-    assert [
-        t
-        for t in targets
-        if not t.startswith(("http", "#"))
-        and not (folder / t.split("#")[0]).exists()
-        and (folder / t.split("#")[0]).resolve() not in GENERATED
-    ] == []
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text()):
+        path, inside = target.split("#")[0], in_repository(target.split("#")[0])
+        if inside is not None:
+            good = (ROOT / inside).exists() and (ROOT / inside).is_dir() == ("/tree/" in path)
+        elif target.startswith("#"):
+            good = True
+        elif target.startswith("http"):
+            # An address of the repository that names no file of it would not be checked.
+            good = not target.startswith((f"{HOMEPAGE}/", RAW.removesuffix("main/")))
+        else:
+            good = (folder / path).exists() or (folder / path).resolve() in GENERATED
+        if not good:
+            wrong.append(target)
+    assert wrong == []
+
+
+def test_links_of_the_readme_work_on_pypi() -> None:
+    # README.md is the description of the package, which is displayed outside the repository.
+    targets = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert len(targets) > 10
+    assert [target for target in targets if not target.startswith("https://")] == []
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", README)
+    assert [target for target in pictures if not target.startswith(RAW)] == []
 
 
 def test_readme_is_short_and_begins_with_a_first_count() -> None:
@@ -121,7 +147,7 @@ def test_readme_is_short_and_begins_with_a_first_count() -> None:
     first_screen = README[:1600]
     assert "pip install shelfcount" in first_screen
     assert "shelfcount count drinks-int8 photo.jpg" in first_screen
-    assert "](benchmarks/results/counted.jpg)" in first_screen
+    assert f"]({RAW}benchmarks/results/counted.jpg)" in first_screen
     # The last class of the bundle, `another`, is no drink of its own.
     labels = (ROOT / "export/release/drinks-int8/labels.txt").read_text().splitlines()
     drinks = len(set(labels) - {"another"})

@@ -1,4 +1,4 @@
-"""The verbs on data quality and confusions, on the real drinks photos and the released bundle, in short."""
+"""Verbs for data quality and confusions, on the drinks photos with the released bundle."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def test_correct_makes_a_version_and_check_says_how_far_it_agrees(few: Path) -> 
     )
     assert "new.json labels 24 of these photos a second time" in said
     agreed = json.loads(few.with_name("a.json").read_text())["agreement"]
-    # The corrections add 131 products to 668 that both have, as benchmarks/results/agreement.json says of the same.
+    # The corrections add 131 products to the 668 that both have, as in
+    # benchmarks/results/agreement.json for the same photos.
     assert agreed["products"] == {"both": 668, "first_alone": 0, "second_alone": 131}
     assert agreed["quality"] == pytest.approx(
         agreed["presence"] * agreed["naming"] * agreed["tightness"]

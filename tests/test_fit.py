@@ -24,6 +24,7 @@ from shelfcount import config
 from shelfcount.metrics.evaluate import evaluate_detector
 from shelfcount.metrics.threshold import Validation
 from shelfcount.records import Dataset, Detections, ModelSpec, ShelfcountError
+from shelfcount.training import lightning_module
 from shelfcount.training.fit import fit
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.runs import TorchDetector, load_run, read_spec
@@ -34,18 +35,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Train = Callable[..., TorchDetector]
 
 
-def no_judge(dataset: Dataset, detections: Any) -> Validation:
+def constant_validation(dataset: Dataset, detections: Any) -> Validation:
     """Return the same metrics for every epoch, so that the first epoch remains the best."""
-    return Validation(0.5, 0.25)
+    return Validation(0.5, 0.25, mean_ap=0.5)
 
 
-def rising_judge() -> Callable[..., Validation]:
+def rising_validation() -> Callable[..., Validation]:
     """Return a function by which each epoch is better than the one before.
 
     The run then keeps the weights of the last epoch.
     """
-    epochs = iter(range(1, 1000))
-    return lambda dataset, detections: Validation(next(epochs) / 1000, 0.25)
+    epochs = (epoch / 1000 for epoch in range(1, 1000))
+    return lambda dataset, detections: Validation(mean := next(epochs), 0.25, mean_ap=mean)
 
 
 def history(run: Path) -> list[dict[str, str]]:
@@ -59,15 +60,13 @@ def checkpoint(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def train(shelves: Shelves, tiny: tuple[str, ...]) -> Train:
-    def run(folder: Path, *changes: str, judge: Any = no_judge, **options: Any) -> TorchDetector:
-        return fit(
-            shelves.train,
-            shelves.val,
-            folder,
-            config.load_config(None, [*tiny, *changes]),
-            judge,
-            **options,
-        )
+    def run(
+        folder: Path, *changes: str, validate: Any = constant_validation, **options: Any
+    ) -> TorchDetector:
+        settings = config.load_config(None, [*tiny, *changes])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lightning_module, "validate", validate)
+            return fit(shelves.train, shelves.val, folder, settings, **options)
 
     return run
 
@@ -82,7 +81,7 @@ LONG = ("train.epochs=6",)
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
     folder = tmp_path_factory.mktemp("fit") / "uninterrupted"
-    train(folder, *LONG, judge=rising_judge())
+    train(folder, *LONG, validate=rising_validation())
     return folder
 
 
@@ -105,7 +104,7 @@ def what_was_learnt(run: Path) -> ModelSpec:
 def test_one_seed_gives_one_set_of_weights_whatever_the_number_of_workers(
     tmp_path: Path, train: Train, uninterrupted: Path
 ) -> None:
-    train(tmp_path / "again", *LONG, "train.workers=2", judge=rising_judge())
+    train(tmp_path / "again", *LONG, "train.workers=2", validate=rising_validation())
     assert_same_run(uninterrupted, tmp_path / "again")
     train(tmp_path / "other", "train.epochs=1", "train.seed=1")
     assert history(tmp_path / "other")[0]["loss"] != history(uninterrupted)[0]["loss"]
@@ -129,16 +128,16 @@ def test_an_interrupted_run_continues_after_its_last_epoch(
     tmp_path: Path, train: Train, uninterrupted: Path, workers: int
 ) -> None:
     changes = (*LONG, f"train.workers={workers}")
-    judge = rising_judge()
+    validate = rising_validation()
     # Step 7 is the first of epoch 4 of 6; three epochs are in the checkpoint.
     with pytest.raises(StoppedError):
-        train(tmp_path, *changes, judge=judge, on_step=kill_at(7))
+        train(tmp_path, *changes, validate=validate, on_step=kill_at(7))
     assert not (tmp_path / "model.safetensors").exists()
     steps: list[int] = []
     train(
         tmp_path,
         *changes,
-        judge=judge,
+        validate=validate,
         resume=True,
         on_step=lambda done, total, metrics: steps.append(done),
     )
@@ -154,23 +153,23 @@ def test_epochs_that_were_not_the_best_are_not_repeated(tmp_path: Path, train: T
     detector = train(
         tmp_path, *LONG, resume=True, on_step=lambda done, total, metrics: steps.append(done)
     )
-    # By `no_judge`, no epoch is better than the first.
+    # By `constant_validation`, no epoch is better than the first.
     assert steps[0] == 7
     assert detector.spec.provenance["best_epoch"] == 1
 
 
 @pytest.mark.slow
 def test_epochs_since_the_last_validation_are_not_repeated(tmp_path: Path, train: Train) -> None:
-    changes, judge = (*LONG, "train.validate_every=3"), rising_judge()
-    train(tmp_path / "whole", *changes, judge=rising_judge())
+    changes, validate = (*LONG, "train.validate_every=3"), rising_validation()
+    train(tmp_path / "whole", *changes, validate=rising_validation())
     # Step 9 is the first of epoch 5. Epochs 3 and 6 are validated.
     with pytest.raises(StoppedError):
-        train(tmp_path / "killed", *changes, judge=judge, on_step=kill_at(9))
+        train(tmp_path / "killed", *changes, validate=validate, on_step=kill_at(9))
     steps: list[int] = []
     train(
         tmp_path / "killed",
         *changes,
-        judge=judge,
+        validate=validate,
         resume=True,
         on_step=lambda done, total, metrics: steps.append(done),
     )
@@ -215,14 +214,14 @@ def test_a_killed_process_can_be_resumed(
 
 
 def test_resuming_a_finished_run_does_not_change_it(tmp_path: Path, train: Train) -> None:
-    judge = rising_judge()
-    train(tmp_path, "train.epochs=1", judge=judge)
+    validate = rising_validation()
+    train(tmp_path, "train.epochs=1", validate=validate)
     before = (
         (tmp_path / "model.safetensors").read_bytes(),
         (tmp_path / "history.csv").read_text(),
         what_was_learnt(tmp_path),
     )
-    train(tmp_path, "train.epochs=1", judge=judge, resume=True)
+    train(tmp_path, "train.epochs=1", validate=validate, resume=True)
     assert (
         (tmp_path / "model.safetensors").read_bytes(),
         (tmp_path / "history.csv").read_text(),
@@ -256,7 +255,6 @@ def test_the_same_loop_trains_the_baseline(tmp_path: Path, shelves: Shelves) -> 
         shelves.val.subset(range(1)),
         tmp_path / "run",
         settings,
-        no_judge,
     )
     first, last = history(tmp_path / "run")
     assert float(last["loss"]) < float(first["loss"])
@@ -325,7 +323,7 @@ def test_training_through_a_window_makes_a_detector_of_whole_photos(
 def test_a_window_as_large_as_the_input_changes_nothing(
     tmp_path: Path, train: Train, uninterrupted: Path
 ) -> None:
-    train(tmp_path, *LONG, "augment.window=96", judge=rising_judge())
+    train(tmp_path, *LONG, "augment.window=96", validate=rising_validation())
     assert [row["loss"] for row in history(tmp_path)] == [
         row["loss"] for row in history(uninterrupted)
     ]
@@ -421,16 +419,16 @@ def test_data_that_do_not_fit_are_refused(
         ShelfcountError,
         match=rf"training data have {shelves.train.boxes} boxes and validation data 0 boxes",
     ):
-        fit(shelves.train, bare, tmp_path, settings, no_judge)
+        fit(shelves.train, bare, tmp_path, settings)
     renamed = replace(shelves.val, classes=(*shelves.val.classes[:-1], "chalk"))
     with pytest.raises(
         ShelfcountError,
         match=r"differ in the classes 'chalk', '.*'\. They must list the same classes in the same",
     ):
-        fit(shelves.train, renamed, tmp_path, settings, no_judge)
+        fit(shelves.train, renamed, tmp_path, settings)
     turned = replace(shelves.val, classes=shelves.val.classes[::-1])
     with pytest.raises(ShelfcountError, match=r"differ in the order of their classes\. They must"):
-        fit(shelves.train, turned, tmp_path, settings, no_judge)
+        fit(shelves.train, turned, tmp_path, settings)
     assert list(tmp_path.iterdir()) == []
 
 

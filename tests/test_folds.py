@@ -78,7 +78,6 @@ def test_existing_runs_are_reused_and_interrupted_ones_continue(
         val: Dataset,
         run: Path,
         settings: config.Config,
-        judge: Any,
         *,
         resume: bool,
         on_step: Any,
@@ -141,7 +140,7 @@ def test_verb_proposes_over_folds(
     outcome = CliRunner().invoke(app, arguments)
     assert outcome.exit_code == 0, outcome.output
     result = json.loads((tmp_path / "j.json").read_text())
-    assert sum(model["judged"] for model in result["models"]) == len(shelves.train)
+    assert sum(model["held_out_photos"] for model in result["models"]) == len(shelves.train)
     assert [model["name"] for model in result["models"]] == ["fold-0", "fold-1"]
     assert (
         result["fingerprint"]

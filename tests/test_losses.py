@@ -16,7 +16,6 @@ from shelfcount.training.losses import (
     Truth,
     decode_tensor,
     focal,
-    multibox,
     task_aligned,
 )
 from shelfcount.vision import anchors as anchor_math
@@ -243,16 +242,6 @@ def test_focal_matches_the_best_anchor_whatever_its_overlap() -> None:
     torch.testing.assert_close(parts["box"], expected)
 
 
-def test_smoothing_spreads_a_share_of_the_target_evenly() -> None:
-    location, logits = _perfect(SHELF)
-    plain = _value(task_aligned(location, logits, [SHELF], ANCHORS)["class"])
-    smoothed = _value(task_aligned(location, logits, [SHELF], ANCHORS, smoothing=0.3)["class"])
-    # Per target: two of three classes have a target of 0.1 and a logit of -30, which costs 3 each.
-    # The right class has a target of 0.8 and a logit of 30, which costs 6. The sum is 12.
-    assert plain < 0.1
-    assert smoothed == pytest.approx(12, rel=0.05)
-
-
 def test_a_background_anchor_with_a_high_score_can_be_left_out_of_the_loss() -> None:
     location, logits = _perfect(SHELF)
     with torch.no_grad():
@@ -263,12 +252,3 @@ def test_a_background_anchor_with_a_high_score_can_be_left_out_of_the_loss() -> 
     clean = _value(task_aligned(*_perfect(SHELF), [SHELF], ANCHORS)["class"])
     assert counted > clean + 0.5
     assert left_out == pytest.approx(clean, abs=1e-5)
-
-
-def test_multibox_uses_three_hardest_background_anchors_per_match() -> None:
-    location, logits = torch.zeros(1, COUNT, 4), torch.zeros(1, COUNT, CLASSES)
-    # With equal logits everywhere, each positive anchor and each of three times as many background
-    # anchors costs log(classes + 1).
-    assert _value(multibox(location, logits, [SHELF], ANCHORS)["class"]) == pytest.approx(
-        4 * np.log(CLASSES + 1), rel=1e-5
-    )

@@ -25,7 +25,7 @@ from simulated_detector import (
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.shelf.merge import Merged, merge_counted, merge_json, merge_photos
 from shelfcount.shelf.panorama import MAX_PANORAMA_PIXELS, panorama
-from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.photo_features import extract_features
 from shelfcount.shelf.registration import MAX_MERGED_PHOTOS
 from shelfcount.synthetic.layout import ShelfParams
 from shelfcount.synthetic.scenes import Scene, render_views

@@ -115,8 +115,8 @@ def test_level_without_a_feature_map_and_uneven_anchor_numbers_are_refused() -> 
 
 def test_early_stages_are_the_first_of_the_backbone() -> None:
     net = _small()
-    assert net.early(0) == []
-    assert net.early(2) == [
+    assert net.first_stages(0) == []
+    assert net.first_stages(2) == [
         net.trunk.conv_stem,
         net.trunk.bn1,
         net.trunk.blocks[0],
@@ -210,14 +210,14 @@ def test_start_is_random_or_refused_without_weights(
 
 
 def test_file_of_a_backbone_alone_starts_the_backbone(tmp_path: Path) -> None:
-    trunk = backbones.make_backbone("mobilenet_v2_050")
+    backbone = backbones.make_backbone("mobilenet_v2_050")
     save_file(
-        {k: v.contiguous() for k, v in trunk.state_dict().items()}, tmp_path / "t.safetensors"
+        {k: v.contiguous() for k, v in backbone.state_dict().items()}, tmp_path / "t.safetensors"
     )
     net = _small()
     neck = net.laterals[0][0].weight.clone()
     assert net.load_start("mobilenet_v2_050", str(tmp_path / "t.safetensors")) == "t.safetensors"
-    assert torch.equal(net.trunk.blocks[3][0].conv_pw.weight, trunk.blocks[3][0].conv_pw.weight)
+    assert torch.equal(net.trunk.blocks[3][0].conv_pw.weight, backbone.blocks[3][0].conv_pw.weight)
     assert torch.equal(net.laterals[0][0].weight, neck)
 
 

@@ -68,7 +68,7 @@ def test_confident_other_class_is_proposed(shelf: Dataset) -> None:
     )
     assert correction.box == (300, 10, 20, 40)
     assert correction.reason == "m detects 'cola' with score 0.77; it is labelled 'tea'"
-    assert proposal.sureness == pytest.approx(0.77 / 0.7)
+    assert proposal.relative_confidence == pytest.approx(0.77 / 0.7)
 
 
 def test_average_scores_and_agreement_propose_nothing(shelf: Dataset) -> None:

@@ -17,6 +17,7 @@ from shelfcount import config
 from shelfcount.deploy import convert, flatbuffer, inspection, ranges
 from shelfcount.metrics.threshold import Validation
 from shelfcount.records import AnchorLevel, ModelSpec, ShelfcountError
+from shelfcount.training import lightning_module
 from shelfcount.training.fit import fit
 from shelfcount.training.networks import RetinaNet, build, retinanet_levels
 from shelfcount.training.quantization_aware import (
@@ -255,17 +256,11 @@ def test_ranges_are_stored_in_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_can_continue_with_fake_quantization(
-    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...]
+    tmp_path: Path, shelves: Shelves, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = tmp_path / "model.safetensors"
     start = config.load_config(None, [*tiny, "train.epochs=1"])
-    fit(
-        shelves.train,
-        shelves.val,
-        tmp_path / "start",
-        start,
-        lambda data, detections: Validation(0.5, 0.25),
-    )
+    fit(shelves.train, shelves.val, tmp_path / "start", start)
     (tmp_path / "start" / "model.safetensors").rename(weights)
     settings = config.load_config(
         None,
@@ -278,13 +273,12 @@ def test_training_can_continue_with_fake_quantization(
         ],
     )
     epochs = iter((0.1, 0.2))
-    trained = fit(
-        shelves.train,
-        shelves.val,
-        tmp_path / "run",
-        settings,
-        lambda data, detections: Validation(next(epochs), 0.25),
+    monkeypatch.setattr(
+        lightning_module,
+        "validate",
+        lambda data, detections: Validation(0.5, 0.25, mean_ap=next(epochs)),
     )
+    trained = fit(shelves.train, shelves.val, tmp_path / "run", settings)
     assert read_config(tmp_path / "run").train.quantize
     loaded = load_run(tmp_path / "run")
     assert isinstance(loaded.net, FakeQuantized)
@@ -304,10 +298,4 @@ def test_fine_tuning_needs_a_trained_detector(
         match=r"model\.weights is 'none', but train\.quantize fine-tunes a trained detector\. "
         r"Set model\.weights to the path of its \.safetensors file",
     ):
-        fit(
-            shelves.train,
-            shelves.val,
-            tmp_path,
-            settings,
-            lambda data, detections: Validation(0.5, 0.25),
-        )
+        fit(shelves.train, shelves.val, tmp_path, settings)

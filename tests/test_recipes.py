@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (AnchorLevel(8, ((20.0, 10.0),)), AnchorLevel(16, ((40.0, 20.0),)))
 
 
-def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does() -> None:
+def test_behind_stride_8_the_transplanted_backbone_computes_what_its_teacher_does() -> None:
     torch.manual_seed(0)
     teacher, student = (
         build(name, 3, LEVELS, 16).eval() for name in ("mobilenet_v2", "mobilenet_v2_fused")
@@ -35,7 +35,8 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
     distillation.transplant(teacher, student, fused=True)
     features = torch.randn(1, 32, 8, 8)
     with torch.no_grad():
-        # Stages 3 and 4 of the teacher are 2 and 3 of the student, the first two blocks of its 5 are all of the student's 4.
+        # Stages 3 and 4 of the teacher correspond to stages 2 and 3 of the student, and the first
+        # two blocks of the teacher's stage 5 are the student's stage 4.
         theirs = torch.nn.Sequential(
             teacher.trunk.blocks[3], teacher.trunk.blocks[4], teacher.trunk.blocks[5][:2]
         )(features)
@@ -48,7 +49,8 @@ def test_behind_stride_8_the_transplanted_trunk_computes_what_its_teacher_does()
 @pytest.mark.parametrize(
     ("member", "shapes"),
     [
-        # The fused trunk joins at stride 8 first; then each feeds the pyramid: 16 channels at strides 8, 16 and 32.
+        # The fused backbone is fitted at stride 8 first; then each backbone feeds the pyramid with
+        # 16 channels at strides 8, 16 and 32.
         ("mobilenet_v2_fused", [[(1, 32, 8, 12)], [(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)]]),
         ("mobilenet_v4_s", [[(1, 16, 8, 12), (1, 16, 4, 6), (1, 16, 2, 3)]]),
         # 16 of the 256 that its pyramid is fed with.
@@ -106,7 +108,7 @@ def test_torchvisions_detector_is_trained_and_judged_on_the_same_photos(drinks: 
     )
     net = ssdlite.train(training.subset(range(8)), 1, 0)
     few = validation.subset(range(2))
-    # One step from nothing finds nothing that is sure; what is looked at is that it is asked and judged.
+    # One step from random weights gives low scores only, so this tests detection and scoring alone.
     net.score_thresh = 0.0
     found = detect_dataset(ssdlite.TorchvisionDetector(net, few.classes), few)
     assert [0 < len(f) <= 300 for f in found] == [True, True]

@@ -12,7 +12,7 @@ from simulated_detector import CATALOGUE
 
 from shelfcount.records import Detections, ShelfcountError
 from shelfcount.shelf import photo_pairs
-from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.photo_features import extract_features, match_keypoints
 from shelfcount.shelf.registration import MAX_MERGED_PHOTOS, register
 from shelfcount.synthetic.layout import ShelfParams
 from shelfcount.synthetic.scenes import Scene, render_views
@@ -202,7 +202,8 @@ def test_too_many_photos_are_refused() -> None:
     flat = extract_features(np.zeros((30, 40, 3), np.uint8), Detections.empty())
     with pytest.raises(
         ShelfcountError,
-        match=f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got {MAX_MERGED_PHOTOS + 1}",
+        match=f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, "
+        f"got {MAX_MERGED_PHOTOS + 1}",
     ):
         register([flat] * (MAX_MERGED_PHOTOS + 1))
 
@@ -223,14 +224,14 @@ def test_products_repair_what_points_alone_get_wrong() -> None:
 
 def test_without_products_points_decide() -> None:
     a, b = (extract_features(scene.image, Detections.empty()) for scene in shuffled(2, 0.4, 11))
-    (link, *_) = photo_pairs.fit_pair((0, 1), a, b, photo_pairs.match_keypoints(a, b))
+    (link, *_) = photo_pairs.fit_pair((0, 1), a, b, match_keypoints(a, b))
     assert (link.agreeing, link.products, link.holds) == (0, 0, True)
     assert link.score == 2 * link.cover
 
 
 def test_products_that_contradict_stop_a_fit_that_points_suggest() -> None:
     a, b = (extract_features(scene.image, labelled(scene)) for scene in shuffled(2, 0.4, 11))
-    near = photo_pairs.match_keypoints(a, b)
+    near = match_keypoints(a, b)
     assert photo_pairs.fit_pair((0, 1), a, b, near)[0].holds
     strangers = dataclasses.replace(b, classes=b.classes + 100)
     (link, *_) = photo_pairs.fit_pair((0, 1), a, strangers, near)

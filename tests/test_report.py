@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shelfcount import words
-from shelfcount.drawing import pictures
+from shelfcount.drawing import marks, pictures
 from shelfcount.metrics.scoring import ClassScore, DetectionCounts
 from shelfcount.records import Detections
 from shelfcount.report import accuracy_figures, figures, page, repeats_page
@@ -38,8 +38,8 @@ def near(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 def test_annotate_enlarges_a_small_photo_and_adds_a_legend():
     picture = pictures.annotate(shelf(), products(), CLASSES)
     assert picture.dtype == np.uint8
-    assert picture.shape[0] == pictures.DRAWING_SIDE
-    assert picture.shape[1] > pictures.DRAWING_SIDE
+    assert picture.shape[0] == marks.DRAWING_SIDE
+    assert picture.shape[1] > marks.DRAWING_SIDE
 
 
 def test_annotate_keeps_the_size_of_a_large_photo_and_puts_the_legend_below_a_wide_one():
@@ -51,8 +51,8 @@ def test_annotate_keeps_the_size_of_a_large_photo_and_puts_the_legend_below_a_wi
 def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class():
     detections = products()
     picture = pictures.annotate(shelf(), detections, CLASSES)
-    scale = pictures.DRAWING_SIDE / 300
-    photo = picture[:, : pictures.DRAWING_SIDE]
+    scale = marks.DRAWING_SIDE / 300
+    photo = picture[:, : marks.DRAWING_SIDE]
     rows, columns = np.nonzero(near(photo, pictures.class_colours(CLASSES)["lemon-bottle"]))
     # There is one product of this class, so the pixels of its colour span its box.
     assert (columns.min(), rows.min()) == pytest.approx(detections.boxes[2, :2] * scale, abs=1)
@@ -72,16 +72,16 @@ def test_against_truth_the_colours_judge():
         np.concatenate([truth.boxes[:2], [[20, 180, 80, 280]]]), [0, 0, 2], [0.9, 0.8, 0.7]
     )
     picture = pictures.annotate(shelf(), found, CLASSES, truth=truth)
-    scale = pictures.DRAWING_SIDE / 300
+    scale = marks.DRAWING_SIDE / 300
     for colour, box in (
-        (pictures.FOUND, truth.boxes[0]),
-        (pictures.MISSED, truth.boxes[2]),
-        (pictures.FALSE_ALARM, found.boxes[2]),
+        (marks.FOUND, truth.boxes[0]),
+        (marks.MISSED, truth.boxes[2]),
+        (marks.FALSE_ALARM, found.boxes[2]),
     ):
         left, top, _, bottom = (box * scale).astype(int)
         edge = near(picture[top + 60 : bottom, left : left + 2], colour).mean()
         # The dashes of a missed product cover half of its edge.
-        assert edge == pytest.approx(0.5 if colour == pictures.MISSED else 1.0, abs=0.1)
+        assert edge == pytest.approx(0.5 if colour == marks.MISSED else 1.0, abs=0.1)
 
 
 def test_rows_are_printed_at_the_foot_of_each_box():

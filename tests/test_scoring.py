@@ -254,7 +254,7 @@ def test_truth_given_as_prediction_scores_exactly_one(seed):
     result = score(data, [photo.truth for photo in data.photos], 1.0)
     for total in (
         result.micro,
-        result.any_class,
+        result.class_agnostic,
         *(row.score for row in result.photos),
         *(row.score for row in result.per_class),
     ):
@@ -305,7 +305,7 @@ def test_numbers_computed_by_hand():
     ]
     result = score(data, found, 0.5)
     assert result.micro == DetectionCounts(truth=4, found=3, tp=1)
-    assert result.any_class == DetectionCounts(truth=4, found=3, tp=2)
+    assert result.class_agnostic == DetectionCounts(truth=4, found=3, tp=2)
     assert [row.score for row in result.per_class] == [
         DetectionCounts(2, 2, 1),
         DetectionCounts(2, 0, 0),
@@ -353,7 +353,7 @@ def test_metrics_are_between_0_and_1(seed, threshold):
     result = score(data, found, threshold, average_precision=False)
     for total in (
         result.micro,
-        result.any_class,
+        result.class_agnostic,
         *(row.score for row in result.photos),
         *(row.score for row in result.per_class),
     ):

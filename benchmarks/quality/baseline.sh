@@ -5,7 +5,7 @@
 #
 #   benchmarks/quality/baseline.sh DRINKS_FOLDER
 #
-# 180 photos cannot teach random weights to see: its trunk learns the features of the MobileNetV2 that comes with the
+# 180 photos cannot teach random weights to see: its backbone learns the features of the MobileNetV2 that comes with the
 # package first (export/distill.py), which ImageNet taught. A run that is there already is used as it is, and one that
 # was killed goes on where it stopped.
 set -euo pipefail

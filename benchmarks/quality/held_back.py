@@ -27,7 +27,8 @@ from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import align_classes, fingerprint
 from shelfcount.data.formats import read_labels
 from shelfcount.drawing.crops import crop, examples, photo_at
-from shelfcount.drawing.pictures import MISSED, Mark, annotate
+from shelfcount.drawing.marks import MISSED, Mark
+from shelfcount.drawing.pictures import annotate
 from shelfcount.files import write_whole
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.metrics.confusions import Confusion, confusions, needs
@@ -182,7 +183,7 @@ def main() -> None:
             "photos": len(corrected),
         },
         "f1": evaluation.micro.f1,
-        "f1_class_ignored": evaluation.any_class.f1,
+        "f1_class_ignored": evaluation.class_agnostic.f1,
         "classes": [
             vars(need)
             for need in sorted(
@@ -196,7 +197,7 @@ def main() -> None:
                 "reported": corrected.classes[pair.reported],
                 "mistakes": len(pair.mistakes),
                 "products": pair.products,
-                "surely": pair.sure,
+                "confident": pair.confident,
                 "photos": list(pair.photos),
             }
             for pair in pairs

@@ -109,7 +109,7 @@ def measured(
     )
     kinds = sorted({p.correction.action for p in proposals})
     return {
-        "surest": {str(n): counted(range(min(n, len(proposals)))) for n in (20, 50, 100)},
+        "most_confident": {str(n): counted(range(min(n, len(proposals)))) for n in (20, 50, 100)},
         "all": counted(range(len(proposals))),
         "kinds": {
             kind: counted([i for i, p in enumerate(proposals) if p.correction.action == kind])
@@ -149,7 +149,9 @@ def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[d
             decision="undecided",
         )
         proposals.append(
-            Proposal(photos[entry["photo"]], correction, entry["score"], entry["sureness"])
+            Proposal(
+                photos[entry["photo"]], correction, entry["score"], entry["relative_confidence"]
+            )
         )
     return proposals, content["models"]
 
@@ -239,7 +241,7 @@ def main() -> None:
     result["first"] = [
         {
             "data": data,
-            "sureness": round(p.sureness, 3),
+            "relative_confidence": round(p.relative_confidence, 3),
             **p.correction.to_json(),
             "decision": p.correction.decision,
             "corrections": word,
@@ -258,7 +260,10 @@ def main() -> None:
     )
     print(
         json.dumps(
-            {key: result[key] for key in ("surest", "all", "kinds", "of_the_corrections", "looked")}
+            {
+                key: result[key]
+                for key in ("most_confident", "all", "kinds", "of_the_corrections", "looked")
+            }
         ),
         file=sys.stderr,
     )

@@ -34,16 +34,17 @@ from shelfcount.files import write_whole
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset, Detections, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
+from shelfcount.runtime.photos import read_photos
 from shelfcount.shelf.count import count_photo
 from shelfcount.shelf.merge import merge_counted, merge_photos
-from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.photo_features import extract_features
 from shelfcount.stamp import stamp
 from shelfcount.synthetic.catalogue import make_catalogue
 from shelfcount.synthetic.layout import ShelfParams
 from shelfcount.synthetic.scenes import LABEL_VISIBLE, render_views
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.homography import map_boxes
-from shelfcount.vision.images import read_photo, write_photo
+from shelfcount.vision.images import write_photo
 
 RESULT = Path(__file__).parents[1] / "results" / "merge_detected.json"
 # Products of `make demo`.
@@ -153,15 +154,10 @@ def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
     detector = LiteRTDetector.open(bundle)
     wrong, there = Counter[str](), Counter[str]()
     with progress_bar("photos cut in four") as advance:
-        for number, photo in enumerate(dataset.photos):
+        photos = read_photos(dataset.photos, progress=advance)
+        for number, (photo, small) in enumerate(photos):
             # Key points need larger photos. The network's input stays the same.
-            image = cv2.resize(
-                read_photo(photo.path),
-                None,
-                fx=ENLARGED,
-                fy=ENLARGED,
-                interpolation=cv2.INTER_CUBIC,
-            )
+            image = cv2.resize(small, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC)
             truth = photo.truth.replace(boxes=photo.truth.boxes * ENLARGED)
             cuts = cut_views(image, np.random.default_rng([SEED, number]))
             parts = [count_photo(detector, cut, f"{i}") for i, (cut, _) in enumerate(cuts)]
@@ -182,7 +178,6 @@ def cut_in_four(bundle: Bundle, dataset: Dataset) -> dict[str, Any]:
             for what, found, true in pairs:
                 wrong[what] += errors(found, true.counts(dataset.classes))
                 there[what] += int((~true.ignore).sum())
-            advance(number + 1, len(dataset))
     return {
         "bundle": _named(bundle),
         "photos": len(dataset),

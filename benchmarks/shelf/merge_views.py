@@ -27,7 +27,7 @@ from shelfcount.files import write_whole
 from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.merge import merge_counted
-from shelfcount.shelf.photo_pairs import PhotoFeatures, extract_features
+from shelfcount.shelf.photo_features import PhotoFeatures, extract_features, match_keypoints
 from shelfcount.shelf.registration import Registration, register
 from shelfcount.stamp import stamp
 from shelfcount.synthetic.catalogue import Product
@@ -205,15 +205,13 @@ class Twin:
 
     def plain_fit(self) -> np.ndarray:
         """Fit a homography to distinct key points alone."""
-        near = photo_pairs.match_keypoints(self.a, self.b)
+        near = match_keypoints(self.a, self.b)
         p, q = self.a.points[near.distinct], self.b.points[near.index[0, near.distinct]]
         return cv2.findHomography(p, q, cv2.USAC_MAGSAC, photo_pairs.INLIER_UNITS)[0]
 
     def best(self) -> photo_pairs.PairFit:
         """Fit a homography to key points and products."""
-        return photo_pairs.fit_pair(
-            (0, 1), self.a, self.b, photo_pairs.match_keypoints(self.a, self.b)
-        )[0]
+        return photo_pairs.fit_pair((0, 1), self.a, self.b, match_keypoints(self.a, self.b))[0]
 
 
 def twin(seed: int, overlap: float = 0.25) -> Twin:

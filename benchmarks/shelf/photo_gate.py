@@ -37,6 +37,7 @@ from shelfcount.metrics.matching import match
 from shelfcount.records import Dataset, Detections, Detector, Photo
 from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
+from shelfcount.runtime.photos import read_photos
 from shelfcount.shelf.photo_gate import LEAST, LIMITS, check_photo
 from shelfcount.stamp import stamp
 from shelfcount.studies.photo_limits import (
@@ -159,8 +160,10 @@ def measures(
 
 def as_taken(detector: Detector, source: str) -> list[dict[str, float | None]]:
     """Return the measures of all photos of a data set."""
-    images = (read_photo(photo.path) for photo in read_labels(source).photos)
-    return [measures(detector, image, detector.detect(image).boxes) for image in images]
+    return [
+        measures(detector, image, detector.detect(image).boxes)
+        for _, image in read_photos(read_labels(source).photos)
+    ]
 
 
 def samples(

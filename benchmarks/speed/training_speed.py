@@ -33,7 +33,6 @@ from torchvision.transforms import v2
 from shelfcount import config as config_module
 from shelfcount.data.formats import read_labels
 from shelfcount.files import write_whole
-from shelfcount.metrics.threshold import Validation
 from shelfcount.records import Dataset
 from shelfcount.stamp import stamp
 from shelfcount.training.fit import fit
@@ -152,7 +151,6 @@ def ours(dataset: Dataset, freeze: int) -> float | None:
             few,
             Path(folder) / "run",
             config,
-            lambda _, __: Validation(0.0, 0.5),
             on_step=lambda *_: times.append(time.perf_counter()),
         )
     if not times:

@@ -99,7 +99,7 @@ def label_errors(results: Path, name: str = "label_errors.json") -> str:
         "no error",
         "share of errors",
     )
-    named = {f"the {n} most confident": counts for n, counts in result["surest"].items()}
+    named = {f"the {n} most confident": counts for n, counts in result["most_confident"].items()}
     named["all"] = result["all"]
     named |= {f"all that {kind} a label": counts for kind, counts in result["kinds"].items()}
     keys = ("proposals", "confirmed", "other", "refused", "wrong_label")

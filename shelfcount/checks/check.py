@@ -18,7 +18,8 @@ from shelfcount.checks.findings import Finding, Report, Severity, corners
 from shelfcount.checks.photo_checks import PhotoMeasures
 from shelfcount.config import ModelConfig
 from shelfcount.data.splits import near_duplicate_groups
-from shelfcount.records import Dataset, Detections, Dropped, Photo, ShelfcountError
+from shelfcount.records import Dataset, Detections, Dropped, Photo, Progress
+from shelfcount.runtime.photos import for_each_photo
 from shelfcount.vision import anchors
 from shelfcount.vision import boxes as box_math
 
@@ -118,7 +119,7 @@ def check_dataset(
     dataset: Dataset,
     against: Dataset | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Check the photos and labels of a data set.
 
@@ -133,17 +134,16 @@ def check_dataset(
     Raises:
         ShelfcountError: If a photo of `against` cannot be read.
     """
-    looks: list[PhotoMeasures] = []
     broken: list[Finding] = []
-    for done, photo in enumerate(dataset.photos, 1):
-        try:
-            looks.append(photo_checks.measure_photo(photo))
-        except ShelfcountError as error:
-            fix = "Copy the photo again, or remove it from the labels."
-            broken.append(Finding("error", "broken-photo", f"{error}", fix, photo.path))
-        if progress:
-            progress(done, len(dataset))
-    checked = CheckedData(dataset, looks, against or Dataset((), ()))
+
+    def report_unreadable(photo: Dropped) -> None:
+        fix = "Copy the photo again, or remove it from the labels."
+        broken.append(Finding("error", "broken-photo", photo.reason, fix, Path(photo.where)))
+
+    measured = for_each_photo(
+        dataset.photos, photo_checks.measure_photo, report_unreadable, progress
+    )
+    checked = CheckedData(dataset, [look for _, look in measured], against or Dataset((), ()))
     findings = [*broken, *(finding for check in CHECKS for finding in check(checked))]
     return Report(dataset, tuple(findings), against.name if against else "")
 

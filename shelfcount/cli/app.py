@@ -19,13 +19,13 @@ from shelfcount import config as config_module
 from shelfcount.cli.console import (
     err,
     escape_markup,
-    is_main_process,
     out,
     parse_pair,
     progress_bar,
     progress_stages,
 )
 from shelfcount.files import require_absent, write_json, write_whole
+from shelfcount.machine import is_main_process
 from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo
 from shelfcount.words import duration_words
@@ -249,7 +249,7 @@ def correct(
     depth: Annotated[
         str,
         typer.Option(
-            help="Of --folds: 'fast' trains heads on the frozen trunk's features, 'full' the network."
+            help="Of --folds: 'fast' trains heads on the frozen backbone's features, 'full' the network."
         ),
     ] = "fast",
     runs: Annotated[
@@ -405,10 +405,14 @@ def _propose(
         proposals_page.write_proposals_page(dataset, proposals, draft, html)
     if json_file:
         entries = [
-            {"sureness": round(p.sureness, 3), "score": round(p.score, 4), **p.correction.to_json()}
+            {
+                "relative_confidence": round(p.relative_confidence, 3),
+                "score": round(p.score, 4),
+                **p.correction.to_json(),
+            }
             for p in proposals
         ]
-        models = [{**one.model, "judged": len(one.photos)} for one in judged]
+        models = [{**one.model, "held_out_photos": len(one.photos)} for one in judged]
         write_json(
             json_file, {"models": models, "fingerprint": draft.fingerprint, "proposals": entries}
         )
@@ -490,7 +494,7 @@ def train(
             ]
             advance(done, total, " ".join(["training", *shown]))
 
-        detector = fit(training, validation, output, settings, _judge, resume=resume, on_step=step)
+        detector = fit(training, validation, output, settings, resume=resume, on_step=step)
     if not speaks:
         return
     runs.write_sources(output, sources)
@@ -917,7 +921,7 @@ def evaluate(
     depth: Annotated[
         str,
         typer.Option(
-            help="Of repeats: 'fast' trains heads on the frozen trunk's features, 'full' the network."
+            help="Of repeats: 'fast' trains heads on the frozen backbone's features, 'full' the network."
         ),
     ] = "fast",
     epochs: Annotated[
@@ -1069,7 +1073,7 @@ def _repeat(
         raise ShelfcountError(f"--until must be above 0, got {until:g}")
     if warning := repeat_folder.leakage_warning(settings, parts):
         err.print(f"[yellow]warning:[/yellow] {escape_markup(warning)}")
-    with progress_bar("features of the frozen trunk") as advance:
+    with progress_bar("features of the frozen backbone") as advance:
         study = repeat_folder.open_study(datasets.pool_datasets(parts), plan, folder, advance)
     err.print(
         f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept in {escape_markup(str(folder))}"
@@ -1162,7 +1166,7 @@ def _print_evaluation(result: Any) -> None:
         ("precision", result.micro.precision),
         ("recall", result.micro.recall),
         ("macro F1", result.macro_f1),
-        ("F1, class ignored", result.any_class.f1),
+        ("F1, class ignored", result.class_agnostic.f1),
         ("mAP 0.5:0.95", result.map),
         ("mAP 0.5", result.map50),
         ("count error, relative", result.count_by_class.relative),
@@ -1466,12 +1470,6 @@ def _training_data(
         f"no --val: {len(parts['val'])} of {len(training)} photos, by groups, are held back for validation"
     )
     return parts["train"], parts["val"]
-
-
-def _judge(dataset: Dataset, found: Any) -> Any:
-    from shelfcount.metrics.threshold import validate
-
-    return validate(dataset, found)
 
 
 def open_low(model: Path, threads: int) -> tuple[Any, float, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -23,17 +22,6 @@ from shelfcount.words import duration_words
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def is_main_process() -> bool:
-    """Return whether this process prints and writes files.
-
-    It is False in the processes that Lightning starts for further devices and nodes.
-    """
-    return all(
-        os.environ.get(name, "0") == "0"
-        for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    )
 
 
 def parse_pair(text: str, separator: str, option: str) -> tuple[int, int]:

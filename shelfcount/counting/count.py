@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from shelfcount.counting.results import ShelfCount, ShelfCounts
-from shelfcount.records import Detector, Dropped, ShelfcountError
+from shelfcount.records import Detector, Dropped, Progress, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector
+from shelfcount.runtime.photos import PhotoArray, load_photo, name_of, read_photos
 from shelfcount.shelf.count import CountedPhoto, count_photo
-from shelfcount.vision.images import read_photo
 from shelfcount.words import plural
 
 PhotoLike = Path | str | np.ndarray
@@ -22,7 +23,7 @@ def count(
     bundle: Bundle | Detector | Path | str,
     *,
     threads: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ShelfCounts:
     """Count the products on photos.
 
@@ -30,7 +31,8 @@ def count(
         photos: One or several photos, as paths or as upright (height, width, 3) uint8 RGB arrays.
             The pixels of photos given as paths are not kept in memory; the files are read again
             for pictures.
-        bundle: Folder of a bundle, an opened bundle, or a detector.
+        bundle: Folder of a bundle, the name of a bundle that comes with the package, an opened
+            bundle, or a detector.
         threads: Number of LiteRT interpreter threads. Ignored for a detector.
         progress: Called with (photos done, number of photos) after each photo.
 
@@ -46,19 +48,16 @@ def count(
         LiteRTDetector.open(bundle, threads) if isinstance(bundle, Bundle | Path | str) else bundle
     )
     inputs = [photos] if isinstance(photos, Path | str | np.ndarray) else list(photos)
-    counted, shelves, unread = [], [], []
-    for number, photo in enumerate(inputs, start=1):
-        name = f"photo {number}" if isinstance(photo, np.ndarray) else str(photo)
-        load = _loader(photo)
-        try:
-            image = load()
-        except ShelfcountError as error:
-            unread.append(Dropped(name, str(error)))
-        else:
-            counted.append(count_photo(detector, image, name))
-            shelves.append(_of_photo(counted[-1], load))
-        if progress is not None:
-            progress(number, len(inputs))
+    sources = [
+        PhotoArray(f"photo {number}", photo) if isinstance(photo, np.ndarray) else photo
+        for number, photo in enumerate(inputs, start=1)
+    ]
+    counted: list[CountedPhoto] = []
+    shelves: list[ShelfCount] = []
+    unread: list[Dropped] = []
+    for source, image in read_photos(sources, unread.append, progress):
+        counted.append(count_photo(detector, image, name_of(source)))
+        shelves.append(_of_photo(counted[-1], partial(load_photo, source)))
     if not counted:
         reasons = "".join(f"\n  {dropped}" for dropped in unread)
         raise ShelfcountError(
@@ -82,13 +81,3 @@ def _of_photo(photo: CountedPhoto, load: Callable[[], np.ndarray]) -> ShelfCount
         entries,
         load,
     )
-
-
-def _loader(photo: PhotoLike) -> Callable[[], np.ndarray]:
-    if not isinstance(photo, np.ndarray):
-        return lambda: read_photo(photo)
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-        raise ShelfcountError(
-            f"a photo array must be (height, width, 3) uint8 RGB, got {photo.shape} {photo.dtype}"
-        )
-    return lambda: photo

@@ -6,7 +6,6 @@ Results print as text, show themselves as pictures in a notebook, and convert to
 from __future__ import annotations
 
 import html
-import importlib
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,23 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from shelfcount.counting.display import import_optional, preview_jpeg
+from shelfcount.counting.plan_verdict import PlanVerdict
 from shelfcount.drawing import pictures
-from shelfcount.drawing.planogram_picture import draw_verdict
-from shelfcount.records import Detections, Dropped, ShelfcountError
+from shelfcount.records import Detections, Dropped
 from shelfcount.shelf import compliance
 from shelfcount.shelf.count import CountedPhoto
 from shelfcount.shelf.facings import Arrangement
 from shelfcount.shelf.merge import Merged, MergedShelf, merge_counted
 from shelfcount.shelf.panorama import arrange_merged, panorama, panorama_frame
-from shelfcount.shelf.photo_pairs import extract_features
+from shelfcount.shelf.photo_features import extract_features
 from shelfcount.shelf.planogram import Planogram, read_plan
 from shelfcount.shelf.rows import Placement
-from shelfcount.vision.images import encode_photo
 from shelfcount.words import plural
 
-# Longest side in pixels and JPEG quality of a picture in a notebook. Notebooks contain their
-# pictures: at this size a picture has about 80 kB and its tags are legible.
-SHOWN_SIDE, SHOWN_QUALITY = 960, 72
 # Maximum number of thumbnails for a list of photos, and their longest side in pixels.
 MOST_THUMBNAILS, THUMBNAIL_SIDE = 6, 360
 
@@ -139,7 +135,7 @@ class ShelfCount:
         Raises:
             ShelfcountError: If pandas is not installed.
         """
-        pandas = _optional("pandas", "to_pandas()")
+        pandas = import_optional("pandas", "to_pandas()")
         lines = []
         for entry, facing, level in zip(
             self._entries,
@@ -180,7 +176,7 @@ class ShelfCount:
         Raises:
             ShelfcountError: If supervision is not installed.
         """
-        supervision = _optional("supervision", "to_supervision()")
+        supervision = import_optional("supervision", "to_supervision()")
         detections = self.detections
         names = np.array([self.classes[i] for i in detections.classes], dtype=str)
         return supervision.Detections(
@@ -205,7 +201,7 @@ class ShelfCount:
         return "\n".join([*lines, *(f"  not included: {note}" for note in self.notes)])
 
     def _repr_jpeg_(self) -> bytes:
-        return _shown(self.picture())
+        return preview_jpeg(self.picture())
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +260,7 @@ class ShelfCounts(Sequence[ShelfCount]):
         Raises:
             ShelfcountError: If pandas is not installed.
         """
-        return _optional("pandas", "to_pandas()").concat(
+        return import_optional("pandas", "to_pandas()").concat(
             [shelf.to_pandas() for shelf in self], ignore_index=True
         )
 
@@ -297,88 +293,14 @@ class ShelfCounts(Sequence[ShelfCount]):
             for d in self.unread
         ]
         thumbnails = [
-            _shown(shelf.picture(), THUMBNAIL_SIDE) for shelf in self._shelves[:MOST_THUMBNAILS]
+            preview_jpeg(shelf.picture(), THUMBNAIL_SIDE)
+            for shelf in self._shelves[:MOST_THUMBNAILS]
         ]
         images = "".join(
             f'<img src="data:image/jpeg;base64,{b64encode(p).decode()}" style="margin:2px">'
             for p in thumbnails
         )
         return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{images}</div>"
-
-
-@dataclass(frozen=True, eq=False)
-class PlanVerdict:
-    """Compliance of a shelf with a planogram.
-
-    Attributes:
-        shelf: The counted shelf.
-        verdict: Score and deviations; boxes in pixels of the shelf's image.
-    """
-
-    shelf: ShelfCount
-    verdict: compliance.ComplianceResult
-
-    @property
-    def score(self) -> float:
-        """Share of facings as planned, in [0, 1]."""
-        return self.verdict.score
-
-    @property
-    def deviations(self) -> tuple[compliance.Deviation, ...]:
-        """Deviations by row of the planogram, followed by products that are not planned."""
-        return self.verdict.deviations
-
-    def picture(self) -> np.ndarray:
-        """Draw the deviations on the shelf's image, with a list of them.
-
-        Returns:
-            (H, W, 3) uint8 RGB.
-        """
-        return draw_verdict(self.shelf.image, self.shelf.arrangement, self.verdict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON data that ``shelfcount planogram --json`` writes.
-
-        These are the photos with their homographies to pixels of the shelf's image, in which the
-        boxes are given, the notes, and the deviations.
-        """
-        placed = [
-            {"path": path, "homography": homography.tolist()}
-            for path, homography in self.shelf.placed
-        ]
-        return {"photos": placed, "notes": list(self.shelf.notes), **self.verdict.to_json()}
-
-    def to_pandas(self) -> Any:
-        """Return the deviations as a pandas DataFrame, one row per deviation.
-
-        Raises:
-            ShelfcountError: If pandas is not installed.
-        """
-        columns = [
-            "kind",
-            "class",
-            "facings",
-            "plan_row",
-            "shelf_row",
-            "planned",
-            "seen",
-            "instead",
-            "message",
-        ]
-        return _optional("pandas", "to_pandas()").DataFrame(
-            self.verdict.to_json()["deviations"], columns=columns
-        )
-
-    def __repr__(self) -> str:
-        return "\n".join(
-            [
-                f"{self.shelf.name}: {100 * self.score:.0f} % as planned",
-                *(f"  {deviation}" for deviation in self.deviations),
-            ]
-        )
-
-    def _repr_jpeg_(self) -> bytes:
-        return _shown(self.picture())
 
 
 def _of_merged(merged: Merged) -> ShelfCount:
@@ -412,26 +334,3 @@ def _summary(shelf: ShelfCount) -> str:
     rows = plural(shelf.placement.n_rows, "row")
     gaps = plural(len(shelf.arrangement.gaps), "gap")
     return f"{plural(len(shelf), 'product')} in {rows}, {gaps}"
-
-
-def _shown(picture: np.ndarray, side: int = SHOWN_SIDE) -> bytes:
-    return encode_photo(pictures.shrunk(picture, side), quality=SHOWN_QUALITY)
-
-
-def _optional(package: str, wanted_by: str) -> Any:
-    """Import an optional package.
-
-    Args:
-        package: Name of the package.
-        wanted_by: Function that needs it, for the error message.
-
-    Raises:
-        ShelfcountError: If the package cannot be imported.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ShelfcountError(
-            f"{wanted_by} needs {package}, which cannot be imported: {error}. "
-            f"Install it with: pip install {package}"
-        ) from error

@@ -1,4 +1,4 @@
-"""Label formats: detection of the format of labels, reading of any format, and class-name tables."""
+"""Label formats: detection of a label format, reading of any format, and class-name tables."""
 
 from __future__ import annotations
 

@@ -388,6 +388,15 @@ def _clip_boxes(
 
 
 def refuse_split(path: Path, split: str) -> None:
+    """Check that no split was selected in a format without splits.
+
+    Args:
+        path: Path of the labels.
+        split: Text after ``#`` in the source; empty if there is none.
+
+    Raises:
+        ShelfcountError: If a split was selected.
+    """
     if split:
         raise ShelfcountError(
             f"'{path}' has no splits, so '#{split}' cannot be selected. Give the path without it."

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from shelfcount.deploy import flatbuffer, ranges
@@ -158,8 +159,6 @@ def _as_calibrated(
 def _signature(
     model: bytes, calibration: Iterable[np.ndarray]
 ) -> dict[str, list[dict[str, np.ndarray]]]:
-    from ai_edge_litert.interpreter import Interpreter
-
     (key, signature), *_ = Interpreter(model_content=model).get_signature_list().items()
     (name,) = signature["inputs"]
     samples = []

@@ -25,8 +25,9 @@ from shelfcount.metrics.matching import match
 from shelfcount.metrics.scoring import DetectionCounts
 from shelfcount.records import Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector
+from shelfcount.runtime.photos import read_photos
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import decode_photo, encode_photo, read_photo
+from shelfcount.vision.images import decode_photo, encode_photo
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
 GOLDEN_FILE = "golden/golden.json"
@@ -104,15 +105,13 @@ def make_golden(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, by
     low = LiteRTDetector(model, spec, score_threshold=LOWEST_SCORE)
     files: dict[str, bytes] = {}
     photos, images = [], []
-    for number, photo in enumerate(choose_golden_photos(dataset, GOLDEN_PHOTOS), start=1):
+    chosen = choose_golden_photos(dataset, GOLDEN_PHOTOS)
+    for number, (photo, image) in enumerate(read_photos(chosen), start=1):
         name = f"{number}.jpg"
         factor = _factor(photo, spec)
-        image = read_photo(photo.path)
         size = round(image.shape[1] * factor), round(image.shape[0] * factor)
-        image = cv2.resize(
-            image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        )
-        data = encode_photo(image)
+        kernel = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        data = encode_photo(cv2.resize(image, size, interpolation=kernel))
         files[f"golden/{name}"] = data
         # The decoded pixels are used, since the app decodes the file too.
         images.append(decode_photo(data, name))
@@ -337,7 +336,8 @@ def verify_golden(bundle: Bundle) -> GoldenResult:
         bundle,
         score_threshold=max(LOWEST_SCORE, golden["score_threshold"] - golden["tolerance"]["score"]),
     )
-    photos = [read_photo(bundle.path / "golden" / photo["file"]) for photo in golden["photos"]]
+    paths = [bundle.path / "golden" / photo["file"] for photo in golden["photos"]]
+    photos = [image for _, image in read_photos(paths)]
     return compare_with_golden(
         golden, [_listed(low.detect(image), bundle.spec, True) for image in photos], bundle.spec
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
 from shelfcount.deploy import flatbuffer
 from shelfcount.deploy.flatbuffer import read_model
@@ -67,8 +68,6 @@ def partitions(data: bytes) -> int:
 
 
 def _executed(data: bytes) -> list[str]:
-    from ai_edge_litert.interpreter import Interpreter
-
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     listed = interpreter._get_ops_details()

@@ -125,14 +125,25 @@ class MetadataTable:
 
 
 def process_unit(options: MetadataTable) -> MetadataTable:
+    """Return the `ProcessUnit` table that wraps `options`, a member of its union."""
     return MetadataTable("ProcessUnit", options_type=UNION_MEMBERS[options.kind], options=options)
 
 
 def float_array(*values: float) -> np.ndarray:
+    """Return the values as a (n,) float32 array, the type of numbers in the schema."""
     return np.array(values, np.float32)
 
 
 def pack_table(table: MetadataTable, identifier: bytes) -> bytes:
+    """Write a flatbuffer.
+
+    Args:
+        table: Root table.
+        identifier: File identifier, 4 bytes.
+
+    Returns:
+        Content of the file.
+    """
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(_write(builder, table), identifier)
     return bytes(builder.Output())

@@ -61,7 +61,7 @@ def open_server(
     """Create a server for the web page and a bundle.
 
     Args:
-        bundle: Folder of the bundle, which is served at ``/bundle/``.
+        bundle: Folder or name of the bundle, which is served at ``/bundle/``.
         page: Folder of the page, which is served at ``/``; `page_folder` finds it.
         host: Address to listen on. The default can be reached from this machine only.
         port: Port to listen on; 0 for any free port.
@@ -90,9 +90,8 @@ def _addresses(page: Path, bundle: Path) -> dict[str, Path]:
     files = {
         f"/{path.relative_to(page).as_posix()}": path for path in page.rglob("*") if path.is_file()
     }
-    files |= {
-        f"/bundle/{name}": bundle / name for name in ("model.json", *read_bundle(bundle).files)
-    }
+    opened = read_bundle(bundle)
+    files |= {f"/bundle/{name}": opened.path / name for name in ("model.json", *opened.files)}
     return {**files, "/": page / "index.html"}
 
 

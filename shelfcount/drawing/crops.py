@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shelfcount.drawing.pictures import PAPER, Mark, draw_box, draw_tag, make_font
+from shelfcount.drawing.marks import PAPER, Mark, draw_box, draw_tag, make_font
 from shelfcount.records import Dataset
 from shelfcount.vision.boxes import clip
 from shelfcount.vision.images import read_photo

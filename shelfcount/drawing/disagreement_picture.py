@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shelfcount.drawing.pictures import (
+from shelfcount.drawing.marks import (
     DRAWING_SIDE,
     FALSE_ALARM,
     FOUND,

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from shelfcount.drawing import pictures
-from shelfcount.drawing.pictures import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED, Colour
+from shelfcount.drawing import marks
+from shelfcount.drawing.marks import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED, Colour
 from shelfcount.shelf.compliance import ComplianceResult, Deviation
 from shelfcount.shelf.facings import Arrangement
 
-# Colours by kind of deviation: those of `pictures` for missing and extra products, Okabe and Ito's
+# Colours by kind of deviation: those of `marks` for missing and extra products, Okabe and Ito's
 # blue and reddish purple, and a dark yellow.
 COLOURS: dict[str, Colour] = {
     "missing": MISSED,
@@ -38,38 +38,38 @@ def draw_verdict(
 
     Returns:
         (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged to a longest side of at
-        least `pictures.LONGEST_SIDE` pixels, and the list to its right, or below a wide photo.
+        least `marks.DRAWING_SIDE` pixels, and the list to its right, or below a wide photo.
     """
     scale = max(1.0, DRAWING_SIDE / max(image.shape[:2]))
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     photo = Image.fromarray(
         cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
     )
-    unit = pictures.drawing_unit(size)
-    font = pictures.make_font(unit * pictures.text_size(arrangement.boxes * scale / unit))
+    unit = marks.drawing_unit(size)
+    font = marks.make_font(unit * marks.text_size(arrangement.boxes * scale / unit))
 
     wrong = {box for deviation in verdict.deviations for box in deviation.boxes}
-    marks = [
-        pictures.Mark(box * scale, FOUND)
+    drawn = [
+        marks.Mark(box * scale, FOUND)
         for box in arrangement.boxes
         if tuple(box.tolist()) not in wrong
     ]
-    entries = [pictures.Entry(FOUND, "", "as planned", len(verdict.right))]
+    entries = [marks.Entry(FOUND, "", "as planned", len(verdict.right))]
     for number, deviation in enumerate(verdict.deviations, start=1):
         colour = COLOURS[deviation.kind]
         for boxes, dashed in ((deviation.places, True), (deviation.boxes, False)):
-            marks += [
-                pictures.Mark(np.array(box) * scale, colour, str(number), dashed) for box in boxes
+            drawn += [
+                marks.Mark(np.array(box) * scale, colour, str(number), dashed) for box in boxes
             ]
-        entries.append(pictures.Entry(colour, str(number), _in_short(deviation), deviation.facings))
+        entries.append(marks.Entry(colour, str(number), _in_short(deviation), deviation.facings))
 
     draw = ImageDraw.Draw(photo, "RGBA")
-    for mark in marks:
-        pictures.draw_box(draw, mark, line=max(2, round(font.size / (6 if mark.tag else 9))))
-    for mark in marks:
-        pictures.draw_tag(draw, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)
+    for mark in drawn:
+        marks.draw_box(draw, mark, line=max(2, round(font.size / (6 if mark.tag else 9))))
+    for mark in drawn:
+        marks.draw_tag(draw, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)
     title = f"{verdict.plan or 'Plan'}: {100 * verdict.score:.0f} % as planned\nFacings"
-    return pictures.with_legend(photo, title, entries, pictures.make_font(17 * unit))
+    return marks.with_legend(photo, title, entries, marks.make_font(17 * unit))
 
 
 def _in_short(deviation: Deviation) -> str:

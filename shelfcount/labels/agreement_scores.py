@@ -46,6 +46,15 @@ class AgreementScores:
 
 
 def agreement_scores(sums: np.ndarray) -> AgreementScores:
+    """Compute the agreement from counts.
+
+    Args:
+        sums: (5,) float64; number of pairs, pairs of the same class, sum of the IoUs of the pairs,
+            and products that only the first and only the second annotation contains.
+
+    Returns:
+        Overall agreement and its three factors.
+    """
     pairs, same, overlap, first, second = sums.tolist()
     whole = 2 * pairs + first + second
     if not pairs:

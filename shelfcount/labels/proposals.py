@@ -13,8 +13,9 @@ photos. A proposal says where to look; a person decides.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,23 @@ BESIDE_IOU = 0.3
 
 
 @dataclass(frozen=True, eq=False)
+class HeldOutDetections:
+    """Photos with the detections of a model that was not trained on them.
+
+    Attributes:
+        photos: Labelled photos.
+        found: Detections on each photo, including low scores.
+        threshold: Score threshold of the model.
+        model: Description of the model, at least its ``name``.
+    """
+
+    photos: Dataset
+    found: Sequence[Detections]
+    threshold: float
+    model: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Proposal:
     """A label that is likely to be wrong or missing.
 
@@ -39,14 +57,14 @@ class Proposal:
         photo: The photo with its labels.
         correction: The correction that the model suggests, undecided.
         score: Score of the detection.
-        sureness: Score divided by the mean score of the class over detections that agree with their
+        relative_confidence: Score divided by the mean score of the class over detections that agree with their
             labels; at least 1.
     """
 
     photo: Photo
     correction: Correction
     score: float
-    sureness: float
+    relative_confidence: float
 
 
 def propose(
@@ -68,10 +86,10 @@ def propose(
     """
     confidence = class_confidence_thresholds(dataset, found, threshold)
     # Without labels no detection agrees with one, so the score threshold decides alone.
-    least = confidence if dataset.boxes else np.full(len(confidence), threshold)
+    minimum = confidence if dataset.boxes else np.full(len(confidence), threshold)
     proposals = []
     for photo, low in zip(dataset.photos, found, strict=True):
-        confident = low[low.scores >= np.maximum(least, threshold)[low.classes]]
+        confident = low[low.scores >= np.maximum(minimum, threshold)[low.classes]]
         matches = match(photo.truth, confident, by_class=False)
         for i in range(len(confident)):
             change = _change(photo, confident, matches, i, dataset.classes)
@@ -88,30 +106,32 @@ def propose(
                     to_class=name if action == "rename" else None,
                     decision="undecided",
                 )
-                proposals.append(Proposal(photo, correction, score, score / float(least[class_])))
+                proposals.append(Proposal(photo, correction, score, score / float(minimum[class_])))
     return by_confidence(proposals)
 
 
 def by_confidence(proposals: Sequence[Proposal]) -> list[Proposal]:
     """Return the proposals of one or several models, most confident first."""
-    return sorted(proposals, key=lambda p: (-p.sureness, p.correction.photo, p.correction.box))
+    return sorted(
+        proposals, key=lambda p: (-p.relative_confidence, p.correction.photo, p.correction.box)
+    )
 
 
 def _change(
-    photo: Photo, sure: Detections, matches: Matches, i: int, classes: Sequence[str]
+    photo: Photo, confident: Detections, matches: Matches, i: int, classes: Sequence[str]
 ) -> tuple[str, str, XYWH, str] | None:
     """Return action, class, box and reason of a correction; None if no label is contradicted."""
-    name = classes[sure.classes[i]]
+    name = classes[confident.classes[i]]
     partner = int(matches.partner[i])
     if partner < 0:
-        overlap = iou(sure.boxes[i : i + 1], photo.truth.boxes)[0]
+        overlap = iou(confident.boxes[i : i + 1], photo.truth.boxes)[0]
         if (
             matches.absorbed[i]
-            or _ignored(sure.boxes[i : i + 1], photo.truth)
+            or _ignored(confident.boxes[i : i + 1], photo.truth)
             or overlap.max(initial=0) >= BESIDE_IOU
         ):
             return None
-        return "add", name, _box(sure.boxes[i], photo), "no product is labelled there"
+        return "add", name, _box(confident.boxes[i], photo), "no product is labelled there"
     labelled = classes[photo.truth.classes[partner]]
     if labelled == name:
         return None

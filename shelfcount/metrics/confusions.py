@@ -69,14 +69,14 @@ class Mistake:
         photo: The photo with its labels.
         box: (4,) float32, xyxy pixels; the labelled box.
         score: Score of the detection.
-        sure: Whether the model has high confidence: the score is at least the mean score of the
-            predicted class over detections that agree with their labels.
+        confident: Whether the score is at least the mean score of the predicted class over
+            detections that agree with their labels.
     """
 
     photo: Photo
     box: NDArray[np.float32]
     score: float
-    sure: bool
+    confident: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,9 @@ class Confusion:
         return tuple(sorted(dict.fromkeys(names), key=lambda name: -names.count(name)))
 
     @property
-    def sure(self) -> int:
+    def confident(self) -> int:
         """Number of mistakes with high confidence, for which the label may be wrong instead."""
-        return sum(mistake.sure for mistake in self.mistakes)
+        return sum(mistake.confident for mistake in self.mistakes)
 
 
 def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) -> list[Confusion]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from shelfcount.metrics.scoring import Evaluation, score
-from shelfcount.records import Dataset, Detections, Detector, ShelfcountError
-from shelfcount.vision.images import read_photo
-
-# mAP integrates over all scores, so a higher score threshold of the detector would lower it.
-# torchvision's detectors use this threshold (box_score_thresh, score_thresh) for their published
-# COCO results.
-AP_FLOOR = 0.05
+from shelfcount.records import Dataset, Detections, Detector, Progress, ShelfcountError
+from shelfcount.runtime.photos import read_photos
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 
 def evaluate_detector(
@@ -21,12 +15,12 @@ def evaluate_detector(
     dataset: Dataset,
     *,
     threshold: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Run a detector on labelled photos and compute its metrics.
 
     mAP needs detections with low scores. It is measured only if the detector's own score threshold
-    (``spec.score_threshold``) is at most `AP_FLOOR`: open the detector with a low threshold and
+    (``spec.score_threshold``) is at most `LOWEST_SCORE`: open the detector with a low threshold and
     pass the threshold for F1 here.
 
     Args:
@@ -54,12 +48,12 @@ def evaluate_detector(
         dataset,
         detections,
         lowest if threshold is None else threshold,
-        average_precision=lowest <= AP_FLOOR,
+        average_precision=lowest <= LOWEST_SCORE,
     )
 
 
 def detect_dataset(
-    detector: Detector, dataset: Dataset, *, progress: Callable[[int, int], None] | None = None
+    detector: Detector, dataset: Dataset, *, progress: Progress | None = None
 ) -> list[Detections]:
     """Run a detector on every photo of a data set.
 
@@ -85,17 +79,7 @@ def detect_dataset(
         )
     to_dataset = np.array([dataset.classes.index(name) for name in names])
     detections = []
-    for done, photo in enumerate(dataset.photos, start=1):
-        image = read_photo(photo.path)
-        height, width = image.shape[:2]
-        if (width, height) != (photo.width, photo.height):
-            raise ShelfcountError(
-                f"photo '{photo.path}' has {width} x {height} pixels, but its labels were made for "
-                f"{photo.width} x {photo.height}. Label the photo again, or use the file that was "
-                "labelled."
-            )
+    for _, image in read_photos(dataset.photos, progress=progress):
         boxes = detector.detect(image)
         detections.append(boxes.replace(classes=to_dataset[boxes.classes]))
-        if progress is not None:
-            progress(done, len(dataset))
     return detections

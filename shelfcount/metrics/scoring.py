@@ -147,7 +147,7 @@ class Evaluation:
         threshold: Score threshold. Detections below it are left out of all metrics except `map` and
             `map50`.
         micro: Class-aware totals over all boxes.
-        any_class: Class-agnostic totals over all boxes.
+        class_agnostic: Class-agnostic totals over all boxes.
         macro_f1: Mean F1 over the classes with labelled products; F1 of `micro` if there are none.
         map: Mean average precision over IoU 0.50 to 0.95 with at most 300 detections per photo, as
             COCO defines it. None if it was not requested or no product is labelled.
@@ -167,7 +167,7 @@ class Evaluation:
     classes: tuple[str, ...]
     threshold: float
     micro: DetectionCounts
-    any_class: DetectionCounts
+    class_agnostic: DetectionCounts
     macro_f1: float
     map: float | None
     map50: float | None
@@ -196,7 +196,7 @@ class Evaluation:
             "iou": MATCH_IOU,
             **{key: value for key, value in self.micro.to_json().items() if key != "truth"},
             "macro_f1": self.macro_f1,
-            "any_class": self.any_class.to_json(),
+            "any_class": self.class_agnostic.to_json(),
             "map": self.map,
             "map50": self.map50,
             "count_error": {
@@ -225,7 +225,7 @@ def score(
     Args:
         dataset: Labelled photos, at least one.
         found: Detections on each photo, in the order of the photos. For mAP, detections with scores
-            near 0 must be included (see `AP_FLOOR`).
+            of `vision.postprocess.LOWEST_SCORE` and above must be included.
         threshold: Score threshold. Detections below it are left out of all metrics except mAP.
         average_precision: Whether to measure mAP, which takes the most time. If False, its fields
             are None.
@@ -278,7 +278,7 @@ def score(
         classes=dataset.classes,
         threshold=float(threshold),
         micro=micro,
-        any_class=_total(confusion[:-1], confusion[:, :-1], confusion[:-1, :-1]),
+        class_agnostic=_total(confusion[:-1], confusion[:, :-1], confusion[:-1, :-1]),
         macro_f1=float(np.mean(with_truth)) if with_truth else micro.f1,
         map=mean_ap,
         map50=mean_ap50,

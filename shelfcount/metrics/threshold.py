@@ -13,9 +13,7 @@ from shelfcount.metrics.matching import best_first, match
 from shelfcount.metrics.scoring import per_class_counts, require_scorable, safe_ratio, score
 from shelfcount.metrics.uncertainty import difference_standard_error, influence_on_f1
 from shelfcount.records import Dataset, Detections
-
-# Score threshold of the validation passes, far below any operating threshold.
-VALIDATION_SCORE = 0.05
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,13 @@ class Validation:
     Attributes:
         f1: F1 at `threshold`.
         threshold: Score threshold that maximises F1 on the validation photos.
-        fitness: Value for choosing the best epoch; F1 if None. mAP is the better choice: it
-            considers all scores, while F1 at its best threshold changes little from epoch to epoch
-            once most products are detected.
+        mean_ap: mAP over IoU 0.50 to 0.95. `training.fit.fit` keeps the epoch with the highest
+            value.
     """
 
     f1: float
     threshold: float
-    fitness: float | None = None
+    mean_ap: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,23 +145,23 @@ def threshold_curve(dataset: Dataset, found: Sequence[Detections]) -> ThresholdC
 
 
 def validate(dataset: Dataset, found: Sequence[Detections]) -> Validation:
-    """Return the validation metrics of one epoch for `training.fit.fit`.
+    """Return the validation metrics of one epoch of training.
 
     Args:
         dataset: Validation photos.
         found: Detections on each photo, in the order of the photos, with scores down to
-            `training.fit.LOW_SCORE`.
+            `LOWEST_SCORE`.
 
     Returns:
-        The chosen score threshold, F1 at this threshold, and mAP for choosing the best epoch.
+        The chosen score threshold, F1 at this threshold, and mAP.
 
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-
-    threshold, _ = choose_threshold(dataset, found, floor=VALIDATION_SCORE)
+    threshold, _ = choose_threshold(dataset, found, floor=LOWEST_SCORE)
     evaluation = score(dataset, found, threshold)
-    return Validation(evaluation.micro.f1, threshold, evaluation.map)
+    # mAP is undefined if every box is marked `ignore`; F1 is then 0 too.
+    return Validation(evaluation.micro.f1, threshold, evaluation.map or 0.0)
 
 
 def _matched_all(dataset: Dataset, found: Sequence[Detections]) -> list[_Matched]:

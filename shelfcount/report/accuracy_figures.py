@@ -1,4 +1,4 @@
-"""Plots of accuracy as PNG bytes: confusion matrix, F1 by class, by threshold and against latency."""
+"""Accuracy plots as PNG bytes: confusion matrix, F1 by class, by threshold and against latency."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.drawing.crops import drawn, photo_at
-from shelfcount.drawing.pictures import FALSE_ALARM, MISSED, NOT_JUDGED, Colour, Mark
+from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_JUDGED, Colour, Mark
 from shelfcount.labels.agreement_scores import LOOSE_IOU, Agreement, AgreementScores, PhotoAgreement
 from shelfcount.report import page
 from shelfcount.words import plural

@@ -27,10 +27,12 @@ def row_label(row: Row) -> str:
 
 
 def threads_text(n: int) -> str:
+    """Return a number of threads in words, such as "2 threads"."""
     return plural(n, "thread")
 
 
 def table_blocks(result: BaselineComparison) -> list[page.Block]:
+    """Return the tables of all formats: accuracy and latency, and size and operations."""
     quality_columns = [
         page.Column("format"),
         page.Column("F1"),
@@ -56,8 +58,8 @@ def table_blocks(result: BaselineComparison) -> list[page.Block]:
         "of the same weights in float32, minus the F1 of this format. Count error: sum over photos "
         "and classes of |counted - labelled|, divided by the number of labelled products. Latency: "
         "network and non-maximum suppression on one photo, "
-        f"{threads_text(result.plan.threads[0])}. Each format ran in its own process, and the formats "
-        "took turns. Relative latency: median of the ratios of paired runs, with their 10th and "
+        f"{threads_text(result.plan.threads[0])}. Each format ran in its own process, and the "
+        "formats took turns. Relative latency: median of the ratios of paired runs, with their 10th and "
         "90th percentile. “Within noise”: the paired runs do not agree on which one is faster."
     )
     size_columns = [
@@ -117,6 +119,7 @@ def _weights(row: Row) -> list[float | None]:
 
 
 def latency_blocks(result: BaselineComparison) -> list[page.Block]:
+    """Return the plot and the tables of latency by number of threads and by step."""
     bars = [
         (row_label(row), [(t.threads, t.p50, t.p90) for t in row.by_threads]) for row in result.rows
     ]
@@ -174,6 +177,7 @@ def latency_blocks(result: BaselineComparison) -> list[page.Block]:
 
 
 def operator_blocks(result: BaselineComparison) -> list[page.Block]:
+    """Return the tables of operators: those not delegated to XNNPACK, and the slowest ones."""
     files = [row for row in result.rows if row.outside is not None]
     columns = [
         page.Column("file"),
@@ -260,12 +264,13 @@ def _kinds(row: Row) -> page.Table:
 
 
 def quality_blocks(result: BaselineComparison) -> list[page.Block]:
+    """Return the figures of accuracy: cards, F1 by class and by threshold, and confusions."""
     evaluation, baseline = result.evaluation, result.baseline_evaluation
     count = evaluation.count_by_class
     cards = [
         page.Card("Precision", evaluation.micro.precision),
         page.Card("Recall", evaluation.micro.recall),
-        page.Card("Class-agnostic F1", evaluation.any_class.f1, "the class may be wrong"),
+        page.Card("Class-agnostic F1", evaluation.class_agnostic.f1, "the class may be wrong"),
         page.Card("Count error", count.relative, f"{count.mae:.1f} products per photo"),
     ]
     classes = page.Figure(
@@ -307,6 +312,7 @@ def _threshold_figure(result: BaselineComparison) -> page.Figure:
 
 
 def disagreement_blocks(result: BaselineComparison) -> list[page.Block]:
+    """Return pictures of the photos on which bundle and baseline differ most."""
     blocks: list[page.Block] = []
     for differing in result.disagreements:
         panels = disagreement_picture.draw_disagreement(differing, result.evaluation.classes)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from shelfcount.checks.findings import KINDS, SEVERITIES, Finding, Report, Severity
-from shelfcount.drawing.pictures import FOUND, INK, MISSED, Colour
+from shelfcount.drawing.marks import FOUND, INK, MISSED, Colour
 from shelfcount.files import write_whole
 from shelfcount.records import Detections, ShelfcountError
 from shelfcount.report.page import embedded, template

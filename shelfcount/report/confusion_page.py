@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.drawing.crops import crop, examples, grid, photo_at
-from shelfcount.drawing.pictures import MISSED, Mark
+from shelfcount.drawing.marks import MISSED, Mark
 from shelfcount.metrics.confusions import (
     LEAST_SLOPE,
     MORE_EXAMPLES,
@@ -146,7 +146,7 @@ def _table(pairs: Sequence[Confusion], classes: Sequence[str], caption: str) -> 
                 classes[pair.reported],
                 len(pair.mistakes),
                 pair.share,
-                pair.sure,
+                pair.confident,
                 pair.reverse,
                 photos,
             ]
@@ -194,7 +194,7 @@ def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
             )
     title = (
         f"{true} confused with {predicted}: {len(pair.mistakes)} of {pair.products}, "
-        f"{pair.sure} of them with high confidence"
+        f"{pair.confident} of them with high confidence"
     )
     return [page.Note(title), page.Side(pictures)]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shelfcount.drawing.crops import beside, crop, examples, photo_at
-from shelfcount.drawing.pictures import FALSE_ALARM, FOUND, MISSED, Mark
+from shelfcount.drawing.marks import FALSE_ALARM, FOUND, MISSED, Mark
 from shelfcount.files import write_whole
 from shelfcount.labels.corrections import Corrections
 from shelfcount.labels.proposals import Proposal

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 
-from shelfcount.drawing.pictures import FOUND, MISSED
+from shelfcount.drawing.marks import FOUND, MISSED
 from shelfcount.files import write_whole
 from shelfcount.report.figures import BLUE, GREEN, ORANGE, VERMILION, plot_png
 from shelfcount.report.page import embedded, template

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
+import shelfcount
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.vision.images import stretch
 from shelfcount.vision.postprocess import ratios_to_pixels
@@ -19,6 +21,9 @@ from shelfcount.vision.postprocess import ratios_to_pixels
 FORMAT = 1
 # Float16 model with raw head outputs, without post-processing, for GPU and Core ML delegates.
 RAW_MODEL = "model-raw.tflite"
+_PACKAGE = Path(shelfcount.__file__).parent
+# Released bundles are in the first folder of an installed package, in the second of a checkout.
+RELEASE_FOLDERS = (_PACKAGE / "bundles", _PACKAGE.parent / "export" / "release")
 
 
 @dataclass(frozen=True)
@@ -53,24 +58,48 @@ class Bundle:
         return (self.path / "model.tflite").stat().st_size
 
 
+def packaged_bundles() -> dict[str, Path]:
+    """Return the folders of the bundles that come with the package, by name."""
+    heads = [path for folder in RELEASE_FOLDERS for path in folder.glob("*/model.json")]
+    return {path.parent.name: path.parent for path in sorted(heads)}
+
+
+def find_bundle(path: Path | str) -> Path:
+    """Return the folder of a bundle.
+
+    Args:
+        path: Path of the folder, or the name of a bundle that comes with the package. A file or
+            folder of this name takes precedence.
+    """
+    path = Path(path)
+    return path if path.exists() else packaged_bundles().get(str(path), path)
+
+
 def read_bundle(path: Path | str) -> Bundle:
     """Read a bundle and check its files.
 
     Args:
-        path: Path of the folder.
+        path: Path of the folder, or the name of a bundle that comes with the package.
 
     Raises:
         ShelfcountError: If the folder is not a bundle, has another format version, a file is
             missing or differs from its sha256, or labels.txt differs from the classes of
             model.json.
     """
-    path = Path(path)
+    path = find_bundle(path)
     try:
         text = (path / "model.json").read_bytes()
         data = json.loads(text)
     except (OSError, ValueError) as error:
+        if path.exists():
+            reason = str(error)
+        else:
+            reason = (
+                "there is no such folder, and no bundle of this name comes with shelfcount, "
+                f"only: {', '.join(packaged_bundles()) or 'none'}"
+            )
         raise ShelfcountError(
-            f"'{path}' is not a bundle: {error}. "
+            f"'{path}' is not a bundle: {reason}. "
             "`shelfcount export RUN --out BUNDLE` writes a bundle."
         ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -161,8 +190,6 @@ class LiteRTDetector:
     def __init__(
         self, model: bytes, spec: ModelSpec, threads: int = 1, score_threshold: float | None = None
     ) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
         self.spec = (
             spec if score_threshold is None else replace(spec, score_threshold=score_threshold)
         )
@@ -194,7 +221,8 @@ class LiteRTDetector:
         """Open the model of a bundle and return its detector.
 
         Args:
-            bundle: Bundle, or the path of its folder.
+            bundle: Bundle, the path of its folder, or the name of a bundle that comes with the
+                package.
             threads: Number of LiteRT interpreter threads.
             score_threshold: Score threshold, at least `LOWEST_SCORE`. Default: that of the bundle.
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount import files
-from shelfcount.records import Detections, Detector, Dropped, ShelfcountError
+from shelfcount.records import Detections, Detector, Dropped, Progress
 from shelfcount.runtime.inference import detect_tiled
+from shelfcount.runtime.photos import PhotoSource, name_of, read_photos
 from shelfcount.shelf.facings import Arrangement, arrange
 from shelfcount.shelf.photo_gate import Quality, check_photo
 from shelfcount.shelf.rows import Placement, assign_rows
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision import images
 
 CSV_COLUMNS = ("photo", "class", "score", "x", "y", "w", "h", "row", "position")
 # Spreadsheets run a cell that begins with one of these as a formula:
@@ -121,32 +122,57 @@ def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> Counte
     )
 
 
+def count_each(
+    detector: Detector,
+    photos: Iterable[PhotoSource],
+    on_error: Callable[[Dropped], None] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[CountedPhoto, NDArray[np.uint8]]]:
+    """Count the products on photos one by one; one photo at a time is in memory.
+
+    Args:
+        detector: Any detector; large photos are tiled for it.
+        photos: Paths, labelled photos or photos in memory.
+        on_error: Called with each photo that cannot be read, which is then skipped. Default: the
+            first such photo ends the loop with an error.
+        progress: Called with (photos done, number of photos) after each photo.
+
+    Yields:
+        Each counted photo, and its (height, width, 3) uint8 RGB pixels, upright.
+
+    Raises:
+        ShelfcountError: If a photo cannot be read and `on_error` is None.
+    """
+    for photo, image in read_photos(photos, on_error, progress):
+        yield count_photo(detector, image, name_of(photo)), image
+
+
 def count_photos(
     detector: Detector,
     paths: Iterable[Path | str],
     on_error: Callable[[Dropped], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[CountedPhoto], list[Dropped]]:
     """Count the products on several photos. Photos that cannot be read are skipped and returned.
 
     Args:
         detector: Any detector.
         paths: Paths of the photos.
-        on_error: Function that is called for each photo that cannot be read, at once.
+        on_error: Called with each photo that cannot be read, at once.
+        progress: Called with (photos done, number of photos) after each photo.
 
     Returns:
         The counted photos, and the photos that could not be read with the reason; both in the order
         of `paths`.
     """
-    counted, failed = [], []
-    for path in paths:
-        try:
-            image = images.read_photo(path)
-        except ShelfcountError as error:
-            failed.append(Dropped(str(path), str(error)))
-            if on_error is not None:
-                on_error(failed[-1])
-            continue
-        counted.append(count_photo(detector, image, str(path)))
+    failed: list[Dropped] = []
+
+    def fail(dropped: Dropped) -> None:
+        failed.append(dropped)
+        if on_error is not None:
+            on_error(dropped)
+
+    counted = [photo for photo, _ in count_each(detector, paths, fail, progress)]
     return counted, failed
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.records import Detections, Detector, Dropped, ShelfcountError
-from shelfcount.shelf.count import CountedPhoto, count_photo
+from shelfcount.records import Detections, Detector, Dropped, Progress, ShelfcountError
+from shelfcount.shelf.count import CountedPhoto, count_each
 from shelfcount.shelf.count import count_json as report_counts
-from shelfcount.shelf.photo_pairs import LEAST_SCORE, PhotoFeatures, extract_features
+from shelfcount.shelf.photo_features import PhotoFeatures, extract_features
+from shelfcount.shelf.photo_pairs import LEAST_SCORE
 from shelfcount.shelf.registration import MAX_MERGED_PHOTOS, Registration, register
 from shelfcount.shelf.rows import Placement, assign_rows
 from shelfcount.shelf.shared_products import (
@@ -27,7 +28,6 @@ from shelfcount.shelf.shared_products import (
     group_detections,
     product_front_box,
 )
-from shelfcount.vision import images
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class MergedShelf:
         photos: Photos in the order they were given.
         views: Registration data of each photo.
         fronts: (3, 3) float64 for each photo, from its units to the front of the shelf.
-        products: Each product once; boxes on the front, in units of `photo_pairs`; scores of the
+        products: Each product once; boxes on the front, in units of `photo_features`; scores of the
             photo with the best view.
         best: (n, 2) int64, for each product the photo with the best view and its detection there.
         seen_in: (n,) int64, number of photos in which each product was detected.
@@ -113,7 +113,7 @@ def merge_photos(
     detector: Detector,
     paths: Iterable[Path | str],
     on_error: Callable[[Dropped], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Merged:
     """Count the products on several photos of one shelf, each once.
 
@@ -133,19 +133,17 @@ def merge_photos(
             f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got {len(paths)}. "
             "Merge them shelf by shelf."
         )
-    counted, views, unread = [], [], []
-    for done, path in enumerate(paths, start=1):
-        try:
-            image = images.read_photo(path)
-        except ShelfcountError as error:
-            unread.append(Dropped(str(path), str(error)))
-            if on_error is not None:
-                on_error(unread[-1])
-        else:
-            counted.append(count_photo(detector, image, str(path)))
-            views.append(extract_features(image, counted[-1].detections))
-        if progress is not None:
-            progress(done, len(paths))
+    unread: list[Dropped] = []
+
+    def fail(dropped: Dropped) -> None:
+        unread.append(dropped)
+        if on_error is not None:
+            on_error(dropped)
+
+    counted, views = [], []
+    for photo, image in count_each(detector, paths, fail, progress):
+        counted.append(photo)
+        views.append(extract_features(image, photo.detections))
     if not counted:
         raise ShelfcountError(
             f"none of the {len(paths)} photos could be read. Merging needs at least one."
@@ -163,7 +161,7 @@ def merge_counted(
 
     Args:
         photos: At least one counted photo.
-        views: Registration data of each photo, see `photo_pairs.look`.
+        views: Registration data of each photo, see `photo_features.extract_features`.
         score_threshold: Score threshold of the detector.
         unread: Photos that could not be read, for the result.
 

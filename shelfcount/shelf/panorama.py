@@ -11,7 +11,8 @@ import numpy as np
 from shelfcount.records import Detections
 from shelfcount.shelf.facings import Arrangement, arrange
 from shelfcount.shelf.merge import MergedShelf
-from shelfcount.shelf.photo_pairs import GRID, PhotoFeatures
+from shelfcount.shelf.photo_features import PhotoFeatures
+from shelfcount.shelf.photo_pairs import GRID
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.homography import map_boxes, map_points
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from shelfcount.records import Detections
 from shelfcount.shelf.count import CountedPhoto
-from shelfcount.shelf.photo_pairs import PhotoFeatures
+from shelfcount.shelf.photo_features import PhotoFeatures
 from shelfcount.shelf.registration import Registration
 from shelfcount.vision import boxes as box_math
 from shelfcount.vision.homography import map_boxes

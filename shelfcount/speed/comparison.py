@@ -269,6 +269,8 @@ def _find(
         def step(
             done: int,
             _: int,
+            description: str = "",
+            *,
             before: int = before,
             total: int = total,
             key: str = model.key,

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from shelfcount.records import ShelfcountError
+from shelfcount.records import Progress, ShelfcountError
 from shelfcount.speed import model_rows
 from shelfcount.speed.model_rows import Latency
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretch
+from shelfcount.vision.postprocess import detections_from_heads
 
 WARMUP = 3
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -74,7 +76,7 @@ def time_models(
     *,
     threads: int,
     warmup: int = WARMUP,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Timing]:
     """Measure the latency of models in turn on one photo, each in a new process.
 
@@ -208,8 +210,6 @@ def _open(subject: TimedModel, photo: Path, threads: int) -> None:
 def _litert(
     subject: TimedModel, threads: int
 ) -> Callable[[NDArray[np.uint8]], tuple[Callable[[], object], None]]:
-    from ai_edge_litert.interpreter import Interpreter
-
     def load(pixels: NDArray[np.uint8]) -> tuple[Callable[[], object], None]:
         try:
             interpreter = Interpreter(model_path=str(subject.path), num_threads=threads)
@@ -235,13 +235,12 @@ def _pytorch(
 ) -> Callable[[NDArray[np.uint8]], tuple[Callable[[], object], Callable[[], object]]]:
     import torch
 
-    from shelfcount.training import runs
-    from shelfcount.vision.postprocess import detections_from_heads
+    from shelfcount.training.runs import load_run
 
     torch.set_num_threads(threads)
 
     def load(pixels: NDArray[np.uint8]) -> tuple[Callable[[], object], Callable[[], object]]:
-        detector = runs.load_run(subject.path)
+        detector = load_run(subject.path)
         location, scores = detector.heads(pixels)
         options: dict[str, Any] = {
             key: getattr(detector.spec, key)

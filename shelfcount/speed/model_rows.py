@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shelfcount.records import Progress
 from shelfcount.words import format_factor
 
 # Percentiles of the paired ratios that are reported: low, median, high.
@@ -129,7 +130,7 @@ def time_interleaved(
     runs: Mapping[str, int],
     *,
     warmup: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Run several models in turn, so that a slow period of the machine affects all of them.
 

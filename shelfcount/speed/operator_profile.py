@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ai_edge_litert
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
@@ -156,8 +157,6 @@ class _Session:
     """A model that is compiled with a profiler by LiteRT's C interface."""
 
     def __init__(self, model: Path, threads: int) -> None:
-        import ai_edge_litert
-
         (folder,) = ai_edge_litert.__path__
         path = next(Path(folder).glob("libLiteRt.*"), None)
         if path is None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from shelfcount.deploy.inspection import count_parameters
 from shelfcount.files import write_whole
-from shelfcount.records import Detector, Dropped, ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import Bundle, LiteRTDetector
+from shelfcount.records import Detector, Dropped, ModelSpec, Progress, ShelfcountError
+from shelfcount.runtime.bundle import Bundle, LiteRTDetector, find_bundle, read_bundle
 from shelfcount.stamp import package_versions
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
@@ -26,7 +26,6 @@ PYTORCH = "PyTorch float32"
 ROUNDED = "PyTorch int8"
 PHONE_RECIPES = ("float32", "float16", "dynamic", "int8")
 BASELINE_RECIPES = ("float32", "int8")
-ExportProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Variant:
 
 
 def of_bundle(
-    bundle: Bundle, run: Path | None, folder: Path, progress: ExportProgress
+    bundle: Bundle, run: Path | None, folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
     """Collect the formats of a bundle: its own file, then PyTorch and the other recipes of its run.
 
@@ -132,13 +131,13 @@ def of_bundle(
 
 
 def of_baseline(
-    source: str, classes: Sequence[str], folder: Path, progress: ExportProgress
+    source: str, classes: Sequence[str], folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
     """Collect the formats of the baseline.
 
     Args:
-        source: A bundle folder (its own file is used), a run folder (PyTorch, float32 and int8 are
-            used), or 'resnet50' (an untrained network in float32 is used).
+        source: A bundle, by folder or name (its own file is used), a run folder (PyTorch, float32
+            and int8 are used), or 'resnet50' (an untrained network in float32 is used).
         classes: Class names of the phone model. An untrained network gets the same classes.
         folder: Cache folder for exported files. Existing files are reused.
         progress: Called with the number of files done, the number of all files, and a description
@@ -150,10 +149,8 @@ def of_baseline(
     Raises:
         ShelfcountError: If `source` is neither a folder nor 'resnet50'.
     """
-    path = Path(source)
+    path = find_bundle(source)
     if (path / "model.json").exists():
-        from shelfcount.runtime.bundle import read_bundle
-
         bundle = read_bundle(path)
         return [
             Variant("baseline", f"LiteRT {bundle.recipe}", path / "model.tflite", bundle.spec)
@@ -187,8 +184,9 @@ def _check_same(bundle: Bundle, run: Path) -> None:
 
 
 def _of_run(
-    role: str, run: Path, recipes: Sequence[str], folder: Path, progress: ExportProgress
+    role: str, run: Path, recipes: Sequence[str], folder: Path, progress: Progress
 ) -> tuple[list[Variant], list[Dropped]]:
+    from shelfcount.training.inputs import calibration_photos_of_run
     from shelfcount.training.quantization_aware import FakeQuantized
     from shelfcount.training.runs import load_run
 
@@ -196,7 +194,9 @@ def _of_run(
     spec = detector.spec
     form = ROUNDED if isinstance(detector.net, FakeQuantized) else PYTORCH
     weights = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    exporter = _Exporter(detector.net, spec, weights, folder, lambda: _calibration(run, spec))
+    exporter = _Exporter(
+        detector.net, spec, weights, folder, lambda: calibration_photos_of_run(run, spec)
+    )
     variants, dropped = [Variant(role, form, run, spec)], []
     for done, recipe in enumerate(recipes):
         progress(done, len(recipes), f"exporting {spec.architecture} to {recipe}")
@@ -208,7 +208,7 @@ def _of_run(
     return variants, dropped
 
 
-def _untrained(classes: tuple[str, ...], folder: Path, progress: ExportProgress) -> Variant:
+def _untrained(classes: tuple[str, ...], folder: Path, progress: Progress) -> Variant:
     """Export an untrained baseline, whose size and latency equal those of a trained one."""
     from shelfcount.training.networks import BASELINE, RANDOM, build, retinanet_levels
 
@@ -263,11 +263,11 @@ class _Exporter:
         path = self.folder / f"{spec.architecture}-{recipe}-{fingerprint}.tflite"
         if not path.exists():
             # Imported only for a conversion, since these modules need PyTorch.
-            from shelfcount.deploy import convert
             from shelfcount.deploy.bundle import main_artifact
+            from shelfcount.deploy.convert import to_litert
 
             photos = self.calibration() if recipe == "int8" else []
-            self.converted = self.converted or convert.to_litert(self.net, self.spec)
+            self.converted = self.converted or to_litert(self.net, self.spec)
             write_whole(path, main_artifact(self.converted, self.spec, recipe, photos))
         return path
 
@@ -281,17 +281,3 @@ def _exporting_code() -> str:
     return hashlib.sha256(
         b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))
     ).hexdigest()
-
-
-def _calibration(run: Path, spec: ModelSpec) -> list[NDArray[np.uint8]]:
-    """Return the training photos that `shelfcount export` uses for calibration."""
-    from shelfcount.data.formats import read_labels
-    from shelfcount.data.splits import split
-    from shelfcount.training import runs
-    from shelfcount.training.inputs import calibration_photos
-
-    sources, settings = runs.read_sources(run), runs.read_config(run)
-    training = read_labels(sources.train, class_names=sources.class_names)
-    if sources.val is None:
-        training = split(training, {"train": 6 / 7, "val": 1 / 7}, settings.train.seed)["train"]
-    return calibration_photos(training, spec, settings.export.calibration_photos)

@@ -13,18 +13,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from shelfcount.config import Config
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.splits import split
-from shelfcount.metrics.threshold import VALIDATION_SCORE, validate
-from shelfcount.records import Dataset, Detections, ShelfcountError
+from shelfcount.labels.proposals import HeldOutDetections
+from shelfcount.metrics.threshold import validate
+from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.studies.repeats import FAST_EPOCHS
 from shelfcount.training import frozen_features
 from shelfcount.training.fit import fit
-from shelfcount.training.inputs import VALIDATION_SHARE, make_spec
+from shelfcount.training.inputs import hold_out, make_spec
 from shelfcount.training.runs import read_config, read_spec
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # Minimum number of folds.
 _FEWEST = 2
@@ -33,23 +34,6 @@ FAST_VIEWS = 8
 # Called with the fold, the number of steps or folds, and the progress that `training.fit.fit`
 # reports.
 OnFold = Callable[[int, int, int, int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutDetections:
-    """Photos with the detections of a model that was not trained on them.
-
-    Attributes:
-        photos: Labelled photos.
-        found: Detections on each photo, including low scores.
-        threshold: Score threshold of the model.
-        model: Description of the model, at least its ``name``.
-    """
-
-    photos: Dataset
-    found: Sequence[Detections]
-    threshold: float
-    model: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +72,7 @@ def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
         others = dataset.subset(
             [i for i, photo in enumerate(dataset.photos) if photo.path not in held_paths]
         )
-        parts = split(others, {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}, seed)
-        folds.append(Fold(held, parts["train"], parts["val"]))
+        folds.append(Fold(held, *hold_out(others, seed)))
     return folds
 
 
@@ -131,13 +114,17 @@ def detect_folds_fast(
     )
     features = folder / f"features-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
     frozen_features.cache_features(
-        dataset, config, FAST_VIEWS, features, progress=lambda done, total: tell(0, done, total)
+        dataset,
+        config,
+        FAST_VIEWS,
+        features,
+        progress=lambda done, total, description="": tell(0, done, total),
     )
     views = frozen_features.load_features(features)
     positions = {photo.path: i for i, photo in enumerate(dataset.photos)}
     evaluated = []
     for number, fold in enumerate(folds, start=1):
-        spec = dataclasses.replace(make_spec(fold.train, config), score_threshold=VALIDATION_SCORE)
+        spec = dataclasses.replace(make_spec(fold.train, config), score_threshold=LOWEST_SCORE)
         training = [positions[photo.path] for photo in fold.train.photos]
         net = frozen_features.train_heads(
             views, training, spec, config, FAST_EPOCHS, config.train.seed
@@ -199,7 +186,7 @@ def train_folds(
                 if on_step:
                     on_step(number, len(folds), done, total, metrics)
 
-            fit(fold.train, fold.val, run, settings, validate, resume=interrupted, on_step=step)
+            fit(fold.train, fold.val, run, settings, resume=interrupted, on_step=step)
         runs.append(run)
     return runs
 

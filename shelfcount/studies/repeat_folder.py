@@ -16,7 +16,7 @@ from typing import Any
 from shelfcount.config import Config
 from shelfcount.data import datasets, splits
 from shelfcount.files import write_whole
-from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.records import Dataset, Progress, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.studies.repeats import Repeat, RepeatSettings, RepeatStudy, Task
 from shelfcount.training import frozen_features
@@ -68,7 +68,7 @@ def open_study(
     data: Dataset,
     plan: RepeatSettings,
     folder: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RepeatStudy:
     """Create the folder of a study or open an existing one. For 'fast', compute the features.
 
@@ -203,7 +203,7 @@ def run_repeats(
     scheduler: Scheduler,
     *,
     enough: Callable[[Sequence[Repeat]], bool] = lambda _: False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Repeat]:
     """Run the tasks without a result in the folder of a study.
 

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from shelfcount.config import Config
 from shelfcount.data import splits
 from shelfcount.metrics import evaluate, scoring
-from shelfcount.metrics.threshold import VALIDATION_SCORE, validate
+from shelfcount.metrics.threshold import validate
 from shelfcount.records import Dataset, Detections, ShelfcountError
 from shelfcount.training import frozen_features
 from shelfcount.training.fit import fit
 from shelfcount.training.inputs import make_spec
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # The shares of the original split of the drinks photos: 180, 24 and 40 of 244.
 SHARES: Mapping[str, float] = {"train": 0.74, "val": 0.10, "test": 0.16}
@@ -233,7 +234,7 @@ def repeat(study: RepeatStudy, task: Task) -> Repeat:
     return Repeat(
         task,
         result.micro.f1,
-        result.any_class.f1,
+        result.class_agnostic.f1,
         result.count_by_class.relative,
         result.map,
         threshold,
@@ -267,7 +268,7 @@ def _fast(
             "depth 'fast'."
         )
     config = _alone(study.plan, task, len(train))
-    spec = dataclasses.replace(make_spec(train, config), score_threshold=VALIDATION_SCORE)
+    spec = dataclasses.replace(make_spec(train, config), score_threshold=LOWEST_SCORE)
     net = frozen_features.train_heads(
         views, parts["train"].tolist(), spec, config, config.train.epochs, task.seed
     )
@@ -285,11 +286,9 @@ def _full(
     study: RepeatStudy, task: Task, parts: Parts, train: Dataset, val: Dataset, test: Dataset
 ) -> tuple[list[Detections], float]:
     with tempfile.TemporaryDirectory() as run:
-        detector = fit(train, val, Path(run), _alone(study.plan, task, len(train)), validate)
+        detector = fit(train, val, Path(run), _alone(study.plan, task, len(train)))
     threshold = detector.spec.score_threshold
-    detector.spec = dataclasses.replace(
-        detector.spec, score_threshold=min(VALIDATION_SCORE, threshold)
-    )
+    detector.spec = dataclasses.replace(detector.spec, score_threshold=min(LOWEST_SCORE, threshold))
     return evaluate.detect_dataset(detector, test), threshold
 
 

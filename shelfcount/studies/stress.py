@@ -8,7 +8,7 @@ still finds, by box (IoU 0.5) and label. It needs no labels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,10 +20,11 @@ from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.metrics.matching import MATCH_IOU, match
 from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.metrics.uncertainty import f1_influence, standard_error
-from shelfcount.records import Dataset, Detections, Detector, ShelfcountError
+from shelfcount.records import Dataset, Detections, Detector, Progress, ShelfcountError
+from shelfcount.runtime.photos import read_photos
 from shelfcount.studies.stress_conditions import condition_generator
 from shelfcount.vision.conditions import SEVERITIES, Condition
-from shelfcount.vision.images import exif_phone, read_photo
+from shelfcount.vision.images import exif_phone
 
 # Maximum loss of F1 at which a detector is regarded as robust to a condition.
 TOLERATED = 0.05
@@ -281,7 +282,7 @@ def run_stress(
     severities: Sequence[int] = SEVERITIES,
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> StressStudy:
     """Run each detector on the same photos under each condition.
 
@@ -317,8 +318,7 @@ def run_stress(
         )
         for c, s in keys
     }
-    for index, photo in enumerate(dataset.photos):
-        image = read_photo(photo.path)
+    for index, (photo, image) in enumerate(read_photos(dataset.photos, progress=progress)):
         for condition, severity in keys:
             changed = condition.apply(
                 image, severity, condition_generator(seed, condition.name, index)
@@ -331,8 +331,6 @@ def run_stress(
                 cell.detections[i].append(after)
                 cell.clean[i].append(before)
                 cell.still_found[i].append(~match(before, after).missed[~before.ignore])
-        if progress is not None:
-            progress(index + 1, len(dataset))
     return StressStudy(
         dataset,
         tuple(subjects),

@@ -225,7 +225,8 @@ def make_catalogue(n: int, seed: int = 0) -> tuple[Product, ...]:
     """
     if not 1 <= n <= CATALOGUE_SIZE:
         raise ShelfcountError(
-            f"the number of classes of synthetic shelves must be from 1 to {CATALOGUE_SIZE}, got {n}"
+            "the number of classes of synthetic shelves must be from 1 to "
+            f"{CATALOGUE_SIZE}, got {n}"
         )
     rng = np.random.default_rng(seed)
     families = [list(_family(family, rng, series)) for series in (0, 1) for family in _FAMILIES]

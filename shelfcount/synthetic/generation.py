@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ import numpy as np
 
 from shelfcount import files
 from shelfcount.data import coco
-from shelfcount.records import Dataset, Photo, ShelfcountError
+from shelfcount.records import Dataset, Photo, Progress, ShelfcountError
 from shelfcount.synthetic.catalogue import make_catalogue
 from shelfcount.synthetic.layout import ShelfParams
 from shelfcount.synthetic.scenes import render_views
@@ -49,7 +49,7 @@ def generate(
     catalogue_seed: int = 0,
     workers: int = 1,
     force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Write a labelled data set of synthetic shelf photos.
 

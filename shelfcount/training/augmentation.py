@@ -21,13 +21,9 @@ from torchvision.transforms import v2
 from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.homography import MIN_VISIBLE
+from shelfcount.vision.images import FILL_GREY, read_photo, stretch
 
-# Minimum share of a product's box that must remain after a crop; below it, the box is marked
-# `ignore`.
-_LEAST_VISIBLE = 0.35
-# Fill colour outside the photo; the network's input normalization maps mid-grey to 0.
-_GREY = 127
 # Share of a photo's products that copy-paste replaces.
 PASTED_SHARE = 0.25
 # Maximum difference in log width and in log height between a pasted product and the one it
@@ -52,11 +48,11 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
         [
             v2.RandomHorizontalFlip(config.flip),
             v2.RandomApply(
-                [v2.RandomPerspective(distortion_scale=0.15, p=1.0, fill=_GREY)],
+                [v2.RandomPerspective(distortion_scale=0.15, p=1.0, fill=FILL_GREY)],
                 p=config.perspective,
             ),
             v2.RandomAffine(
-                degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, fill=_GREY
+                degrees=config.rotate, translate=(0.1, 0.1), scale=config.scale, fill=FILL_GREY
             ),
         ]
     )
@@ -198,7 +194,7 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return a mosaic of windows from four photos that meet at a random point.
 
-        Products thus get new neighbours. Boxes that a window cuts to less than `LEAST_VISIBLE` are
+        Products thus get new neighbours. Boxes that a window cuts to less than `MIN_VISIBLE` are
         marked `ignore`.
         """
         center_x = int(self.width * rng.uniform(0.35, 0.65))
@@ -375,7 +371,7 @@ def _widen(image: torch.Tensor, share: float) -> torch.Tensor:
     wide = v2.functional.resize(image, [height, round(width * share)], antialias=False)
     # `center_crop` fills with black. After this padding it only cuts.
     missing = max(width - wide.shape[-1], 0)
-    wide = v2.functional.pad(wide, [missing // 2, 0, missing - missing // 2, 0], fill=[_GREY])
+    wide = v2.functional.pad(wide, [missing // 2, 0, missing - missing // 2, 0], fill=[FILL_GREY])
     return v2.functional.center_crop(wide, [height, width])
 
 
@@ -393,14 +389,14 @@ def _cut(boxes: torch.Tensor, left: int, top: int, right: int, bottom: int) -> t
 
 
 def _hidden(kept: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """Return (n,) bool: boxes of which less than `LEAST_VISIBLE` of the area is left.
+    """Return (n,) bool: boxes of which less than `MIN_VISIBLE` of the area is left.
 
     Args:
         kept: (n, 4) xyxy, boxes after the cut.
         whole: (n, 4) xyxy, the same boxes before the cut.
     """
     left_over, before = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (kept, whole))
-    return left_over < _LEAST_VISIBLE * before
+    return left_over < MIN_VISIBLE * before
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

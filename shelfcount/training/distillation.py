@@ -23,12 +23,14 @@ UP_TO_STRIDE_8 = (3, 2)
 SAME_STAGES = {3: 2, 4: 3, 5: 4}
 
 
-class EarlyStages(nn.Module):
+class FirstStages(nn.Module):
     """Backbone up to stride 8: (B, 3, H, W) in [-1, 1] to a list of one (B, 32, H / 8, W / 8)."""
 
-    def __init__(self, trunk: Any, stages: int) -> None:
+    def __init__(self, backbone: Any, stages: int) -> None:
         super().__init__()
-        self.stages = nn.Sequential(trunk.conv_stem, trunk.bn1, *list(trunk.blocks)[:stages])
+        self.stages = nn.Sequential(
+            backbone.conv_stem, backbone.bn1, *list(backbone.blocks)[:stages]
+        )
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [self.stages(x)]
@@ -130,11 +132,11 @@ def lessons(
     if not fused:
         return [whole]
     wanted, learned = (
-        EarlyStages(net.trunk, stages)
+        FirstStages(net.trunk, stages)
         for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
     )
     # The copied stages need small changes only.
-    return [Lesson("early stages", wanted, learned, 3 * epochs, lr), replace(whole, lr=lr / 5)]
+    return [Lesson("first stages", wanted, learned, 3 * epochs, lr), replace(whole, lr=lr / 5)]
 
 
 def distill(

@@ -30,7 +30,7 @@ from shelfcount.records import Dataset, ModelSpec, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, TrainingSample, collate
 from shelfcount.training.inputs import make_spec
-from shelfcount.training.lightning_module import DetectorModule, HistoryWriter, Judge, OnStep
+from shelfcount.training.lightning_module import DetectorModule, HistoryWriter, OnStep
 from shelfcount.training.networks import RANDOM, build
 from shelfcount.training.optimization import training_precision
 from shelfcount.training.quantization_aware import FakeQuantized
@@ -44,19 +44,23 @@ def fit(
     val: Dataset,
     run: Path,
     config: Config,
-    judge: Judge,
     *,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> TorchDetector:
     """Train a detector and write its run folder.
 
+    Each validation chooses the score threshold with the highest F1 and computes mAP
+    (`metrics.threshold.validate`). The epoch with the highest mAP is the best one, and training
+    stops early if mAP has not increased for `train.patience` epochs. Epochs are not compared by
+    F1, which changes little from epoch to epoch once most products are detected, while mAP
+    considers all scores.
+
     Args:
         train: Training photos.
         val: Validation photos, with the same classes in the same order.
         run: Run folder to write; `training.runs` describes its files.
         config: Configuration of the run. It is written to the run folder with all its defaults.
-        judge: Computes the validation metrics from the detections on each photo.
         resume: Continue from the last checkpoint in `run`.
         on_step: Called after each training step with (steps done, total steps, latest metrics).
 
@@ -92,15 +96,13 @@ def fit(
         "trained": stamp(seed=config.train.seed, threads=torch.get_num_threads()),
     }
     spec = replace(spec, provenance=provenance)
-    frozen = net.early(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
+    frozen = net.first_stages(config.train.freeze) if start != RANDOM else []  # type: ignore[operator]
     reporter = HistoryWriter(run, on_step)
     trainer, best = _trainer(run, config, reporter)
     if trainer.is_global_zero:
         config.write(run / "config.toml")
     loader = _loader(train, config, trainer)
-    module = DetectorModule(
-        net, spec, config, val, judge, frozen, config.train.epochs * len(loader)
-    )
+    module = DetectorModule(net, spec, config, val, frozen, config.train.epochs * len(loader))
     checkpoint = str(run / "checkpoints" / "last.ckpt") if resume else None
     with warnings.catch_warnings(), _opencv_without_threads():
         warnings.simplefilter("ignore")
@@ -178,13 +180,13 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
     best = ModelCheckpoint(
         run / "checkpoints",
         filename="best",
-        monitor="val_fitness",
+        monitor="val_map",
         mode="max",
         every_n_epochs=interval,
         **saving,
     )
     last = ModelCheckpoint(run / "checkpoints", filename="last", every_n_epochs=1, **saving)
-    stop = EarlyStopping("val_fitness", mode="max", patience=max(1, options.patience // interval))
+    stop = EarlyStopping("val_map", mode="max", patience=max(1, options.patience // interval))
     parallel = options.devices * options.nodes > 1
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -260,15 +262,15 @@ def _finish(
 ) -> TorchDetector:
     state = _read_checkpoint(Path(best.best_model_path))
     module.load_state_dict(state["state_dict"])
-    epoch, judgement = int(state["epoch"]), state["judgement"]
+    epoch, validation = int(state["epoch"]), state["validation"]
     result = {
         "best_epoch": epoch + 1,
-        "val_f1": round(judgement["f1"], 4),
+        "val_f1": round(validation["f1"], 4),
         "minutes": round(minutes, 1),
     }
     provenance = {**module.spec.provenance, **result}
     spec = replace(
-        module.spec, score_threshold=round(judgement["threshold"], 4), provenance=provenance
+        module.spec, score_threshold=round(validation["threshold"], 4), provenance=provenance
     )
     net = module.averaged.module.cpu()
     if module.trainer.is_global_zero:

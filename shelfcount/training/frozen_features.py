@@ -9,7 +9,7 @@ photos could be test photos of a later split.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from shelfcount.config import AugmentConfig, Config
 from shelfcount.files import write_whole
-from shelfcount.records import Dataset, Detections, ModelSpec, Photo, ShelfcountError
+from shelfcount.records import Dataset, Detections, ModelSpec, Photo, Progress, ShelfcountError
 from shelfcount.training.augmentation import TrainingPhotos, TrainingSample, collate
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.losses import Truth
@@ -115,7 +115,7 @@ def cache_features(
     views: int,
     folder: Path,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Compute the backbone features of all photos and cache them in a folder.
 
@@ -137,7 +137,7 @@ def cache_features(
     if (folder / LABELS).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    trunk = _trunk(data, config)
+    backbone = _frozen_backbone(data, config)
     model, size = config.model, len(data)
     plain = TrainingPhotos(data, model.height, model.width, None)
     alone = AugmentConfig(
@@ -150,7 +150,7 @@ def cache_features(
         for start in range(0, size, _BATCH):
             photos = list(range(start, min(start + _BATCH, size)))
             batch = [(plain if view == 0 else changed)[(view, photo)] for photo in photos]
-            for i, features in enumerate(_seen(trunk, collate(batch)[0], config)):
+            for i, features in enumerate(_seen(backbone, collate(batch)[0], config)):
                 if len(levels) == i:
                     levels.append(_open(folder, i, (size, views, *features.shape[1:])))
                 levels[i][photos, view] = features
@@ -280,7 +280,7 @@ def detect_cached(
     )
 
 
-def _trunk(data: Dataset, config: Config) -> nn.Module:
+def _frozen_backbone(data: Dataset, config: Config) -> nn.Module:
     if config.model.architecture == BASELINE:
         raise ShelfcountError(
             f"cached features of '{BASELINE}' are not supported: they would take gigabytes. "
@@ -294,10 +294,10 @@ def _trunk(data: Dataset, config: Config) -> nn.Module:
 
 
 @torch.inference_mode()
-def _seen(trunk: nn.Module, pixels: torch.Tensor, config: Config) -> list[np.ndarray]:
+def _seen(backbone: nn.Module, pixels: torch.Tensor, config: Config) -> list[np.ndarray]:
     """Compute backbone features: of (B, 3, H, W) uint8 pixels, (B, h, w, C) float16 per level."""
     with _precision(config):
-        features = trunk(normalise(pixels).contiguous(memory_format=torch.channels_last))
+        features = backbone(normalise(pixels).contiguous(memory_format=torch.channels_last))
     return [f.permute(0, 2, 3, 1).to(torch.float16).numpy() for f in features]
 
 

@@ -1,4 +1,4 @@
-"""Lightning module of training: training and validation steps, EMA weights, and the history file."""
+"""Lightning module with the training and validation steps, EMA weights and the history file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from shelfcount.config import Config
 from shelfcount.files import write_whole
-from shelfcount.metrics.threshold import VALIDATION_SCORE, Validation
-from shelfcount.records import Dataset, Detections, ModelSpec
+from shelfcount.metrics.threshold import Validation, validate
+from shelfcount.records import Dataset, ModelSpec
 from shelfcount.training.augmentation import TrainingSample
 from shelfcount.training.losses import Truth
 from shelfcount.training.optimization import (
@@ -32,9 +32,8 @@ from shelfcount.training.optimization import (
 from shelfcount.training.runs import TorchDetector, normalise
 from shelfcount.vision import anchors
 from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.postprocess import LOWEST_SCORE
 
-# Evaluates the detections on each photo of the validation data.
-Judge = Callable[[Dataset, Sequence[Detections]], Validation]
 # Called after each training step with (steps done, total steps, latest metrics).
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 
@@ -47,7 +46,6 @@ class DetectorModule(pl.LightningModule):
         spec: Specification of the model.
         config: Configuration of the run.
         val: Validation photos.
-        judge: Computes the validation metrics.
         frozen: Parts of `net` whose weights and statistics are not changed.
         steps: Total number of training steps, for the learning rate schedule.
     """
@@ -58,7 +56,6 @@ class DetectorModule(pl.LightningModule):
         spec: ModelSpec,
         config: Config,
         val: Dataset,
-        judge: Judge,
         frozen: Sequence[nn.Module],
         steps: int,
     ) -> None:
@@ -73,7 +70,7 @@ class DetectorModule(pl.LightningModule):
             self.net, multi_avg_fn=ema_update(config.train.ema), use_buffers=True
         )
         self.averaged.requires_grad_(False)
-        self.spec, self.config, self.val, self.judge = spec, config, val, judge
+        self.spec, self.config, self.val = spec, config, val
         self.loss = make_loss(config.train)
         # Anchors for the training input, which may be a window. Validation uses the whole input,
         # for which the detector computes its own anchors.
@@ -83,7 +80,7 @@ class DetectorModule(pl.LightningModule):
             [height, width] * 2, np.float32
         )
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
-        self.judgement = Validation(0.0, spec.score_threshold)
+        self.validation = Validation(0.0, spec.score_threshold, 0.0)
         self.latest: dict[str, float] = {}
         self.val_pixels: list[np.ndarray] = []
 
@@ -122,7 +119,7 @@ class DetectorModule(pl.LightningModule):
                 stretch(read_photo(p.path), self.spec.height, self.spec.width)
                 for p in self.val.photos
             ]
-        detector = TorchDetector(self.averaged.module, self.spec, VALIDATION_SCORE)
+        detector = TorchDetector(self.averaged.module, self.spec, LOWEST_SCORE)
         detections = []
         for photo, pixels in zip(self.val.photos, self.val_pixels, strict=True):
             boxes = detector.detect(pixels)
@@ -130,30 +127,32 @@ class DetectorModule(pl.LightningModule):
                 [photo.width / self.spec.width, photo.height / self.spec.height] * 2, np.float32
             )
             detections.append(boxes.replace(boxes=boxes.boxes * scale))
-        self.judgement = self.judge(self.val, detections)
-        result = self.judgement
-        fitness = result.f1 if result.fitness is None else result.fitness
+        self.validation = validate(self.val, detections)
         self.log_dict(
-            {"val_f1": result.f1, "val_threshold": result.threshold, "val_fitness": fitness},
+            {
+                "val_f1": self.validation.f1,
+                "val_threshold": self.validation.threshold,
+                "val_map": self.validation.mean_ap,
+            },
             sync_dist=True,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["judgement"] = {
-            "f1": float(self.judgement.f1),
-            "threshold": float(self.judgement.threshold),
+        checkpoint["validation"] = {
+            "f1": float(self.validation.f1),
+            "threshold": float(self.validation.threshold),
         }
 
     def configure_optimizers(self) -> Any:
         options = self.config.train
         groups = []
-        for trunk in (True, False):
+        for backbone in (True, False):
             named = [
                 (n, p)
                 for n, p in self.net.named_parameters()
-                if n.startswith("trunk.") == trunk and p.requires_grad
+                if n.startswith("trunk.") == backbone and p.requires_grad
             ]
-            rate = options.lr * (options.trunk_lr if trunk else 1.0)
+            rate = options.lr * (options.backbone_lr if backbone else 1.0)
             if rate == 0:
                 for _, p in named:
                     p.requires_grad_(False)
@@ -162,15 +161,9 @@ class DetectorModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(groups)
         # Not Lightning's `estimated_stepping_batches`, which starts the workers before the epoch of
         # a checkpoint is known.
-        schedule: torch.optim.lr_scheduler.LRScheduler
-        if options.schedule == "one_cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, [g["lr"] for g in groups], total_steps=self.steps
-            )  # type: ignore[misc]
-        else:
-            schedule = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, cosine_schedule(self.steps, options.warmup)
-            )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, cosine_schedule(self.steps, options.warmup)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

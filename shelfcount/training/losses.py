@@ -73,12 +73,11 @@ def task_aligned(
     alpha: float = 0.5,
     beta: float = 6.0,
     box_weight: float = 2.5,
-    smoothing: float = 0.0,
     forgive: float = 1.0,
 ) -> dict[str, torch.Tensor]:
     """Compute the loss with task-aligned assignment (Feng et al. 2021, arXiv:2108.07755).
 
-    Of the anchors whose centre is inside a product, the `top` ones with the highest alignment
+    Among the anchors whose centre is inside a product, the `top` ones with the highest alignment
     score^alpha * IoU^beta are assigned to it. Their classification target is the alignment, scaled
     per product so that its maximum is the product's best IoU. The score thus also predicts how well
     the box fits. The classification loss is binary cross-entropy, the box loss is GIoU, weighted by
@@ -94,7 +93,6 @@ def task_aligned(
         beta: Exponent of the IoU in the alignment. Default: the value of YOLOv8's public recipe.
         box_weight: Weight of the box loss relative to the classification loss; arXiv:2108.07755
             uses 2 to 2.5.
-        smoothing: Share of a product's target that is distributed evenly over all classes.
         forgive: Background anchors predicted with a higher score than this in any class are left
             out of the classification loss, since the product may be unlabelled. 1 disables it.
 
@@ -120,9 +118,7 @@ def task_aligned(
             anchor, product, quality = _align(
                 boxes[i], logits[i], products, classes, anchors, top, alpha, beta
             )
-            if smoothing:
-                targets[i, anchor] = quality[:, None] * smoothing / logits.shape[-1]
-            targets[i, anchor, classes[product]] += quality * (1 - smoothing)
+            targets[i, anchor, classes[product]] = quality
             weights[i, anchor] = 1
             matched.append((i, anchor, products[product]))
     normalizer = targets.sum().clamp(min=1.0)
@@ -232,51 +228,6 @@ def focal(
     return {"class": class_loss / max(count, 1), "box": box_loss / max(count, 1)}
 
 
-def multibox(
-    location: torch.Tensor,
-    logits: torch.Tensor,
-    truths: Sequence[Truth],
-    anchors: torch.Tensor,
-    *,
-    negatives: int = 3,
-) -> dict[str, torch.Tensor]:
-    """Compute SSD's multibox loss (arXiv:1512.02325), with hard negative mining.
-
-    The classification loss is a softmax cross-entropy over the classes and background, the box loss
-    is GIoU, and anchors are matched as in `focal`. Background has the fixed logit 0, so the head
-    needs no channel for it and scores are computed with a sigmoid as for the other losses.
-
-    Args:
-        location: (B, A, 4) predicted box deltas.
-        logits: (B, A, C) predicted class logits.
-        truths: Ground truth of each of the B photos.
-        anchors: (A, 4) float32 (ycenter, xcenter, h, w) in input pixels.
-        negatives: Number of background anchors per positive anchor, those with the highest loss.
-            Default: SSD's 3.
-
-    Returns:
-        'class' and 'box': scalar float32 losses, summed over the batch and divided by the number of
-        positive anchors (at least 1).
-    """
-    location, logits = location.float(), logits.float()
-    boxes, corners = decode_tensor(location, anchors), _corners(anchors)
-    class_loss, box_loss, count = logits.sum() * 0.0, location.sum() * 0.0, 0
-    for i, truth in enumerate(truths):
-        anchor, products, classes, counted = _matched(truth, anchors, corners)
-        background = logits.shape[-1]
-        target = torch.full((len(anchors),), background, device=logits.device)
-        target[anchor] = classes
-        loss = F.cross_entropy(F.pad(logits[i], (0, 1)), target, reduction="none")
-        negative = (target == background) & counted
-        hardest = (
-            loss[negative].topk(min(int(negative.sum()), negatives * max(len(anchor), 1))).values
-        )
-        box_loss = box_loss + generalized_box_iou_loss(boxes[i, anchor], products, reduction="sum")
-        class_loss = class_loss + loss[anchor].sum() + hardest.sum()
-        count += len(anchor)
-    return {"class": class_loss / max(count, 1), "box": box_loss / max(count, 1)}
-
-
 def _matched(
     truth: Truth, anchors: torch.Tensor, corners: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -313,5 +264,4 @@ def _matched(
 LOSSES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
     "task_aligned": task_aligned,
     "focal": focal,
-    "multibox": multibox,
 }

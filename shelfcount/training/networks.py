@@ -143,6 +143,7 @@ class ShelfDetector(nn.Module):
         self, architecture: str, classes: int, levels: Sequence[AnchorLevel], neck: int
     ) -> None:
         super().__init__()
+        # Weight files name the backbone's tensors after this attribute.
         self.trunk = backbones.make_backbone(architecture)
         info: Any = self.trunk.feature_info
         strides = info.reduction()
@@ -177,22 +178,25 @@ class ShelfDetector(nn.Module):
         """
         return self.from_features(self.trunk(x))
 
-    def from_features(self, trunk: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def from_features(
+        self, feature_maps: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the feature pyramid and the heads from features of the backbone.
 
         Args:
-            trunk: Feature maps of strides 8, 16 and 32, each (B, C, h, w), finest first.
+            feature_maps: Backbone features of strides 8, 16 and 32, each (B, C, h, w), finest
+                first.
 
         Returns:
             location (B, A, 4) and logits (B, A, C), as `forward`.
         """
-        pyramid = [lateral(f) for lateral, f in zip(self.laterals, trunk, strict=True)]
+        pyramid = [lateral(f) for lateral, f in zip(self.laterals, feature_maps, strict=True)]
         for i in range(len(pyramid) - 2, -1, -1):
             pyramid[i] = pyramid[i] + self.up(pyramid[i + 1])
         features = [smooth(pyramid[i]) for smooth, i in zip(self.smooth, self.kept, strict=True)]
         return self.locate(features), self.classify(features)
 
-    def early(self, stages: int) -> list[nn.Module]:
+    def first_stages(self, stages: int) -> list[nn.Module]:
         """Return the parts of the backbone that training may freeze.
 
         They detect edges and colours, for which the pretrained weights are good enough.
@@ -203,8 +207,8 @@ class ShelfDetector(nn.Module):
         Returns:
             Stem and first stages; empty if `stages` is 0.
         """
-        trunk: Any = self.trunk
-        return [trunk.conv_stem, trunk.bn1, *list(trunk.blocks)[:stages]] if stages else []
+        backbone: Any = self.trunk
+        return [backbone.conv_stem, backbone.bn1, *list(backbone.blocks)[:stages]] if stages else []
 
     def load_start(self, architecture: str, source: str) -> str:
         """Load the weights that training starts from, in place.
@@ -280,7 +284,7 @@ class RetinaNet(nn.Module):
         ]
         return torch.cat(location, dim=1), torch.cat(logits, dim=1)
 
-    def early(self, stages: int) -> list[nn.Module]:
+    def first_stages(self, stages: int) -> list[nn.Module]:
         """Return the parts of the backbone that training may freeze.
 
         Args:
@@ -289,9 +293,13 @@ class RetinaNet(nn.Module):
         Returns:
             Modules of the stem and of `stages` - 1 layers; empty if `stages` is 0.
         """
-        trunk = self.trunk
+        backbone = self.trunk
         return (
-            [trunk.conv1, trunk.bn1, *[trunk.layer1, trunk.layer2, trunk.layer3][: stages - 1]]
+            [
+                backbone.conv1,
+                backbone.bn1,
+                *[backbone.layer1, backbone.layer2, backbone.layer3][: stages - 1],
+            ]
             if stages
             else []
         )

@@ -48,7 +48,7 @@ def make_loss(options: TrainConfig) -> Callable[..., dict[str, torch.Tensor]]:
         One of `losses.LOSSES`.
     """
     if options.loss == "task_aligned":
-        return partial(LOSSES[options.loss], smoothing=options.smoothing, forgive=options.forgive)
+        return partial(LOSSES[options.loss], forgive=options.forgive)
     return LOSSES[options.loss]
 
 

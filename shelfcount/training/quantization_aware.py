@@ -162,10 +162,10 @@ class FakeQuantized(nn.Module):
         """
         return scale_and_zero(*self.ranges[self._row[name]])[0]
 
-    def early(self, stages: int) -> list[nn.Module]:
-        """Return the parts of the backbone that training may freeze; see `ShelfDetector.early`."""
-        trunk: Any = self.trunk
-        return [trunk.conv_stem, *list(trunk.blocks.children())[:stages]] if stages else []
+    def first_stages(self, stages: int) -> list[nn.Module]:
+        """Return the parts of the backbone that training may freeze; see `ShelfDetector.first_stages`."""
+        backbone: Any = self.trunk
+        return [backbone.conv_stem, *list(backbone.blocks.children())[:stages]] if stages else []
 
     @torch.no_grad()
     def _seen(self, batch: torch.Tensor) -> torch.Tensor:

@@ -29,12 +29,12 @@ CLASSIFIER_KEYS = ("classifier.", "fc.", "head.")
 SHIPPED_FOLDER = Path(__file__).parent.parent / "weights"
 
 
-def load_backbone_weights(trunk: nn.Module, architecture: str, source: str) -> str:
+def load_backbone_weights(backbone: nn.Module, architecture: str, source: str) -> str:
     """Load pretrained ImageNet weights into a backbone, in place.
 
     Args:
-        trunk: Backbone from `make_trunk`.
-        architecture: Key of `FAMILY` that `trunk` was made from.
+        backbone: Backbone from `make_backbone`.
+        architecture: Key of `FAMILY` that `backbone` was made from.
         source: 'network' to download timm's weights, or the path of a safetensors file with the
             key names of torchvision or timm.
 
@@ -51,8 +51,8 @@ def load_backbone_weights(trunk: nn.Module, architecture: str, source: str) -> s
         )
     else:
         state, note = read_safetensors(Path(source)), Path(source).name
-    trunk.load_state_dict(in_order(trunk.state_dict(), state, source))
-    fold_normalisation(trunk)
+    backbone.load_state_dict(in_order(backbone.state_dict(), state, source))
+    fold_normalisation(backbone)
     return note
 
 
@@ -74,7 +74,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise ShelfcountError(f"cannot read weights '{path}': {error}") from error
 
 
-def fold_normalisation(trunk: nn.Module) -> None:
+def fold_normalisation(backbone: nn.Module) -> None:
     """Convert a backbone from ImageNet's normalisation to ``(p - 127) / 127.5``, in place.
 
     With x = (p - 127) / 127.5, the input that the backbone was trained with is
@@ -84,10 +84,11 @@ def fold_normalisation(trunk: nn.Module) -> None:
     mid-grey instead of ImageNet's mean colour.
 
     Args:
-        trunk: Backbone whose first convolution has no bias and is followed by batch normalisation.
+        backbone: Backbone whose first convolution has no bias and is followed by batch
+            normalisation.
     """
-    convolution = next(m for m in trunk.modules() if isinstance(m, nn.Conv2d))
-    norm = next(m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d))
+    convolution = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    norm = next(m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     with torch.no_grad():
         if norm.running_mean is not None:

@@ -17,11 +17,10 @@ from shelfcount.records import Detections
 from shelfcount.vision import effects
 from shelfcount.vision.effects import WHITE_KELVIN
 from shelfcount.vision.homography import map_detections, view_homography
+from shelfcount.vision.images import FILL_GREY
 from shelfcount.vision.phone_cameras import CAMERAS
 
 SEVERITIES = (1, 2, 3, 4, 5)
-# Colour of the area outside the photo; mid-grey is 0 in the input of the network.
-FILL_GREY = (127, 127, 127)
 Effect = Callable[[np.ndarray, float, np.random.Generator], "Changed"]
 
 
@@ -52,8 +51,8 @@ class Condition:
         title: Title for people.
         group: 'light', 'lens', 'file', 'view' or 'phone'.
         unit: Unit of `values`, with the photo size it refers to.
-        values: Parameter at each of `SEVERITIES`, mildest first. Severity 3 is a bad photo as people
-            take it; at 5 a person finds it hard to count.
+        values: Parameter at each of `SEVERITIES`, mildest first. Severity 3 corresponds to a bad
+            photo taken by a person; at severity 5 a person finds it hard to count.
         neutral: Parameter that leaves the photo unchanged. `values` lead away from it. None if the
             condition always changes the photo.
         effect: Function of (image, value, rng) that returns the changed photo.
@@ -122,7 +121,7 @@ def _turned(axis: str) -> Effect:
             (width, height),
             flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_CONSTANT,
-            borderValue=FILL_GREY,
+            borderValue=(FILL_GREY,) * 3,
         )
         return Changed(seen, homography)
 

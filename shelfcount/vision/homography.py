@@ -9,7 +9,8 @@ from shelfcount.vision import boxes as box_math
 
 # A phone's main camera sees about 65 degrees along the longer side: 1 / (2 tan 32.5 degrees) of it.
 FOCAL_LENGTH = 0.785
-# Products of which a smaller share is visible in the frame are ignored, as in training.
+# A product of whose box a smaller share is left in the frame is marked `ignore`, in training and in
+# robustness tests.
 MIN_VISIBLE = 0.35
 # Focal length as a share of the longer side: 26 mm on 36 mm film, the equivalent of the main
 # cameras of phones.
@@ -32,7 +33,7 @@ def map_detections(
 
     Returns:
         The m boxes that are at least partly in the frame, marked `ignore` if the visible share is
-        less than `LEAST_VISIBLE`; and (m,) int64, the index of each in `detections`.
+        less than `MIN_VISIBLE`; and (m,) int64, the index of each in `detections`.
     """
     identity = np.array_equal(homography, np.eye(3))
     mapped = (

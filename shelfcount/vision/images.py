@@ -21,6 +21,8 @@ MAX_PHOTO_PIXELS = 250_000_000
 # exactly the input, in every file format.
 PIXEL_ZERO = 127
 PIXEL_SCALE = 127.5
+# Level of the area outside a photo, in all channels: 0 in the input of the network.
+FILL_GREY = PIXEL_ZERO
 # JPEG markers that begin a segment or end the image (ITU-T T.81, table B.1). The pattern excludes
 # stuffed zeros, restart markers in a scan, and markers without a segment.
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")

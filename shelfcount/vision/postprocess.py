@@ -12,7 +12,9 @@ from shelfcount.records import Detections
 from shelfcount.vision import anchors as anchor_math
 from shelfcount.vision import boxes as box_math
 
-# Score threshold inside the .tflite file; low enough for precision-recall curves.
+# Lowest score of detections: the threshold inside the .tflite file and of validation. mAP is an
+# integral over all scores, so a higher threshold would lower it; torchvision's detectors use this
+# one (box_score_thresh, score_thresh) for their published COCO results.
 LOWEST_SCORE = 0.05
 
 

@@ -1,0 +1,26 @@
+"""Entry point of the command ``shelfcount`` and of ``python -m shelfcount``."""
+
+from __future__ import annotations
+
+import sys
+
+from shelfcount.cli.console import err, escape_markup
+from shelfcount.machine import explain_opencv_error
+
+
+def run() -> None:
+    """Run the command line.
+
+    If OpenCV cannot be imported, the reason is printed without a traceback and the exit status
+    is 2. The verbs are therefore imported here and not at the top.
+    """
+    try:
+        from shelfcount.cli.app import main
+
+        main()
+    except ImportError as error:
+        message = explain_opencv_error(error)
+        if message is None:
+            raise
+        err.print(f"[red]error:[/red] {escape_markup(message)}")
+        sys.exit(2)
