@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
 import shelfcount
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
@@ -234,7 +235,9 @@ class LiteRTDetector:
             (bundle.path / "model.tflite").read_bytes(), bundle.spec, threads, score_threshold
         )
 
-    def invoke(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def invoke(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Run the model on one input.
 
         Args:
@@ -251,13 +254,13 @@ class LiteRTDetector:
         n = int(count[0])
         return boxes[0, :n], classes[0, :n], scores[0, :n]
 
-    def detect(self, image: np.ndarray) -> Detections:
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
         """Return the products on a photo, see `Detector.detect`."""
         return self.detect_stretched(
             stretch(image, self.spec.height, self.spec.width), image.shape[1], image.shape[0]
         )
 
-    def detect_stretched(self, pixels: np.ndarray, width: int, height: int) -> Detections:
+    def detect_stretched(self, pixels: NDArray[np.uint8], width: int, height: int) -> Detections:
         """Return the products on a photo that is already resized to the input of the model.
 
         Args:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections, Detector, ModelSpec
 from shelfcount.vision import boxes as box_math
@@ -44,10 +45,10 @@ class _Seen:
     """
 
     found: Detections
-    windows: np.ndarray
-    cut: np.ndarray
+    windows: NDArray[np.float32]
+    cut: NDArray[np.bool_]
 
-    def __getitem__(self, index: np.ndarray | slice) -> _Seen:
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> _Seen:
         return _Seen(self.found[index], self.windows[index], self.cut[index])
 
 
@@ -73,7 +74,7 @@ def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
 
 
 def detect_tiled(
-    detector: Detector, image: np.ndarray, *, per_side: int | None = None
+    detector: Detector, image: NDArray[np.uint8], *, per_side: int | None = None
 ) -> Detections:
     """Return the products on a photo of any size, each once.
 
@@ -107,7 +108,7 @@ def detect_tiled(
 
 
 def _tile_share(per_side: int) -> float:
-    """Return the side of a tile as a share of the photo's side, see `vision.images.tiles`."""
+    """Return the side of a tile as a share of the photo's side, see `tiles`."""
     return 1 / (per_side - (per_side - 1) * OVERLAP)
 
 
@@ -120,7 +121,7 @@ def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
 
 
 def _look(
-    detector: Detector, image: np.ndarray, per_side: int, finer: int | None
+    detector: Detector, image: NDArray[np.uint8], per_side: int, finer: int | None
 ) -> Iterator[_Seen]:
     """Yield the detections of each tile of one level, in pixels of the photo.
 
@@ -168,7 +169,7 @@ def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
     cut = seen[seen.cut]
     # One box at a time: a table of all pairs of 64 full tiles does not fit into memory.
     known = np.array(
-        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], bool
+        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], np.bool_
     )
     merged = Detections.concat([whole.found, _unite(cut[~known], nms_iou)])
     return merged[np.argsort(-merged.scores, kind="stable")]
@@ -180,7 +181,7 @@ def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
     return bool((inside | (_agreement(cut, whole) > nms_iou)).any())
 
 
-def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
+def _agreement(a: _Seen, b: _Seen) -> NDArray[np.float32]:
     """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
     a_boxes, b_boxes = np.broadcast_arrays(a.found.boxes[:, None], b.found.boxes[None])
     low = np.maximum(a.windows[:, None, :2], b.windows[None, :, :2])
@@ -201,16 +202,15 @@ def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
     return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
 
 
-def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def _share_inside(pieces: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (n, m) share of each piece's area in each box, enlarged by `PIECE_MARGIN`."""
     margin = PIECE_MARGIN * (boxes[:, 2:] - boxes[:, :2])
     grown = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-    return box_math.intersection(pieces, grown) / np.maximum(
-        box_math.area(pieces)[:, None], np.finfo(np.float32).tiny
-    )
+    areas = np.maximum(box_math.area(pieces)[:, None], np.finfo(np.float32).tiny)
+    return np.asarray(box_math.intersection(pieces, grown) / areas, np.float32)
 
 
-def _suppress(whole: _Seen, nms_iou: float) -> np.ndarray:
+def _suppress(whole: _Seen, nms_iou: float) -> NDArray[np.int64]:
     """Return the indices of the boxes that no box of another tile suppresses, best score first.
 
     Boxes of one tile do not suppress each other: the network has already suppressed them, and

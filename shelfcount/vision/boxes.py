@@ -5,15 +5,22 @@ Every box is xyxy (left, top, right, bottom) unless a name says otherwise.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+from numpy.typing import NDArray
+
+Float = TypeVar("Float", bound=np.floating)
 
 
-def area(boxes: np.ndarray) -> np.ndarray:
+def area(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the (n,) areas of (n, 4) xyxy boxes; 0 if right < left or bottom < top."""
-    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+    width: NDArray[np.floating] = np.clip(boxes[:, 2] - boxes[:, 0], 0, None)
+    height: NDArray[np.floating] = np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+    return width * height
 
 
-def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def intersection(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the area of the intersection of every pair of boxes.
 
     Args:
@@ -31,10 +38,11 @@ def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             raise ValueError(f"{name} must have shape (k, 4), got {boxes.shape}")
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(axis=2)
+    area_in_both: NDArray[np.floating] = np.clip(high - low, 0, None).prod(axis=2)
+    return area_in_both
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the intersection over union (IoU) of every pair of boxes.
 
     Args:
@@ -55,7 +63,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(union > 0, common / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
 
 
-def overlap_of_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def overlap_of_smaller(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the intersection of every pair of boxes as a share of the smaller box.
 
     Args:
@@ -75,8 +83,11 @@ def overlap_of_smaller(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def suppress(
-    boxes: np.ndarray, scores: np.ndarray, max_iou: float, most: int | None = None
-) -> np.ndarray:
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    max_iou: float,
+    most: int | None = None,
+) -> NDArray[np.int64]:
     """Return the boxes that greedy, class-agnostic non-maximum suppression keeps.
 
     Args:
@@ -99,16 +110,19 @@ def suppress(
     return np.array(kept, np.int64)
 
 
-def clip(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Return xyxy boxes clipped at the border of a photo of `width` x `height` pixels."""
-    return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
+def clip(boxes: NDArray[Float], width: float, height: float) -> NDArray[Float]:
+    """Return (n, 4) xyxy boxes clipped at the border of a photo of `width` x `height` pixels."""
+    clipped: NDArray[Float] = np.clip(
+        boxes, 0, np.array([width, height, width, height], boxes.dtype)
+    )
+    return clipped
 
 
-def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
+def xywh_to_xyxy(boxes: NDArray[Float]) -> NDArray[Float]:
     """Convert (n, 4) boxes from (left, top, width, height) to (left, top, right, bottom)."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def xyxy_to_xywh(boxes: np.ndarray) -> np.ndarray:
+def xyxy_to_xywh(boxes: NDArray[Float]) -> NDArray[Float]:
     """Convert (n, 4) boxes from (left, top, right, bottom) to (left, top, width, height)."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

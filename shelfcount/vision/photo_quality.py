@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.vision.homography import FOCAL_LENGTH
 
@@ -23,8 +24,7 @@ GLARE_LEVEL = 250
 GLARE_DETAIL = 15
 # The strongest edge in each of 24 x 24 cells, of at least 10 grey levels and within 35 degrees
 # (tan = 0.7) of horizontal or vertical. The response of a Sobel kernel of 5 pixels to an edge of
-# one
-# level is 48.
+# one level is 48.
 _CELLS = 24
 LEAST_EDGE = 10 * 48
 FEWEST_EDGES = 40
@@ -36,17 +36,15 @@ AGREEMENT = 3.0
 SEARCHES = 3
 LEVELNESS = 0.015
 # Minimum agreement of the lines, 0 to 1, for a valid camera angle. Lines in all directions (20
-# photos
-# of noise) reach 0.043; the median of the drinks photos is 0.09 for horizontal and 0.065 for
-# vertical
-# lines.
+# photos of noise) reach 0.043; the median of the drinks photos is 0.09 for horizontal lines and
+# 0.065 for vertical ones.
 LEAST_AGREEING = 0.045
 
 
 # ---------------------------------------------------------------- light
 
 
-def small_copy(image: np.ndarray) -> np.ndarray:
+def small_copy(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a copy of about `COPY_SIDE` pixels on its longer side.
 
     Each pixel is the mean of four pixels of the photo, which is fast for large photos.
@@ -70,22 +68,32 @@ def small_copy(image: np.ndarray) -> np.ndarray:
     return np.asarray((np.sum(four, axis=0, dtype=np.uint16) + 2) >> 2, np.uint8)
 
 
-def light(copy: np.ndarray) -> tuple[float, float, float]:
-    """Return ``dark``, ``bright`` and ``glare`` of (h, w, 3) uint8 RGB, see `judge`."""
-    grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
+def light(copy: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Measure the exposure and the glare of a photo.
+
+    Args:
+        copy: (h, w, 3) uint8 RGB, from `small_copy`.
+
+    Returns:
+        ``dark``: the lowest grey level, 0 to 255, that at least 90 % of the pixels do not exceed.
+        ``bright``: share of overexposed pixels. ``glare``: share of the blocks of `GLARE_BLOCK`
+        pixels per side that are white and without detail.
+    """
+    grey = np.asarray(cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY), np.uint8)
     up_to = np.cumsum(np.bincount(grey.ravel(), minlength=256))
     dark = int(np.searchsorted(up_to * 10, 9 * grey.size))
     # cv2.max instead of max(axis=2), as numpy is slow along an axis of length three.
     red, green, blue = cv2.split(copy)
     bright = float((cv2.max(cv2.max(red, green), blue) >= BLOWN).mean())
     n = GLARE_BLOCK**2
-    least, levels = _blocks(cv2.min(cv2.min(red, green), blue)).sum(axis=2), _blocks(grey)
+    darkest = np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
+    least, levels = _blocks(darkest).sum(axis=2), _blocks(grey)
     blank = n * (levels**2).sum(axis=2) - levels.sum(axis=2) ** 2 < (GLARE_DETAIL * n) ** 2
     white = blank & (least >= GLARE_LEVEL * n)
     return float(dark), bright, float(white.mean()) if white.size else 0.0
 
 
-def _blocks(levels: np.ndarray) -> np.ndarray:
+def _blocks(levels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Split (h, w) levels into (rows, columns, pixels) int64 blocks; the remainder is left out."""
     rows, columns = (side // GLARE_BLOCK for side in levels.shape)
     cut = levels[: rows * GLARE_BLOCK, : columns * GLARE_BLOCK].astype(np.int64)
@@ -99,14 +107,18 @@ def _blocks(levels: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- view
 
 
-def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """Return ``tilt``, ``yaw`` and ``pitch`` of (h, w, 3) uint8 RGB in degrees, see `judge`.
+def view(copy: NDArray[np.uint8]) -> tuple[float | None, float | None, float | None]:
+    """Estimate the angles of the camera from the lines on a photo.
 
     Boards and the edges of products are horizontal or vertical on the shelf. In an oblique photo,
-    the
-    horizontal ones meet in one vanishing point far outside the photo, and so do the vertical ones.
-    Each
-    vanishing point gives two angles of the camera. An angle is None if too few lines agree.
+    the horizontal ones meet in one vanishing point far outside the photo, and so do the vertical
+    ones. Each vanishing point gives two angles of the camera.
+
+    Args:
+        copy: (h, w, 3) uint8 RGB, from `small_copy`.
+
+    Returns:
+        ``tilt``, ``yaw`` and ``pitch`` in degrees. An angle is None if too few lines agree.
     """
     grey = cv2.cvtColor(copy, cv2.COLOR_RGB2GRAY)
     across, down = (
@@ -122,8 +134,8 @@ def view(copy: np.ndarray) -> tuple[float | None, float | None, float | None]:
 
 
 def _lines(
-    across: np.ndarray, down: np.ndarray, width: int, height: int, focal: float
-) -> tuple[np.ndarray, np.ndarray] | None:
+    across: NDArray[np.int64], down: NDArray[np.int64], width: int, height: int, focal: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the strongest nearly horizontal edge of each cell; None if there are too few.
 
     Returns:
@@ -152,7 +164,7 @@ def _lines(
 
 
 def _meeting_point(
-    places: np.ndarray, gradients: np.ndarray
+    places: NDArray[np.float64], gradients: NDArray[np.float64]
 ) -> tuple[float, float] | tuple[None, None]:
     """Return tilt and turn in degrees of the direction that most lines share.
 
@@ -175,8 +187,11 @@ def _meeting_point(
 
 
 def _agreeing(
-    places: np.ndarray, gradients: np.ndarray, angles: np.ndarray, within: float
-) -> np.ndarray:
+    places: NDArray[np.float64],
+    gradients: NDArray[np.float64],
+    angles: NDArray[np.float64],
+    within: float,
+) -> NDArray[np.float64]:
     """Return the share of lines that point to the vanishing point of each camera angle.
 
     Args:
