@@ -8,7 +8,6 @@ constant gives the measured values.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from shelfcount.checks import appearance, box_checks
 from shelfcount.checks.appearance import Missing, ProductLook
 from shelfcount.checks.findings import Finding
+from shelfcount.files import sha256_of
 from shelfcount.records import Photo, ShelfcountError
-from shelfcount.vision.images import decode_photo
+from shelfcount.vision.images import decode_photo, photo_bytes
 
 # Shorter side in pixels to which the median product is reduced before measuring. It is the 95th
 # percentile of the drinks photos, so that nearly all of them are measured at their own size. Photos
@@ -94,12 +94,7 @@ def measure_photo(photo: Photo) -> PhotoMeasures:
     Raises:
         ShelfcountError: If the photo cannot be read or its size is not that of the labels.
     """
-    try:
-        data = photo.path.read_bytes()
-    except OSError as error:
-        raise ShelfcountError(
-            f"cannot read photo '{photo.path}': {error.strerror or error}"
-        ) from error
+    data = photo_bytes(photo.path)
     image = decode_photo(data, photo.path)
     if image.shape[:2] != (photo.height, photo.width):
         size = f"{image.shape[1]} x {image.shape[0]}"
@@ -115,7 +110,7 @@ def measure_photo(photo: Photo) -> PhotoMeasures:
     products = _covered(boxes * scale, grey.shape)
     return PhotoMeasures(
         photo,
-        hashlib.sha256(data).hexdigest(),
+        sha256_of(data),
         _blur(grey),
         float(np.percentile(grey[products], 90)),
         _glare(scaled, grey, products, median_side(boxes) * scale),

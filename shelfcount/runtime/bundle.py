@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 import shelfcount
+from shelfcount.files import sha256_json, sha256_of
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.vision.images import stretch
 from shelfcount.vision.postprocess import ratios_to_pixels
@@ -138,7 +138,7 @@ def read_bundle(path: Path | str) -> Bundle:
                 f"'{path / 'model.json'}' lists '{name}', which is outside the bundle"
             )
         try:
-            actual = hashlib.sha256((path / name).read_bytes()).hexdigest()
+            actual = sha256_of(path / name)
         except OSError as error:
             raise ShelfcountError(
                 f"cannot read '{name}' of bundle '{path}': {error.strerror}"
@@ -155,7 +155,7 @@ def read_bundle(path: Path | str) -> Bundle:
             f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json "
             f"in their order, got {got} lines"
         )
-    return Bundle(path, spec, recipe, files, measured, hashlib.sha256(text).hexdigest())
+    return Bundle(path, spec, recipe, files, measured, sha256_of(text))
 
 
 def spec_digest(head: Mapping[str, Any]) -> str:
@@ -164,9 +164,7 @@ def spec_digest(head: Mapping[str, Any]) -> str:
     It does not depend on spacing and the order of the keys.
     """
     content = {key: value for key, value in head.items() if key != "digest"}
-    return hashlib.sha256(
-        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    return sha256_json(content, canonical=True)
 
 
 def labels_txt(classes: Sequence[str]) -> bytes:

@@ -7,7 +7,6 @@ releases print no percentiles.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import uuid
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shelfcount.files import sha256_of
 from shelfcount.records import ShelfcountError
 from shelfcount.stamp import stamp
 
@@ -203,8 +203,8 @@ def benchmark_on_phone(
         threads=threads,
         cores=cores,
         timings=timings,
-        file_sha256=_sha256(model),
-        tool_sha256=_sha256(binary),
+        file_sha256=sha256_of(model),
+        tool_sha256=sha256_of(binary),
         stamp=stamp(threads=threads),
     )
 
@@ -302,7 +302,3 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
             f"`{' '.join(command)}` failed with exit status {done.returncode}: {last}"
         )
     return output
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

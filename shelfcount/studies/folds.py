@@ -8,8 +8,6 @@ pyramid and heads on the features of a frozen backbone, in minutes without a GPU
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from shelfcount.config import Config
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.splits import split
+from shelfcount.files import sha256_json
 from shelfcount.labels.proposals import HeldOutDetections
 from shelfcount.metrics.threshold import validate
 from shelfcount.records import Dataset, ShelfcountError
@@ -105,14 +104,14 @@ def detect_folds_fast(
         if on_step:
             on_step(part, steps, done, total, {})
 
-    settings = json.dumps(
+    settings = sha256_json(
         [
             fingerprint(dataset),
             config.model.model_dump(mode="json"),
             config.augment.model_dump(mode="json"),
         ]
     )
-    features = folder / f"features-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    features = folder / f"features-{settings[:12]}"
     frozen_features.cache_features(
         dataset,
         config,

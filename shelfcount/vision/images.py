@@ -43,12 +43,19 @@ def read_photo(path: Path | str) -> NDArray[np.uint8]:
         ShelfcountError: If the file is missing, not an image, cut short or larger than
             `MAX_PHOTO_PIXELS`.
     """
-    path = Path(path)
+    return decode_photo(photo_bytes(path), path)
+
+
+def photo_bytes(path: Path | str) -> bytes:
+    """Return the content of a photo file.
+
+    Raises:
+        ShelfcountError: If the file cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ShelfcountError(f"cannot read photo '{path}': {error.strerror or error}") from error
-    return decode_photo(data, path)
 
 
 def decode_photo(data: bytes, path: Path | str) -> NDArray[np.uint8]:
