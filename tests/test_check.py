@@ -384,24 +384,6 @@ def test_box_over_its_neighbours_is_oversized_and_a_large_bottle_is_not() -> Non
     assert box_checks.oversized(bottle, classes) == []
 
 
-@pytest.mark.parametrize("degrees", [-15, -5, 0, 9])
-def test_tilt_of_rows_is_measured(degrees: float) -> None:
-    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(6) * 24.0, np.arange(3) * 90.0))
-    turn, half = np.radians(degrees), np.array([10, 30])
-    middles = (
-        np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
-        + 200
-    )
-    assert box_checks.tilt(
-        np.concatenate([middles - half, middles + half], axis=1)
-    ) == pytest.approx(degrees, abs=0.5)
-
-
-def test_tilt_needs_neighbours() -> None:
-    assert box_checks.tilt(row(0, 200, 400)) is None
-    assert box_checks.tilt(np.zeros((0, 4))) is None
-
-
 def test_tilted_photo_is_told(shelves: Dataset, tmp_path: Path) -> None:
     photo = shelves.photos[0]
     turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), -14, 0.7)

@@ -14,10 +14,11 @@ import pytest
 
 from shelfcount.cli import app
 from shelfcount.records import ModelSpec
-from shelfcount.shelf.photo_gate import LEAST, LIMITS, Quality, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LEAST, Quality, check_photo
 from shelfcount.vision.homography import view_homography
 from shelfcount.vision.images import read_photo, write_photo
 
+LIMITS = dataclasses.asdict(COUNTING_LIMITS)
 SPEC = ModelSpec("m", "none", ("x",), 416, 416, (), product_px=(30.0, 42.0, 58.0))
 GOLDEN = Path(__file__).parents[1] / "export" / "release" / "drinks-int8" / "golden"
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "photo_gate.json"

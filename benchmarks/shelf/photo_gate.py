@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from shelfcount.records import Dataset, Detections, Detector, Photo, ShelfcountE
 from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.runtime.photos import read_photos
-from shelfcount.shelf.photo_gate import LEAST, LIMITS, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LEAST, check_photo
 from shelfcount.stamp import stamp
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.homography import map_detections
@@ -424,8 +424,11 @@ def main() -> int:
             indent=1,
         )
     )
-    if by != LIMITS:
-        print("LIMITS in shelfcount/shelf/photogate.py must be these; they differ", file=sys.stderr)
+    if by != asdict(COUNTING_LIMITS):
+        print(
+            "COUNTING_LIMITS in shelfcount/shelf/photo_gate.py must be these; they differ",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Checks of the boxes of one photo: duplicate boxes, oversized boxes, tilt, and gaps in rows.
+"""Checks of the boxes of one photo: duplicate boxes, oversized boxes, and gaps in rows.
 
 The limits were chosen on the training photos of the drinks data (180 photos, 5,285 boxes) and on
 the same photos with artificial faults. The comment on each constant gives the measured values.
@@ -25,12 +25,8 @@ NEIGHBOURS = 5
 # neighbours.
 OVERSIZED = 1.4
 OVERSIZED_COVER = 0.2
-# Pairs of neighbours in a row, from which the tilt is measured: they overlap vertically by half,
-# differ by at most 20 % in height, and are at most 3 widths apart.
+# Minimum vertical overlap of two boxes of a row, as a share of the lower one.
 ROW_OVERLAP = 0.5
-PAIR_LIKENESS = 1.2
-PAIR_REACH = 3.0
-FEWEST_PAIRS = 6
 # Widths of gaps, as shares of the neighbour's width. A product fits into a gap of 0.8, since boxes
 # are drawn with a margin. Most gaps of more than 3.5 are between two separate shelves.
 FEWEST_IN_ROW = 3
@@ -107,36 +103,6 @@ def _same_row(boxes: np.ndarray, i: int) -> NDArray[np.bool_]:
     height = boxes[:, 3] - boxes[:, 1]
     common = np.minimum(boxes[:, 3], boxes[i, 3]) - np.maximum(boxes[:, 1], boxes[i, 1])
     return common > ROW_OVERLAP * np.minimum(height, height[i])
-
-
-def tilt(boxes: np.ndarray) -> float | None:
-    """Return the slope of the shelves in degrees, from the bottom edges of neighbouring boxes.
-
-    The slope is the median over all pairs of neighbours. In a photo taken from the side, shelves
-    above and below the camera slope in opposite directions, which the median cancels.
-
-    Args:
-        boxes: (n, 4) xyxy, pixels.
-
-    Returns:
-        Slope, positive if the right side is lower; None if there are fewer than `FEWEST_PAIRS`
-        pairs of neighbours.
-    """
-    boxes = boxes.astype(np.float64)
-    width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    x = (boxes[:, 0] + boxes[:, 2]) / 2
-    slopes = []
-    for i in range(len(boxes)):
-        ratio = height / max(height[i], 1e-6)
-        aside = x - x[i]
-        reachable = (aside > width[i] / 2) & (aside < PAIR_REACH * width[i])
-        pairs = np.flatnonzero(
-            _same_row(boxes, i) & (ratio < PAIR_LIKENESS) & (ratio > 1 / PAIR_LIKENESS) & reachable
-        )
-        if len(pairs):
-            nearest = pairs[aside[pairs].argmin()]
-            slopes.append((boxes[nearest, 3] - boxes[i, 3]) / aside[nearest])
-    return float(np.degrees(np.arctan(np.median(slopes)))) if len(slopes) >= FEWEST_PAIRS else None
 
 
 def find_label_gaps(

@@ -1,26 +1,29 @@
-"""Photo quality measured on pixels: exposure, glare, and the camera's tilt, yaw and pitch.
+"""Photo quality measured on pixels: exposure, glare, view and sharpness.
 
-Measures use a small copy of the photo. export/web/photogate.js repeats the formulas, so sums
-are of integers where possible.
+The photo gate and the data check measure photos with these functions and compare the values with
+limits of their own (`shelf.photo_gate`). export/web/photogate.js repeats the formulas, so sums are
+of integers if possible.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from shelfcount.vision.homography import FOCAL_LENGTH
+from shelfcount.vision.images import stretch
 
 # Approximate length of the longer side of the small copy in pixels.
 COPY_SIDE = 416
 # A pixel is overexposed if its brightest channel is at least 250 of 255; JPEG leaves few at 255.
 BLOWN = 250
 # Glare is white and without detail: blocks of this many pixels per side of the copy, with a mean of
-# the darkest channel of at least 250 and a standard deviation of grey levels below 15. White labels
-# have print on them, and white walls are at 220 to 245.
+# the darkest channel of at least `BLOWN` and a standard deviation of grey levels below 15. White
+# labels have print on them, and white walls are at 220 to 245.
 GLARE_BLOCK = 8
-GLARE_LEVEL = 250
 GLARE_DETAIL = 15
 # The strongest edge in each of 24 x 24 cells, of at least 10 grey levels and within 35 degrees
 # (tan = 0.7) of horizontal or vertical. The response of a Sobel kernel of 5 pixels to an edge of
@@ -39,6 +42,14 @@ LEVELNESS = 0.015
 # photos of noise) reach 0.043; the median of the drinks photos is 0.09 for horizontal lines and
 # 0.065 for vertical ones.
 LEAST_AGREEING = 0.045
+# Sharpness is measured on 3 x 3 windows of at most this many pixels per side of the measured scale.
+WINDOWS = 3
+WINDOW_SIDE = 96
+DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
+_FINE, _COARSE = 1, 4
+# 99th percentile of the blur in the most blurred direction, over 180 drinks training photos.
+# Sharper photos have no motion blur.
+USUAL_BLUR = 0.74
 
 
 # ---------------------------------------------------------------- light
@@ -89,8 +100,19 @@ def light(copy: NDArray[np.uint8]) -> tuple[float, float, float]:
     darkest = np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
     least, levels = _blocks(darkest).sum(axis=2), _blocks(grey)
     blank = n * (levels**2).sum(axis=2) - levels.sum(axis=2) ** 2 < (GLARE_DETAIL * n) ** 2
-    white = blank & (least >= GLARE_LEVEL * n)
+    white = blank & (least >= BLOWN * n)
     return float(dark), bright, float(white.mean()) if white.size else 0.0
+
+
+def white_share(copy: NDArray[np.uint8], area: NDArray[np.bool_]) -> float:
+    """Return the share of an area whose pixels are overexposed in every channel.
+
+    Args:
+        copy: (h, w, 3) uint8 RGB, from `small_copy`.
+        area: (h, w) bool mask with at least one pixel.
+    """
+    red, green, blue = cv2.split(copy)
+    return float((cv2.min(cv2.min(red, green), blue) >= BLOWN)[area].mean())
 
 
 def _blocks(levels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -210,3 +232,80 @@ def _agreeing(
     )
     off = np.abs(right * gx + down * gy) / np.sqrt(right**2 + down**2)
     return np.asarray(np.maximum(1 - off / within, 0).mean(axis=1))
+
+
+# ---------------------------------------------------------------- sharpness
+
+
+def sharpness(
+    image: NDArray[np.uint8], shrink: tuple[float, float]
+) -> tuple[float | None, float | None, float]:
+    """Return the blur and the motion blur of a photo at a scale, and the direction of the motion.
+
+    At a sharp edge, the grey level changes within a pixel: by as much between pixels one apart as
+    between pixels four apart, but four times as many pairs four apart cross the edge. Differences
+    thus grow with the square root of the distance, and print in the photo makes them grow less. If
+    an edge is blurred over four pixels or more, they grow in proportion to the distance. Motion
+    blurs the edges of one direction only.
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        shrink: Pixels of the photo per pixel of the measured scale, x and y. A photo is never
+            enlarged, so values below 1 count as 1.
+
+    Returns:
+        Blur, the exponent of the growth of differences with distance, mean of four directions:
+        below 0.5 for a sharp photo, up to 1. Motion blur, the excess of the blur in the most
+        blurred direction over `USUAL_BLUR`, times one minus the ratio of edge strengths along the
+        weakest and the strongest direction. Both are None for a photo without any detail.
+        Direction in degrees from horizontal, -90 to 90, in which edges are weakest.
+    """
+    near, far, tensor = np.zeros(4), np.zeros(4), np.zeros((2, 2))
+    for grey in _windows(image, shrink):
+        if min(grey.shape) > _COARSE:
+            near += [_difference(grey, _FINE * x, _FINE * y) for x, y in DIRECTIONS]
+            far += [_difference(grey, _COARSE * x, _COARSE * y) for x, y in DIRECTIONS]
+            tensor += _tensor(grey)
+    if not near.all():
+        return None, None, 0.0
+    blur = np.log(far / near) / np.log(_COARSE / _FINE) / 2
+    spread = np.hypot(tensor[0, 0] - tensor[1, 1], 2 * tensor[0, 1])
+    weakest = np.sqrt(max(tensor.trace() - spread, 0.0) / (tensor.trace() + spread))
+    strong = np.degrees(np.arctan2(2 * tensor[0, 1], tensor[0, 0] - tensor[1, 1])) / 2
+    return (
+        float(blur.mean()),
+        float(max(blur.max() - USUAL_BLUR, 0.0) * (1 - weakest)),
+        float(strong - 90 if strong > 0 else strong + 90),
+    )
+
+
+def _windows(image: NDArray[np.uint8], shrink: tuple[float, float]) -> Iterator[NDArray[np.uint8]]:
+    """Yield (h, w) uint8 grey windows at a scale, but never enlarged."""
+    height, width = image.shape[:2]
+    across, down = (max(1.0, factor) for factor in shrink)
+    sides = min(width, int(WINDOW_SIDE * across + 0.5)), min(height, int(WINDOW_SIDE * down + 0.5))
+    places = [
+        [int((i + 1) * (whole - side) / (WINDOWS + 1)) for i in range(WINDOWS)]
+        for whole, side in zip((width, height), sides, strict=True)
+    ]
+    for top in places[1]:
+        for left in places[0]:
+            cut = np.ascontiguousarray(image[top : top + sides[1], left : left + sides[0]])
+            window = stretch(cut, min(sides[1], WINDOW_SIDE), min(sides[0], WINDOW_SIDE))
+            yield np.asarray(cv2.cvtColor(window, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _difference(grey: NDArray[np.uint8], right: int, down: int) -> float:
+    """Return the mean squared difference of pixels that are `right` and `down` pixels apart."""
+    height, width = grey.shape
+    first = grey[max(0, -down) : height - max(0, down), : width - right]
+    second = grey[max(0, down) : height - max(0, -down), right:]
+    return float(cv2.norm(first, second, cv2.NORM_L2SQR) / first.size)
+
+
+def _tensor(grey: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the (2, 2) float64 structure tensor: sums of products of the x and y gradients."""
+    levels = grey.astype(np.int64)
+    across, down = levels[1:-1, 2:] - levels[1:-1, :-2], levels[2:, 1:-1] - levels[:-2, 1:-1]
+    mixed = (across * down).sum()
+    return np.array([[(across**2).sum(), mixed], [mixed, (down**2).sum()]], np.float64)
