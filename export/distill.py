@@ -32,8 +32,9 @@ from shelfcount.data.formats import read_labels
 from shelfcount.files import write_whole
 from shelfcount.machine import multiplies_bfloat16
 from shelfcount.records import Dataset, ModelSpec
-from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, collate
+from shelfcount.training.augmentation import TrainingPhotos
 from shelfcount.training.backbones import FAMILY
+from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.networks import BASELINE, RetinaNet, build, retinanet_levels
 from shelfcount.training.runs import load_run, normalise

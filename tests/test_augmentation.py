@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.training import augmentation
-from shelfcount.training.augmentation import (
-    EpochSampler,
-    TrainingPhotos,
-    _widen,
-    _widen_boxes,
-    collate,
-)
+from shelfcount.training.augmentation import TrainingPhotos, _widen, _widen_boxes
+from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.vision import homography
 from shelfcount.vision.images import FILL_GREY, write_photo
 
