@@ -181,33 +181,14 @@ def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
     return bool((inside | (_agreement(cut, whole) > nms_iou)).any())
 
 
-def _agreement(a: _Seen, b: _Seen) -> NDArray[np.float32]:
+def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
     """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
-    a_boxes, b_boxes = np.broadcast_arrays(a.found.boxes[:, None], b.found.boxes[None])
-    low = np.maximum(a.windows[:, None, :2], b.windows[None, :, :2])
-    high = np.maximum(np.minimum(a.windows[:, None, 2:], b.windows[None, :, 2:]), low)
-    common = np.concatenate([low, low], axis=2), np.concatenate([high, high], axis=2)
-    a_boxes, b_boxes = np.clip(a_boxes, *common), np.clip(b_boxes, *common)
-    overlap = np.clip(
-        np.minimum(a_boxes[..., 2:], b_boxes[..., 2:])
-        - np.maximum(a_boxes[..., :2], b_boxes[..., :2]),
-        0,
-        None,
-    ).prod(axis=2)
-    union = (
-        (a_boxes[..., 2:] - a_boxes[..., :2]).prod(axis=2)
-        + (b_boxes[..., 2:] - b_boxes[..., :2]).prod(axis=2)
-        - overlap
-    )
-    return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
+    return box_math.common_part_iou(a.found.boxes, a.windows, b.found.boxes, b.windows)
 
 
-def _share_inside(pieces: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return the (n, m) share of each piece's area in each box, enlarged by `PIECE_MARGIN`."""
-    margin = PIECE_MARGIN * (boxes[:, 2:] - boxes[:, :2])
-    grown = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-    areas = np.maximum(box_math.area(pieces)[:, None], np.finfo(np.float32).tiny)
-    return np.asarray(box_math.intersection(pieces, grown) / areas, np.float32)
+    return box_math.pieces_inside(pieces[:, None], boxes[None], PIECE_MARGIN)
 
 
 def _suppress(whole: _Seen, nms_iou: float) -> NDArray[np.int64]:
@@ -242,9 +223,7 @@ def _unite(pieces: _Seen, nms_iou: float) -> Detections:
     united = []
     for members in (product == number for number in np.unique(product)):
         detections = pieces.found[members]
-        around = np.concatenate(
-            [detections.boxes[:, :2].min(axis=0), detections.boxes[:, 2:].max(axis=0)]
-        )
+        around = box_math.enclosing_box(detections.boxes)
         best = [int(detections.scores.argmax())]
         united.append(detections[np.array(best)].replace(boxes=around[None]))
     products = Detections.concat(united)

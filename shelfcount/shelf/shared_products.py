@@ -124,7 +124,9 @@ def group_detections(seen: ShelfDetections) -> np.ndarray:
     for piece in np.flatnonzero(seen.cut):
         others = np.flatnonzero(~seen.cut & (seen.photo != seen.photo[piece]))
         if len(others) and (product == product[piece]).sum() == 1:
-            inside = _shares_inside(seen.onto[seen.photo[others], piece], seen.found.boxes[others])
+            inside = box_math.pieces_inside(
+                seen.onto[seen.photo[others], piece], seen.found.boxes[others]
+            )
             if inside.max() > _PIECE_SHARE:
                 product[piece] = product[others[inside.argmax()]]
     return product
@@ -161,14 +163,6 @@ def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.n
     )
 
 
-def _shares_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the (n,) share of each piece's area in its box; 0 if the piece is NaN."""
-    common = np.concatenate(
-        [np.maximum(pieces[:, :2], boxes[:, :2]), np.minimum(pieces[:, 2:], boxes[:, 2:])], axis=1
-    )
-    return np.nan_to_num(box_math.area(common) / np.maximum(box_math.area(pieces), 1e-9))
-
-
 def _within(boxes: np.ndarray, view: PhotoFeatures) -> np.ndarray:
     return np.clip(boxes, *(sign * np.tile(view.half, 2) for sign in (-1, 1)))
 
@@ -203,9 +197,7 @@ def product_front_box(seen: ShelfDetections, members: np.ndarray, best: int) -> 
     """
     if not seen.cut[best]:
         return seen.front[best]
-    return np.concatenate(
-        [seen.front[members, :2].min(axis=0), seen.front[members, 2:].max(axis=0)]
-    )
+    return box_math.enclosing_box(seen.front[members])
 
 
 def believed_products(

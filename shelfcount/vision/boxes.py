@@ -82,6 +82,75 @@ def overlap_of_smaller(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDAr
     )
 
 
+def pieces_inside(pieces: np.ndarray, boxes: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """Return the share of each piece's area that is inside a box.
+
+    A piece is a box that a border cuts. It shows the product of a complete box if most of it is
+    inside that box.
+
+    Args:
+        pieces: (..., 4) xyxy; may contain NaN for an unknown position.
+        boxes: (..., 4) xyxy, same unit. The leading dimensions of both are broadcast.
+        margin: Share of its width and height by which a box is enlarged on each side.
+
+    Returns:
+        (...) in [0, 1]; 0 for pieces of zero size and for unknown positions.
+
+    >>> pieces_inside(np.array([0.0, 0, 4, 2]), np.array([2.0, 0, 6, 4])).tolist()
+    0.5
+    """
+    grown = boxes
+    if margin:
+        wider = margin * (boxes[..., 2:] - boxes[..., :2])
+        grown = np.concatenate([boxes[..., :2] - wider, boxes[..., 2:] + wider], axis=-1)
+    low = np.maximum(pieces[..., :2], grown[..., :2])
+    high = np.minimum(pieces[..., 2:], grown[..., 2:])
+    common = np.clip(high - low, 0, None).prod(axis=-1)
+    whole = np.clip(pieces[..., 2:] - pieces[..., :2], 0, None).prod(axis=-1)
+    return np.nan_to_num(common / np.maximum(whole, np.finfo(np.float32).tiny))
+
+
+def common_part_iou(
+    a: np.ndarray, a_windows: np.ndarray, b: np.ndarray, b_windows: np.ndarray
+) -> np.ndarray:
+    """Return the IoU of every pair of boxes inside the part that both of their windows show.
+
+    For a box that the border of its window cuts, this compares the visible piece with the same
+    piece of the fuller box.
+
+    Args:
+        a: (n, 4) xyxy.
+        a_windows: (n, 4) xyxy, the window in which each box was seen.
+        b: (m, 4) xyxy, same unit.
+        b_windows: (m, 4) xyxy.
+
+    Returns:
+        (n, m) in [0, 1]; 0 if the windows, or the boxes inside them, have no common part.
+    """
+    a_boxes, b_boxes = np.broadcast_arrays(a[:, None], b[None])
+    low = np.maximum(a_windows[:, None, :2], b_windows[None, :, :2])
+    high = np.maximum(np.minimum(a_windows[:, None, 2:], b_windows[None, :, 2:]), low)
+    common = np.concatenate([low, low], axis=2), np.concatenate([high, high], axis=2)
+    a_boxes, b_boxes = np.clip(a_boxes, *common), np.clip(b_boxes, *common)
+    overlap = np.clip(
+        np.minimum(a_boxes[..., 2:], b_boxes[..., 2:])
+        - np.maximum(a_boxes[..., :2], b_boxes[..., :2]),
+        0,
+        None,
+    ).prod(axis=2)
+    union = (
+        (a_boxes[..., 2:] - a_boxes[..., :2]).prod(axis=2)
+        + (b_boxes[..., 2:] - b_boxes[..., :2]).prod(axis=2)
+        - overlap
+    )
+    return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
+
+
+def enclosing_box(boxes: np.ndarray) -> np.ndarray:
+    """Return the (4,) xyxy box around (n, 4) xyxy boxes, at least one."""
+    return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+
+
 def suppress(
     boxes: NDArray[np.floating],
     scores: NDArray[np.floating],
