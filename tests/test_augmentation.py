@@ -342,7 +342,7 @@ def test_a_pasted_product_takes_the_place_and_brings_its_class(
     round_shelf: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(augmentation, "PASTED_SHARE", 1.0)
-    monkeypatch.setattr(augmentation, "LEAST_LIKE", 9.0)
+    monkeypatch.setattr(augmentation, "MAX_SIZE_DIFFERENCE", 9.0)
     still = AugmentConfig(
         **{
             name: 0

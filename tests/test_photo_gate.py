@@ -14,7 +14,7 @@ import pytest
 
 from shelfcount.cli import app
 from shelfcount.records import ModelSpec
-from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LEAST, Quality, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LOWER_LIMITS, Quality, check_photo
 from shelfcount.vision.homography import view_homography
 from shelfcount.vision.images import read_photo, write_photo
 
@@ -197,7 +197,7 @@ def test_limits_are_those_that_were_measured() -> None:
     # At most 5 % of the original photos fail the check.
     assert measured["unchanged"]["refused"] <= 0.05 * measured["unchanged"]["photos"]
     for name, entry in measured["limits"].items():
-        chosen = (min if name in LEAST else max)(entry["f1_lost_at"], entry["usual"])
+        chosen = (min if name in LOWER_LIMITS else max)(entry["f1_lost_at"], entry["usual"])
         assert LIMITS[name] == pytest.approx(chosen, rel=0.06)
 
 

@@ -38,7 +38,7 @@ from shelfcount.records import Dataset, Detections, Detector, Photo, ShelfcountE
 from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.runtime.photos import read_photos
-from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LEAST, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LOWER_LIMITS, check_photo
 from shelfcount.stamp import stamp
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.homography import map_detections
@@ -220,7 +220,7 @@ def curve(check: str, made: Sequence[Sample]) -> Curve:
         ShelfcountError: If no severity of the condition loses as much as `F1_LOST`.
     """
     plain = {s.photo: s for s in made if not s.severity}
-    sign = -1 if check in LEAST else 1
+    sign = -1 if check in LOWER_LIMITS else 1
     seen = sorted(((sign * v, s) for s in made if s.condition in ("unchanged", *SEEN_BY[check]) and (v := s.values[check]) is not None),
                   key=lambda pair: pair[0])  # fmt: skip
     size = len(plain)
@@ -257,10 +257,10 @@ def limits(
     chosen = {}
     for check, found in curves.items():
         values = [v for photo in unchanged if (v := photo[check]) is not None]
-        usual = float(np.quantile(values, FALSE_ALARMS if check in LEAST else 1 - FALSE_ALARMS))
-        limit = min(found.limit, usual) if check in LEAST else max(found.limit, usual)
+        usual = float(np.quantile(values, FALSE_ALARMS if check in LOWER_LIMITS else 1 - FALSE_ALARMS))
+        limit = min(found.limit, usual) if check in LOWER_LIMITS else max(found.limit, usual)
         chosen[check] = {
-            "limit": two_digits(limit, up=check not in LEAST),
+            "limit": two_digits(limit, up=check not in LOWER_LIMITS),
             "f1_lost_at": round(found.limit, 4),
             "usual": round(usual, 4),
         }
@@ -278,7 +278,7 @@ def refused(values: Mapping[str, float | None], by: Mapping[str, float]) -> list
     return [
         c
         for c, limit in by.items()
-        if (v := values[c]) is not None and (v < limit if c in LEAST else v > limit)
+        if (v := values[c]) is not None and (v < limit if c in LOWER_LIMITS else v > limit)
     ]
 
 
@@ -343,7 +343,7 @@ def draw(
             axes.axhline(100 * F1_LOST, color=PLOT_GREY, lw=0.8)
             axes.set_title(TITLES[check], fontsize=9)
             axes.set_ylim(-3, 30)
-            if check in LEAST:
+            if check in LOWER_LIMITS:
                 axes.invert_xaxis()
             axes.legend(frameon=False, fontsize=7, loc="upper left")
         data = io.BytesIO()

@@ -37,7 +37,7 @@ from shelfcount.deploy.bundle import main_artifact
 from shelfcount.files import write_whole
 from shelfcount.records import Detections, ModelSpec
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
-from shelfcount.runtime.inference import SMALLEST_PRODUCT_PX, tiles_per_side
+from shelfcount.runtime.inference import MIN_PRODUCT_PX, tiles_per_side
 from shelfcount.shelf.count import count_photo
 from shelfcount.shelf.rows import assign_rows
 from shelfcount.speed.model_rows import Latency, summarize_latency, time_interleaved
@@ -253,7 +253,7 @@ def mosaic(detector: LiteRTDetector, photos: Sequence[np.ndarray], megapixels: f
         boxes = detector.detect(photo).boxes
         side = float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))))
         tiles.append(
-            cv2.resize(photo, None, fx=SMALLEST_PRODUCT_PX / side, fy=SMALLEST_PRODUCT_PX / side)
+            cv2.resize(photo, None, fx=MIN_PRODUCT_PX / side, fy=MIN_PRODUCT_PX / side)
         )
     edge = min(min(tile.shape[:2]) for tile in tiles)
     across, down = math.ceil(width / edge), math.ceil(height / edge)

@@ -29,13 +29,13 @@ OVERSIZED_COVER = 0.2
 ROW_OVERLAP = 0.5
 # Widths of gaps, as shares of the neighbour's width. A product fits into a gap of 0.8, since boxes
 # are drawn with a margin. Most gaps of more than 3.5 are between two separate shelves.
-FEWEST_IN_ROW = 3
-_LEAST_GAP = 0.8
-MOST_GAP = 3.5
+MIN_IN_ROW = 3
+_MIN_GAP = 0.8
+MAX_GAP = 3.5
 # Distance from one product to the next on a full shelf, in widths, and maximum absolute slope of a
 # row.
 _STEP = 1.03
-_STEEPEST = 0.3
+_MAX_SLOPE = 0.3
 # Maximum overlap of a proposed box with a labelled or ignored box, as a share of the smaller of the
 # two.
 MAX_COVERED_SHARE = 0.25
@@ -126,7 +126,7 @@ def find_label_gaps(
     places = []
     for i in range(len(boxes)):
         row = _same_row(boxes, i)
-        if row.sum() < FEWEST_IN_ROW:
+        if row.sum() < MIN_IN_ROW:
             continue
         for side in (1, -1):
             ahead = np.flatnonzero(row & ((x - x[i]) * side > 0))
@@ -137,10 +137,10 @@ def find_label_gaps(
             gap = (
                 boxes[neighbour, 0] - boxes[i, 2] if side > 0 else boxes[i, 0] - boxes[neighbour, 2]
             )
-            if not _LEAST_GAP * box_width <= gap <= MOST_GAP * box_width:
+            if not _MIN_GAP * box_width <= gap <= MAX_GAP * box_width:
                 continue
             slope = np.clip(
-                (boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -_STEEPEST, _STEEPEST
+                (boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -_MAX_SLOPE, _MAX_SLOPE
             )
             place = boxes[i] + _STEP * box_width * side * np.array([1, slope, 1, slope])
             covered = box_math.overlap_of_smaller(place[None], taken).max()

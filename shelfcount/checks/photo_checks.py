@@ -31,8 +31,8 @@ MEASURED_PHOTO = 640.0
 # photos: up to 1.7, except for one photo that is white with glare, at 2.5. Noise, text, walls,
 # landscapes and close-ups: at least 2.7.
 _NEAREST = 5
-MOST_UNLIKE = 2.0
-FEWEST_TO_COMPARE = 12
+MAX_UNLIKE = 2.0
+MIN_TO_COMPARE = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,9 +213,9 @@ def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
         looks: Measurements of all photos.
 
     Returns:
-        Findings, or none if there are fewer than `FEWEST_TO_COMPARE` photos.
+        Findings, or none if there are fewer than `MIN_TO_COMPARE` photos.
     """
-    if len(looks) < FEWEST_TO_COMPARE:
+    if len(looks) < MIN_TO_COMPARE:
         return []
     pictures = np.array([look.picture for look in looks])
     middle = np.median(pictures, axis=0)
@@ -229,11 +229,11 @@ def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
     )
     degrees = distances / max(float(np.median(distances)), 1e-6)
     findings = []
-    for i in np.flatnonzero(degrees > MOST_UNLIKE):
+    for i in np.flatnonzero(degrees > MAX_UNLIKE):
         path = looks[i].photo.path
         message = (
             f"{path.name}: the distance to similar photos is {degrees[i]:.1f} times the median; "
-            f"the limit is {MOST_UNLIKE:.0f} times"
+            f"the limit is {MAX_UNLIKE:.0f} times"
         )
         fix = "Leave the photo out if it does not show a shelf. Otherwise, add similar photos."
         findings.append(
@@ -243,7 +243,7 @@ def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
                 message,
                 fix,
                 path,
-                degree=float(degrees[i]) / MOST_UNLIKE,
+                degree=float(degrees[i]) / MAX_UNLIKE,
             )
         )
     return findings

@@ -18,9 +18,9 @@ from shelfcount.records import Detections, Detector, ModelSpec
 from shelfcount.vision import boxes as box_math
 
 # Size in pixels of the photo, sqrt(box area), of products that tiling must still detect.
-SMALLEST_PRODUCT_PX = 200.0
+MIN_PRODUCT_PX = 200.0
 # 8 x 8 tiles and the coarser levels are 85 runs of the network, which take seconds on a phone.
-MOST_TILES_PER_SIDE = 8
+MAX_TILES_PER_SIDE = 8
 OVERLAP = 0.25
 # A box counts as cut if it ends this close to a tile border inside the photo. The distance is a
 # share of the side of the box, since the error of a box is proportional to its size, or input
@@ -55,7 +55,7 @@ class _Seen:
 def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
     """Return the number of tiles per side that small products of a photo need.
 
-    A product of `SMALLEST_PRODUCT_PX` must have at least the median size of the products in the
+    A product of `MIN_PRODUCT_PX` must have at least the median size of the products in the
     training data when it reaches the network.
 
     Args:
@@ -63,14 +63,14 @@ def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
         width, height: Size of the photo in pixels.
 
     Returns:
-        n for n x n tiles, 1 (the photo itself) to `MOST_TILES_PER_SIDE`.
+        n for n x n tiles, 1 (the photo itself) to `MAX_TILES_PER_SIDE`.
     """
     photo_shrink = (width / spec.width + height / spec.height) / 2
-    most_shrink = SMALLEST_PRODUCT_PX / spec.product_px[1]
-    for per_side in range(1, MOST_TILES_PER_SIDE):
-        if photo_shrink * _tile_share(per_side) <= most_shrink:
+    max_shrink = MIN_PRODUCT_PX / spec.product_px[1]
+    for per_side in range(1, MAX_TILES_PER_SIDE):
+        if photo_shrink * _tile_share(per_side) <= max_shrink:
             return per_side
-    return MOST_TILES_PER_SIDE
+    return MAX_TILES_PER_SIDE
 
 
 def detect_tiled(

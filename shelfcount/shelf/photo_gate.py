@@ -21,7 +21,7 @@ from shelfcount.vision import boxes as box_math
 from shelfcount.vision.photo_quality import light, sharpness, small_copy, view
 
 # Checks that fail below their limit; the others fail above it.
-LEAST = ("dark", "product_size", "product_pixels")
+LOWER_LIMITS = ("dark", "product_size", "product_pixels")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Check:
         name: Field of `CountingLimits`.
         value: Measured value in the unit that `check_photo` names; None if it cannot be measured
             on the photo.
-        limit: Maximum that passes; for the checks in `LEAST`, the minimum.
+        limit: Maximum that passes; for the checks in `LOWER_LIMITS`, the minimum.
         advice: One sentence of advice; empty if the check passes.
     """
 
@@ -124,7 +124,9 @@ class Check:
         """Whether the check passes."""
         if self.value is None:
             return True
-        return self.value >= self.limit if self.name in LEAST else abs(self.value) <= self.limit
+        return (
+            self.value >= self.limit if self.name in LOWER_LIMITS else abs(self.value) <= self.limit
+        )
 
 
 @dataclass(frozen=True)

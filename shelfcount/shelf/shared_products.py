@@ -25,7 +25,7 @@ from shelfcount.vision.homography import map_boxes
 SAME_CLASS_IOU = 0.3
 OTHER_CLASS_IOU = 0.5
 # Minimum share of a product that the common part must contain for a comparison.
-LEAST_PART = 0.1
+MIN_PART = 0.1
 # A box is cut if it ends this close to the border, as a share of its side. It is a piece of another
 # box that contains at least this share of its area.
 _CUT_SHARE = 0.05
@@ -144,7 +144,7 @@ def _same(seen: ShelfDetections, a: int, b: int) -> Iterator[tuple[float, int, i
     mapped_a, mapped_b = seen.onto[b, in_a], seen.onto[a, in_b]
     part_a, part_b = _within(mapped_a, seen.views[b]), _within(mapped_b, seen.views[a])
     enough = [
-        box_math.area(part) > LEAST_PART * box_math.area(whole)
+        box_math.area(part) > MIN_PART * box_math.area(whole)
         for part, whole in ((part_a, mapped_a), (part_b, mapped_b))
     ]
     overlap = box_math.iou(part_a, _same_part(part_b, mapped_b, seen.found.boxes[in_b]))

@@ -27,7 +27,7 @@ from shelfcount.training.runs import read_config, read_spec
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # Minimum number of folds.
-_FEWEST = 2
+_MIN_FOLDS = 2
 # Views per photo in the cache of the fast depth: the original and augmented ones.
 FAST_VIEWS = 8
 # Called with the fold, the number of steps or folds, and the progress that `training.fit.fit`
@@ -63,8 +63,8 @@ def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
     Raises:
         ShelfcountError: If `number` is below 2, or there are fewer groups of photos than folds.
     """
-    if number < _FEWEST:
-        raise ShelfcountError(f"the number of folds must be at least {_FEWEST}, got {number}")
+    if number < _MIN_FOLDS:
+        raise ShelfcountError(f"the number of folds must be at least {_MIN_FOLDS}, got {number}")
     folds = []
     for held in split(dataset, {f"fold {i}": 1 / number for i in range(number)}, seed).values():
         held_paths = {photo.path for photo in held.photos}

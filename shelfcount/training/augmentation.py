@@ -26,7 +26,7 @@ from shelfcount.vision.images import FILL_GREY, read_photo, stretch
 PASTED_SHARE = 0.25
 # Maximum difference in log width and in log height between a pasted product and the one it
 # replaces.
-LEAST_LIKE = float(np.log(1.35))
+MAX_SIZE_DIFFERENCE = float(np.log(1.35))
 
 TrainingSample = dict[str, torch.Tensor]
 
@@ -242,7 +242,7 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
             if ignore[place] or min(width, height) < 4:
                 continue
             likeness = np.abs(self.products.log_sizes - np.log((width, height))).max(axis=1)
-            weight = self.products.weights * (likeness < LEAST_LIKE)
+            weight = self.products.weights * (likeness < MAX_SIZE_DIFFERENCE)
             if not weight.any():
                 continue
             chosen = int(

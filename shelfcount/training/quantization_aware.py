@@ -31,7 +31,7 @@ from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 # LiteRT 8-bit quantization specification: int8 weights are in [-127, 127], int8 activations in
 # [-128, 127].
 WEIGHT_STEPS = 127
-LOWEST, HIGHEST = -128, 127
+INT8_MIN, INT8_MAX = -128, 127
 # Minimum width of a tensor's range, as in ai-edge-quantizer, so that no scale is 0.
 NARROWEST = 1e-9
 # Weight of a training batch in the moving average of the ranges, which spans about 100 steps.
@@ -240,7 +240,7 @@ class FakeQuantized(nn.Module):
             with torch.no_grad():
                 bounds.lerp_(_extremes(x), MOMENTUM)
         scale, zero = scale_and_zero(bounds[0], bounds[1])
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero, LOWEST, HIGHEST)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, INT8_MIN, INT8_MAX)
 
 
 def scale_and_zero(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -254,8 +254,8 @@ def scale_and_zero(low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor,
         Scale, () float32, and zero point, () int32 in [-128, 127].
     """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    scale = (high - low).clamp(min=NARROWEST) / (HIGHEST - LOWEST)
-    return scale, (LOWEST - low / scale).round().to(torch.int32)
+    scale = (high - low).clamp(min=NARROWEST) / (INT8_MAX - INT8_MIN)
+    return scale, (INT8_MIN - low / scale).round().to(torch.int32)
 
 
 def _extremes(x: torch.Tensor) -> torch.Tensor:

@@ -29,19 +29,19 @@ GLARE_DETAIL = 15
 # (tan = 0.7) of horizontal or vertical. The response of a Sobel kernel of 5 pixels to an edge of
 # one level is 48.
 _CELLS = 24
-LEAST_EDGE = 10 * 48
-FEWEST_EDGES = 40
+MIN_EDGE = 10 * 48
+MIN_EDGE_CELLS = 40
 # Angles in degrees. A line agrees with a camera angle within `AGREEMENT`, which becomes smaller at
 # each step of the search. Of two equally good angles the one closer to level is chosen.
 SEARCH_TILT, TILT_STEP = 27.0, 3.0
-MOST_TURN, TURN_STEP = 42.0, 7.0
+SEARCH_TURN, TURN_STEP = 42.0, 7.0
 AGREEMENT = 3.0
 SEARCHES = 3
 LEVELNESS = 0.015
 # Minimum agreement of the lines, 0 to 1, for a valid camera angle. Lines in all directions (20
 # photos of noise) reach 0.043; the median of the drinks photos is 0.09 for horizontal lines and
 # 0.065 for vertical ones.
-LEAST_AGREEING = 0.045
+MIN_AGREEING = 0.045
 # Sharpness is measured on 3 x 3 windows of at most this many pixels per side of the measured scale.
 WINDOWS = 3
 WINDOW_SIDE = 96
@@ -176,8 +176,8 @@ def _lines(
         .reshape(_CELLS, _CELLS, -1)
     )
     strongest = cells.argmax(axis=2)
-    row, column = np.nonzero(cells.max(axis=2) >= LEAST_EDGE**2)
-    if len(row) < FEWEST_EDGES:
+    row, column = np.nonzero(cells.max(axis=2) >= MIN_EDGE**2)
+    if len(row) < MIN_EDGE_CELLS:
         return None
     within = strongest[row, column]
     y, x = row * step_y + within // step_x, column * step_x + within % step_x
@@ -194,18 +194,18 @@ def _meeting_point(
     """
     tilts, turns = (
         np.arange(-SEARCH_TILT, SEARCH_TILT + 1, TILT_STEP),
-        np.arange(-MOST_TURN, MOST_TURN + 1, TURN_STEP),
+        np.arange(-SEARCH_TURN, SEARCH_TURN + 1, TURN_STEP),
     )
     tilt_step, turn_step, within = TILT_STEP, TURN_STEP, AGREEMENT
     for _ in range(SEARCHES):
         candidates = np.stack(np.meshgrid(tilts, turns, indexing="ij"), axis=2).reshape(-1, 2)
         agreeing = _agreeing(places, gradients, np.radians(candidates), np.sin(np.radians(within)))
-        odd = LEVELNESS * ((candidates / [SEARCH_TILT, MOST_TURN]) ** 2).sum(axis=1)
+        odd = LEVELNESS * ((candidates / [SEARCH_TILT, SEARCH_TURN]) ** 2).sum(axis=1)
         best = int(np.argmax(agreeing - odd))
         tilt, turn = candidates[best].tolist()
         tilt_step, turn_step, within = tilt_step / 2, turn_step / 2, within / 1.5
         tilts, turns = tilt + tilt_step * np.arange(-2, 3), turn + turn_step * np.arange(-2, 3)
-    return (tilt, turn) if agreeing[best] >= LEAST_AGREEING else (None, None)
+    return (tilt, turn) if agreeing[best] >= MIN_AGREEING else (None, None)
 
 
 def _agreeing(
