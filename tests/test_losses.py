@@ -11,8 +11,8 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from shelfcount.records import AnchorLevel
 from shelfcount.training.losses import (
-    MIN_QUALITY,
     LOSSES,
+    MIN_QUALITY,
     Truth,
     decode_tensor,
     focal,

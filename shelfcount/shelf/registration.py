@@ -16,9 +16,9 @@ from shelfcount.shelf.photo_features import (
     match_keypoints,
 )
 from shelfcount.shelf.photo_pairs import (
-    MIN_POINTS,
     GRID,
     INLIER_UNITS,
+    MIN_POINTS,
     SEARCH_UNITS,
     SUPPORT_UNITS,
     PairFit,
