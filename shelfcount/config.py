@@ -5,7 +5,6 @@ The resolved configuration is written next to every result.
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Sequence
@@ -19,13 +18,13 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from shelfcount.files import write_whole
 from shelfcount.records import ShelfcountError
+from shelfcount.validation import read_toml, validate_data
 from shelfcount.vision.conditions import CONDITIONS
 
 # Stride of the last backbone feature map; the same for every architecture, including the
@@ -353,10 +352,7 @@ def load_config(
     """
     data: dict[str, Any] = {}
     if path is not None:
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ShelfcountError(f"cannot read config '{path}': {error}") from error
+        data = read_toml(path, "config")
     for change in [*([f'model.architecture="{architecture}"'] if architecture else []), *changes]:
         _apply(data, change)
     if _section(data, "model").get("architecture") == "resnet50":
@@ -377,13 +373,7 @@ def validate_config(data: dict[str, Any], where: str) -> Config:
         ShelfcountError: If a key is unknown or a value is not allowed; the message names all of
             them.
     """
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
-        raise ShelfcountError(
-            f"the config in {where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)
-        ) from error
+    return validate_data(data, Config, f"the config in {where}")
 
 
 def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -408,30 +398,3 @@ def _apply(data: dict[str, Any], change: str) -> None:
         if not isinstance(data, dict):
             raise ShelfcountError(f"--set {change}: '{part}' is a value, not a section")
     data[path[-1]] = value
-
-
-def _known_keys() -> list[str]:
-    sections = Config.model_fields
-    keys = [
-        f"{name}.{key}"
-        for name, field in sections.items()
-        for key in field.default.__class__.model_fields
-    ]
-    return [*sections, *keys]
-
-
-def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        alike = [known for known in _known_keys() if known.count(".") == key.count(".")]
-        suggestions = difflib.get_close_matches(key, alike, n=1)
-        return f"Unknown config key '{key}'." + (
-            f" Did you mean '{suggestions[0]}'?" if suggestions else ""
-        )
-    rule = problem["msg"].removeprefix("Value error, ")
-    # The message of a rule about a whole section contains the value already.
-    return (
-        f"{key}: {rule}"
-        if isinstance(problem["input"], dict)
-        else f"{key}: {rule}, got {problem['input']!r}"
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,7 +35,34 @@ def require_absent(path: Path | None, force: bool) -> None:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write plain data to a JSON file. The file is replaced only once the new one is complete."""
-    write_whole(path, json.dumps(data, indent=1))
+    write_whole(path, json.dumps(data, indent=1) + "\n")
+
+
+def sha256_of(content: Path | bytes) -> str:
+    """Return the SHA-256 of a file or of bytes, as 64 hexadecimal digits.
+
+    Args:
+        content: Path of the file, or the bytes.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(data: Any, *, canonical: bool = False) -> str:
+    """Return the SHA-256 of plain data as JSON text, as 64 hexadecimal digits.
+
+    Args:
+        data: Plain data.
+        canonical: Sort the keys and leave out spaces, so that other programs can compute the same
+            digest from the same data. Default: keys in their own order, and Python's spaces.
+    """
+    form: dict[str, Any] = {"sort_keys": True, "separators": (",", ":")} if canonical else {}
+    return sha256_of(json.dumps(data, **form).encode())
 
 
 def read_text(path: Path) -> str:

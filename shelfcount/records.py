@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 RGB = tuple[int, int, int]
 
@@ -22,13 +23,13 @@ class ShelfcountError(Exception):
     """Error with a message for the user. The command line prints it and exits with status 2."""
 
 
-def _require(good: np.ndarray, rule: str, rows: np.ndarray) -> None:
+def _require(good: NDArray[np.bool_], rule: str, rows: NDArray[Any]) -> None:
     if not good.all():
         first = int(np.argmin(good))
         raise ValueError(f"{rule}, got {rows[first].tolist()} in row {first} of {len(rows)}")
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array = np.ascontiguousarray(array)
     if array.base is not None or array.flags.writeable:
         array = array.copy()
@@ -54,10 +55,10 @@ class Detections:
             clipping at the border of the photo makes them.
     """
 
-    boxes: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
-    ignore: np.ndarray
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    ignore: NDArray[np.bool_]
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Detections:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"boxes must have shape (n, 4), got {boxes.shape}")
         n = len(boxes)
-        columns: dict[str, np.ndarray] = {
+        columns: dict[str, NDArray[Any]] = {
             "classes": np.asarray(classes, np.int64),
             "scores": np.ones(n, np.float32) if scores is None else np.asarray(scores, np.float32),
             "ignore": np.zeros(n, bool) if ignore is None else np.asarray(ignore, bool),
@@ -374,7 +375,7 @@ class Detector(Protocol):
 
     spec: ModelSpec
 
-    def detect(self, image: np.ndarray) -> Detections:
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
         """Return the products on one photo.
 
         Args:

@@ -24,7 +24,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # lines above its own; rooms of one line are siblings and do not import each other.
 ORDER = (
     ("records",),
-    ("words", "files", "machine"),
+    ("words", "files", "machine", "validation"),
     ("stamp",),
     ("vision",),
     ("runtime",),

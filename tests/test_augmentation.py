@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.training import augmentation
-from shelfcount.training.augmentation import (
-    EpochSampler,
-    TrainingPhotos,
-    _widen,
-    _widen_boxes,
-    collate,
-)
+from shelfcount.training.augmentation import TrainingPhotos, _widen, _widen_boxes
+from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.vision import homography
 from shelfcount.vision.images import FILL_GREY, write_photo
 
@@ -347,7 +342,7 @@ def test_a_pasted_product_takes_the_place_and_brings_its_class(
     round_shelf: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(augmentation, "PASTED_SHARE", 1.0)
-    monkeypatch.setattr(augmentation, "LEAST_LIKE", 9.0)
+    monkeypatch.setattr(augmentation, "MAX_SIZE_DIFFERENCE", 9.0)
     still = AugmentConfig(
         **{
             name: 0

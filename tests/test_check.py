@@ -22,7 +22,7 @@ from shelfcount.checks import appearance, box_checks
 from shelfcount.checks.check import check_dataset
 from shelfcount.checks.class_checks import FEW_BOXES, check_classes, same_but_misspelt
 from shelfcount.checks.findings import KINDS, Finding, Report
-from shelfcount.checks.photo_checks import FEWEST_TO_COMPARE, measure_photo, quality_findings
+from shelfcount.checks.photo_checks import MIN_TO_COMPARE, measure_photo, quality_findings
 from shelfcount.data.formats import read_labels
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.report import check_page
@@ -268,7 +268,7 @@ def test_photo_unlike_the_rest_is_told_once_there_is_a_rest(
     )
     (finding,) = found(odd)["unlike-the-rest"]
     assert finding.file == tmp_path / "odd.jpg"
-    assert "unlike-the-rest" not in found(odd.subset(range(FEWEST_TO_COMPARE - 1)))
+    assert "unlike-the-rest" not in found(odd.subset(range(MIN_TO_COMPARE - 1)))
 
 
 def turned_clockwise(boxes: np.ndarray, quarters: int) -> np.ndarray:
@@ -382,24 +382,6 @@ def test_box_over_its_neighbours_is_oversized_and_a_large_bottle_is_not() -> Non
     bottle = boxes.copy()
     bottle[4] = [98, 10, 138, 90]  # As large, but next to its neighbours.
     assert box_checks.oversized(bottle, classes) == []
-
-
-@pytest.mark.parametrize("degrees", [-15, -5, 0, 9])
-def test_tilt_of_rows_is_measured(degrees: float) -> None:
-    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(6) * 24.0, np.arange(3) * 90.0))
-    turn, half = np.radians(degrees), np.array([10, 30])
-    middles = (
-        np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
-        + 200
-    )
-    assert box_checks.tilt(
-        np.concatenate([middles - half, middles + half], axis=1)
-    ) == pytest.approx(degrees, abs=0.5)
-
-
-def test_tilt_needs_neighbours() -> None:
-    assert box_checks.tilt(row(0, 200, 400)) is None
-    assert box_checks.tilt(np.zeros((0, 4))) is None
 
 
 def test_tilted_photo_is_told(shelves: Dataset, tmp_path: Path) -> None:
@@ -747,7 +729,8 @@ def test_page_marks_the_box_and_shows_its_surroundings(tmp_path: Path) -> None:
 
 def test_page_counts_what_it_does_not_show(tmp_path: Path) -> None:
     findings = tuple(
-        Finding("note", "box-cut", f"box {i}", "") for i in range(check_page.MOST_OF_A_KIND + 7)
+        Finding("note", "box-cut", f"box {i}", "")
+        for i in range(check_page.MAX_FINDINGS_PER_KIND + 7)
     )
     check_page.write_check_page(Report(labelled(1), findings), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()

@@ -87,7 +87,7 @@ def test_unknown_config_key_names_the_near_one(shelfcount: Shelfcount, tmp_path:
     said = shelfcount(
         "train", "--data", tmp_path / "none.json", "--out", tmp_path / "run", "--set", "train.lrr=1"
     )
-    refused(said, "Unknown config key 'train.lrr'. Did you mean 'train.lr'?")
+    refused(said, "train.lrr: unknown key. Did you mean 'train.lr'?")
     assert not (tmp_path / "run").exists()
 
 

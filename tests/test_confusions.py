@@ -143,4 +143,4 @@ def test_page_of_a_model_without_mistakes(
         "m",
         tmp_path / "page.html",
     )
-    assert "Nothing." in (tmp_path / "page.html").read_text()
+    assert "No classes are confused." in (tmp_path / "page.html").read_text()

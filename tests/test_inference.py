@@ -9,7 +9,7 @@ import pytest
 
 from shelfcount.records import Detections, ModelSpec
 from shelfcount.runtime import inference
-from shelfcount.runtime.inference import MOST_TILES_PER_SIDE, detect_tiled, tiles_per_side
+from shelfcount.runtime.inference import MAX_TILES_PER_SIDE, detect_tiled, tiles_per_side
 from shelfcount.vision import boxes as box_math
 
 WIDTH, HEIGHT = 4000, 3000
@@ -114,7 +114,7 @@ def assert_each_once(found: Detections, truth: np.ndarray, least_iou: float) -> 
         ((4000, 3000), 42, 3),
         ((4000, 3000), 41, 2),  # 200 / 41 = 4.88 suffices for 2
         ((4000, 3000), 100, 6),  # 200 / 100 = 2; 8.41 / 4.75 = 1.77, 8.41 / 4 = 2.1
-        ((30000, 20000), 42, MOST_TILES_PER_SIDE),
+        ((30000, 20000), 42, MAX_TILES_PER_SIDE),
     ],
 )
 def test_a_200_pixel_product_arrives_with_the_median_size(

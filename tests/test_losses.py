@@ -11,8 +11,8 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from shelfcount.records import AnchorLevel
 from shelfcount.training.losses import (
-    LEAST_QUALITY,
     LOSSES,
+    MIN_QUALITY,
     Truth,
     decode_tensor,
     focal,
@@ -172,7 +172,7 @@ def test_a_product_without_an_anchor_is_learned_completely() -> None:
         _total(task_aligned(location, logits, [truth], ANCHORS)).backward()
         optimizer.step()
     best = int(logits[0, :, 1].argmax())
-    assert torch.sigmoid(logits[0, best, 1]) > 3 * LEAST_QUALITY
+    assert torch.sigmoid(logits[0, best, 1]) > 3 * MIN_QUALITY
     np.testing.assert_allclose(
         decode_tensor(location[0].detach(), ANCHORS)[best], truth.boxes[0], atol=0.5
     )

@@ -14,7 +14,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Time limit of a cell. All cells together take two minutes on an idle laptop.
-MOST_SECONDS = 1800
+MAX_SECONDS = 1800
 
 
 def test_there_are_two() -> None:
@@ -37,7 +37,7 @@ def run(path: Path) -> list[Any]:
     """Run a notebook in its own folder and return its outputs."""
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
-        notebook, timeout=MOST_SECONDS, resources={"metadata": {"path": str(path.parent)}}
+        notebook, timeout=MAX_SECONDS, resources={"metadata": {"path": str(path.parent)}}
     ).execute()
     return [
         output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs

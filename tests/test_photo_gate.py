@@ -14,10 +14,11 @@ import pytest
 
 from shelfcount.cli import app
 from shelfcount.records import ModelSpec
-from shelfcount.shelf.photo_gate import LEAST, LIMITS, Quality, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LOWER_LIMITS, Quality, check_photo
 from shelfcount.vision.homography import view_homography
 from shelfcount.vision.images import read_photo, write_photo
 
+LIMITS = dataclasses.asdict(COUNTING_LIMITS)
 SPEC = ModelSpec("m", "none", ("x",), 416, 416, (), product_px=(30.0, 42.0, 58.0))
 GOLDEN = Path(__file__).parents[1] / "export" / "release" / "drinks-int8" / "golden"
 RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "photo_gate.json"
@@ -88,8 +89,7 @@ def test_tilt_is_measured_and_said(shelf: np.ndarray, degrees: float, way: str, 
     assert advice.startswith(f"Turn the phone {way}: the shelf slopes down to the {side} by ")
 
 
-# The focal length of vision.conditions is longer than the one the check assumes: 38 degrees appear
-# as 41.
+# The simulated focal length is shorter than the one that the check assumes: 38 degrees appear as 41.
 @pytest.mark.parametrize(
     ("degrees", "axis", "name", "start"),
     [
@@ -196,7 +196,7 @@ def test_limits_are_those_that_were_measured() -> None:
     # At most 5 % of the original photos fail the check.
     assert measured["unchanged"]["refused"] <= 0.05 * measured["unchanged"]["photos"]
     for name, entry in measured["limits"].items():
-        chosen = (min if name in LEAST else max)(entry["f1_lost_at"], entry["usual"])
+        chosen = (min if name in LOWER_LIMITS else max)(entry["f1_lost_at"], entry["usual"])
         assert LIMITS[name] == pytest.approx(chosen, rel=0.06)
 
 

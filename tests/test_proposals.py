@@ -16,14 +16,14 @@ from shelfcount.data.coco import write_coco
 from shelfcount.data.datasets import fingerprint
 from shelfcount.labels.corrections import Corrections, correct_labels, read_corrections
 from shelfcount.labels.proposals import draft_corrections, propose, with_decisions
-from shelfcount.metrics.confusions import FEWEST_AGREED, class_confidence_thresholds
+from shelfcount.metrics.confusions import MIN_AGREED, class_confidence_thresholds
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.report import proposals_page
 from shelfcount.runtime.bundle import LiteRTDetector
 from shelfcount.vision.images import read_photo
 
 COLA, TEA = 0, 1
-AGREED = FEWEST_AGREED
+AGREED = MIN_AGREED
 
 
 def row(classes: list[int], scores: list[float] | None = None) -> Detections:

@@ -235,5 +235,5 @@ def test_products_that_contradict_stop_a_fit_that_points_suggest() -> None:
     assert photo_pairs.fit_pair((0, 1), a, b, near)[0].holds
     strangers = dataclasses.replace(b, classes=b.classes + 100)
     (link, *_) = photo_pairs.fit_pair((0, 1), a, strangers, near)
-    assert link.products >= photo_pairs.ENOUGH_PRODUCTS
+    assert link.products >= photo_pairs.MIN_COMMON_PRODUCTS
     assert (link.agreeing, link.holds) == (0, False)

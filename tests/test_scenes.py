@@ -19,7 +19,7 @@ from shelfcount.synthetic.layout import (
 )
 from shelfcount.synthetic.painting import paint
 from shelfcount.synthetic.product_drawing import draw_product
-from shelfcount.synthetic.scenes import LABEL_VISIBLE, LEAST_IGNORED, Scene, render, render_views
+from shelfcount.synthetic.scenes import LABEL_VISIBLE, MIN_IGNORED, Scene, render, render_views
 from shelfcount.vision.boxes import iou
 from shelfcount.vision.images import read_photo
 
@@ -98,7 +98,7 @@ def test_truth_lies_in_the_photo_and_has_size(background):
     assert (boxes[:, 2] <= 256).all()
     assert (boxes[:, 3] <= 320).all()
     assert (boxes[:, 2:] - boxes[:, :2]).min() > 1
-    assert scene.visible.min() >= LEAST_IGNORED
+    assert scene.visible.min() >= MIN_IGNORED
     assert scene.truth.ignore[scene.visible < LABEL_VISIBLE].all()
 
 

@@ -32,7 +32,8 @@ from shelfcount.metrics.scoring import score
 from shelfcount.metrics.threshold import choose_threshold
 from shelfcount.records import Dataset, Detections, ModelSpec
 from shelfcount.stamp import stamp
-from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, collate
+from shelfcount.training.augmentation import TrainingPhotos
+from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
 BENCHMARKS = Path(__file__).parents[1]

@@ -20,6 +20,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from shelfcount.records import Dataset, Detections, Detector, Photo
 from shelfcount.report.figures import BLUE, PLOT_GREY, VERMILION
 from shelfcount.runtime.bundle import LiteRTDetector, read_bundle
 from shelfcount.runtime.photos import read_photos
-from shelfcount.shelf.photo_gate import LEAST, LIMITS, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LOWER_LIMITS, check_photo
 from shelfcount.stamp import stamp
 from shelfcount.studies.photo_limits import (
     F1_LOST,
@@ -217,7 +218,7 @@ def draw(
             axes.axhline(100 * F1_LOST, color=PLOT_GREY, lw=0.8)
             axes.set_title(TITLES[check], fontsize=9)
             axes.set_ylim(-3, 30)
-            if check in LEAST:
+            if check in LOWER_LIMITS:
                 axes.invert_xaxis()
             axes.legend(frameon=False, fontsize=7, loc="upper left")
         data = io.BytesIO()
@@ -296,8 +297,11 @@ def main() -> int:
             indent=1,
         )
     )
-    if by != LIMITS:
-        print("LIMITS of the photo gate in the package differ from these", file=sys.stderr)
+    if by != asdict(COUNTING_LIMITS):
+        print(
+            "COUNTING_LIMITS in shelfcount/shelf/photo_gate.py must be these; they differ",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -17,7 +17,7 @@ import numpy as np
 from shelfcount.files import write_whole
 from shelfcount.records import Detections
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector
-from shelfcount.runtime.inference import SMALLEST_PRODUCT_PX, tiles_per_side
+from shelfcount.runtime.inference import MIN_PRODUCT_PX, tiles_per_side
 from shelfcount.shelf.count import count_photo
 from shelfcount.vision.images import encode_photo, read_photo, write_photo
 
@@ -51,9 +51,7 @@ def mosaic(detector: LiteRTDetector, photos: Sequence[np.ndarray], megapixels: f
     for photo in photos:
         boxes = detector.detect(photo).boxes
         side = float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))))
-        tiles.append(
-            cv2.resize(photo, None, fx=SMALLEST_PRODUCT_PX / side, fy=SMALLEST_PRODUCT_PX / side)
-        )
+        tiles.append(cv2.resize(photo, None, fx=MIN_PRODUCT_PX / side, fy=MIN_PRODUCT_PX / side))
     edge = min(min(tile.shape[:2]) for tile in tiles)
     across, down = math.ceil(width / edge), math.ceil(height / edge)
     lines = [

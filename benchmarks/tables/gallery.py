@@ -48,7 +48,7 @@ LONG_SHELF = ShelfParams(
 )
 # Row and position of a product, of the one that it replaces, and of the sold-out one.
 PUT, INSTEAD_OF, SOLD_OUT = (1, 0), (1, 3), (2, 2)
-WIDTH, MOST_BYTES = 1400, 200_000
+WIDTH, MAX_BYTES = 1400, 200_000
 
 
 def rearranged(cooler: ShelfCount) -> np.ndarray:
@@ -89,10 +89,10 @@ def long_shelf(bundle: Path) -> np.ndarray:
 
 
 def write(name: str, picture: np.ndarray) -> None:
-    """Write a JPEG with the highest quality that `MOST_BYTES` allow."""
+    """Write a JPEG with the highest quality that `MAX_BYTES` allow."""
     picture = shrunk(picture, WIDTH)
     files = (encode_photo(picture, quality=quality) for quality in range(90, 40, -5))
-    data = next(data for data in files if len(data) < MOST_BYTES)
+    data = next(data for data in files if len(data) < MAX_BYTES)
     write_whole(RESULTS / name, data)
     print(f"{name}: {picture.shape[1]} x {picture.shape[0]}, {len(data) / 1000:.0f} kB")
 

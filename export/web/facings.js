@@ -8,13 +8,13 @@ const EDGE_SCATTER = 0.05;
 const SIZE_SCATTER = 0.06;
 export const FOCAL_LENGTH = 0.785;
 const USUAL_ANGLES = [8, 8, 20].map((degrees) => (degrees * Math.PI) / 180);
-const MOST_ANGLES = [25, 25, 40].map((degrees) => (degrees * Math.PI) / 180);
-const MOST_STEPS = 30;
+const MAX_ANGLES = [25, 25, 40].map((degrees) => (degrees * Math.PI) / 180);
+const MAX_STEPS = 30;
 const CORNER = 0.03;
 const RISE_OF_STACKED = 0.4;
 const SHARED_WIDTH = 0.5;
-const LEAST_GAP = 0.6;
-const MOST_SPACING = 0.4;
+const MIN_GAP = 0.6;
+const MAX_SPACING = 0.4;
 const STEP = 1e-3;
 
 /**
@@ -36,11 +36,11 @@ export function gaps(products, { width, height }) {
     [...boxes.keys()].filter((i) => row[i] === number && onBoard[i]).sort((a, b) => middleOf(front[a]) - middleOf(front[b])),
   ).flatMap((board) => board.slice(1).map((before, i) => hole(front, board[i], before)));
   // The median is over the whole shelf, since a row that is half sold out has few regular spaces.
-  const usual = Math.min(Math.max(median(holes.map(({ share }) => share)), 0), MOST_SPACING);
+  const usual = Math.min(Math.max(median(holes.map(({ share }) => share)), 0), MAX_SPACING);
   const toPhoto = inverse(toFront);
   return holes
     .map(({ after, before, share }) => ({ after, before, fitting: (share - usual) / (1 + usual) }))
-    .filter(({ fitting }) => fitting > LEAST_GAP)
+    .filter(({ fitting }) => fitting > MIN_GAP)
     .map(({ after, before, fitting }) => {
       const [left, right] = [front[after], front[before]];
       const box = around([left[2], Math.max(left[1], right[1]), right[0], (left[3] + right[3]) / 2], toPhoto);
@@ -68,7 +68,7 @@ function fitFront(boxes, products, row, width, height) {
 
   let [angles, damping] = [[0, 0, 0], 1e-3];
   let odd = oddness(angles);
-  for (let step = 0; step < MOST_STEPS; step++) {
+  for (let step = 0; step < MAX_STEPS; step++) {
     const slopes = angles.map((_, k) => {
       const moved = oddness(angles.map((angle, i) => (i === k ? angle + STEP : angle)));
       return moved.map((value, i) => (value - odd[i]) / STEP);
@@ -79,7 +79,7 @@ function fitFront(boxes, products, row, width, height) {
     const damped = normal.map((line, i) => line.map((value, j) => (i === j ? value * (1 + damping) : value)));
     const target = slopes.map((slope, i) => -dot(slope, odd) - angles[i] / USUAL_ANGLES[i] ** 2);
     const change = times(inverse(damped), target);
-    const tried = angles.map((angle, i) => Math.min(Math.max(angle + change[i], -MOST_ANGLES[i]), MOST_ANGLES[i]));
+    const tried = angles.map((angle, i) => Math.min(Math.max(angle + change[i], -MAX_ANGLES[i]), MAX_ANGLES[i]));
     const triedOdd = oddness(tried);
     const gain = cost(angles, odd) - cost(tried, triedOdd);
     if (gain > 0) [angles, odd] = [tried, triedOdd];

@@ -21,7 +21,7 @@ export const LIMITS = {
   product_size: 0.63,
   product_pixels: 0.2,
 };
-const LEAST = ["dark", "product_size", "product_pixels"];
+const LOWER_LIMITS = ["dark", "product_size", "product_pixels"];
 
 const COPY_SIDE = 416;
 const BLOWN = 250;
@@ -40,14 +40,14 @@ const DIRECTIONS = [
 const [FINE, COARSE] = [1, 4];
 const USUAL_BLUR = 0.74;
 const CELLS = 24;
-const LEAST_EDGE = 10 * 48;
-const FEWEST_EDGES = 40;
-const [MOST_TILT, TILT_STEP] = [27, 3];
-const [MOST_TURN, TURN_STEP] = [42, 7];
+const MIN_EDGE = 10 * 48;
+const MIN_EDGE_CELLS = 40;
+const [SEARCH_TILT, TILT_STEP] = [27, 3];
+const [SEARCH_TURN, TURN_STEP] = [42, 7];
 const AGREEMENT = 3;
 const SEARCHES = 3;
 const LEVELNESS = 0.015;
-const LEAST_AGREEING = 0.045;
+const MIN_AGREEING = 0.045;
 
 /**
  * Whether a photo is fit to be counted by a model, and if not, what to do.
@@ -66,7 +66,7 @@ export function judge(photo, spec, boxes = null) {
   for (const [name, share] of Object.entries(LIMITS)) {
     const [value, limit] = [values[name], name.startsWith("product") ? share * spec.product_px[1] : share];
     checks[name] = { value, limit };
-    const fit = value === null || (LEAST.includes(name) ? value >= limit : Math.abs(value) <= limit);
+    const fit = value === null || (LOWER_LIMITS.includes(name) ? value >= limit : Math.abs(value) <= limit);
     if (!fit) said.push(advice(name, value, limit, angle));
   }
   return { fit: said.length === 0, advice: said, checks };
@@ -244,13 +244,13 @@ function lines(at, width, height, focal) {
           if (strength > best) [best, place] = [strength, i];
         }
       }
-      if (best < LEAST_EDGE * LEAST_EDGE) continue;
+      if (best < MIN_EDGE * MIN_EDGE) continue;
       const [x, y] = [place % (CELLS * stepX), Math.floor(place / (CELLS * stepX))];
       const length = Math.sqrt(best);
       found.push([(x + 2.5 - width / 2) / focal, (y + 2.5 - height / 2) / focal, gx[place] / length, gy[place] / length]);
     }
   }
-  return found.length < FEWEST_EDGES ? null : found;
+  return found.length < MIN_EDGE_CELLS ? null : found;
 }
 
 /** OpenCV's Sobel with 5 pixels, across and down, from the third pixel of the third row on. */
@@ -281,7 +281,7 @@ function gradients(at, width, height) {
 
 /** Tilt and turn in degrees of the direction that most lines share: a search from coarse to fine. */
 function meetingPoint(lines) {
-  let [tilts, turns] = [grid(0, TILT_STEP, MOST_TILT / TILT_STEP), grid(0, TURN_STEP, MOST_TURN / TURN_STEP)];
+  let [tilts, turns] = [grid(0, TILT_STEP, SEARCH_TILT / TILT_STEP), grid(0, TURN_STEP, SEARCH_TURN / TURN_STEP)];
   let [tiltStep, turnStep, within] = [TILT_STEP, TURN_STEP, AGREEMENT];
   let best;
   for (let search = 0; search < SEARCHES; search++) {
@@ -289,14 +289,14 @@ function meetingPoint(lines) {
     for (const tilt of tilts) {
       for (const turn of turns) {
         const share = agreeing(lines, radians(tilt), radians(turn), Math.sin(radians(within)));
-        const worth = share - LEVELNESS * ((tilt / MOST_TILT) ** 2 + (turn / MOST_TURN) ** 2);
+        const worth = share - LEVELNESS * ((tilt / SEARCH_TILT) ** 2 + (turn / SEARCH_TURN) ** 2);
         if (worth > best.worth) best = { worth, share, tilt, turn };
       }
     }
     [tiltStep, turnStep, within] = [tiltStep / 2, turnStep / 2, within / 1.5];
     [tilts, turns] = [grid(best.tilt, tiltStep, 2), grid(best.turn, turnStep, 2)];
   }
-  return best.share >= LEAST_AGREEING ? [best.tilt, best.turn] : [null, null];
+  return best.share >= MIN_AGREEING ? [best.tilt, best.turn] : [null, null];
 }
 
 const radians = (degrees) => (degrees * Math.PI) / 180;

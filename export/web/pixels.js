@@ -5,7 +5,7 @@
  * `shelfcount count`. A photo is {width, height, data} with RGB data in row-major order.
  */
 
-const MOST_PIXELS = 250_000_000;
+const MAX_PHOTO_PIXELS = 250_000_000;
 // Phones refuse canvases of more than about 16 megapixels, so a photo is read in bands.
 const BAND_PIXELS = 4_000_000;
 const JPEG_START_OF_SCAN = 0xda;
@@ -14,14 +14,14 @@ const JPEG_END = 0xd9;
 // OpenCV's fixed point for bilinear weights: modules/imgproc/src/resize.cpp, INTER_RESIZE_COEF_BITS.
 const WEIGHT_ONE = 2048;
 // OpenCV drops smaller shares of a source pixel in a target pixel: computeResizeAreaTab.
-const LEAST_SHARE = 1e-3;
+const MIN_SHARE = 1e-3;
 
 /**
  * Decode a photo in upright orientation.
  *
  * @param {Blob} file
  * @returns {Promise<{width: number, height: number, data: Uint8ClampedArray}>}
- * @throws {Error} If the file is not a photo, is truncated, or has more than `MOST_PIXELS` pixels.
+ * @throws {Error} If the file is not a photo, is truncated, or has more than `MAX_PHOTO_PIXELS` pixels.
  */
 export async function readPhoto(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
@@ -36,8 +36,8 @@ export async function readPhoto(file) {
     throw new Error(`This browser cannot decode the photo (${bytes.length} bytes). All browsers support JPEG and PNG.`);
   }
   try {
-    if (bitmap.width * bitmap.height > MOST_PIXELS) {
-      throw new Error(`The photo is too large: ${bitmap.width} x ${bitmap.height} pixels. At most ${MOST_PIXELS} pixels are allowed.`);
+    if (bitmap.width * bitmap.height > MAX_PHOTO_PIXELS) {
+      throw new Error(`The photo is too large: ${bitmap.width} x ${bitmap.height} pixels. At most ${MAX_PHOTO_PIXELS} pixels are allowed.`);
     }
     return { width: bitmap.width, height: bitmap.height, data: rgb(bitmap) };
   } finally {
@@ -142,10 +142,10 @@ function areaShares(from, to) {
     const stop = Math.min(Math.floor(end), from - 1);
     const start = Math.min(Math.ceil(begin), stop);
     const had = shares.length;
-    if (start - begin > LEAST_SHARE) shares.push((start - begin) / cell);
+    if (start - begin > MIN_SHARE) shares.push((start - begin) / cell);
     first.push(start - (shares.length - had));
     for (let source = start; source < stop; source++) shares.push(1 / cell);
-    if (end - stop > LEAST_SHARE) shares.push(Math.min(end - stop, 1, cell) / cell);
+    if (end - stop > MIN_SHARE) shares.push(Math.min(end - stop, 1, cell) / cell);
     count.push(shares.length - had);
   }
   return { first, count, shares: Float32Array.from(shares) };

@@ -4,8 +4,8 @@
  * Mirrors shelfcount/shelf/rows.py, name for name. That file explains the constants and steps.
  */
 
-const STEEPEST = 0.45;
-const MOST_CONVERGENCE = 0.6;
+const MAX_SLOPE = 0.45;
+const MAX_CONVERGENCE = 0.6;
 const ROW_SCATTER = 0.25;
 const STACK_GAP = 0.2;
 const STACK_OVERLAP = 0.35;
@@ -45,8 +45,8 @@ function fitPencil(boxes) {
   const [half, reach] = [Math.max((rightmost - leftmost) / 2, height), Math.max((bottom - top) / 2, height)];
   // One step moves the outermost bottom by the blur of the coarse search.
   let blur = 0.2 * height;
-  const tilts = fromMinusOneToOne(Math.ceil((STEEPEST * half) / blur)).map((share) => share * STEEPEST * half);
-  const fans = fromMinusOneToOne(Math.ceil((MOST_CONVERGENCE * reach) / blur)).map((share) => share * MOST_CONVERGENCE);
+  const tilts = fromMinusOneToOne(Math.ceil((MAX_SLOPE * half) / blur)).map((share) => share * MAX_SLOPE * half);
+  const fans = fromMinusOneToOne(Math.ceil((MAX_CONVERGENCE * reach) / blur)).map((share) => share * MAX_CONVERGENCE);
   let [tiltStep, fanStep] = [tilts[1] - tilts[0], fans[1] - fans[0]];
   let candidates = tilts.flatMap((tilt) => fans.map((fan) => ({ tilt, fan, middle, half })));
   let best;
@@ -80,7 +80,7 @@ function meeting(heights, blur) {
 
 /** Return the number of additional pairs that a steep pencil needs to be preferred to a level one. */
 function oddness({ tilt, fan, half }, n) {
-  const [steep, convergent] = [tilt / half / STEEPEST, fan / MOST_CONVERGENCE];
+  const [steep, convergent] = [tilt / half / MAX_SLOPE, fan / MAX_CONVERGENCE];
   return (n / 4) * (steep * steep + convergent * convergent);
 }
 

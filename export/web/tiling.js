@@ -7,8 +7,8 @@
 import { area, clip, height, iou, shareInside, width } from "./boxes.js";
 import { tiles } from "./pixels.js";
 
-const SMALLEST_PRODUCT_PX = 200;
-const MOST_TILES_PER_SIDE = 8;
+const MIN_PRODUCT_PX = 200;
+const MAX_TILES_PER_SIDE = 8;
 const OVERLAP = 0.25;
 const CUT_SHARE = Math.fround(0.1);
 const CUT_INPUT_PX = 2;
@@ -18,11 +18,11 @@ const PIECE_MARGIN = 0.1;
 /** Return the number of tiles per side at which the small products of a photo have the size of those in training. */
 export function tilesPerSide(spec, photoWidth, photoHeight) {
   const photoShrink = (photoWidth / spec.width + photoHeight / spec.height) / 2;
-  const mostShrink = SMALLEST_PRODUCT_PX / spec.product_px[1];
-  for (let perSide = 1; perSide < MOST_TILES_PER_SIDE; perSide++) {
-    if (photoShrink * tileShare(perSide) <= mostShrink) return perSide;
+  const maxShrink = MIN_PRODUCT_PX / spec.product_px[1];
+  for (let perSide = 1; perSide < MAX_TILES_PER_SIDE; perSide++) {
+    if (photoShrink * tileShare(perSide) <= maxShrink) return perSide;
   }
-  return MOST_TILES_PER_SIDE;
+  return MAX_TILES_PER_SIDE;
 }
 
 /**

@@ -24,20 +24,20 @@ from shelfcount.vision import boxes as box_math
 _CELLS = 4
 # Maximum number of boxes kept per photo, evenly spaced over its boxes. More do not change the
 # medians and take much memory on dense shelves.
-MOST_BOXES = 32
+MAX_BOXES = 32
 # Weight of a difference in log(width / height), relative to the mean difference of 8-bit Lab
 # values.
 ASPECT_WEIGHT = 5.0
 # A class has a median look only if at least this many photos show it, the examined one included. A
-# photo is examined only if it has at least `FEWEST_BOXES` boxes of such classes.
-FEWEST_PHOTOS = 5
-FEWEST_BOXES = 4
+# photo is examined only if it has at least `MIN_BOXES` boxes of such classes.
+MIN_PHOTOS = 5
+MIN_BOXES = 4
 # Limits of the ratio of two distances to the median looks of the classes: after rotation, and as
 # labelled. On the drinks training photos as labelled, the ratio is at least 0.95. It is below 0.9
 # for all photos whose labels alone were rotated by 90, 180 or 270 degrees, for 99 % of the photos
 # that were turned onto a side together with their labels, and for 92 % of those turned upside down.
-# Below `MOST_TURNED` a photo is reported with a warning, below `CLEARLY_TURNED` with an error.
-MOST_TURNED = 0.9
+# Below `MAX_TURNED` a photo is reported with a warning, below `CLEARLY_TURNED` with an error.
+MAX_TURNED = 0.9
 CLEARLY_TURNED = 0.8
 # A gap is reported as an unlabelled product if both conditions are met. The distance between its
 # colours and those of the neighbouring product is below this share of the median distance between
@@ -45,8 +45,8 @@ CLEARLY_TURNED = 0.8
 # drinks training photos, 93 % of the gaps made by removing a box pass. On synthetic shelves, none
 # of 190 empty places in front of bare boards passes. On the drinks validation and test photos, 35
 # gaps pass; inspected one by one, each shows an unlabelled product.
-MOST_DISTANT = 0.8
-LEAST_EDGES = 0.75
+MAX_DISTANCE = 0.8
+MIN_EDGE_RATIO = 0.75
 # Tried offsets of a proposed box, as shares of its width and height.
 SHIFTS_X = (-0.2, -0.1, 0.0, 0.1, 0.2)
 SHIFTS_Y = (-0.08, 0.0, 0.08)
@@ -106,7 +106,7 @@ def colour_grids(lab: np.ndarray, boxes: np.ndarray) -> NDArray[np.float32]:
 
 
 def product_look(lab: np.ndarray, photo: Photo) -> ProductLook:
-    """Return the colour grids of at most `MOST_BOXES` products of a photo.
+    """Return the colour grids of at most `MAX_BOXES` products of a photo.
 
     Args:
         lab: (h, w, 3) uint8 Lab image of the upright photo.
@@ -143,7 +143,7 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
     findings = []
     for photo, grids in zip(photos, samples, strict=True):
         known = np.array([c in usual for c in grids.classes.tolist()], bool)
-        if known.sum() < FEWEST_BOXES:
+        if known.sum() < MIN_BOXES:
             continue
         looks, aspects = grids.looks[:, known].astype(np.float32), grids.aspects[:, known]
         expected = [usual[c] for c in grids.classes[known].tolist()]
@@ -156,7 +156,7 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
                 np.rot90(looks[0], -quarter, axes=(1, 2)), sign * aspects[0], expected
             )
         (what, quarter), least = min(turns.items(), key=lambda item: item[1])
-        if least < MOST_TURNED * as_labelled:
+        if least < MAX_TURNED * as_labelled:
             ratio = as_labelled / max(least, 1e-6)
             findings.append(_turned_finding(photo, what, 90 * quarter, ratio))
     return findings
@@ -165,13 +165,13 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
 def _usual_looks(samples: Sequence[ProductLook]) -> dict[int, tuple[np.ndarray, float]]:
     """Return class index to its median (CELLS, CELLS, 3) colour grid and median aspect.
 
-    Classes on fewer than `FEWEST_PHOTOS` photos are left out.
+    Classes on fewer than `MIN_PHOTOS` photos are left out.
     """
     classes = np.concatenate([s.classes for s in samples]) if samples else np.zeros(0, np.int64)
     shown = np.repeat(np.arange(len(samples)), [len(s.classes) for s in samples])
     usual = {}
     for c in np.unique(classes).tolist():
-        if len(np.unique(shown[classes == c])) >= FEWEST_PHOTOS:
+        if len(np.unique(shown[classes == c])) >= MIN_PHOTOS:
             looks = np.concatenate([s.looks[0, s.classes == c] for s in samples])
             aspects = np.concatenate([s.aspects[0, s.classes == c] for s in samples])
             usual[c] = (np.median(looks.astype(np.float32), axis=0), float(np.median(aspects)))
@@ -207,7 +207,7 @@ def _turned_finding(photo: Photo, what: str, degrees: int, times: float) -> Find
         )
         fix = "Rotate the photo upright together with its boxes."
     severity: Severity = "error" if times > 1 / CLEARLY_TURNED else "warning"
-    return Finding(severity, "orientation", message, fix, photo.path, degree=times * MOST_TURNED)
+    return Finding(severity, "orientation", message, fix, photo.path, degree=times * MAX_TURNED)
 
 
 def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[LabelGap]) -> list[Missing]:
@@ -226,7 +226,7 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[LabelGap])
     looks = colour_grids(lab, boxes)
     some = _some(looks)
     pairs = np.abs(some[:, None] - some[None]).mean(axis=(2, 3, 4))[np.triu_indices(len(some), 1)]
-    limit = max(MOST_DISTANT * float(np.median(pairs)), 1e-6)
+    limit = max(MAX_DISTANCE * float(np.median(pairs)), 1e-6)
     light = lab[..., 0].astype(np.float32)
     edges = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1))
     proposals = []
@@ -240,7 +240,7 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[LabelGap])
             np.abs(colour_grids(lab, places) - looks[gap.beside]).mean(axis=(1, 2, 3)) / limit
         )
         place = places[distances.argmin()]
-        if distances.min() < 1 and _mean(edges, place) > LEAST_EDGES * _mean(
+        if distances.min() < 1 and _mean(edges, place) > MIN_EDGE_RATIO * _mean(
             edges, boxes[gap.beside]
         ):
             proposals.append(Missing(place, gap.beside, float(distances.min())))
@@ -253,10 +253,10 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[LabelGap])
 
 
 def _some(rows: np.ndarray) -> np.ndarray:
-    """Return at most `MOST_BOXES` rows, evenly spaced."""
+    """Return at most `MAX_BOXES` rows, evenly spaced."""
     return (
-        rows[np.unique(np.linspace(0, len(rows) - 1, MOST_BOXES).astype(int))]
-        if len(rows) > MOST_BOXES
+        rows[np.unique(np.linspace(0, len(rows) - 1, MAX_BOXES).astype(int))]
+        if len(rows) > MAX_BOXES
         else rows
     )
 

@@ -1,4 +1,4 @@
-"""Checks of the boxes of one photo: duplicate boxes, oversized boxes, tilt, and gaps in rows.
+"""Checks of the boxes of one photo: duplicate boxes, oversized boxes, and gaps in rows.
 
 The limits were chosen on the training photos of the drinks data (180 photos, 5,285 boxes) and on
 the same photos with artificial faults. The comment on each constant gives the measured values.
@@ -25,21 +25,17 @@ NEIGHBOURS = 5
 # neighbours.
 OVERSIZED = 1.4
 OVERSIZED_COVER = 0.2
-# Pairs of neighbours in a row, from which the tilt is measured: they overlap vertically by half,
-# differ by at most 20 % in height, and are at most 3 widths apart.
+# Minimum vertical overlap of two boxes of a row, as a share of the lower one.
 ROW_OVERLAP = 0.5
-PAIR_LIKENESS = 1.2
-PAIR_REACH = 3.0
-FEWEST_PAIRS = 6
 # Widths of gaps, as shares of the neighbour's width. A product fits into a gap of 0.8, since boxes
 # are drawn with a margin. Most gaps of more than 3.5 are between two separate shelves.
-FEWEST_IN_ROW = 3
-_LEAST_GAP = 0.8
-MOST_GAP = 3.5
+MIN_IN_ROW = 3
+_MIN_GAP = 0.8
+MAX_GAP = 3.5
 # Distance from one product to the next on a full shelf, in widths, and maximum absolute slope of a
 # row.
 _STEP = 1.03
-_STEEPEST = 0.3
+_MAX_SLOPE = 0.3
 # Maximum overlap of a proposed box with a labelled or ignored box, as a share of the smaller of the
 # two.
 MAX_COVERED_SHARE = 0.25
@@ -109,36 +105,6 @@ def _same_row(boxes: np.ndarray, i: int) -> NDArray[np.bool_]:
     return common > ROW_OVERLAP * np.minimum(height, height[i])
 
 
-def tilt(boxes: np.ndarray) -> float | None:
-    """Return the slope of the shelves in degrees, from the bottom edges of neighbouring boxes.
-
-    The slope is the median over all pairs of neighbours. In a photo taken from the side, shelves
-    above and below the camera slope in opposite directions, which the median cancels.
-
-    Args:
-        boxes: (n, 4) xyxy, pixels.
-
-    Returns:
-        Slope, positive if the right side is lower; None if there are fewer than `FEWEST_PAIRS`
-        pairs of neighbours.
-    """
-    boxes = boxes.astype(np.float64)
-    width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    x = (boxes[:, 0] + boxes[:, 2]) / 2
-    slopes = []
-    for i in range(len(boxes)):
-        ratio = height / max(height[i], 1e-6)
-        aside = x - x[i]
-        reachable = (aside > width[i] / 2) & (aside < PAIR_REACH * width[i])
-        pairs = np.flatnonzero(
-            _same_row(boxes, i) & (ratio < PAIR_LIKENESS) & (ratio > 1 / PAIR_LIKENESS) & reachable
-        )
-        if len(pairs):
-            nearest = pairs[aside[pairs].argmin()]
-            slopes.append((boxes[nearest, 3] - boxes[i, 3]) / aside[nearest])
-    return float(np.degrees(np.arctan(np.median(slopes)))) if len(slopes) >= FEWEST_PAIRS else None
-
-
 def find_label_gaps(
     boxes: np.ndarray, ignored: np.ndarray, width: int, height: int
 ) -> list[LabelGap]:
@@ -160,7 +126,7 @@ def find_label_gaps(
     places = []
     for i in range(len(boxes)):
         row = _same_row(boxes, i)
-        if row.sum() < FEWEST_IN_ROW:
+        if row.sum() < MIN_IN_ROW:
             continue
         for side in (1, -1):
             ahead = np.flatnonzero(row & ((x - x[i]) * side > 0))
@@ -171,10 +137,10 @@ def find_label_gaps(
             gap = (
                 boxes[neighbour, 0] - boxes[i, 2] if side > 0 else boxes[i, 0] - boxes[neighbour, 2]
             )
-            if not _LEAST_GAP * box_width <= gap <= MOST_GAP * box_width:
+            if not _MIN_GAP * box_width <= gap <= MAX_GAP * box_width:
                 continue
             slope = np.clip(
-                (boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -_STEEPEST, _STEEPEST
+                (boxes[neighbour, 3] - boxes[i, 3]) / (x[neighbour] - x[i]), -_MAX_SLOPE, _MAX_SLOPE
             )
             place = boxes[i] + _STEP * box_width * side * np.array([1, slope, 1, slope])
             covered = box_math.overlap_of_smaller(place[None], taken).max()

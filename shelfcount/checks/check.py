@@ -94,8 +94,8 @@ READING = (
 # Minimum share of boxes that an anchor matches: below the first a warning, below the second an
 # error. With the default of one anchor per location, the drinks training photos reach 0.90 and
 # training succeeds. Below 0.75, whole classes have no matching anchor.
-ENOUGH_ANCHORS = 0.9
-LEAST_ANCHORS = 0.75
+GOOD_ANCHOR_SHARE = 0.9
+MIN_ANCHOR_SHARE = 0.75
 # Two photos have the same labels if each box has a partner of its class with at least this IoU.
 SAME_LABEL_IOU = 0.8
 
@@ -358,17 +358,20 @@ def _anchor_recall(dataset: Dataset) -> list[Finding]:
         return anchors.recall(sizes, anchors.fit_anchors(sizes, model.strides, per_place))
 
     recall = matched(model.anchors_per_place)
-    if recall >= ENOUGH_ANCHORS:
+    if recall >= GOOD_ANCHOR_SHARE:
         return []
     more = model.anchors_per_place + 2
-    severity: Severity = "error" if recall < LEAST_ANCHORS else "warning"
+    severity: Severity = "error" if recall < MIN_ANCHOR_SHARE else "warning"
     message = (
-        f"anchors match {recall:.0%} of the boxes in shape, below the limit of {ENOUGH_ANCHORS:.0%}"
+        f"anchors match {recall:.0%} of the boxes in shape, below the limit of "
+        f"{GOOD_ANCHOR_SHARE:.0%}"
     )
     fix = (
         f"Train with --set model.anchors_per_place={more}, which matches {matched(more):.0%}. Also "
         "check that no box is far too large."
     )
     return [
-        Finding(severity, "anchor-recall", message, fix, degree=ENOUGH_ANCHORS / max(recall, 0.01))
+        Finding(
+            severity, "anchor-recall", message, fix, degree=GOOD_ANCHOR_SHARE / max(recall, 0.01)
+        )
     ]

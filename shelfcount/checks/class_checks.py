@@ -35,7 +35,7 @@ PLACEHOLDERS = re.compile(
 FEW_BOXES = 40
 # Maximum ratio of boxes of the most frequent class to boxes of the median class. It is 4.2 in the
 # drinks training photos.
-MOST_UNEVEN = 10.0
+MAX_CLASS_RATIO = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,18 +190,18 @@ def _imbalance(census: _Census) -> list[Finding]:
     """Return a finding if the most frequent class has far more boxes than the median class."""
     present = census.boxes[census.boxes > 0]
     times = float(present.max() / np.median(present)) if len(present) else 0.0
-    if times < MOST_UNEVEN:
+    if times < MAX_CLASS_RATIO:
         return []
     most = int(census.boxes.argmax())
     message = (
         f"class {census.told(most)} has {times:.0f} times as many boxes as the median class; the "
-        f"limit is {MOST_UNEVEN:.0f} times"
+        f"limit is {MAX_CLASS_RATIO:.0f} times"
     )
     fix = (
         "Collect photos of the rarer classes, and evaluate by the mean F1 over classes instead of "
         "the overall F1."
     )
-    return [census.finding(most, "note", "imbalance", message, fix, times / MOST_UNEVEN)]
+    return [census.finding(most, "note", "imbalance", message, fix, times / MAX_CLASS_RATIO)]
 
 
 def same_but_misspelt(a: str, b: str) -> bool:

@@ -1,14 +1,12 @@
 """Image quality checks: blur, darkness, glare, low resolution, tilt, and outlier photos.
 
-A photo is measured at the scale at which a detector sees its products, so that a slight blur of a
-12-megapixel photo is not reported. The limits were chosen on the training photos of the drinks data
-(180 photos) and on the same photos with artificial blur, darkness and glare. The comment on each
-constant gives the measured values.
+`vision.photo_quality` measures a photo, and `shelf.photo_gate.LABELLING_LIMITS` are the limits.
+Sharpness is measured at the scale at which a detector sees its products, so that a slight blur of a
+12-megapixel photo is not reported.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -18,41 +16,23 @@ from numpy.typing import NDArray
 from shelfcount.checks import appearance, box_checks
 from shelfcount.checks.appearance import Missing, ProductLook
 from shelfcount.checks.findings import Finding
+from shelfcount.files import sha256_of
 from shelfcount.records import Photo, ShelfcountError
-from shelfcount.vision.images import decode_photo
+from shelfcount.shelf.photo_gate import LABELLING_LIMITS
+from shelfcount.vision.images import decode_photo, photo_bytes
+from shelfcount.vision.photo_quality import light, sharpness, small_copy, view, white_share
 
-# Shorter side in pixels to which the median product is reduced before measuring. It is the 95th
-# percentile of the drinks photos, so that nearly all of them are measured at their own size. Photos
-# without boxes are reduced to a longer side of 640 pixels.
-JUDGED_SIDE = 48.0
-JUDGED_PHOTO = 640.0
-# Blur measure of Crete et al. 2007, "The blur effect", from the change of the differences between
-# neighbouring pixels under a box blur of 11 pixels. Original photos: 0.22 to 0.43, median 0.29.
-# Photos blurred with a sigma of 1.5 pixels, which makes small print illegible: 0.44 to 0.60.
-BLUR_WINDOW = 11
-MOST_BLUR = 0.44
-# Minimum 90th percentile of the grey levels on products. Original photos: 107 to 251. Photos at a
-# quarter of the brightness: 30 to 62.
-LEAST_BRIGHT = 90
-# Maximum share of the products' area that is overexposed, or bright without detail within half a
-# product. Original photos: up to 0.12, except for two overexposed photos with 0.23 and 0.71. Photos
-# with a reflection of 200 grey levels over a third of the photo: median 0.22.
-_BLOWN = 250
-BRIGHT = 170
-LEAST_DETAIL = 15.0
-MOST_GLARE = 0.13
-# Minimum shorter side of the median product, in pixels of the photo. Original photos: at least
-# 16.5. The finest feature map of the network has a stride of 8 pixels, so 12 pixels are 1.5 cells.
-LEAST_SIDE = 12.0
-# Maximum slope of the shelves in degrees. Original photos: 0.9 in the median, 10 at most. Row
-# detection and the training augmentation are made for smaller slopes.
-MAX_LABEL_TILT = 8.0
+# Shorter side in pixels that the median product has at the scale at which sharpness is measured. It
+# is the 95th percentile of the drinks photos, so that nearly all of them are measured at their own
+# size. Photos without boxes are measured at a longer side of 640 pixels.
+MEASURED_SIDE = 48.0
+MEASURED_PHOTO = 640.0
 # Maximum distance to the fifth nearest photo, relative to the median of these distances. Original
 # photos: up to 1.7, except for one photo that is white with glare, at 2.5. Noise, text, walls,
 # landscapes and close-ups: at least 2.7.
 _NEAREST = 5
-MOST_UNLIKE = 2.0
-FEWEST_TO_COMPARE = 12
+MAX_UNLIKE = 2.0
+MIN_TO_COMPARE = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +42,12 @@ class PhotoMeasures:
     Attributes:
         photo: Photo with its labels.
         digest: SHA-256 of the file, in hexadecimal digits.
-        blur: Blur measure from 0 (sharp) to 1, see `MOST_BLUR`.
-        brightness: 90th percentile of the grey levels on products, or on the whole photo if it has
-            no boxes.
-        glare: Share of the same area that is covered by glare.
+        blur: Blur at the scale of `MEASURED_SIDE`, see `vision.photo_quality.sharpness`; None for a
+            photo without any detail.
+        dark: 90th percentile of the grey levels, 0 to 255.
+        white: Share of the products' area, or of the photo if it has no boxes, that is overexposed
+            in every channel.
+        tilt: Degrees by which the shelves slope down to the right; None if too few lines agree.
         picture: (14,) float64, features of colour and edges, for comparison with other photos.
         sample: Colour grids of its products.
         missing: Likely unlabelled products. Their `beside` is an index into the boxes that are not
@@ -74,9 +56,10 @@ class PhotoMeasures:
 
     photo: Photo
     digest: str
-    blur: float
-    brightness: float
-    glare: float
+    blur: float | None
+    dark: float
+    white: float
+    tilt: float | None
     picture: NDArray[np.float64]
     sample: ProductLook
     missing: list[Missing]
@@ -94,12 +77,7 @@ def measure_photo(photo: Photo) -> PhotoMeasures:
     Raises:
         ShelfcountError: If the photo cannot be read or its size is not that of the labels.
     """
-    try:
-        data = photo.path.read_bytes()
-    except OSError as error:
-        raise ShelfcountError(
-            f"cannot read photo '{photo.path}': {error.strerror or error}"
-        ) from error
+    data = photo_bytes(photo.path)
     image = decode_photo(data, photo.path)
     if image.shape[:2] != (photo.height, photo.width):
         size = f"{image.shape[1]} x {image.shape[0]}"
@@ -110,15 +88,15 @@ def measure_photo(photo: Photo) -> PhotoMeasures:
     boxes = photo.truth.boxes[~photo.truth.ignore]
     ignored = photo.truth.boxes[photo.truth.ignore]
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    scaled, scale = _judged(image, boxes)
-    grey = cv2.cvtColor(scaled, cv2.COLOR_RGB2GRAY)
-    products = _covered(boxes * scale, grey.shape)
+    copy = small_copy(image)
+    products = _covered(boxes * (copy.shape[1] / photo.width), copy.shape)
     return PhotoMeasures(
         photo,
-        hashlib.sha256(data).hexdigest(),
-        _blur(grey),
-        float(np.percentile(grey[products], 90)),
-        _glare(scaled, grey, products, median_side(boxes) * scale),
+        sha256_of(data),
+        sharpness(image, _shrink(image, boxes))[0],
+        light(copy)[0],
+        white_share(copy, products),
+        view(copy)[0],
         _picture(image),
         appearance.product_look(lab, photo),
         appearance.likely_missing(
@@ -134,25 +112,19 @@ def median_side(boxes: np.ndarray) -> float:
         boxes: (n, 4) xyxy.
 
     Returns:
-        Median shorter side, or `JUDGED_SIDE` without boxes.
+        Median shorter side; `MEASURED_SIDE` if there are no boxes.
     """
     return (
-        float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1))) if len(boxes) else JUDGED_SIDE
+        float(np.median((boxes[:, 2:] - boxes[:, :2]).min(axis=1))) if len(boxes) else MEASURED_SIDE
     )
 
 
-def _judged(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the photo at the scale at which it is measured, and this scale, at most 1."""
-    target = (
-        JUDGED_SIDE / max(median_side(boxes), 1)
-        if len(boxes)
-        else JUDGED_PHOTO / max(image.shape[:2])
+def _shrink(image: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
+    """Return pixels of the photo per pixel of the scale at which sharpness is measured, x and y."""
+    shrink = (
+        median_side(boxes) / MEASURED_SIDE if len(boxes) else max(image.shape[:2]) / MEASURED_PHOTO
     )
-    scale = min(1.0, target)
-    if scale == 1:
-        return image, scale
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
+    return shrink, shrink
 
 
 def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -161,34 +133,6 @@ def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     for left, top, right, bottom in boxes.astype(int):
         mask[top : bottom + 1, left : right + 1] = True
     return mask if mask.any() else ~mask
-
-
-def _blur(grey: np.ndarray) -> float:
-    """Return the blur measure of an (h, w) uint8 photo, from 0 (sharp) to 1; see `BLUR_WINDOW`."""
-    measures = []
-    for axis, window in ((0, (1, BLUR_WINDOW)), (1, (BLUR_WINDOW, 1))):
-        sharp = np.abs(np.diff(grey.astype(np.float32), axis=axis))
-        blurred = np.abs(np.diff(cv2.blur(grey.astype(np.float32), window), axis=axis))
-        lost = np.maximum(sharp - blurred, 0).sum()
-        measures.append(1 - lost / max(float(sharp.sum()), 1e-6))
-    return float(max(measures))
-
-
-def _glare(image: np.ndarray, grey: np.ndarray, products: np.ndarray, side: float) -> float:
-    """Return the share of an area that is overexposed, or bright without detail.
-
-    Args:
-        image: (h, w, 3) uint8 RGB photo.
-        grey: (h, w) uint8, the photo in grey levels.
-        products: (h, w) bool mask of the area.
-        side: Shorter side of the median product in pixels of the photo.
-    """
-    window = (max(3, round(side / 2)),) * 2
-    level = grey.astype(np.float32)
-    mean = cv2.blur(level, window)
-    detail = np.sqrt(np.maximum(cv2.blur(level**2, window) - mean**2, 0))
-    blank = (mean > BRIGHT) & (detail < LEAST_DETAIL)
-    return float(((image.min(axis=2) >= _BLOWN) | blank)[products].mean())
 
 
 def _picture(image: np.ndarray) -> np.ndarray:
@@ -215,37 +159,38 @@ def quality_findings(look: PhotoMeasures) -> list[Finding]:
     """Return findings on one photo: blur, darkness, glare, resolution, tilt and missing labels."""
     photo = look.photo
     boxes = photo.truth.boxes[~photo.truth.ignore]
-    side, slope = median_side(boxes), box_checks.tilt(boxes) or 0.0
+    side, limits = median_side(boxes), LABELLING_LIMITS
+    blur, slope = look.blur or 0.0, look.tilt or 0.0
     retake = (
         "Take the photo again if possible. Leave it out if a person cannot recognize its products."
     )
     # Measured value relative to its limit, message and advice.
     measured = {
         "blurred": (
-            look.blur / MOST_BLUR,
-            f"blur is {look.blur:.2f}; the limit is {MOST_BLUR}",
+            blur / limits.blur,
+            f"blur is {blur:.2f}; the limit is {limits.blur}",
             retake,
         ),
         "dark": (
-            LEAST_BRIGHT / max(look.brightness, 1),
-            f"the 90th percentile of grey levels on products is {look.brightness:.0f} of 255; the "
-            f"minimum is {LEAST_BRIGHT}",
+            limits.dark / max(look.dark, 1),
+            f"the 90th percentile of grey levels is {look.dark:.0f} of 255; the minimum is "
+            f"{limits.dark:.0f}",
             retake,
         ),
         "glare": (
-            look.glare / MOST_GLARE,
-            f"glare covers {look.glare:.1%} of the products; the limit is {MOST_GLARE:.0%}",
+            look.white / limits.white,
+            f"{look.white:.1%} of the products are overexposed; the limit is {limits.white:.1%}",
             retake,
         ),
         "low-resolution": (
-            LEAST_SIDE / max(side, 0.1),
+            limits.product_side / max(side, 0.1),
             f"the median product has a shorter side of {side:.1f} pixels; the minimum is "
-            f"{LEAST_SIDE:.0f}",
+            f"{limits.product_side:.0f}",
             "Use the photo in its original size, or take it from a shorter distance.",
         ),
         "tilted": (
-            abs(slope) / MAX_LABEL_TILT,
-            f"the shelves slope by {slope:.1f} degrees; the limit is {MAX_LABEL_TILT:.0f}",
+            abs(slope) / limits.tilt,
+            f"the shelves slope by {slope:.1f} degrees; the limit is {limits.tilt:.0f}",
             "Rotate the photo level together with its boxes, or take it again.",
         ),
         "no-boxes": (
@@ -268,9 +213,9 @@ def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
         looks: Measurements of all photos.
 
     Returns:
-        Findings, or none if there are fewer than `FEWEST_TO_COMPARE` photos.
+        Findings, or none if there are fewer than `MIN_TO_COMPARE` photos.
     """
-    if len(looks) < FEWEST_TO_COMPARE:
+    if len(looks) < MIN_TO_COMPARE:
         return []
     pictures = np.array([look.picture for look in looks])
     middle = np.median(pictures, axis=0)
@@ -284,11 +229,11 @@ def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
     )
     degrees = distances / max(float(np.median(distances)), 1e-6)
     findings = []
-    for i in np.flatnonzero(degrees > MOST_UNLIKE):
+    for i in np.flatnonzero(degrees > MAX_UNLIKE):
         path = looks[i].photo.path
         message = (
             f"{path.name}: the distance to similar photos is {degrees[i]:.1f} times the median; "
-            f"the limit is {MOST_UNLIKE:.0f} times"
+            f"the limit is {MAX_UNLIKE:.0f} times"
         )
         fix = "Leave the photo out if it does not show a shelf. Otherwise, add similar photos."
         findings.append(
@@ -298,7 +243,7 @@ def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
                 message,
                 fix,
                 path,
-                degree=float(degrees[i]) / MOST_UNLIKE,
+                degree=float(degrees[i]) / MAX_UNLIKE,
             )
         )
     return findings

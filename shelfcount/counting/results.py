@@ -30,7 +30,7 @@ from shelfcount.shelf.rows import Placement
 from shelfcount.words import plural
 
 # Maximum number of thumbnails for a list of photos, and their longest side in pixels.
-MOST_THUMBNAILS, THUMBNAIL_SIDE = 6, 360
+MAX_THUMBNAILS, THUMBNAIL_SIDE = 6, 360
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +245,8 @@ class ShelfCounts(Sequence[ShelfCount]):
             to it.
 
         Raises:
-            ShelfcountError: If there are more photos than `registration.MOST_PHOTOS`, or a photo
-                cannot be read again.
+            ShelfcountError: If there are more than `registration.MAX_MERGED_PHOTOS` photos, or a
+                photo cannot be read again.
         """
         views = [
             extract_features(shelf.image, photo.detections)
@@ -294,7 +294,7 @@ class ShelfCounts(Sequence[ShelfCount]):
         ]
         thumbnails = [
             preview_jpeg(shelf.picture(), THUMBNAIL_SIDE)
-            for shelf in self._shelves[:MOST_THUMBNAILS]
+            for shelf in self._shelves[:MAX_THUMBNAILS]
         ]
         images = "".join(
             f'<img src="data:image/jpeg;base64,{b64encode(p).decode()}" style="margin:2px">'

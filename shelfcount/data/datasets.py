@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from shelfcount.files import sha256_json, sha256_of
 from shelfcount.records import Dataset, Photo, ShelfcountError
+from shelfcount.vision.images import photo_bytes
 from shelfcount.words import plural
 
 
@@ -85,21 +85,14 @@ def fingerprint(dataset: Dataset) -> str:
         ShelfcountError: If a photo cannot be read.
     """
     photos = sorted(_photo_digest(photo, dataset.classes) for photo in dataset.photos)
-    return hashlib.sha256(json.dumps([sorted(dataset.classes), photos]).encode()).hexdigest()
+    return sha256_json([sorted(dataset.classes), photos])
 
 
 def _photo_digest(photo: Photo, classes: tuple[str, ...]) -> str:
-    try:
-        with photo.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ShelfcountError(
-            f"cannot read photo '{photo.path}': {error.strerror or error}"
-        ) from error
     truth = photo.truth
     labels = zip(truth.classes.tolist(), truth.boxes.tolist(), truth.ignore.tolist(), strict=True)
     rows = sorted([classes[class_], box, ignore] for class_, box, ignore in labels)
-    return hashlib.sha256(json.dumps([digest, rows]).encode()).hexdigest()
+    return sha256_json([sha256_of(photo_bytes(photo.path)), rows])
 
 
 def require_reachable_photos(dataset: Dataset, path: Path) -> None:

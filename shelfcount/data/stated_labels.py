@@ -26,10 +26,10 @@ from shelfcount.words import plural
 # pixels, move an edge by up to half a pixel.
 ROUNDING_PX = 0.5
 # Minimum side of a box after it was cut at the border. No product is narrower.
-LEAST_SIDE_PX = 1.0
+MIN_SIDE_PX = 1.0
 # Minimum share of a box inside the photo. Labelling tools allow boxes over the border, but a box
 # that is mostly outside belongs to another photo or size.
-LEAST_SHARE_INSIDE = 0.25
+MIN_SHARE_INSIDE = 0.25
 # EXIF 2.32, tag 0x0112: orientations that swap width and height of the stored picture.
 SIDEWAYS = (5, 6, 7, 8)
 
@@ -369,9 +369,9 @@ def _clip_boxes(
             "the box {} contains a number that is not finite": ~finite,
             "the box {} has a width or height of 0 or less": (sides <= 0).any(axis=1),
             "the box {} is outside the photo of {} x {}": (left_over <= 0).any(axis=1),
-            "the box {} is mostly outside the photo of {} x {}": share < LEAST_SHARE_INSIDE,
+            "the box {} is mostly outside the photo of {} x {}": share < MIN_SHARE_INSIDE,
             "the box {} on the photo of {} x {} is less than a pixel wide or high": (
-                left_over < LEAST_SIDE_PX
+                left_over < MIN_SIDE_PX
             ).any(axis=1),
         }
         bad = np.any(list(problems.values()), axis=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shelfcount.deploy import convert, flatbuffer, metadata
+from shelfcount.files import sha256_of
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import FORMAT, Bundle, labels_txt, read_bundle, spec_digest
 from shelfcount.stamp import package_versions
@@ -163,7 +163,7 @@ def write_bundle(
         "recipe": recipe,
         "spec": spec.to_json(),
         "measured": dict(measured),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "files": {name: sha256_of(data) for name, data in contents.items()},
     }
     (draft / "model.json").write_text(json.dumps({**head, "digest": spec_digest(head)}, indent=2))
     # An error up to here does not change the old bundle.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import jinja2
 import numpy as np
 
 from shelfcount.deploy.golden import Tolerance
+from shelfcount.files import sha256_of
 from shelfcount.metrics.scoring import Evaluation
 from shelfcount.records import ModelSpec
 from shelfcount.runtime.bundle import RAW_MODEL
@@ -69,7 +69,7 @@ def model_card(
         recipe=recipe,
         main_bytes=len(files["model.tflite"]),
         raw_bytes=len(files[RAW_MODEL]),
-        main_sha256=hashlib.sha256(files["model.tflite"]).hexdigest(),
+        main_sha256=sha256_of(files["model.tflite"]),
         measured=measured,
         tolerance=tolerance,
         evaluations=evaluations,

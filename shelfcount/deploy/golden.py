@@ -53,8 +53,8 @@ DECODER_NOISE = 2
 _MARGIN = 2.0
 # Lower limit of the score tolerance: JPEG decoders differ by one grey level, and one int8 step of a
 # logit is up to 0.03 in score.
-LEAST_SCORE_TOLERANCE = 0.05
-MOST_IOU_WANTED = 0.95
+MIN_SCORE_TOLERANCE = 0.05
+MAX_IOU_TOLERANCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def measure_tolerance(
             )
             overlap, apart = _apart(ours, theirs, threshold)
             smallest, largest = min(smallest, overlap), max(largest, apart)
-    iou = min(MOST_IOU_WANTED, math.floor(100 * (1 - _MARGIN * (1 - smallest))) / 100)
-    score = max(LEAST_SCORE_TOLERANCE, math.ceil(100 * _MARGIN * largest) / 100)
+    iou = min(MAX_IOU_TOLERANCE, math.floor(100 * (1 - _MARGIN * (1 - smallest))) / 100)
+    score = max(MIN_SCORE_TOLERANCE, math.ceil(100 * _MARGIN * largest) / 100)
     reason = (
         "Runtimes decode and resize photos differently, and some truncate boxes to whole pixels. "
         f"With {len(KERNELS)} resize kernels ({', '.join(KERNELS)}), {DECODER_NOISE} grey levels "

@@ -14,7 +14,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from shelfcount.deploy import flatbuffer, inspection
 from shelfcount.records import ShelfcountError
-from shelfcount.training.quantization_aware import FakeQuantized, QuantizedOperator
+from shelfcount.training.operator_tracing import QuantizedOperator
+from shelfcount.training.quantization_aware import FakeQuantized
 
 # Kind of the `fake_quant.Step` for each operator; other operators have no step.
 OPERATORS = {

@@ -19,7 +19,7 @@ CROP_SIDE = 520
 # Side of the visible part, relative to the longer side of its box.
 SURROUNDINGS = 3.0
 # Minimum side of the visible part in photo pixels.
-LEAST_WINDOW = 110.0
+MIN_WINDOW = 110.0
 # Font size of tags in pixels.
 FONT = 19
 # Number of examples of a class, and their height in pixels.
@@ -44,7 +44,7 @@ def crop(
     Returns:
         (H, W, 3) uint8 RGB with longest side `CROP_SIDE`.
     """
-    half = max(LEAST_WINDOW, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
+    half = max(MIN_WINDOW, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
     middle = (np.asarray(box[:2], np.float64) + box[2:]) / 2
     square = np.array([[*(middle - half), *(middle + half)]])
     visible = clip(square, image.shape[1], image.shape[0])[0]

@@ -24,8 +24,8 @@ FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (
 )
 INK, PAPER = (28, 32, 38), (255, 255, 255)
 # Maximum number of characters of a tag, and of a text in the legend.
-LONGEST_NAME = 30
-LONGEST_ENTRY = 44
+MAX_NAME_LENGTH = 30
+MAX_ENTRY_LENGTH = 44
 # Height of a tag, relative to the font size.
 TAG_HEIGHT = 1.35
 
@@ -84,7 +84,7 @@ def text_size(boxes: np.ndarray) -> float:
     The size is limited to a range from 11 to 20 pixels.
 
     Args:
-        boxes: (n, 4) xyxy, in pixels of a photo with a longest side of `LONGEST_SIDE`.
+        boxes: (n, 4) xyxy, in pixels of a photo with a longest side of `DRAWING_SIDE`.
     """
     if not len(boxes):
         return 16.0
@@ -104,7 +104,7 @@ def make_font(size: float) -> ImageFont.FreeTypeFont:
     )
 
 
-def shorten(name: str, longest: int = LONGEST_NAME) -> str:
+def shorten(name: str, longest: int = MAX_NAME_LENGTH) -> str:
     """Return a name on one line, cut to a number of characters."""
     # Names from labelling tools can contain line breaks.
     name = " ".join(name.split())
@@ -199,7 +199,7 @@ def with_legend(
         (H, W, 3) uint8 RGB, with the photo in the top left corner.
     """
     em, line = round(font.size), round(1.75 * font.size)
-    names = [shorten(e.text, LONGEST_ENTRY) for e in entries]
+    names = [shorten(e.text, MAX_ENTRY_LENGTH) for e in entries]
     column = round(max([font.getlength(n) for n in names], default=0) + 6.5 * em)
     wide = photo.width > 1.25 * photo.height
     head = line * len(title.splitlines()) + em

@@ -69,7 +69,7 @@ def annotate(
 
     Returns:
         (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged to a longest side of at
-        least `LONGEST_SIDE` pixels, and the legend to its right, or below a wide photo.
+        least `DRAWING_SIDE` pixels, and the legend to its right, or below a wide photo.
 
     Raises:
         ValueError: If the image is not (h, w, 3) uint8, or `rows` and `detections` differ in

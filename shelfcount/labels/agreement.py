@@ -6,16 +6,17 @@ their overlaps is largest, whatever their classes; boxes left over were labelled
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from shelfcount.data.datasets import align_classes
+from shelfcount.files import sha256_of
 from shelfcount.labels.agreement_scores import Agreement, PhotoAgreement, interval
 from shelfcount.records import Dataset, Detections, Photo, ShelfcountError
 from shelfcount.vision.boxes import area, intersection, iou
+from shelfcount.vision.images import photo_bytes
 from shelfcount.words import plural
 
 # Minimum IoU of a pair; the same as for a true positive in the detection metrics.
@@ -88,12 +89,7 @@ def shared_photos(first: Dataset, second: Dataset) -> list[tuple[int, int]]:
 
 
 def _digest(photo: Photo) -> str:
-    try:
-        return hashlib.sha256(photo.path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ShelfcountError(
-            f"cannot read photo '{photo.path}': {error.strerror or error}"
-        ) from error
+    return sha256_of(photo_bytes(photo.path))
 
 
 def compare_labellings(

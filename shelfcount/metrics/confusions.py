@@ -18,7 +18,7 @@ from shelfcount.records import Dataset, Detections, Photo
 
 # Minimum number of detections for a mean score per class. With fewer, the mean of all classes is
 # used.
-FEWEST_AGREED = 5
+MIN_AGREED = 5
 
 
 def class_confidence_thresholds(
@@ -32,7 +32,7 @@ def class_confidence_thresholds(
         threshold: Score threshold. Detections below it are left out.
 
     Returns:
-        (C,) float64. A class with fewer than `FEWEST_AGREED` such detections gets the mean over all
+        (C,) float64. A class with fewer than `MIN_AGREED` such detections gets the mean over all
         classes. 1 if no detection agrees with a label.
 
     Raises:
@@ -46,13 +46,13 @@ def class_confidence_thresholds(
         np.add.at(sums, agreed.classes, agreed.scores)
         np.add.at(numbers, agreed.classes, 1)
     overall = sums.sum() / numbers.sum() if numbers.sum() else 1.0
-    return np.where(numbers >= FEWEST_AGREED, sums / np.maximum(numbers, 1), overall)
+    return np.where(numbers >= MIN_AGREED, sums / np.maximum(numbers, 1), overall)
 
 
 # A power law has two parameters, so its fit cannot be checked with fewer points.
-_FEWEST_POINTS = 3
+_MIN_CURVE_POINTS = 3
 # Maximum exponent of a usable power law: a flatter curve cannot be extrapolated.
-LEAST_SLOPE = -0.1
+MIN_SLOPE = -0.1
 # About the number of examples of a class on two photos of a shelf, and small enough that a curve is
 # not extrapolated far beyond its points.
 MORE_EXAMPLES = 50
@@ -250,10 +250,10 @@ def _power_law(curve: LearningCurve) -> tuple[float, float] | None:
 
     Returns:
         The largest number of examples on the curve and the exponent of the power law. None if there
-        are fewer than `FEWEST_POINTS` points or the exponent is not below `LEAST_SLOPE`.
+        are fewer than `_MIN_CURVE_POINTS` points or the exponent is not below `MIN_SLOPE`.
     """
     points = np.array([point for point in curve if min(point) > 0], np.float64).reshape(-1, 2)
-    if len(points) < _FEWEST_POINTS or len(np.unique(points[:, 0])) < _FEWEST_POINTS:
+    if len(points) < _MIN_CURVE_POINTS or len(np.unique(points[:, 0])) < _MIN_CURVE_POINTS:
         return None
     slope = float(np.polyfit(np.log(points[:, 0]), np.log(points[:, 1]), 1)[0])
-    return (float(points[:, 0].max()), slope) if slope < LEAST_SLOPE else None
+    return (float(points[:, 0].max()), slope) if slope < MIN_SLOPE else None

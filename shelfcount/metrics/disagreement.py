@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.metrics.matching import Matches, match
 from shelfcount.records import Dataset, Detections, Photo
@@ -27,8 +28,8 @@ class Disagreement:
     first: Detections
     second: Detections
     matches: tuple[Matches, Matches]
-    differ: np.ndarray
-    alone: tuple[np.ndarray, np.ndarray]
+    differ: NDArray[np.bool_]
+    alone: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
     @property
     def products(self) -> int:

@@ -79,7 +79,8 @@ def safe_ratio(part: Any, whole: Any, other: Any) -> NDArray[np.float64]:
         The quotients, in the broadcast shape.
     """
     part, whole, other = np.broadcast_arrays(part, whole, other)
-    return np.where(whole > 0, part / np.maximum(whole, 1), other == 0)
+    quotients: NDArray[np.float64] = np.where(whole > 0, part / np.maximum(whole, 1), other == 0)
+    return quotients
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ LEAST_F1_SPAN = 0.06
 def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     """Plot a confusion matrix: the number of boxes in each cell, coloured by its share of the row.
 
-    If there are more than `MOST_CLASSES` classes, those with the fewest labelled boxes are summed
-    in one row and column.
+    If there are more than `MAX_MATRIX_CLASSES` classes, those with the fewest labelled boxes are
+    summed in one row and column.
 
     Args:
         matrix: (C + 1, C + 1) int; rows are labelled classes, columns predicted classes. The last
@@ -91,7 +91,7 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
 
 
 def _fold(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Sum the rows and columns of the rarest classes, so that `MOST_CLASSES` classes remain.
+    """Sum the rows and columns of the rarest classes, so that `MAX_MATRIX_CLASSES` classes remain.
 
     Returns:
         The folded matrix and the names of its classes.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from shelfcount import words
 from shelfcount.drawing.pictures import annotate
-from shelfcount.files import write_whole
+from shelfcount.files import write_json, write_whole
 from shelfcount.report import page, phone_section
 from shelfcount.report.bench_sections import (
     disagreement_blocks,
@@ -58,7 +57,7 @@ def write_bench_report(
     )
     picture = annotate(image, counted.detections, counted.classes, rows=placement)
     write_photo(folder / "counted.jpg", picture)
-    write_whole(folder / "result.json", json.dumps(bench_json(result, verdicts), indent=1))
+    write_json(folder / "result.json", bench_json(result, verdicts))
     head = result.rows[0]
     products_in_rows = (
         f"{plural(len(counted.detections), 'product')} in {plural(counted.placement.n_rows, 'row')}"

@@ -59,8 +59,9 @@ def table_blocks(result: BaselineComparison) -> list[page.Block]:
         "and classes of |counted - labelled|, divided by the number of labelled products. Latency: "
         "network and non-maximum suppression on one photo, "
         f"{threads_text(result.plan.threads[0])}. Each format ran in its own process, and the "
-        "formats took turns. Relative latency: median of the ratios of paired runs, with their 10th and "
-        "90th percentile. “Within noise”: the paired runs do not agree on which one is faster."
+        "formats took turns. Relative latency: median of the ratios of paired runs, with their "
+        "10th and 90th percentile. “Within noise”: the paired runs do not agree on which one is "
+        "faster."
     )
     size_columns = [
         page.Column("format"),

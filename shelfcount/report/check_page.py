@@ -22,13 +22,13 @@ from shelfcount.words import plural
 
 # Maximum number of findings of one kind on the page, worst first. A large data set can have a
 # thousand findings of a kind; the JSON report contains all of them.
-MOST_OF_A_KIND = 48
+MAX_FINDINGS_PER_KIND = 48
 # Longest side of a picture in pixels: twice its size in points on a phone screen.
 _PICTURE_SIDE = 520
 # Side of a crop, relative to the longer side of its box.
 _SURROUNDINGS = 3.0
 # Minimum side of a crop in photo pixels.
-LEAST_CROP = 120
+MIN_CROP = 120
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Item:
 class _Group:
     """The findings of one kind, worst first.
 
-    `number` counts all of them; `items` contains at most `MOST_OF_A_KIND`.
+    `number` counts all of them; `items` contains at most `MAX_FINDINGS_PER_KIND`.
     """
 
     kind: str
@@ -101,7 +101,7 @@ def _groups(report: Report) -> list[_Group]:
     ):
         members = list(findings)
         severity = min((f.severity for f in members), key=SEVERITIES.index)
-        items = [_Item(f, _pictures(f, labels)) for f in members[:MOST_OF_A_KIND]]
+        items = [_Item(f, _pictures(f, labels)) for f in members[:MAX_FINDINGS_PER_KIND]]
         groups.append(_Group(kind, severity, len(members), items))
     return groups
 
@@ -161,7 +161,7 @@ def _window(box: Sequence[float] | None, width: int, height: int) -> tuple[int, 
     if box is None:
         return 0, 0, width, height
     middle = (np.array(box[:2]) + box[2:]) / 2
-    half = max(LEAST_CROP, _SURROUNDINGS * max(box[2] - box[0], box[3] - box[1])) / 2
+    half = max(MIN_CROP, _SURROUNDINGS * max(box[2] - box[0], box[3] - box[1])) / 2
     window = box_math.clip(np.array([[*(middle - half), *(middle + half)]]), width, height)[0]
     left, top = np.floor(window[:2]).astype(int).tolist()
     right, bottom = np.ceil(window[2:]).astype(int).tolist()

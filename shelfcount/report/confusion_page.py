@@ -10,7 +10,7 @@ import numpy as np
 from shelfcount.drawing.crops import crop, examples, grid, photo_at
 from shelfcount.drawing.marks import MISSED, Mark
 from shelfcount.metrics.confusions import (
-    LEAST_SLOPE,
+    MIN_SLOPE,
     MORE_EXAMPLES,
     Confusion,
     LearningCurve,
@@ -24,10 +24,10 @@ from shelfcount.report import accuracy_figures, page
 from shelfcount.words import plural
 
 # Maximum number of pairs with pictures, and of crops per pair. The tables list all pairs.
-MOST_PAIRS = 10
-MOST_CROPS = 4
+MAX_PAIRS = 10
+MAX_CROPS = 4
 # Maximum number of photos named in a row of the table of pairs.
-MOST_NAMED = 3
+MAX_NAMED = 3
 # Side of a crop, relative to the longer side of its box.
 _SURROUNDINGS = 2.4
 # Side of one crop in the grid of four, in pixels.
@@ -67,7 +67,7 @@ def write_confusion_page(
         page.Section("Confused classes", [*_pairs(pairs, dataset.classes), *_matrix(evaluation)]),
         page.Section(
             "Crops of confused classes",
-            [block for pair in pairs[:MOST_PAIRS] for block in _pictures(pair, dataset)]
+            [block for pair in pairs[:MAX_PAIRS] for block in _pictures(pair, dataset)]
             or [page.Note("No classes are confused.")],
         ),
         page.Section(
@@ -138,8 +138,8 @@ def _table(pairs: Sequence[Confusion], classes: Sequence[str], caption: str) -> 
     ]
     rows = []
     for pair in pairs:
-        more = len(pair.photos) - MOST_NAMED
-        photos = ", ".join(pair.photos[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        more = len(pair.photos) - MAX_NAMED
+        photos = ", ".join(pair.photos[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
         rows.append(
             [
                 classes[pair.true],
@@ -177,9 +177,9 @@ def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
             [Mark(m.box, MISSED, f"{predicted} {m.score:.2f}")],
             _SURROUNDINGS,
         )
-        for m in pair.mistakes[:MOST_CROPS]
+        for m in pair.mistakes[:MAX_CROPS]
     ]
-    photos = ", ".join(dict.fromkeys(m.photo.path.name for m in pair.mistakes[:MOST_CROPS]))
+    photos = ", ".join(dict.fromkeys(m.photo.path.name for m in pair.mistakes[:MAX_CROPS]))
     pictures = [
         page.Picture(
             _square(crops),
@@ -238,7 +238,7 @@ def _needs(
     )
     caption += (
         "The columns on more examples extrapolate the learning curve of the class with a power "
-        f"law. They are undefined if its exponent is not below {LEAST_SLOPE:g} or it has too few "
+        f"law. They are undefined if its exponent is not below {MIN_SLOPE:g} or it has too few "
         "points. Classes are sorted by this gain: take photos of the first ones."
         if curves
         else "That number needs learning curves, from models trained on parts of the data."

@@ -37,7 +37,7 @@ FRAME = (34, 10, 322, 150)
 # F1 loss at which a cell of the overview has its full colour.
 FULL_COLOUR = 0.4
 # Maximum number of conditions with example photos.
-MOST_EXAMPLES = 6
+MAX_EXAMPLES = 6
 # Longest side of an example in pixels: twice its size in points on a phone screen.
 _PICTURE_SIDE = 560
 
@@ -97,7 +97,7 @@ def write_stress_page(study: StressStudy, result: Mapping[str, Any], path: Path 
         severities=study.severities,
         weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
         plots=[_plot(condition, result) for condition in result["conditions"]],
-        examples=[_example(study, condition) for condition in result["conditions"][:MOST_EXAMPLES]],
+        examples=[_example(study, condition) for condition in result["conditions"][:MAX_EXAMPLES]],
         means=[mean_scores(i, result) for i in range(len(result["detectors"]))],
         facts=_facts(study, result),
         size=PLOT,

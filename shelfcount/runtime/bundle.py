@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
 import shelfcount
+from shelfcount.files import sha256_json, sha256_of
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.vision.images import stretch
 from shelfcount.vision.postprocess import ratios_to_pixels
@@ -137,7 +138,7 @@ def read_bundle(path: Path | str) -> Bundle:
                 f"'{path / 'model.json'}' lists '{name}', which is outside the bundle"
             )
         try:
-            actual = hashlib.sha256((path / name).read_bytes()).hexdigest()
+            actual = sha256_of(path / name)
         except OSError as error:
             raise ShelfcountError(
                 f"cannot read '{name}' of bundle '{path}': {error.strerror}"
@@ -154,7 +155,7 @@ def read_bundle(path: Path | str) -> Bundle:
             f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json "
             f"in their order, got {got} lines"
         )
-    return Bundle(path, spec, recipe, files, measured, hashlib.sha256(text).hexdigest())
+    return Bundle(path, spec, recipe, files, measured, sha256_of(text))
 
 
 def spec_digest(head: Mapping[str, Any]) -> str:
@@ -163,9 +164,7 @@ def spec_digest(head: Mapping[str, Any]) -> str:
     It does not depend on spacing and the order of the keys.
     """
     content = {key: value for key, value in head.items() if key != "digest"}
-    return hashlib.sha256(
-        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    return sha256_json(content, canonical=True)
 
 
 def labels_txt(classes: Sequence[str]) -> bytes:
@@ -234,7 +233,9 @@ class LiteRTDetector:
             (bundle.path / "model.tflite").read_bytes(), bundle.spec, threads, score_threshold
         )
 
-    def invoke(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def invoke(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Run the model on one input.
 
         Args:
@@ -251,13 +252,13 @@ class LiteRTDetector:
         n = int(count[0])
         return boxes[0, :n], classes[0, :n], scores[0, :n]
 
-    def detect(self, image: np.ndarray) -> Detections:
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
         """Return the products on a photo, see `Detector.detect`."""
         return self.detect_stretched(
             stretch(image, self.spec.height, self.spec.width), image.shape[1], image.shape[0]
         )
 
-    def detect_stretched(self, pixels: np.ndarray, width: int, height: int) -> Detections:
+    def detect_stretched(self, pixels: NDArray[np.uint8], width: int, height: int) -> Detections:
         """Return the products on a photo that is already resized to the input of the model.
 
         Args:

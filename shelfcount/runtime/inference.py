@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections, Detector, ModelSpec
 from shelfcount.vision import boxes as box_math
 
 # Size in pixels of the photo, sqrt(box area), of products that tiling must still detect.
-SMALLEST_PRODUCT_PX = 200.0
+MIN_PRODUCT_PX = 200.0
 # 8 x 8 tiles and the coarser levels are 85 runs of the network, which take seconds on a phone.
-MOST_TILES_PER_SIDE = 8
+MAX_TILES_PER_SIDE = 8
 OVERLAP = 0.25
 # A box counts as cut if it ends this close to a tile border inside the photo. The distance is a
 # share of the side of the box, since the error of a box is proportional to its size, or input
@@ -44,17 +45,17 @@ class _Seen:
     """
 
     found: Detections
-    windows: np.ndarray
-    cut: np.ndarray
+    windows: NDArray[np.float32]
+    cut: NDArray[np.bool_]
 
-    def __getitem__(self, index: np.ndarray | slice) -> _Seen:
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> _Seen:
         return _Seen(self.found[index], self.windows[index], self.cut[index])
 
 
 def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
     """Return the number of tiles per side that small products of a photo need.
 
-    A product of `SMALLEST_PRODUCT_PX` must have at least the median size of the products in the
+    A product of `MIN_PRODUCT_PX` must have at least the median size of the products in the
     training data when it reaches the network.
 
     Args:
@@ -62,18 +63,18 @@ def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
         width, height: Size of the photo in pixels.
 
     Returns:
-        n for n x n tiles, 1 (the photo itself) to `MOST_TILES_PER_SIDE`.
+        n for n x n tiles, 1 (the photo itself) to `MAX_TILES_PER_SIDE`.
     """
     photo_shrink = (width / spec.width + height / spec.height) / 2
-    most_shrink = SMALLEST_PRODUCT_PX / spec.product_px[1]
-    for per_side in range(1, MOST_TILES_PER_SIDE):
-        if photo_shrink * _tile_share(per_side) <= most_shrink:
+    max_shrink = MIN_PRODUCT_PX / spec.product_px[1]
+    for per_side in range(1, MAX_TILES_PER_SIDE):
+        if photo_shrink * _tile_share(per_side) <= max_shrink:
             return per_side
-    return MOST_TILES_PER_SIDE
+    return MAX_TILES_PER_SIDE
 
 
 def detect_tiled(
-    detector: Detector, image: np.ndarray, *, per_side: int | None = None
+    detector: Detector, image: NDArray[np.uint8], *, per_side: int | None = None
 ) -> Detections:
     """Return the products on a photo of any size, each once.
 
@@ -107,7 +108,7 @@ def detect_tiled(
 
 
 def _tile_share(per_side: int) -> float:
-    """Return the side of a tile as a share of the photo's side, see `vision.images.tiles`."""
+    """Return the side of a tile as a share of the photo's side, see `tiles`."""
     return 1 / (per_side - (per_side - 1) * OVERLAP)
 
 
@@ -120,7 +121,7 @@ def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
 
 
 def _look(
-    detector: Detector, image: np.ndarray, per_side: int, finer: int | None
+    detector: Detector, image: NDArray[np.uint8], per_side: int, finer: int | None
 ) -> Iterator[_Seen]:
     """Yield the detections of each tile of one level, in pixels of the photo.
 
@@ -168,7 +169,7 @@ def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
     cut = seen[seen.cut]
     # One box at a time: a table of all pairs of 64 full tiles does not fit into memory.
     known = np.array(
-        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], bool
+        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], np.bool_
     )
     merged = Detections.concat([whole.found, _unite(cut[~known], nms_iou)])
     return merged[np.argsort(-merged.scores, kind="stable")]
@@ -182,35 +183,15 @@ def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
 
 def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
     """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
-    a_boxes, b_boxes = np.broadcast_arrays(a.found.boxes[:, None], b.found.boxes[None])
-    low = np.maximum(a.windows[:, None, :2], b.windows[None, :, :2])
-    high = np.maximum(np.minimum(a.windows[:, None, 2:], b.windows[None, :, 2:]), low)
-    common = np.concatenate([low, low], axis=2), np.concatenate([high, high], axis=2)
-    a_boxes, b_boxes = np.clip(a_boxes, *common), np.clip(b_boxes, *common)
-    overlap = np.clip(
-        np.minimum(a_boxes[..., 2:], b_boxes[..., 2:])
-        - np.maximum(a_boxes[..., :2], b_boxes[..., :2]),
-        0,
-        None,
-    ).prod(axis=2)
-    union = (
-        (a_boxes[..., 2:] - a_boxes[..., :2]).prod(axis=2)
-        + (b_boxes[..., 2:] - b_boxes[..., :2]).prod(axis=2)
-        - overlap
-    )
-    return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
+    return box_math.common_part_iou(a.found.boxes, a.windows, b.found.boxes, b.windows)
 
 
 def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return the (n, m) share of each piece's area in each box, enlarged by `PIECE_MARGIN`."""
-    margin = PIECE_MARGIN * (boxes[:, 2:] - boxes[:, :2])
-    grown = np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
-    return box_math.intersection(pieces, grown) / np.maximum(
-        box_math.area(pieces)[:, None], np.finfo(np.float32).tiny
-    )
+    return box_math.pieces_inside(pieces[:, None], boxes[None], PIECE_MARGIN)
 
 
-def _suppress(whole: _Seen, nms_iou: float) -> np.ndarray:
+def _suppress(whole: _Seen, nms_iou: float) -> NDArray[np.int64]:
     """Return the indices of the boxes that no box of another tile suppresses, best score first.
 
     Boxes of one tile do not suppress each other: the network has already suppressed them, and
@@ -242,9 +223,7 @@ def _unite(pieces: _Seen, nms_iou: float) -> Detections:
     united = []
     for members in (product == number for number in np.unique(product)):
         detections = pieces.found[members]
-        around = np.concatenate(
-            [detections.boxes[:, :2].min(axis=0), detections.boxes[:, 2:].max(axis=0)]
-        )
+        around = box_math.enclosing_box(detections.boxes)
         best = [int(detections.scores.argmax())]
         united.append(detections[np.array(best)].replace(boxes=around[None]))
     products = Detections.concat(united)

@@ -22,9 +22,9 @@ SHARED_WIDTH = 0.5
 # the median space between products. Of 180 sold-out facings on tilted synthetic shelves 99 % leave
 # a larger space, and no other space exceeds 0.4. On the drinks training photos 1.9 % of the spaces
 # are larger; the 18 that were checked all contain a product that has no box or is at the back.
-_LEAST_GAP = 0.6
+_MIN_GAP = 0.6
 # Maximum of the median space between products, as a share of a product's width.
-MOST_SPACING = 0.4
+MAX_SPACING = 0.4
 
 
 @dataclass(frozen=True)
@@ -285,11 +285,11 @@ def _gaps(front: np.ndarray, boards: Sequence[np.ndarray], to_photo: np.ndarray)
         left[:, 2] - left[:, 0], right[:, 2] - right[:, 0]
     )
     # Median over the whole shelf, since many spaces of a half sold-out row are gaps.
-    usual = np.clip(np.median(hole), 0, MOST_SPACING)
+    usual = np.clip(np.median(hole), 0, MAX_SPACING)
     # With k more products in a gap, there are k + 1 spaces.
     fitting = (hole - usual) / (1 + usual)
     gaps = []
-    for k in np.flatnonzero(fitting > _LEAST_GAP):
+    for k in np.flatnonzero(fitting > _MIN_GAP):
         top, bottom = max(left[k, 1], right[k, 1]), (left[k, 3] + right[k, 3]) / 2
         box = (float(left[k, 2]), float(top), float(right[k, 0]), float(bottom))
         gaps.append(ShelfGap(*places[k], max(1, round(fitting[k])), _around(box, to_photo), box))

@@ -18,8 +18,8 @@ EDGE_SCATTER = 0.05
 SIZE_SCATTER = 0.06
 # Roll, pitch and yaw of a hand-held camera in radians: standard deviation, and maximum.
 USUAL_ANGLES = np.radians([8.0, 8.0, 20.0])
-MOST_ANGLES = np.radians([25.0, 25.0, 40.0])
-MOST_STEPS = 30
+MAX_ANGLES = np.radians([25.0, 25.0, 40.0])
+MAX_STEPS = 30
 # Smooths the absolute value in the lean at 0. Without it, the fit cannot tell a lean to the left
 # from one to the right. Chosen on synthetic shelves.
 CORNER = 0.03
@@ -54,7 +54,7 @@ def fit_front(
 
     angles, damping = np.zeros(3), 1e-3
     odd = oddness(angles)
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         slope = np.stack(
             [(oddness(angles + step) - odd) / step.sum() for step in np.eye(3) * 1e-3], axis=1
         )
@@ -63,7 +63,7 @@ def fit_front(
         change = np.linalg.solve(
             normal + damping * np.diag(np.diag(normal)), -weighted @ odd - angles / USUAL_ANGLES**2
         )
-        tried = np.clip(angles + change, -MOST_ANGLES, MOST_ANGLES)
+        tried = np.clip(angles + change, -MAX_ANGLES, MAX_ANGLES)
         tried_odd = oddness(tried)
         gain = cost(angles, odd) - cost(tried, tried_odd)
         if gain > 0:

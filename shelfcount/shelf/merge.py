@@ -17,7 +17,7 @@ from shelfcount.records import Detections, Detector, Dropped, Progress, Shelfcou
 from shelfcount.shelf.count import CountedPhoto, count_each
 from shelfcount.shelf.count import count_json as report_counts
 from shelfcount.shelf.photo_features import PhotoFeatures, extract_features
-from shelfcount.shelf.photo_pairs import LEAST_SCORE
+from shelfcount.shelf.photo_pairs import MIN_SCORE
 from shelfcount.shelf.registration import MAX_MERGED_PHOTOS, Registration, register
 from shelfcount.shelf.rows import Placement, assign_rows
 from shelfcount.shelf.shared_products import (
@@ -119,7 +119,7 @@ def merge_photos(
 
     Args:
         detector: Any detector; large photos are tiled for it.
-        paths: Paths of 1 to `MOST_PHOTOS` photos in any order, of one phone or several.
+        paths: Paths of 1 to `MAX_MERGED_PHOTOS` photos in any order, of one phone or several.
         on_error: Function that is called for each photo that cannot be read, at once.
         progress: Function that is called with (photos done, all photos). The merge follows after
             the last call.
@@ -166,7 +166,7 @@ def merge_counted(
         unread: Photos that could not be read, for the result.
 
     Raises:
-        ShelfcountError: If there are more than `MOST_PHOTOS`.
+        ShelfcountError: If there are more than `MAX_MERGED_PHOTOS`.
     """
     registration = register(views)
     shelves = []
@@ -273,5 +273,5 @@ def _reason(
     return (
         f"its best match is '{other}': {link.covered} of {link.squares} squares and "
         f"{link.agreeing} of {link.products} products agree. The score of {link.score:.2f} is "
-        f"below the required {LEAST_SCORE}. Take a photo between the two."
+        f"below the required {MIN_SCORE}. Take a photo between the two."
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from shelfcount.shelf.photo_features import SIDE_UNITS, PhotoFeatures
-from shelfcount.shelf.photo_pairs import GRID, MOST_DEPTH_RATIO
+from shelfcount.shelf.photo_pairs import GRID, MAX_DEPTH_RATIO
 from shelfcount.vision.homography import map_boxes, map_points
 
 # Products outside this share of the photo's half sides may be cut by its border.
@@ -24,13 +24,13 @@ HEIGHT_SPREAD = 0.1
 # class may really differ in size, such as bottles of water in the lower rows.
 USUAL_SLOPE = (0.3, 0.04)
 # At 45 degrees, a wall appears narrower by a factor of 1.41.
-MOST_STRETCH = 1.5
+MAX_STRETCH = 1.5
 # Weights of the shape and of the position of a photo in the affine fallback, relative to 1 for each
 # grid point that two photos share.
 KEEP_SHAPE, KEEP_PLACE = 3.0, 1e-3
 # Maximum change of depth in one step, from the middle of the front to the standard deviation of the
 # products' positions.
-MOST_LEVELLED = 0.2
+MAX_DEPTH_CHANGE = 0.2
 # Each round equalizes the heights, and places the front upright again.
 _ROUNDS = 6
 # Scales units to numbers of about 1, so that translation, rotation and perspective have similar
@@ -78,8 +78,8 @@ def _is_plausible(front: np.ndarray, view: PhotoFeatures) -> bool:
     most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
     return bool(
         depth.min() > 0
-        and depth.max() < MOST_DEPTH_RATIO * depth.min()
-        and most < MOST_STRETCH * least
+        and depth.max() < MAX_DEPTH_RATIO * depth.min()
+        and most < MAX_STRETCH * least
     )
 
 
@@ -186,7 +186,7 @@ def _alike_products(
     )
     step = np.linalg.solve(weighted @ place + prior, weighted @ height - prior @ levelled)
     # If depth grows by g, a height shrinks by g; by 2 g if the depth grows vertically.
-    step = np.clip(step, *(sign * MOST_LEVELLED * np.array([1, 2]) for sign in (-1, 1)))
+    step = np.clip(step, *(sign * MAX_DEPTH_CHANGE * np.array([1, 2]) for sign in (-1, 1)))
     level, onto = np.eye(3), np.eye(3)
     level[2, :2] = step / (1, 2)
     onto[:2] = np.column_stack([np.eye(2), -middle]) / extent

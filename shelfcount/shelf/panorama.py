@@ -33,7 +33,7 @@ class PanoramaFrame:
     """Part of the front of the shelf that the panorama shows.
 
     Attributes:
-        width, height: Size of the panorama in pixels, about `MOST_PIXELS` in all at most.
+        width, height: Size of the panorama in pixels, about `MAX_PANORAMA_PIXELS` in all at most.
         onto: (3, 3) float64, from the front of the shelf to the pixels of the panorama.
         products: Boxes in pixels of the panorama.
     """

@@ -20,7 +20,7 @@ SIDE_UNITS = 1000.0
 POINTS = 2000
 # Contrast threshold of SIFT, half of OpenCV's default: labels in the shade of a cooler have little
 # contrast.
-LEAST_CONTRAST = 0.02
+MIN_CONTRAST = 0.02
 # Number of matches kept for each keypoint: on a shelf with repeated products the nearest match is
 # often on a neighbouring product.
 _NEAREST = 5
@@ -78,7 +78,7 @@ def extract_features(image: np.ndarray, detections: Detections) -> PhotoFeatures
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     sift = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=POINTS, contrastThreshold=LEAST_CONTRAST
+        nfeatures=POINTS, contrastThreshold=MIN_CONTRAST
     )
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.

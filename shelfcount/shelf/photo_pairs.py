@@ -18,7 +18,7 @@ from shelfcount.vision import boxes as box_math
 from shelfcount.vision.homography import edge_middles, map_boxes, map_points
 
 INLIER_UNITS = 3.0
-FEWEST_POINTS = 8
+MIN_POINTS = 8
 # Maximum distance of a match from the mapped keypoint: before the refinement, during it, and after.
 SEARCH_UNITS = (12.0, 6.0)
 SUPPORT_UNITS = 4.0
@@ -38,13 +38,13 @@ SQUARE_SHARE = 0.1
 # Scores of `PairFit`. The scores that correct and wrong registrations reach are in
 # benchmarks/results/merge_views.json, "pairs". Below the lowest score no further shift is tried;
 # above the highest the search ends.
-HOPELESS_SCORE, LEAST_SCORE, SURE_SCORE = 0.5, 1.4, 2.0
+HOPELESS_SCORE, MIN_SCORE, CERTAIN_SCORE = 0.5, 1.4, 2.0
 # With at least this many products in the common part, this share of them must agree.
-ENOUGH_PRODUCTS = 6
-LEAST_AGREEMENT = 0.1
+MIN_COMMON_PRODUCTS = 6
+MIN_AGREEMENT = 0.1
 # At 45 degrees through a phone's 65-degree lens, the far side of a photo is 1.64 / 0.36 = 4.6 times
 # as far away as the near side.
-MOST_DEPTH_RATIO = 5.0
+MAX_DEPTH_RATIO = 5.0
 # Grid of points over a photo, in units of its half sides.
 GRID = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)), axis=2).reshape(-1, 2)
 
@@ -98,8 +98,8 @@ class PairFit:
     @property
     def holds(self) -> bool:
         """Whether the registration is accepted: the photos show a common part of the shelf."""
-        contradicted = self.agreement < LEAST_AGREEMENT and self.products >= ENOUGH_PRODUCTS
-        return self.points >= FEWEST_POINTS and self.score > LEAST_SCORE and not contradicted
+        contradicted = self.agreement < MIN_AGREEMENT and self.products >= MIN_COMMON_PRODUCTS
+        return self.points >= MIN_POINTS and self.score > MIN_SCORE and not contradicted
 
 
 def fit_pair(
@@ -125,7 +125,7 @@ def fit_pair(
 
     bases = _proposals(a, b, near)
     links = evaluated(_refine(h, a, b, near) for h in bases[:1])
-    if links and links[0].score > SURE_SCORE:
+    if links and links[0].score > CERTAIN_SCORE:
         return links
     rough = evaluated(
         (h for base in bases for h in (base, *_shifted(base, a, b))), SEARCH_UNITS[0]
@@ -199,7 +199,7 @@ def _fit(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         (3, 3) homography, or None; (n,) bool, the inliers.
     """
     nothing = np.zeros(len(p), bool)
-    if len(p) < FEWEST_POINTS:
+    if len(p) < MIN_POINTS:
         return None, nothing
     homography, inliers = cv2.findHomography(
         p, q, cv2.USAC_MAGSAC, INLIER_UNITS, maxIters=2000, confidence=0.999
@@ -331,4 +331,4 @@ def is_view_change(homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures) -
     grid = GRID * a.half
     common = (np.abs(map_points(grid, homography)) < b.half).all(axis=1)
     depth = (grid[common] @ homography[2, :2]) / homography[2, 2] + 1
-    return bool(common.any() and depth.max() < MOST_DEPTH_RATIO * depth.min())
+    return bool(common.any() and depth.max() < MAX_DEPTH_RATIO * depth.min())

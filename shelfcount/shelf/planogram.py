@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema
 
 from shelfcount.files import write_whole
-from shelfcount.records import ShelfcountError
+from shelfcount.validation import did_you_mean, read_validated, unusable
 
 
 class _Part(BaseModel):
@@ -71,19 +70,14 @@ def read_plan(path: Path | str, classes: Sequence[str]) -> Planogram:
         ShelfcountError: If the file cannot be read or is not a valid plan. The message lists every
             error with its place in the file.
     """
-    try:
-        plan = Planogram.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise ShelfcountError(f"cannot read plan '{path}': {error.strerror or error}") from error
-    except ValidationError as error:
-        raise _unusable(path, [_explain(problem) for problem in error.errors()]) from error
+    plan = read_validated(path, Planogram, "plan")
     unknown = [
-        f"{place}: the model has no class '{name}'{_nearest(name, classes)}"
+        f"{place}: the model has no class '{name}'.{did_you_mean(name, classes)}"
         for place, name in _names(plan)
         if name not in classes
     ]
     if unknown:
-        raise _unusable(path, unknown)
+        raise unusable(f"plan '{path}'", unknown)
     return plan
 
 
@@ -109,38 +103,3 @@ def _names(plan: Planogram) -> Iterator[tuple[str, str]]:
                 (f"rows[{r}].products[{p}].on_top[{t}]", name)
                 for t, name in enumerate(product.on_top)
             )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """Return a question with the most similar known name, or an empty text."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f". Did you mean '{near[0]}'?" if near else ""
-
-
-def _explain(problem: Any) -> str:
-    """Return one validation error of pydantic as text."""
-    place = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]
-    ).removeprefix(".")
-    if problem["type"] == "json_invalid":
-        return problem["msg"]
-    if problem["type"] == "missing":
-        return f"{place}: is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"{place}: is not a key of a plan{_nearest(str(problem['loc'][-1]), _keys())}"
-    return f"{place or 'the whole file'}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _keys() -> list[str]:
-    """Return all keys that a plan may contain."""
-    return [
-        field.alias or key
-        for part in (Planogram, PlannedRow, PlannedProduct)
-        for key, field in part.model_fields.items()
-    ]
-
-
-def _unusable(path: Path | str, problems: Sequence[str]) -> ShelfcountError:
-    return ShelfcountError(
-        f"plan '{path}' cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems)
-    )

@@ -16,9 +16,9 @@ from shelfcount.shelf.photo_features import (
     match_keypoints,
 )
 from shelfcount.shelf.photo_pairs import (
-    FEWEST_POINTS,
     GRID,
     INLIER_UNITS,
+    MIN_POINTS,
     SEARCH_UNITS,
     SUPPORT_UNITS,
     PairFit,
@@ -82,10 +82,10 @@ def register(views: Sequence[PhotoFeatures]) -> Registration:
     rounds of the adjustment.
 
     Args:
-        views: Registration data of at most `MOST_PHOTOS` photos.
+        views: Registration data of at most `MAX_MERGED_PHOTOS` photos.
 
     Raises:
-        ShelfcountError: If there are more than `MOST_PHOTOS`.
+        ShelfcountError: If there are more than `MAX_MERGED_PHOTOS`.
     """
     if len(views) > MAX_MERGED_PHOTOS:
         raise ShelfcountError(
@@ -210,7 +210,7 @@ def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, n
             homography = np.linalg.inv(normal[j] @ NORMAL) @ normal[i] @ NORMAL
             if is_view_change(homography, views[a], views[b]):
                 p, q = supporting(homography, views[a], views[b], compared.nears[a, b], reach)
-                if len(p) >= FEWEST_POINTS:
+                if len(p) >= MIN_POINTS:
                     pairs.append(
                         (
                             i,

@@ -17,8 +17,8 @@ import numpy as np
 # Maximum slope of a shelf in the middle of the photo (a tilt of 15 degrees and some yaw above or
 # below the camera) and maximum convergence: at a yaw of 30 degrees through a phone's 65-degree
 # lens, products at one side are 1 / (1 - 0.64 * 0.58) = 1.6 times as large as in the middle.
-_STEEPEST = 0.45
-MOST_CONVERGENCE = 0.6
+_MAX_SLOPE = 0.45
+MAX_CONVERGENCE = 0.6
 # The following lengths are shares of a product's height. Bottom edges of one row scatter because
 # of the detector's error and of products at the back of the board; rows are more than a product
 # apart.
@@ -142,9 +142,9 @@ def _fit_pencil(boxes: np.ndarray) -> _Pencil:
     half, reach = max((x.max() - x.min()) / 2, height), max((y.max() - y.min()) / 2, height)
     # One step moves the outermost bottom edge by the tolerance of the coarse search.
     blur = 0.2 * height
-    tilts = np.linspace(-1, 1, 2 * int(np.ceil(_STEEPEST * half / blur)) + 1) * _STEEPEST * half
+    tilts = np.linspace(-1, 1, 2 * int(np.ceil(_MAX_SLOPE * half / blur)) + 1) * _MAX_SLOPE * half
     fans = (
-        np.linspace(-1, 1, 2 * int(np.ceil(MOST_CONVERGENCE * reach / blur)) + 1) * MOST_CONVERGENCE
+        np.linspace(-1, 1, 2 * int(np.ceil(MAX_CONVERGENCE * reach / blur)) + 1) * MAX_CONVERGENCE
     )
     best = (0.0, 0.0)
     tilt_step, fan_step = tilts[1] - tilts[0], fans[1] - fans[0]
@@ -180,7 +180,7 @@ def _oddness(candidate: tuple[float, float], half: float, n: int) -> float:
     A sloping pencil needs this many more pairs than a level one. It matters if there are few boxes.
     """
     tilt, fan = candidate
-    return n / 4 * ((tilt / half / _STEEPEST) ** 2 + (fan / MOST_CONVERGENCE) ** 2)
+    return n / 4 * ((tilt / half / _MAX_SLOPE) ** 2 + (fan / MAX_CONVERGENCE) ** 2)
 
 
 def _straighten(boxes: np.ndarray, pencil: _Pencil) -> _Standing:

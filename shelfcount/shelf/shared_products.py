@@ -25,7 +25,7 @@ from shelfcount.vision.homography import map_boxes
 SAME_CLASS_IOU = 0.3
 OTHER_CLASS_IOU = 0.5
 # Minimum share of a product that the common part must contain for a comparison.
-LEAST_PART = 0.1
+MIN_PART = 0.1
 # A box is cut if it ends this close to the border, as a share of its side. It is a piece of another
 # box that contains at least this share of its area.
 _CUT_SHARE = 0.05
@@ -124,7 +124,9 @@ def group_detections(seen: ShelfDetections) -> np.ndarray:
     for piece in np.flatnonzero(seen.cut):
         others = np.flatnonzero(~seen.cut & (seen.photo != seen.photo[piece]))
         if len(others) and (product == product[piece]).sum() == 1:
-            inside = _shares_inside(seen.onto[seen.photo[others], piece], seen.found.boxes[others])
+            inside = box_math.pieces_inside(
+                seen.onto[seen.photo[others], piece], seen.found.boxes[others]
+            )
             if inside.max() > _PIECE_SHARE:
                 product[piece] = product[others[inside.argmax()]]
     return product
@@ -142,7 +144,7 @@ def _same(seen: ShelfDetections, a: int, b: int) -> Iterator[tuple[float, int, i
     mapped_a, mapped_b = seen.onto[b, in_a], seen.onto[a, in_b]
     part_a, part_b = _within(mapped_a, seen.views[b]), _within(mapped_b, seen.views[a])
     enough = [
-        box_math.area(part) > LEAST_PART * box_math.area(whole)
+        box_math.area(part) > MIN_PART * box_math.area(whole)
         for part, whole in ((part_a, mapped_a), (part_b, mapped_b))
     ]
     overlap = box_math.iou(part_a, _same_part(part_b, mapped_b, seen.found.boxes[in_b]))
@@ -159,14 +161,6 @@ def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.n
     return np.tile(boxes[:, :2], 2) + (parts - np.tile(wholes[:, :2], 2)) / size * np.tile(
         boxes[:, 2:] - boxes[:, :2], 2
     )
-
-
-def _shares_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the (n,) share of each piece's area in its box; 0 if the piece is NaN."""
-    common = np.concatenate(
-        [np.maximum(pieces[:, :2], boxes[:, :2]), np.minimum(pieces[:, 2:], boxes[:, 2:])], axis=1
-    )
-    return np.nan_to_num(box_math.area(common) / np.maximum(box_math.area(pieces), 1e-9))
 
 
 def _within(boxes: np.ndarray, view: PhotoFeatures) -> np.ndarray:
@@ -203,9 +197,7 @@ def product_front_box(seen: ShelfDetections, members: np.ndarray, best: int) -> 
     """
     if not seen.cut[best]:
         return seen.front[best]
-    return np.concatenate(
-        [seen.front[members, :2].min(axis=0), seen.front[members, 2:].max(axis=0)]
-    )
+    return box_math.enclosing_box(seen.front[members])
 
 
 def believed_products(

@@ -7,7 +7,6 @@ releases print no percentiles.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import uuid
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shelfcount.files import sha256_of
 from shelfcount.records import ShelfcountError
 from shelfcount.stamp import stamp
 
@@ -24,7 +24,7 @@ REMOTE = "/data/local/tmp"
 WARMUP_RUNS = 5
 # Timeout of an adb command. The tool stops by itself after 150 s; the difference allows for a slow
 # start.
-LONGEST_S = 240.0
+ADB_TIMEOUT_S = 240.0
 # A line of `adb devices -l`, which appends fields to the state: packages/modules/adb,
 # transport.cpp.
 _DEVICE = re.compile(r"^(\S+)\s+(.+?)(?:\s+(?:usb|product|model|device|transport_id):.*)?$")
@@ -203,8 +203,8 @@ def benchmark_on_phone(
         threads=threads,
         cores=cores,
         timings=timings,
-        file_sha256=_sha256(model),
-        tool_sha256=_sha256(binary),
+        file_sha256=sha256_of(model),
+        tool_sha256=sha256_of(binary),
         stamp=stamp(threads=threads),
     )
 
@@ -277,7 +277,7 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
     benchmark_model logs on one or the other, depending on its release.
 
     Raises:
-        ShelfcountError: If adb is missing, fails or exceeds `LONGEST_S`.
+        ShelfcountError: If adb is missing, fails or exceeds `ADB_TIMEOUT_S`.
     """
     command = ["adb", *(["-s", serial] if serial else []), *words]
     try:
@@ -285,7 +285,7 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=LONGEST_S,
+            timeout=ADB_TIMEOUT_S,
             check=False,
         )
     except FileNotFoundError as error:
@@ -302,7 +302,3 @@ def _adb(words: Sequence[str], serial: str | None) -> str:
             f"`{' '.join(command)}` failed with exit status {done.returncode}: {last}"
         )
     return output
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

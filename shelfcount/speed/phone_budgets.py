@@ -7,19 +7,19 @@ is a range. It is always called an estimate, and is never stored in the same fie
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
 from shelfcount.deploy import inspection
 from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import Bundle
 from shelfcount.speed import adb
 from shelfcount.speed.adb import PhoneRun
+from shelfcount.validation import read_validated
 from shelfcount.words import plural
 
 State = Literal["kept", "missed", "open"]
@@ -188,26 +188,13 @@ def read_phones(paths: Sequence[Path]) -> list[Phone]:
         ShelfcountError: If a file cannot be read, a key or value is not allowed, or two phones have
             the same name.
     """
-    phones = [_read(path) for path in paths]
+    phones = [read_validated(path, Phone, "phone") for path in paths]
     names = [phone.name for phone in phones]
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise ShelfcountError(
             f"several phones have the name '{double[0]}'. Each phone needs a unique name."
         )
     return phones
-
-
-def _read(path: Path) -> Phone:
-    try:
-        return Phone.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ShelfcountError(f"cannot read phone '{path}': {error}") from error
-    except ValidationError as error:
-        problems = [(".".join(map(str, problem["loc"])), problem) for problem in error.errors()]
-        lines = [
-            f"  {key}: {problem['msg']}, got {problem['input']!r}" for key, problem in problems
-        ]
-        raise ShelfcountError(f"phone '{path}' is not valid:\n" + "\n".join(lines)) from error
 
 
 def model_facts(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfcount.deploy.inspection import count_parameters
-from shelfcount.files import write_whole
+from shelfcount.files import sha256_json, sha256_of, write_whole
 from shelfcount.records import Detector, Dropped, ModelSpec, Progress, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, find_bundle, read_bundle
 from shelfcount.stamp import package_versions
@@ -193,7 +191,7 @@ def _of_run(
     detector = load_run(run)
     spec = detector.spec
     form = ROUNDED if isinstance(detector.net, FakeQuantized) else PYTORCH
-    weights = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    weights = sha256_of(run / "model.safetensors")
     exporter = _Exporter(
         detector.net, spec, weights, folder, lambda: calibration_photos_of_run(run, spec)
     )
@@ -255,12 +253,9 @@ class _Exporter:
     def export(self, recipe: str) -> Path:
         """Return the path of the file for a recipe; it is exported if it does not exist."""
         spec = replace(self.spec, provenance={})
-        inputs = json.dumps(
-            [self.weights, spec.to_json(), recipe, package_versions(), _exporting_code()],
-            sort_keys=True,
-        )
-        fingerprint = hashlib.sha256(inputs.encode()).hexdigest()[:12]
-        path = self.folder / f"{spec.architecture}-{recipe}-{fingerprint}.tflite"
+        inputs = [self.weights, spec.to_json(), recipe, package_versions(), _exporting_code()]
+        fingerprint = sha256_json(inputs, canonical=True)
+        path = self.folder / f"{spec.architecture}-{recipe}-{fingerprint[:12]}.tflite"
         if not path.exists():
             # Imported only for a conversion, since these modules need PyTorch.
             from shelfcount.deploy.bundle import main_artifact
@@ -278,6 +273,6 @@ def _exporting_code() -> str:
     The version of the package is not sufficient, since the code of a checkout can change.
     """
     parts = [Path(__file__).parents[1] / part for part in ("deploy", "training")]
-    return hashlib.sha256(
+    return sha256_of(
         b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))
-    ).hexdigest()
+    )

@@ -8,8 +8,6 @@ pyramid and heads on the features of a frozen backbone, in minutes without a GPU
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from shelfcount.config import Config
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.splits import split
+from shelfcount.files import sha256_json
 from shelfcount.labels.proposals import HeldOutDetections
 from shelfcount.metrics.threshold import validate
 from shelfcount.records import Dataset, ShelfcountError
@@ -28,7 +27,7 @@ from shelfcount.training.runs import read_config, read_spec
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # Minimum number of folds.
-_FEWEST = 2
+_MIN_FOLDS = 2
 # Views per photo in the cache of the fast depth: the original and augmented ones.
 FAST_VIEWS = 8
 # Called with the fold, the number of steps or folds, and the progress that `training.fit.fit`
@@ -64,8 +63,8 @@ def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
     Raises:
         ShelfcountError: If `number` is below 2, or there are fewer groups of photos than folds.
     """
-    if number < _FEWEST:
-        raise ShelfcountError(f"the number of folds must be at least {_FEWEST}, got {number}")
+    if number < _MIN_FOLDS:
+        raise ShelfcountError(f"the number of folds must be at least {_MIN_FOLDS}, got {number}")
     folds = []
     for held in split(dataset, {f"fold {i}": 1 / number for i in range(number)}, seed).values():
         held_paths = {photo.path for photo in held.photos}
@@ -105,14 +104,14 @@ def detect_folds_fast(
         if on_step:
             on_step(part, steps, done, total, {})
 
-    settings = json.dumps(
+    settings = sha256_json(
         [
             fingerprint(dataset),
             config.model.model_dump(mode="json"),
             config.augment.model_dump(mode="json"),
         ]
     )
-    features = folder / f"features-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    features = folder / f"features-{settings[:12]}"
     frozen_features.cache_features(
         dataset,
         config,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shelfcount.records import ShelfcountError
-from shelfcount.shelf.photo_gate import LEAST
+from shelfcount.shelf.photo_gate import LOWER_LIMITS
 
 # F1 that may be lost at the limit of a measure.
 F1_LOST = 0.05
@@ -81,7 +81,7 @@ def loss_curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
         ShelfcountError: If no severity of the conditions loses `F1_LOST`.
     """
     plain = {s.photo: s for s in made if not s.severity}
-    sign = -1 if check in LEAST else 1
+    sign = -1 if check in LOWER_LIMITS else 1
     seen = sorted(
         (
             (sign * v, s)
@@ -128,10 +128,12 @@ def gate_limits(
     chosen = {}
     for check, found in curves.items():
         values = [v for photo in unchanged if (v := photo[check]) is not None]
-        usual = float(np.quantile(values, FALSE_ALARMS if check in LEAST else 1 - FALSE_ALARMS))
-        limit = min(found.limit, usual) if check in LEAST else max(found.limit, usual)
+        usual = float(
+            np.quantile(values, FALSE_ALARMS if check in LOWER_LIMITS else 1 - FALSE_ALARMS)
+        )
+        limit = min(found.limit, usual) if check in LOWER_LIMITS else max(found.limit, usual)
         chosen[check] = {
-            "limit": _two_digits(limit, up=check not in LEAST),
+            "limit": _two_digits(limit, up=check not in LOWER_LIMITS),
             "f1_lost_at": round(found.limit, 4),
             "usual": round(usual, 4),
         }
@@ -149,7 +151,7 @@ def exceeded_limits(values: Mapping[str, float | None], by: Mapping[str, float])
     return [
         c
         for c, limit in by.items()
-        if (v := values[c]) is not None and (v < limit if c in LEAST else v > limit)
+        if (v := values[c]) is not None and (v < limit if c in LOWER_LIMITS else v > limit)
     ]
 
 

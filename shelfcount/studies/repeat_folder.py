@@ -7,7 +7,6 @@ FOLDER/features/      features of the frozen backbone, for the fast depth
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from shelfcount.config import Config
 from shelfcount.data import datasets, splits
-from shelfcount.files import write_whole
+from shelfcount.files import sha256_of, write_json
 from shelfcount.records import Dataset, Progress, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.studies.repeats import Repeat, RepeatSettings, RepeatStudy, Task
@@ -94,7 +93,7 @@ def open_study(
                 "another folder, or use the same photos, labels and settings."
             )
     else:
-        write_whole(folder / STUDY, json.dumps(facts, indent=1))
+        write_json(folder / STUDY, facts)
     views = folder / FEATURES if plan.depth == "fast" else None
     if views:
         frozen_features.cache_features(data, plan.config, plan.views, views, progress=progress)
@@ -116,9 +115,7 @@ def study_facts(data: Dataset, plan: RepeatSettings) -> dict[str, Any]:
         del config["train"][key]
     start = Path(plan.config.model.weights)
     if start.is_file():
-        config["model"]["weights"] = (
-            f"{start.name}, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}"
-        )
+        config["model"]["weights"] = f"{start.name}, sha256 {sha256_of(start)}"
     settings = {"depth": plan.depth, "epochs": plan.epochs, "parts": dict(plan.parts)}
     heads = {
         "batch": frozen_features.HEAD_BATCH,
@@ -142,10 +139,8 @@ def keep_repeat(folder: Path, result: Repeat) -> None:
         folder: Folder of the study.
         result: The finished repeat.
     """
-    study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
-    write_whole(
-        folder / result.task.name, json.dumps({"study": study, **result.to_json()}, indent=1)
-    )
+    study = sha256_of(folder / STUDY)
+    write_json(folder / result.task.name, {"study": study, **result.to_json()})
 
 
 def finished_repeats(folder: Path) -> dict[Task, Repeat]:
@@ -163,7 +158,7 @@ def finished_repeats(folder: Path) -> dict[Task, Repeat]:
     """
     if not (folder / STUDY).exists():
         raise ShelfcountError(f"'{folder}' contains no study: there is no {STUDY} in it")
-    study = hashlib.sha256((folder / STUDY).read_bytes()).hexdigest()
+    study = sha256_of(folder / STUDY)
     repeats: dict[Task, Repeat] = {}
     for path in sorted(folder.glob("repeat-*.json")):
         data = _read(path)

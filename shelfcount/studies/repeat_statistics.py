@@ -17,7 +17,7 @@ from shelfcount.words import plural
 _RESAMPLES = 2000
 CONFIDENCE = 0.95
 # Minimum number of repeats: the interval of the median of fewer values may be narrow by chance.
-_FEWEST = 10
+_MIN_REPEATS = 10
 # Default target width of the interval of the median: one point of F1.
 INTERVAL_WIDTH = 0.01
 
@@ -125,7 +125,7 @@ def repeats_needed(steps: Sequence[Spread], width: float) -> RepeatsNeeded:
         raise ValueError(f"width must be above 0, got {width}")
     if not steps:
         raise ValueError("steps must contain at least one repeat, got none")
-    wide = [step.repeats for step in steps if step.width >= width or step.repeats < _FEWEST]
+    wide = [step.repeats for step in steps if step.width >= width or step.repeats < _MIN_REPEATS]
     reached = max(wide, default=0) + 1
     if reached <= len(steps):
         return RepeatsNeeded(width, reached, reached)
@@ -143,9 +143,9 @@ def interval_is_narrow(values: Sequence[float], width: float, rng: np.random.Gen
         rng: Random generator of the bootstrap.
 
     Returns:
-        True if there are at least `FEWEST` values and the interval is narrower than `width`.
+        True if there are at least `_MIN_REPEATS` values and the interval is narrower than `width`.
     """
-    return len(values) >= _FEWEST and summarize_spread(values, rng).width < width
+    return len(values) >= _MIN_REPEATS and summarize_spread(values, rng).width < width
 
 
 def largest_share(repeats: Sequence[Repeat]) -> list[Repeat]:

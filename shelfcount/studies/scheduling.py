@@ -28,7 +28,7 @@ from shelfcount.training import frozen_features
 Work = Callable[[RepeatStudy, Task], Repeat]
 # Number of deaths of workers after which a study is stopped. A single worker may have been killed,
 # but repeated deaths have a permanent cause.
-MOST_DEATHS = 3
+MAX_DEATHS = 3
 
 
 def processes(
@@ -42,12 +42,12 @@ def processes(
 
     Returns:
         A scheduler for `studies.run`. It raises ShelfcountError if worker processes die
-        `MOST_DEATHS` times.
+        `MAX_DEATHS` times.
     """
 
     def schedule(study: RepeatStudy, tasks: Iterator[Task]) -> Iterator[Repeat]:
         lost: list[Task] = []
-        for _ in range(MOST_DEATHS):
+        for _ in range(MAX_DEATHS):
             running: dict[Future[Repeat], Task] = {}
             try:
                 # Processes are spawned, since PyTorch's threads do not survive a fork.
@@ -66,7 +66,7 @@ def processes(
             except BrokenProcessPool:
                 lost += running.values()
         raise ShelfcountError(
-            f"worker processes died {MOST_DEATHS} times, most recently with seeds "
+            f"worker processes died {MAX_DEATHS} times, most recently with seeds "
             f"{[task.seed for task in lost]}. Use fewer --processes if the machine ran out of "
             "memory."
         )

@@ -31,7 +31,7 @@ TOLERATED = 0.05
 # Maximum number of conditions for training: with more of them, each is used less often.
 MAX_FIXED_CONDITIONS = 8
 # A loss is significant if it is at least this number of standard errors.
-SURE = 2.0
+SIGNIFICANT_ERRORS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ class StressStudy:
 
         Returns:
             At most `MAX_FIXED_CONDITIONS` conditions whose mean loss of F1 is at least `TOLERATED`
-            and at least `SURE` standard errors, largest loss first.
+            and at least `SIGNIFICANT_ERRORS` standard errors, largest loss first.
         """
         summaries = {
             condition.name: self.summary(condition, subject) for condition in self.conditions
@@ -223,7 +223,8 @@ class StressStudy:
         weak = [
             c
             for c in self.conditions
-            if (s := summaries[c.name]).lost >= max(TOLERATED, SURE * (s.lost_error or 0.0))
+            if (s := summaries[c.name]).lost
+            >= max(TOLERATED, SIGNIFICANT_ERRORS * (s.lost_error or 0.0))
         ]
         return sorted(weak, key=lambda c: -summaries[c.name].lost)[:MAX_FIXED_CONDITIONS]
 

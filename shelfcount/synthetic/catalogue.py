@@ -213,7 +213,7 @@ def make_catalogue(n: int, seed: int = 0) -> tuple[Product, ...]:
     """Return a catalogue of n distinct products.
 
     Args:
-        n: Number of products, from 1 to `MOST_CLASSES`. A smaller catalogue is the beginning of a
+        n: Number of products, from 1 to `CATALOGUE_SIZE`. A smaller catalogue is the beginning of a
             larger one with the same seed.
         seed: Seed of the order of the products and of their sizes.
 

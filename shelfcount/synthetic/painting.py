@@ -30,7 +30,7 @@ from shelfcount.words import plural
 _LAYERS = {-1: (0.93, 0.6), 0: (1.0, 1.0), 1: (1.04, 1.03)}
 # Maximum side of an image that cv2.warpPerspective can read (SHRT_MAX - 1), and maximum number of
 # items in int16.
-_LARGEST_PLANE = 32766
+_MAX_PLANE = 32766
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +62,10 @@ class _Canvas:
             math.ceil((area[3] - area[1]) * px_per_cm),
             math.ceil((area[2] - area[0]) * px_per_cm),
         )
-        if max(height, width) > _LARGEST_PLANE:
+        if max(height, width) > _MAX_PLANE:
             raise ShelfcountError(
                 f"the synthetic shelf takes {width} x {height} pixels; the maximum is "
-                f"{_LARGEST_PLANE} pixels per side. Use fewer views or smaller photos."
+                f"{_MAX_PLANE} pixels per side. Use fewer views or smaller photos."
             )
         self.image = np.zeros((height, width, 3), np.uint8)
         self.owner = np.zeros((height, width), np.int16)
@@ -161,10 +161,10 @@ def paint(
     Raises:
         ShelfcountError: If the shelf is too long for one plane.
     """
-    if len(layout.items) > _LARGEST_PLANE:
+    if len(layout.items) > _MAX_PLANE:
         raise ShelfcountError(
             f"the synthetic shelf has {plural(len(layout.items), 'product')}; the maximum is "
-            f"{_LARGEST_PLANE:,}. Use fewer views."
+            f"{_MAX_PLANE:,}. Use fewer views."
         )
     look = FURNITURE_LOOKS[layout.background]
     canvas = _Canvas(area, px_per_cm)

@@ -23,7 +23,7 @@ from shelfcount.vision import boxes as box_math
 # Minimum visible share of a product. Below the first, it is marked `ignore`; below the second, it
 # is not labelled.
 LABEL_VISIBLE = 0.3
-LEAST_IGNORED = 0.1
+MIN_IGNORED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +243,7 @@ def _photograph(
             cv2.contourArea(outline) * plane.areas[item] / cv2.contourArea(hull.astype(np.float32))
         )
         share = min(1.0, shown[item] / max(whole, 1.0))
-        if share >= LEAST_IGNORED:
+        if share >= MIN_IGNORED:
             box = (*outline.min(axis=0), *outline.max(axis=0))
             seen.append((int(item), share, box, (*hull.min(axis=0), *hull.max(axis=0))))
     items = np.array([s[0] for s in seen], np.int64)

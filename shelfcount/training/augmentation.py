@@ -7,14 +7,12 @@ run can be repeated, and an interrupted run continues with the same samples.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -28,7 +26,7 @@ from shelfcount.vision.images import FILL_GREY, read_photo, stretch
 PASTED_SHARE = 0.25
 # Maximum difference in log width and in log height between a pasted product and the one it
 # replaces.
-LEAST_LIKE = float(np.log(1.35))
+MAX_SIZE_DIFFERENCE = float(np.log(1.35))
 
 TrainingSample = dict[str, torch.Tensor]
 
@@ -244,7 +242,7 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
             if ignore[place] or min(width, height) < 4:
                 continue
             likeness = np.abs(self.products.log_sizes - np.log((width, height))).max(axis=1)
-            weight = self.products.weights * (likeness < LEAST_LIKE)
+            weight = self.products.weights * (likeness < MAX_SIZE_DIFFERENCE)
             if not weight.any():
                 continue
             chosen = int(
@@ -397,38 +395,3 @@ def _hidden(kept: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """
     left_over, before = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (kept, whole))
     return left_over < MIN_VISIBLE * before
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Sampler of (epoch, index) keys in a random order, divided between processes.
-
-    The order depends only on (seed, epoch).
-
-    Args:
-        size: Number of samples per epoch over all processes.
-        seed: Seed of the order.
-        epoch: Function that returns the current epoch.
-        rank: Index of this process.
-        world: Number of processes.
-    """
-
-    def __init__(
-        self, size: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1
-    ) -> None:
-        self.size, self.seed, self.epoch, self.rank, self.world = size, seed, epoch, rank, world
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch()
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
-        even = np.resize(order, -(-self.size // self.world) * self.world)
-        yield from ((epoch, int(i)) for i in even[self.rank :: self.world])
-
-    def __len__(self) -> int:
-        return -(-self.size // self.world)
-
-
-def collate(samples: list[TrainingSample]) -> tuple[torch.Tensor, list[TrainingSample]]:
-    """Return the images of samples as one (B, 3, H, W) uint8 tensor, and their labels as a list."""
-    return torch.stack([s["image"] for s in samples]), [
-        {k: v for k, v in s.items() if k != "image"} for s in samples
-    ]

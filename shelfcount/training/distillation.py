@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision.models.resnet import Bottleneck
 
 from shelfcount.machine import multiplies_bfloat16
-from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, collate
+from shelfcount.training.augmentation import TrainingPhotos
+from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.training.networks import RetinaNet
 from shelfcount.training.runs import normalise
 

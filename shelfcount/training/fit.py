@@ -28,7 +28,8 @@ from shelfcount.config import Config
 from shelfcount.data.datasets import fingerprint
 from shelfcount.records import Dataset, ModelSpec, ShelfcountError
 from shelfcount.stamp import stamp
-from shelfcount.training.augmentation import EpochSampler, TrainingPhotos, TrainingSample, collate
+from shelfcount.training.augmentation import TrainingPhotos, TrainingSample
+from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.lightning_module import DetectorModule, HistoryWriter, OnStep
 from shelfcount.training.networks import RANDOM, build

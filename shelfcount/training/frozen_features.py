@@ -22,7 +22,8 @@ from torch.optim.swa_utils import AveragedModel
 from shelfcount.config import AugmentConfig, Config
 from shelfcount.files import write_whole
 from shelfcount.records import Dataset, Detections, ModelSpec, Photo, Progress, ShelfcountError
-from shelfcount.training.augmentation import TrainingPhotos, TrainingSample, collate
+from shelfcount.training.augmentation import TrainingPhotos, TrainingSample
+from shelfcount.training.batches import collate
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.losses import Truth
 from shelfcount.training.networks import BASELINE, build

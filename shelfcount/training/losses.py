@@ -14,7 +14,7 @@ from shelfcount.vision.anchors import CODER_SCALES
 # Minimum target of the anchor that is assigned to a product without an anchor centre inside it:
 # high enough to move a predicted box that does not overlap the product yet, and low enough to keep
 # the score low until it does.
-LEAST_QUALITY = 0.1
+MIN_QUALITY = 0.1
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _align(
     quality = (metric[product, positive] * scale[product]).clamp(0.0, 1.0)
     # An anchor outside its product has alignment 0, so its target is its overlap.
     quality = torch.where(
-        lonely[product], overlap[product, positive].clamp(min=LEAST_QUALITY), quality
+        lonely[product], overlap[product, positive].clamp(min=MIN_QUALITY), quality
     )
     return positive, product, quality
 

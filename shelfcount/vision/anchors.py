@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import AnchorLevel, Dataset
 
@@ -17,7 +18,7 @@ from shelfcount.records import AnchorLevel, Dataset
 CODER_SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
-def anchor_grid(levels: Sequence[AnchorLevel], height: int, width: int) -> np.ndarray:
+def anchor_grid(levels: Sequence[AnchorLevel], height: int, width: int) -> NDArray[np.float32]:
     """Return all anchors of a model in the order of its output rows.
 
     Args:
@@ -42,12 +43,12 @@ def anchor_grid(levels: Sequence[AnchorLevel], height: int, width: int) -> np.nd
     return np.concatenate(parts)
 
 
-def decode(location: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+def decode(location: NDArray[np.float32], anchors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Decode box deltas to boxes, as TFLite_Detection_PostProcess does.
 
     Args:
         location: (..., A, 4) float32 deltas (y, x, h, w), multiplied by `CODER_SCALES`.
-        anchors: (A, 4) float32 anchors as `layout` returns them.
+        anchors: (A, 4) float32 anchors as `anchor_grid` returns them.
 
     Returns:
         (..., A, 4) float32 (ymin, xmin, ymax, xmax) as ratios of the input.
@@ -58,12 +59,12 @@ def decode(location: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return np.concatenate([center - half, center + half], axis=-1)
 
 
-def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+def encode(boxes: NDArray[np.float32], anchors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Encode boxes as deltas; the inverse of `decode`.
 
     Args:
         boxes: (A, 4) float32 (ymin, xmin, ymax, xmax) as ratios of the input, one for each anchor.
-        anchors: (A, 4) float32 anchors as `layout` returns them.
+        anchors: (A, 4) float32 anchors as `anchor_grid` returns them.
 
     Returns:
         (A, 4) float32 deltas (y, x, h, w), multiplied by `CODER_SCALES`.
@@ -77,7 +78,7 @@ def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def fit_anchors(
-    sizes: np.ndarray, strides: Sequence[int], per_level: int = 1, seed: int = 0
+    sizes: NDArray[np.floating], strides: Sequence[int], per_level: int = 1, seed: int = 0
 ) -> tuple[AnchorLevel, ...]:
     """Return anchors for the products of one data set: k-means on their sizes with shape IoU.
 
@@ -134,7 +135,7 @@ def fit_anchors(
     return tuple(levels)
 
 
-def _fill_up(centers: np.ndarray, count: int) -> np.ndarray:
+def _fill_up(centers: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     # If there are fewer distinct sizes than anchors, the further anchors are the same shapes, each
     # time larger by a third of an octave, the spacing of RetinaNet's scales (arXiv:1708.02002,
     # section 4).
@@ -144,7 +145,7 @@ def _fill_up(centers: np.ndarray, count: int) -> np.ndarray:
     return grown[np.argsort(grown.prod(axis=1), kind="stable")]
 
 
-def recall(sizes: np.ndarray, levels: Sequence[AnchorLevel], least: float = 0.5) -> float:
+def recall(sizes: NDArray[np.floating], levels: Sequence[AnchorLevel], least: float = 0.5) -> float:
     """Return the share of box sizes that an anchor matches in shape.
 
     Args:
@@ -156,12 +157,13 @@ def recall(sizes: np.ndarray, levels: Sequence[AnchorLevel], least: float = 0.5)
     return float((_shape_iou(np.asarray(sizes, np.float64), anchors).max(axis=1) >= least).mean())
 
 
-def _shape_iou(sizes: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    common = np.minimum(sizes[:, None], centers[None]).prod(axis=2)
-    return common / (sizes.prod(axis=1)[:, None] + centers.prod(axis=1)[None] - common)
+def _shape_iou(sizes: NDArray[np.float64], centers: NDArray[np.float64]) -> NDArray[np.float64]:
+    common: NDArray[np.float64] = np.minimum(sizes[:, None], centers[None]).prod(axis=2)
+    union = sizes.prod(axis=1)[:, None] + centers.prod(axis=1)[None] - common
+    return np.asarray(common / union)
 
 
-def _k_means(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _k_means(sizes: NDArray[np.float64], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
     centers = sizes[rng.choice(len(sizes), k, replace=False)]
     for _ in range(100):
         nearest = _shape_iou(sizes, centers).argmax(axis=1)
@@ -178,7 +180,7 @@ def _k_means(sizes: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     return centers[np.argsort(centers.prod(axis=1))]
 
 
-def box_sizes(data: Dataset, height: int, width: int) -> np.ndarray:
+def box_sizes(data: Dataset, height: int, width: int) -> NDArray[np.float64]:
     """Return the sizes of all boxes in pixels of the network input.
 
     Args:

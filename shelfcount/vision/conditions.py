@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections
 from shelfcount.vision import effects
@@ -21,7 +22,7 @@ from shelfcount.vision.images import FILL_GREY
 from shelfcount.vision.phone_cameras import CAMERAS
 
 SEVERITIES = (1, 2, 3, 4, 5)
-Effect = Callable[[np.ndarray, float, np.random.Generator], "Changed"]
+Effect = Callable[[NDArray[np.uint8], float, np.random.Generator], "Changed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,11 @@ class Changed:
             pixel i covers [i, i + 1).
     """
 
-    image: np.ndarray
-    homography: np.ndarray
+    image: NDArray[np.uint8]
+    homography: NDArray[np.float64]
 
-    def move(self, detections: Detections) -> tuple[Detections, np.ndarray]:
-        """Return the boxes of the original photo on this photo, see `moved`."""
+    def move(self, detections: Detections) -> tuple[Detections, NDArray[np.int64]]:
+        """Return the boxes of the original photo on this photo, see `map_detections`."""
         return map_detections(detections, self.homography, self.image.shape[1], self.image.shape[0])
 
 
@@ -66,7 +67,7 @@ class Condition:
     neutral: float | None
     effect: Effect
 
-    def apply(self, image: np.ndarray, severity: int, rng: np.random.Generator) -> Changed:
+    def apply(self, image: NDArray[np.uint8], severity: int, rng: np.random.Generator) -> Changed:
         """Apply the condition and return the changed photo.
 
         Args:
@@ -85,31 +86,33 @@ class Condition:
 # ---------------------------------------------------------------- effects on pixels alone
 
 
-def _pixels(change: Callable[[np.ndarray, float], np.ndarray]) -> Effect:
+def _pixels(change: Callable[[NDArray[np.uint8], float], NDArray[np.uint8]]) -> Effect:
     return lambda image, value, rng: Changed(change(image, value), np.eye(3))
 
 
-def _drawn(change: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]) -> Effect:
+def _drawn(
+    change: Callable[[NDArray[np.uint8], float, np.random.Generator], NDArray[np.uint8]],
+) -> Effect:
     return lambda image, value, rng: Changed(change(image, value, rng), np.eye(3))
 
 
 # ---------------------------------------------------------------- effects that move pixels
 
 
-def _fewer_pixels(image: np.ndarray, side: float, rng: np.random.Generator) -> Changed:
+def _fewer_pixels(image: NDArray[np.uint8], side: float, rng: np.random.Generator) -> Changed:
     height, width = image.shape[:2]
     share = min(1.0, side / max(height, width))
     small = (max(1, round(width * share)), max(1, round(height * share)))
     if small == (width, height):
         return Changed(image, np.eye(3))
+    shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     return Changed(
-        cv2.resize(image, small, interpolation=cv2.INTER_AREA),
-        np.diag([small[0] / width, small[1] / height, 1.0]),
+        np.asarray(shrunk, np.uint8), np.diag([small[0] / width, small[1] / height, 1.0])
     )
 
 
 def _turned(axis: str) -> Effect:
-    def effect(image: np.ndarray, degrees: float, rng: np.random.Generator) -> Changed:
+    def effect(image: NDArray[np.uint8], degrees: float, rng: np.random.Generator) -> Changed:
         height, width = image.shape[:2]
         homography = view_homography(degrees * rng.choice([-1, 1]), axis, width, height)
         # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.
@@ -123,7 +126,7 @@ def _turned(axis: str) -> Effect:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(FILL_GREY,) * 3,
         )
-        return Changed(seen, homography)
+        return Changed(np.asarray(seen, np.uint8), homography)
 
     return effect
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.vision.images import decode_photo, encode_photo
 
@@ -37,40 +38,41 @@ _TO_LIGHT = np.where(
     _VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4
 ).astype(np.float32)
 _STEPS = np.arange(65536) / 65535
-_FROM_LIGHT = np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS ** (1 / 2.4) - 0.055)
-_FROM_LIGHT = (255 * _FROM_LIGHT + 0.5).astype(np.uint8)
+_SRGB = np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS ** (1 / 2.4) - 0.055)
+_FROM_LIGHT = (255 * _SRGB + 0.5).astype(np.uint8)
 
 
-def to_light(image: np.ndarray) -> np.ndarray:
+def to_light(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Convert uint8 sRGB to float32 linear light, 1 for white."""
     return _TO_LIGHT[image]
 
 
-def from_light(light: np.ndarray) -> np.ndarray:
+def from_light(light: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Convert float32 linear light to uint8 sRGB; values above white are clipped."""
-    return _FROM_LIGHT[(np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)]
+    steps: NDArray[np.uint16] = (np.clip(light, 0, 1) * 65535 + 0.5).astype(np.uint16)
+    return _FROM_LIGHT[steps]
 
 
-def pixel(image: np.ndarray) -> float:
+def pixel(image: NDArray[np.uint8]) -> float:
     """Return the length of a reference pixel in pixels of this photo."""
-    return max(image.shape[:2]) / REFERENCE_SIDE
+    return float(max(image.shape[:2]) / REFERENCE_SIDE)
 
 
 # ---------------------------------------------------------------- light
 
 
-def with_gains(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
+def with_gains(image: NDArray[np.uint8], gains: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Multiply the linear light of each channel by its entry of (3,) `gains`."""
     table = from_light(_TO_LIGHT[:, None] * np.asarray(gains, np.float32))
-    return cv2.LUT(image, table[None])
+    return np.asarray(cv2.LUT(image, table[None]), np.uint8)
 
 
-def exposed(image: np.ndarray, stops: float) -> np.ndarray:
+def exposed(image: NDArray[np.uint8], stops: float) -> NDArray[np.uint8]:
     """Increase the exposure by `stops` EV; values above white are clipped."""
     return with_gains(image, np.full(3, 2.0**stops))
 
 
-def kelvin_gains(kelvin: float) -> np.ndarray:
+def kelvin_gains(kelvin: float) -> NDArray[np.float64]:
     """Return the gains of red, green and blue under a lamp of this colour temperature.
 
     The camera is set to daylight, and the luminance of white does not change.
@@ -83,33 +85,33 @@ def kelvin_gains(kelvin: float) -> np.ndarray:
         (3,) gains in linear light.
     """
 
-    def locus(t: float) -> np.ndarray:
+    def locus(t: float) -> NDArray[np.float64]:
         if t <= 4000:
             x = -0.2661239e9 / t**3 - 0.2343589e6 / t**2 + 0.8776956e3 / t + 0.179910
             y = -0.9549476 * x**3 - 1.37418593 * x**2 + 2.09137015 * x - 0.16748867
         else:
             x = -3.0258469e9 / t**3 + 2.1070379e6 / t**2 + 0.2226347e3 / t + 0.240390
             y = 3.0817580 * x**3 - 5.87338670 * x**2 + 3.75112997 * x - 0.37001483
-        return XYZ_TO_RGB @ np.array([x / y, 1.0, (1 - x - y) / y])
+        return np.asarray(XYZ_TO_RGB @ np.array([x / y, 1.0, (1 - x - y) / y]))
 
     return _as_bright(locus(kelvin) / locus(WHITE_KELVIN))
 
 
-def lamp_colour(image: np.ndarray, kelvin: float) -> np.ndarray:
+def lamp_colour(image: NDArray[np.uint8], kelvin: float) -> NDArray[np.uint8]:
     """Simulate a lamp of this colour temperature with the white balance set to daylight."""
     return with_gains(image, kelvin_gains(kelvin))
 
 
-def green_cast(image: np.ndarray, stops: float) -> np.ndarray:
+def green_cast(image: NDArray[np.uint8], stops: float) -> NDArray[np.uint8]:
     """Increase green against red and blue by `stops` EV, as under old fluorescent tubes."""
     return with_gains(image, _as_bright(np.array([1.0, 2.0**stops, 1.0])))
 
 
-def _as_bright(gains: np.ndarray) -> np.ndarray:
+def _as_bright(gains: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(gains / (LUMINANCE @ gains))
 
 
-def across(image: np.ndarray, angle: float) -> np.ndarray:
+def across(image: NDArray[np.uint8], angle: float) -> NDArray[np.float32]:
     """Return a ramp along a direction.
 
     Args:
@@ -128,7 +130,9 @@ def across(image: np.ndarray, angle: float) -> np.ndarray:
     return np.asarray(along / (2 * np.abs(along).max()))
 
 
-def lit_from_one_side(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
+def lit_from_one_side(
+    image: NDArray[np.uint8], stops: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Simulate light from one side: it falls off by `stops` EV across the photo.
 
     The direction is random, and the brightness in the middle does not change.
@@ -137,14 +141,14 @@ def lit_from_one_side(image: np.ndarray, stops: float, rng: np.random.Generator)
     return from_light(to_light(image) * gain[:, :, None])
 
 
-def shadowed(image: np.ndarray, stops: float, rng: np.random.Generator) -> np.ndarray:
+def shadowed(image: NDArray[np.uint8], stops: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Darken about half the photo by `stops` EV, in a random direction."""
     angle, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.1, 0.1)
     shade = 1 / (1 + np.exp((across(image, angle) - edge) / (PENUMBRA / 4)))
     return from_light(to_light(image) * np.exp2(-stops * shade)[:, :, None])
 
 
-def glared(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def glared(image: NDArray[np.uint8], share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Add reflections of lamps in glass.
 
     They add `WASHED_OUT` of white or more on `share` of the photo if they do not overlap and are
@@ -170,7 +174,7 @@ def glared(image: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
     return from_light(to_light(image) + light[:, :, None])
 
 
-def fogged(image: np.ndarray, share: float) -> np.ndarray:
+def fogged(image: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
     """Simulate fogged glass, which replaces `share` of the light by grey."""
     return from_light((1 - share) * to_light(image) + np.float32(share * FOG_LIGHT))
 
@@ -178,7 +182,7 @@ def fogged(image: np.ndarray, share: float) -> np.ndarray:
 # ---------------------------------------------------------------- lens and file
 
 
-def disc(diameter: float) -> np.ndarray:
+def disc(diameter: float) -> NDArray[np.float32]:
     """Return the (k, k) float32 kernel of defocus blur, with a sum of 1.
 
     Args:
@@ -191,7 +195,7 @@ def disc(diameter: float) -> np.ndarray:
     return np.asarray(kernel / kernel.sum())
 
 
-def streak(length: float, angle: float) -> np.ndarray:
+def streak(length: float, angle: float) -> NDArray[np.float32]:
     """Return the (k, k) float32 kernel of linear motion blur, with a sum of 1.
 
     Args:
@@ -213,22 +217,25 @@ def streak(length: float, angle: float) -> np.ndarray:
     return np.asarray(kernel / kernel.sum())
 
 
-def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+def blurred(image: NDArray[np.uint8], kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Filter a photo with a kernel in linear light; the photo is mirrored at its border."""
-    return from_light(cv2.filter2D(to_light(image), -1, kernel, borderType=cv2.BORDER_REFLECT_101))
+    light = cv2.filter2D(to_light(image), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return from_light(np.asarray(light, np.float32))
 
 
-def defocused(image: np.ndarray, diameter: float) -> np.ndarray:
+def defocused(image: NDArray[np.uint8], diameter: float) -> NDArray[np.uint8]:
     """Apply defocus blur: each point becomes a disc of `diameter` reference pixels."""
     return blurred(image, disc(diameter * pixel(image)))
 
 
-def moved_by_hand(image: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+def moved_by_hand(
+    image: NDArray[np.uint8], length: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Apply motion blur of `length` reference pixels in a random direction."""
     return blurred(image, streak(length * pixel(image), rng.uniform(0, np.pi)))
 
 
-def grain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def grain(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return (h, w, 3) float32 Gaussian noise with a standard deviation of 1.
 
     A grain is as large as a reference pixel, so that the noise remains when the photo is shrunk.
@@ -236,14 +243,13 @@ def grain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = image.shape[:2]
     small = (max(1, round(height / pixel(image))), max(1, round(width / pixel(image))))
     noise = rng.standard_normal((*small, 3), dtype=np.float32)
-    return (
-        noise
-        if small == (height, width)
-        else cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)
-    )
+    if small == (height, width):
+        return noise
+    enlarged = cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(enlarged, np.float32)
 
 
-def noisy(image: np.ndarray, levels: float, rng: np.random.Generator) -> np.ndarray:
+def noisy(image: NDArray[np.uint8], levels: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Add noise with a standard deviation of `levels` sRGB levels.
 
     Photon noise grows with the square root of the light, which sRGB levels approximate; in sRGB
@@ -252,6 +258,6 @@ def noisy(image: np.ndarray, levels: float, rng: np.random.Generator) -> np.ndar
     return np.clip(image + np.float32(levels) * grain(image, rng) + 0.5, 0, 255).astype(np.uint8)
 
 
-def compressed(image: np.ndarray, quality: float) -> np.ndarray:
+def compressed(image: NDArray[np.uint8], quality: float) -> NDArray[np.uint8]:
     """Compress a photo as JPEG with this quality, 1 to 100, and decode it again."""
     return decode_photo(encode_photo(image, ".jpg", round(quality)), "recompressed photo")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from shelfcount.files import write_whole
@@ -29,7 +30,7 @@ JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xd9"
 
 
-def read_photo(path: Path | str) -> np.ndarray:
+def read_photo(path: Path | str) -> NDArray[np.uint8]:
     """Read a photo upright, with the EXIF orientation applied.
 
     Args:
@@ -40,17 +41,24 @@ def read_photo(path: Path | str) -> np.ndarray:
 
     Raises:
         ShelfcountError: If the file is missing, not an image, cut short or larger than
-            `MOST_PIXELS`.
+            `MAX_PHOTO_PIXELS`.
     """
-    path = Path(path)
+    return decode_photo(photo_bytes(path), path)
+
+
+def photo_bytes(path: Path | str) -> bytes:
+    """Return the content of a photo file.
+
+    Raises:
+        ShelfcountError: If the file cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ShelfcountError(f"cannot read photo '{path}': {error.strerror or error}") from error
-    return decode_photo(data, path)
 
 
-def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
+def decode_photo(data: bytes, path: Path | str) -> NDArray[np.uint8]:
     """Decode a photo upright, with the EXIF orientation applied.
 
     Args:
@@ -61,7 +69,8 @@ def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        ShelfcountError: If the data is not an image, cut short or larger than `MOST_PIXELS`.
+        ShelfcountError: If the data is not an image, cut short or larger than
+            `MAX_PHOTO_PIXELS`.
     """
     if data[:2] == b"\xff\xd8" and not jpeg_is_whole(data):
         raise ShelfcountError(
@@ -82,7 +91,7 @@ def decode_photo(data: bytes, path: Path | str) -> np.ndarray:
             f"photo '{path}' has {image.shape[1]} x {image.shape[0]} pixels, "
             f"more than the maximum of {MAX_PHOTO_PIXELS:,}. Scale it down."
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def jpeg_is_whole(data: bytes) -> bool:
@@ -101,7 +110,7 @@ def jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
-def write_photo(path: Path | str, image: np.ndarray, quality: int = 92) -> None:
+def write_photo(path: Path | str, image: NDArray[np.uint8], quality: int = 92) -> None:
     """Write an image to a file. The file is replaced only once the new one is complete.
 
     Args:
@@ -119,7 +128,7 @@ def write_photo(path: Path | str, image: np.ndarray, quality: int = 92) -> None:
         raise ShelfcountError(f"cannot write '{path}' as a picture: {error}") from error
 
 
-def encode_photo(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> bytes:
+def encode_photo(image: NDArray[np.uint8], suffix: str = ".jpg", quality: int = 92) -> bytes:
     """Encode an image and return the bytes of the file.
 
     Args:
@@ -142,7 +151,7 @@ def encode_photo(image: np.ndarray, suffix: str = ".jpg", quality: int = 92) -> 
     return data.tobytes()
 
 
-def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def stretch(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resize an image without keeping its aspect ratio, as MediaPipe and the Task Library do.
 
     Images are enlarged with bilinear interpolation. If a side shrinks, pixels are averaged
@@ -158,9 +167,8 @@ def stretch(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     shrinks = image.shape[0] > height or image.shape[1] > width
-    return cv2.resize(
-        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
 def exif_phone(path: Path) -> str:

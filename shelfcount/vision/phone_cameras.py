@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.vision.effects import (
     REFERENCE_SIDE,
@@ -82,7 +83,9 @@ class Camera:
     kelvin: float
     quality: int
 
-    def take(self, image: np.ndarray, lux: float, rng: np.random.Generator) -> np.ndarray:
+    def take(
+        self, image: NDArray[np.uint8], lux: float, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
         """Return the photo as this phone would have taken it.
 
         Args:
@@ -104,10 +107,10 @@ class Camera:
         light = self._through_lens(to_light(shaken)) * np.float32(brightness)
         return self._processed(*self._read_out(light, brightness, exposure, grain(image, rng)))
 
-    def _through_lens(self, light: np.ndarray) -> np.ndarray:
+    def _through_lens(self, light: NDArray[np.float32]) -> NDArray[np.float32]:
         height, width = light.shape[:2]
         scale = max(height, width) / REFERENCE_SIDE
-        light = cv2.GaussianBlur(light, (0, 0), self.softness * scale)
+        light = np.asarray(cv2.GaussianBlur(light, (0, 0), self.softness * scale), np.float32)
         reach = np.hypot(height, width) / 2
         y, x = (
             np.arange(height, dtype=np.float32)[:, None] - height / 2,
@@ -125,8 +128,12 @@ class Camera:
         return light
 
     def _read_out(
-        self, light: np.ndarray, brightness: float, exposure: float, noise: np.ndarray
-    ) -> tuple[np.ndarray, float]:
+        self,
+        light: NDArray[np.float32],
+        brightness: float,
+        exposure: float,
+        noise: NDArray[np.float32],
+    ) -> tuple[NDArray[np.floating], float]:
         """Return linear light with noise, and the standard deviation of the noise at mid-grey.
 
         Args:
@@ -144,15 +151,16 @@ class Camera:
         read = self.read_noise * side / self.pitch
         spread = np.sqrt(np.maximum(light, DARK) * step + (read * step) ** 2)
         at_mid_grey = float(np.sqrt(MID_GREY * step + (read * step) ** 2))
-        return light + spread * noise, at_mid_grey * LEVELS_A_LIGHT
+        return light + spread * noise, float(at_mid_grey * LEVELS_A_LIGHT)
 
-    def _processed(self, light: np.ndarray, levels: float) -> np.ndarray:
+    def _processed(self, light: NDArray[np.floating], levels: float) -> NDArray[np.uint8]:
         picture = from_light(light * kelvin_gains(self.kelvin).astype(np.float32))
         scale = pixel(picture)
         if self.smoothing * levels > 0.5:
-            picture = cv2.bilateralFilter(
+            smooth = cv2.bilateralFilter(
                 picture, 2 * round(1.5 * scale) + 1, self.smoothing * levels, scale
             )
+            picture = np.asarray(smooth, np.uint8)
         values = picture.astype(np.float32)
         grey = values.mean(axis=2, keepdims=True)
         values = grey + self.saturation * (values - grey)

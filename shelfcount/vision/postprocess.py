@@ -7,6 +7,7 @@ with fast (class-agnostic) suppression, which the bundle selects with ``use_regu
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections
 from shelfcount.vision import anchors as anchor_math
@@ -19,9 +20,9 @@ LOWEST_SCORE = 0.05
 
 
 def detections_from_heads(
-    location: np.ndarray,
-    scores: np.ndarray,
-    anchors: np.ndarray,
+    location: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    anchors: NDArray[np.float32],
     *,
     score_threshold: float,
     nms_iou: float,
@@ -34,7 +35,7 @@ def detections_from_heads(
     Args:
         location: (A, 4) float32 deltas (y, x, h, w).
         scores: (A, C) float32 in [0, 1], after the sigmoid.
-        anchors: (A, 4) float32 anchors as `anchors.layout` returns them.
+        anchors: (A, 4) float32 anchors as `anchor_grid` returns them.
         score_threshold: Anchors whose highest class score is below it are dropped before the
             suppression.
         nms_iou: IoU threshold of the suppression.
@@ -54,7 +55,9 @@ def detections_from_heads(
     )
 
 
-def ratios_to_pixels(ratios: np.ndarray, width: float, height: float) -> np.ndarray:
+def ratios_to_pixels(
+    ratios: NDArray[np.float32], width: float, height: float
+) -> NDArray[np.float32]:
     """Convert (n, 4) (ymin, xmin, ymax, xmax) ratios to xyxy pixels, clipped at the border."""
     return box_math.clip(
         ratios[:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import http.server
 import json
 import os
@@ -34,7 +35,7 @@ from shelfcount.runtime.bundle import read_bundle, spec_digest
 from shelfcount.runtime.inference import detect_tiled, tiles, tiles_per_side
 from shelfcount.shelf.count import CountedPhoto, summary_rows, write_csv
 from shelfcount.shelf.facings import arrange, xywh
-from shelfcount.shelf.photo_gate import LIMITS, Quality, check_photo
+from shelfcount.shelf.photo_gate import COUNTING_LIMITS, Quality, check_photo
 from shelfcount.shelf.rows import assign_rows
 from shelfcount.vision.images import jpeg_is_whole, read_photo, stretch, write_photo
 
@@ -456,7 +457,7 @@ def test_photos_are_judged_the_same(released: Path, tmp_path: Path) -> None:
         cases.append({"photo": photo, "spec": facts, "boxes": boxes.tolist()})
         expected.append(check_photo(image, spec, boxes).to_json())
     got = answers(tmp_path, gate=cases, limits=[0])
-    assert got["limits"] == [LIMITS]
+    assert got["limits"] == [dataclasses.asdict(COUNTING_LIMITS)]
     assert [photo["advice"] for photo in got["gate"]] == [photo["advice"] for photo in expected]
     assert (
         len({sentence.split(":")[0] for photo in expected for sentence in photo["advice"]}) >= 6
