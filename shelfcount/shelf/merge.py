@@ -70,18 +70,14 @@ class MergedShelf:
 
     def rows(self) -> list[list[str]]:
         """Return the class names of each row from left to right, the top row first."""
-        order = np.lexsort((self.placement.position, self.placement.row))
-        named: list[list[str]] = [[] for _ in range(self.placement.n_rows)]
-        for i in order:
-            named[self.placement.row[i]].append(self.photos[0].classes[self.products.classes[i]])
-        return named
+        classes = self.photos[0].classes
+        return self.placement.by_row([classes[i] for i in self.products.classes])
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one entry per product.
 
         It is the entry of `CountedPhoto.products`, with the path of the photo and the number of
-        photos
-        in which the product was detected.
+        photos in which the product was detected.
         """
         entries = []
         photo_products = [photo.products() for photo in self.photos]

@@ -9,6 +9,7 @@ of them meet as rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -52,6 +53,21 @@ class Placement:
     row: np.ndarray
     position: np.ndarray
     n_rows: int
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return (row, position) of each box."""
+        return list(zip(self.row.tolist(), self.position.tolist(), strict=True))
+
+    def by_row(self, names: Sequence[str]) -> list[list[str]]:
+        """Return the names of each row from left to right, the top row first.
+
+        Args:
+            names: Name of each box.
+        """
+        named: list[list[str]] = [[] for _ in range(self.n_rows)]
+        for i in np.lexsort((self.position, self.row)):
+            named[self.row[i]].append(names[i])
+        return named
 
 
 @dataclass(frozen=True)
