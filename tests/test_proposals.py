@@ -167,11 +167,10 @@ def test_released_bundle_finds_errors_inserted_into_labels(tmp_path: Path, relea
     said = CliRunner().invoke(
         app,
         [
-            "correct",
+            "propose",
+            str(released),
             "--data",
             f"{tmp_path}/labels.json",
-            "--propose",
-            str(released),
             "--out",
             f"{tmp_path}/c.json",
             "--html",

@@ -10,7 +10,7 @@ the most confident proposals, by a person who looked at their crops and wrote do
     python benchmarks/quality/label_errors.py --fold DATA.json=MODEL
         --corrections DATA_corrections.json [--looked LOOKED.json]...
 
-MODEL is a bundle or a run. For training photos, ``shelfcount correct --folds 4 --json
+MODEL is a bundle or a run. For training photos, ``shelfcount propose --folds 4 --json
 PROPOSED.json`` checks each photo with a model that was not trained on it, and MODEL is
 PROPOSED.json. ``--draft FOLDER`` writes a page and corrections files for the person who decides.
 """
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.cli.app import open_low
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.formats import read_labels
 from shelfcount.drawing.crops import grid
@@ -51,6 +50,7 @@ from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.records import Dataset
 from shelfcount.report.proposals_page import draw_proposal, write_proposals_page
 from shelfcount.stamp import stamp
+from shelfcount.training.opening import open_model
 from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
 from shelfcount.vision.images import write_photo
 
@@ -126,7 +126,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[dict[str, Any]]]:
-    """Read proposals that ``shelfcount correct --json`` wrote, and the facts of their models.
+    """Read proposals that ``shelfcount propose --json`` wrote, and the facts of their models.
 
     Raises:
         SystemExit: If the proposals were made for other labels.
@@ -206,15 +206,14 @@ def main() -> None:
         if Path(model).is_file():
             proposals, models = read_proposals(Path(model), dataset)
         else:
-            detector, threshold, facts = open_low(Path(model), 1)
-            if facts.get("data_fingerprint") == fingerprint(dataset):
+            opened = open_model(model, threads=1)
+            if opened.facts.get("data_fingerprint") == fingerprint(dataset):
                 parser.error(
                     f"'{model}' was trained on '{data}' and would repeat errors of its labels"
                 )
-            proposals, models = (
-                propose(dataset, detect_dataset(detector, dataset), threshold, Path(model).name),
-                [facts],
-            )
+            found = detect_dataset(opened.detector, dataset)
+            proposals = propose(dataset, found, opened.threshold, Path(model).name)
+            models = [dict(opened.facts)]
         rows += [
             (proposal, judged_by_corrections(proposal, corrected), Path(data).name)
             for proposal in proposals

@@ -10,7 +10,7 @@ import numpy as np
 
 from shelfcount.config import load_config
 from shelfcount.data.datasets import pool_datasets
-from shelfcount.labels.reading import WARNING, read_corrected
+from shelfcount.labels.reading import read_corrected
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.studies import repeat_folder
@@ -23,6 +23,7 @@ from shelfcount.studies.repeat_statistics import (
 )
 from shelfcount.studies.repeats import Repeat, make_repeat_settings
 from shelfcount.training import runs
+from shelfcount.words import WARNING
 
 
 def repeat_run(
