@@ -20,7 +20,7 @@ from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.homography import MIN_VISIBLE
-from shelfcount.vision.images import FILL_GREY, read_photo, stretch
+from shelfcount.vision.images import FILL_GREY, read_input, stretch
 
 # Share of a photo's products that copy-paste replaces.
 PASTED_SHARE = 0.25
@@ -137,9 +137,8 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
             self.geometry, self.look = transforms(config, height, width)
         self.pixels = torch.empty(len(dataset), 3, height, width, dtype=torch.uint8)
         for i, photo in enumerate(dataset.photos):
-            self.pixels[i] = torch.from_numpy(
-                stretch(read_photo(photo.path), height, width)
-            ).permute(2, 0, 1)
+            pixels = read_input(photo.path, height, width)
+            self.pixels[i] = torch.from_numpy(pixels).permute(2, 0, 1)
         # Worker processes share this memory instead of copying it.
         self.pixels.share_memory_()
         self.products = _products(dataset, height, width)

@@ -15,7 +15,7 @@ from shelfcount.training.networks import BASELINE, retinanet_levels
 from shelfcount.training.runs import Sources, read_config, read_sources
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import box_sizes
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.images import read_input
 
 # Share of the training photos that is held out to choose epoch and score threshold.
 VALIDATION_SHARE = 1 / 7
@@ -113,7 +113,7 @@ def calibration_photos(
         ShelfcountError: If a photo cannot be read.
     """
     chosen = np.random.default_rng(seed).permutation(len(train))[:most]
-    return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
+    return [read_input(train.photos[i].path, spec.height, spec.width) for i in chosen]
 
 
 def calibration_photos_of_run(run: Path, spec: ModelSpec) -> list[np.ndarray]:
