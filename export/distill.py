@@ -38,6 +38,7 @@ from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.networks import BASELINE, RetinaNet, build, retinanet_levels
 from shelfcount.training.runs import load_run, normalise
+from shelfcount.training.starting_weights import start_weights
 
 FUSED = "mobilenet_v2_fused"
 SHIPPED = "shipped"
@@ -197,7 +198,7 @@ def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
         return run.net, run.spec
     spec = make_spec(dataset, Config(model=ModelConfig(architecture="mobilenet_v2")))
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, ModelConfig().neck)
-    net.load_start(spec.architecture, SHIPPED)
+    start_weights(net, spec.architecture, SHIPPED)
     return net, spec
 
 

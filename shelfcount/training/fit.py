@@ -35,6 +35,7 @@ from shelfcount.training.networks import RANDOM, build
 from shelfcount.training.optimization import training_precision
 from shelfcount.training.quantization_aware import FakeQuantized
 from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
+from shelfcount.training.starting_weights import start_weights
 from shelfcount.words import plural
 
 
@@ -78,7 +79,7 @@ def fit(
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.train.devices))
     spec = make_spec(train, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
-    start = net.load_start(spec.architecture, config.model.weights)  # type: ignore[operator]
+    start = start_weights(net, spec.architecture, config.model.weights)
     if config.train.quantize:
         net = _quantization_aware(net, train, spec, config)
     provenance = {
