@@ -57,7 +57,8 @@ class Proposal:
         photo: The photo with its labels.
         correction: The correction that the model suggests, undecided.
         score: Score of the detection.
-        relative_confidence: Score divided by the mean score of the class over detections that agree with their
+        relative_confidence: Score divided by the mean score of the class over detections that agree
+        with their
             labels; at least 1.
     """
 

@@ -90,7 +90,7 @@ class CountedPhoto:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry of this photo in ``photos`` of the JSON of `report`."""
+        """Return the entry of this photo in ``photos`` of `count_json`."""
         return {
             "path": self.path,
             "width": self.width,
@@ -101,7 +101,7 @@ class CountedPhoto:
         }
 
 
-def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> CountedPhoto:
+def count_photo(detector: Detector, image: NDArray[np.uint8], path: str = "") -> CountedPhoto:
     """Count the products on a photo in memory.
 
     Args:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections, Detector, Dropped, Progress, ShelfcountError
 from shelfcount.shelf.count import CountedPhoto, count_each
@@ -48,15 +49,15 @@ class MergedShelf:
 
     photos: tuple[CountedPhoto, ...]
     views: tuple[PhotoFeatures, ...]
-    fronts: tuple[np.ndarray, ...]
+    fronts: tuple[NDArray[np.float64], ...]
     products: Detections
-    best: np.ndarray
-    seen_in: np.ndarray
+    best: NDArray[np.int64]
+    seen_in: NDArray[np.int64]
     placement: Placement
     reason: str
 
     @property
-    def homographies(self) -> list[np.ndarray]:
+    def homographies(self) -> list[NDArray[np.float64]]:
         """(3, 3) float64 for each photo, from its pixels to the front of the shelf.
 
         Pixels are continuous: pixel i covers [i, i + 1).
@@ -176,7 +177,7 @@ def merge_counted(
 def merge_json(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, Any]:
     """Return the content of ``shelfcount merge --json``. Its schema must not change.
 
-    It is the content of `count.report` with these fields in ``merged``:
+    It is the content of `count_json` with these fields in ``merged``:
 
     * ``counts``: number of products of each class.
     * ``detections``: each product once, with its box in pixels of ``photo``, the photo with the

@@ -115,6 +115,11 @@ def view_homography(degrees: float, axis: str, width: int, height: int) -> NDArr
     return np.asarray(homography / homography[2, 2])
 
 
+def inverse(homography: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (3, 3) homography of the opposite direction."""
+    return np.asarray(np.linalg.inv(homography), np.float64)
+
+
 def map_points(
     points: NDArray[np.floating], homography: NDArray[np.float64]
 ) -> NDArray[np.float64]:
