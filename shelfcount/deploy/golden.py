@@ -111,7 +111,8 @@ def make_golden(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, by
         factor = _factor(photo, spec)
         size = round(image.shape[1] * factor), round(image.shape[0] * factor)
         kernel = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        data = encode_photo(cv2.resize(image, size, interpolation=kernel))
+        resized = np.asarray(cv2.resize(image, size, interpolation=kernel), np.uint8)
+        data = encode_photo(resized)
         files[f"golden/{name}"] = data
         # The decoded pixels are used, since the app decodes the file too.
         images.append(decode_photo(data, name))

@@ -113,14 +113,13 @@ def detect_folds(
 
     if depth == "fast":
         return detect_folds_fast(dataset, folds, folder, config, step)
+
+    def looked(done: int, total: int, description: str = "") -> None:
+        progress(done, total, "looking for label errors")
+
     runs = train_folds(folds, folder, config, step)
     return [
-        detect_held_out(
-            fold.held,
-            run,
-            threads,
-            progress=lambda done, total: progress(done, total, "looking for label errors"),
-        )
+        detect_held_out(fold.held, run, threads, progress=looked)
         for fold, run in zip(folds, runs, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shelfcount.data.datasets import fingerprint
 from shelfcount.labels.proposals import HeldOutDetections, Proposal, by_confidence, propose
 from shelfcount.metrics.evaluate import detect_dataset
-from shelfcount.records import Dataset
+from shelfcount.records import Dataset, Progress
 from shelfcount.training.opening import open_model
 from shelfcount.words import WARNING
 
@@ -19,7 +19,7 @@ def detect_held_out(
     threads: int = 2,
     *,
     tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> HeldOutDetections:
     """Run a bundle or run on photos that it was not trained on.
 

@@ -82,7 +82,9 @@ def overlap_of_smaller(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDAr
     )
 
 
-def pieces_inside(pieces: np.ndarray, boxes: np.ndarray, margin: float = 0.0) -> np.ndarray:
+def pieces_inside(
+    pieces: NDArray[np.floating], boxes: NDArray[np.floating], margin: float = 0.0
+) -> NDArray[np.floating]:
     """Return the share of each piece's area that is inside a box.
 
     A piece is a box that a border cuts. It shows the product of a complete box if most of it is
@@ -107,12 +109,15 @@ def pieces_inside(pieces: np.ndarray, boxes: np.ndarray, margin: float = 0.0) ->
     high = np.minimum(pieces[..., 2:], grown[..., 2:])
     common = np.clip(high - low, 0, None).prod(axis=-1)
     whole = np.clip(pieces[..., 2:] - pieces[..., :2], 0, None).prod(axis=-1)
-    return np.nan_to_num(common / np.maximum(whole, np.finfo(np.float32).tiny))
+    return np.asarray(np.nan_to_num(common / np.maximum(whole, np.finfo(np.float32).tiny)))
 
 
 def common_part_iou(
-    a: np.ndarray, a_windows: np.ndarray, b: np.ndarray, b_windows: np.ndarray
-) -> np.ndarray:
+    a: NDArray[np.floating],
+    a_windows: NDArray[np.floating],
+    b: NDArray[np.floating],
+    b_windows: NDArray[np.floating],
+) -> NDArray[np.floating]:
     """Return the IoU of every pair of boxes inside the part that both of their windows show.
 
     For a box that the border of its window cuts, this compares the visible piece with the same
@@ -146,7 +151,7 @@ def common_part_iou(
     return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
 
 
-def enclosing_box(boxes: np.ndarray) -> np.ndarray:
+def enclosing_box(boxes: NDArray[Float]) -> NDArray[Float]:
     """Return the (4,) xyxy box around (n, 4) xyxy boxes, at least one."""
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
