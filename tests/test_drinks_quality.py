@@ -104,7 +104,7 @@ def test_evaluate_and_correct_say_what_to_do(few: Path, released: Path) -> None:
         released,
         "--data",
         few,
-        "--most",
+        "--max-proposals",
         "5",
         "--out",
         draft,

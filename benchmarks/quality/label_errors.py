@@ -183,7 +183,9 @@ def main() -> None:
     parser.add_argument(
         "--draft", type=Path, help="Folder for pages and corrections files to decide on."
     )
-    parser.add_argument("--most", type=int, default=20, help="Proposals to look at. Default: 20.")
+    parser.add_argument(
+        "--max-proposals", type=int, default=20, help="Proposals to look at. Default: 20."
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="Folder to write to.")
     parser.add_argument(
         "--name",
@@ -229,7 +231,7 @@ def main() -> None:
     order = {id(p): i for i, p in enumerate(by_confidence([p for p, _, _ in rows]))}
     rows.sort(key=lambda row: order[id(row[0])])
     result = {"folds": folds, **measured([p for p, _, _ in rows], [v for _, v, _ in rows], made)}
-    first = rows[: given.most]
+    first = rows[: given.max_proposals]
     looked = [c for path in given.looked for c in read_corrections(path).corrections]
     seen = with_decisions([p for p, _, _ in first], Corrections("", "", tuple(looked)))
     result["looked"] = {

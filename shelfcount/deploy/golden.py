@@ -146,7 +146,7 @@ def tolerance(files: Mapping[str, bytes]) -> Tolerance:
     return Tolerance(**json.loads(files[GOLDEN_FILE])["tolerance"])
 
 
-def choose_golden_photos(dataset: Dataset, most: int) -> list[Photo]:
+def choose_golden_photos(dataset: Dataset, max_photos: int) -> list[Photo]:
     """Choose photos that together show many classes.
 
     Each time, the photo that adds the most classes is chosen; of several, the one with the most
@@ -154,7 +154,7 @@ def choose_golden_photos(dataset: Dataset, most: int) -> list[Photo]:
 
     Args:
         dataset: Labelled photos.
-        most: Maximum number of photos.
+        max_photos: Maximum number of photos.
 
     Returns:
         The photos in the order of their choice. Photos without products are never chosen.
@@ -166,7 +166,7 @@ def choose_golden_photos(dataset: Dataset, most: int) -> list[Photo]:
     def usefulness(photo: Photo) -> tuple[int, int]:
         return len({*photo.truth.classes.tolist()} - shown), len(photo.truth)
 
-    while candidates and len(chosen) < most:
+    while candidates and len(chosen) < max_photos:
         best = max(candidates, key=usefulness)
         candidates.remove(best)
         shown |= {*best.truth.classes.tolist()}

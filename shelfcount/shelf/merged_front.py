@@ -76,11 +76,11 @@ def fit_fronts(
 def _is_plausible(front: NDArray[np.float64], view: PhotoFeatures) -> bool:
     """Return whether the front of a photo has no horizon in it and is not stretched much."""
     depth = (GRID * view.half) @ front[2, :2] / front[2, 2] + 1
-    most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
+    largest, smallest = np.linalg.svd(_at_middle(front), compute_uv=False)
     return bool(
         depth.min() > 0
         and depth.max() < MAX_DEPTH_RATIO * depth.min()
-        and most < MAX_STRETCH * least
+        and largest < MAX_STRETCH * smallest
     )
 
 

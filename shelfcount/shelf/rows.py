@@ -232,8 +232,8 @@ def _stacked_on(standing: _Standing) -> tuple[NDArray[np.int64], NDArray[np.floa
     for size in (height, width):
         alike &= np.maximum(size[:, None] / size[None], size[None] / size[:, None]) < STACK_LIKENESS
     aside = standing.x[:, None] - standing.x[None]
-    least, most = standing.lean.T * height
-    shift = np.maximum(least[None] - aside, aside - most[None]) / np.minimum(
+    lowest, highest = standing.lean.T * height
+    shift = np.maximum(lowest[None] - aside, aside - highest[None]) / np.minimum(
         width[:, None], width[None]
     )
     rests = alike & (gap < STACK_GAP) & (gap > -STACK_OVERLAP) & (shift < STACK_SHIFT)

@@ -160,7 +160,7 @@ def suppress(
     boxes: NDArray[np.floating],
     scores: NDArray[np.floating],
     max_iou: float,
-    most: int | None = None,
+    max_boxes: int | None = None,
 ) -> NDArray[np.int64]:
     """Return the boxes that greedy, class-agnostic non-maximum suppression keeps.
 
@@ -168,7 +168,7 @@ def suppress(
         boxes: (n, 4) xyxy.
         scores: (n,); boxes with equal scores are taken in their order.
         max_iou: A box whose IoU with a kept box is greater than this is dropped.
-        most: Maximum number of boxes; None for no limit.
+        max_boxes: Maximum number of boxes; None for no limit.
 
     Returns:
         (k,) int64 indices of the kept boxes, highest score first.
@@ -177,7 +177,7 @@ def suppress(
     kept: list[int] = []
     # One row of overlaps at a time: all pairs of an untrained network's boxes do not fit into
     # memory.
-    while len(remaining) and (most is None or len(kept) < most):
+    while len(remaining) and (max_boxes is None or len(kept) < max_boxes):
         best, remaining = remaining[0], remaining[1:]
         kept.append(int(best))
         remaining = remaining[iou(boxes[best][None], boxes[remaining])[0] <= max_iou]
