@@ -41,8 +41,8 @@ from shelfcount.runtime.photos import read_photos
 from shelfcount.shelf.photo_gate import COUNTING_LIMITS, LOWER_LIMITS, check_photo
 from shelfcount.stamp import stamp
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
-from shelfcount.vision.homography import map_detections
-from shelfcount.vision.images import read_photo
+from shelfcount.vision.homography import map_detections, warp
+from shelfcount.vision.images import FILL_GREY, read_photo
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
@@ -128,16 +128,14 @@ def changed(
     labels, _ = result.move(truth)
     if CONDITIONS[condition].group != "view":
         return result.image, labels, result.image
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    warp = np.linalg.inv(half) @ result.homography @ half
-    size = (photo.shape[1], photo.shape[0])
-    return (
-        result.image,
-        labels,
-        cv2.warpPerspective(
-            photo, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
-        ),
+    measured = warp(
+        photo,
+        result.homography,
+        (photo.shape[1], photo.shape[0]),
+        cv2.BORDER_REFLECT_101,
+        interpolation=cv2.INTER_CUBIC,
     )
+    return result.image, labels, measured
 
 
 def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +145,7 @@ def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
         photo, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA
     )
     top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    whole = np.full_like(photo, 127)
+    whole = np.full_like(photo, FILL_GREY)
     whole[top : top + small.shape[0], left : left + small.shape[1]] = small
     return whole, np.array(
         [[small.shape[1] / width, 0, left], [0, small.shape[0] / height, top], [0, 0, 1]]
@@ -257,7 +255,9 @@ def limits(
     chosen = {}
     for check, found in curves.items():
         values = [v for photo in unchanged if (v := photo[check]) is not None]
-        usual = float(np.quantile(values, FALSE_ALARMS if check in LOWER_LIMITS else 1 - FALSE_ALARMS))
+        usual = float(
+            np.quantile(values, FALSE_ALARMS if check in LOWER_LIMITS else 1 - FALSE_ALARMS)
+        )
         limit = min(found.limit, usual) if check in LOWER_LIMITS else max(found.limit, usual)
         chosen[check] = {
             "limit": two_digits(limit, up=check not in LOWER_LIMITS),

@@ -15,7 +15,7 @@ from shelfcount.shelf.merge import MergedShelf
 from shelfcount.shelf.photo_features import PhotoFeatures
 from shelfcount.shelf.photo_pairs import GRID
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.homography import map_boxes, map_points
+from shelfcount.vision.homography import map_boxes, map_points, warp
 
 MAX_PANORAMA_PIXELS = 16_000_000
 # Margin around the products in units.
@@ -167,19 +167,16 @@ def _paint(
     size = depth[window].shape[::-1]
     if min(size) == 0:
         return
-    # The centre of pixel i is at i for OpenCV, but at i + 0.5 for homographies.
-    shrink = np.diag([view.width / width, view.height / height, 1]) @ np.array(
-        [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
-    )
-    warp = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]]) @ homography @ shrink
+    shrink = np.diag([view.width / width, view.height / height, 1])
+    to_window = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ homography @ shrink
     inside = (
         np.minimum.outer(
             1 - np.abs(np.linspace(-1, 1, height)), 1 - np.abs(np.linspace(-1, 1, width))
         ).astype(np.float32)
         + 1e-3
     )
-    distance = cv2.warpPerspective(inside, warp, size)
-    warped = cv2.warpPerspective(photo, warp, size, borderMode=cv2.BORDER_REPLICATE)
+    distance = warp(inside, to_window, size)
+    warped = warp(photo, to_window, size, cv2.BORDER_REPLICATE)
     share = np.where(
         depth[window] > 0, np.clip((distance - depth[window]) / SEAM + 0.5, 0, 1), distance > 0
     )[..., None]
