@@ -8,13 +8,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Its name holds the hash of what is to be installed, so that a changed lock is installed and an unchanged one is not again.
+# Its name contains the hash of what is to be installed, so that only a changed lock is installed
+# again.
 INSTALLED := $(VENV)/installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 # Two processes, as many as the smallest machine has cores; a file stays in one, with what its tests share.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 help:  ## Show this
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | while IFS='|' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | while IFS='|' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
 
 setup: $(INSTALLED)  ## Make the virtual environment in .venv
 
@@ -23,7 +24,7 @@ demo: setup  ## Train, quantize, measure and count on synthetic shelves, up to a
 
 test: quick slow  ## Everything: lint, types, quick and slow tests
 
-quick: lint  ## Lint, types and the quick tests
+quick: lint  ## Lint, spelling, types and the quick tests
 	@$(PYTEST) -m "not slow"
 
 slow: setup consumers
@@ -33,7 +34,7 @@ consumers: setup  ## Make the environments of the runtimes that must load a bund
 	@.ci/consumers tflite_runtime mediapipe web arm tensorflow gpu_analyzer
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/mypy
 
 docs: setup  ## Build the documentation into site; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -32,6 +32,7 @@ from shelfcount.training.distillation import FUSED, distill, lessons, silence_br
 from shelfcount.training.inputs import make_spec
 from shelfcount.training.networks import BASELINE, build, retinanet_levels
 from shelfcount.training.runs import load_run
+from shelfcount.training.starting_weights import start_weights
 
 SHIPPED = "shipped"
 
@@ -49,7 +50,7 @@ def teacher_of(source: str, dataset: Dataset) -> tuple[Any, ModelSpec]:
         return run.net, run.spec
     spec = make_spec(dataset, Config(model=ModelConfig(architecture="mobilenet_v2")))
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, ModelConfig().neck)
-    net.load_start(spec.architecture, SHIPPED)
+    start_weights(net, spec.architecture, SHIPPED)
     return net, spec
 
 

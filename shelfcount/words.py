@@ -27,6 +27,8 @@ def plural(number: int, singular: str, plural_form: str | None = None) -> str:
 
 
 NOT_MEASURED = "not measured"
+# Beginning of a note that a user must not overlook.
+WARNING = "warning: "
 
 
 def show(value: Any, digits: int = 3) -> str:

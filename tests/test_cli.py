@@ -165,7 +165,8 @@ def test_train_writes_a_run_and_keeps_an_old_one(
         p.name for p in (tmp_path / "run").iterdir()
     }
     refused(
-        shelfcount(*arguments), "holds a run already. Go on with --resume, start over with --force"
+        shelfcount(*arguments),
+        "contains a run already. Continue it with --resume, start over with --force",
     )
 
 
@@ -211,8 +212,8 @@ def test_corrections_must_name_the_labels_given(
     )
     refused(
         said,
-        "c.json' corrects the labels of 'other.json', got labels.json. "
-        "Leave it out, or give those labels.",
+        "c.json' corrects the labels of 'other.json', but the labels given are labels.json. "
+        "Leave the file out, or give the labels that it names.",
     )
 
 
@@ -291,7 +292,7 @@ def test_export_of_a_run_whose_photos_moved_says_what_to_give(
     refused(
         shelfcount("export", run, "--out", tmp_path / "b"),
         "gone.json",
-        "Give their new place with --data, --val and --corrections",
+        "give their location with --data, --val and --corrections",
     )
 
 

@@ -44,7 +44,10 @@ def test_what_only_one_has_is_counted(tmp_path: Path) -> None:
 def test_photos_of_most_difference_come_first_and_agreement_is_left_out(tmp_path: Path) -> None:
     photos = tuple(photo(tmp_path, f"{i}.jpg") for i in range(3))
     chosen = disagreement.largest_disagreements(
-        Dataset(CLASSES, photos), [TRUTH, TRUTH, FIRST], [TRUTH, TRUTH[[0, 1]], SECOND], most=3
+        Dataset(CLASSES, photos),
+        [TRUTH, TRUTH, FIRST],
+        [TRUTH, TRUTH[[0, 1]], SECOND],
+        max_photos=3,
     )
     assert [d.photo.path.name for d in chosen] == ["2.jpg", "1.jpg"]
 

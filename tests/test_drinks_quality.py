@@ -56,7 +56,7 @@ def test_check_refuses_the_labels_as_found(drinks: Path, few: Path) -> None:
     )
     files = few.with_name("raw-check.json"), few.with_name("raw-check.html")
     said = run("check", "--data", cut, "--json", files[0], "--html", files[1], code=1)
-    assert "Training should not go on before the errors are settled." in said
+    assert "Fix the errors before training." in said
     result = json.loads(files[0].read_text())
     assert (result["passed"], result["photos"], result["fingerprint"]) == (
         False,
@@ -100,12 +100,11 @@ def test_evaluate_and_correct_say_what_to_do(few: Path, released: Path) -> None:
     run("evaluate", released, "--data", few, "--html", page)
     assert "F1 loss by class" in page.read_text()
     said = run(
-        "correct",
+        "propose",
+        released,
         "--data",
         few,
-        "--propose",
-        released,
-        "--most",
+        "--max-proposals",
         "5",
         "--out",
         draft,

@@ -128,7 +128,7 @@ def test_verb_proposes_over_folds(
         "--json": tmp_path / "j.json",
     }
     arguments = [
-        "correct",
+        "propose",
         "--folds",
         "2",
         "--depth",
@@ -153,7 +153,7 @@ def test_verb_proposes_over_folds(
 
 def test_depth_is_one_of_two(shelves: Any, tmp_path: Path) -> None:
     arguments = [
-        "correct",
+        "propose",
         "--data",
         str(shelves.train_json),
         "--folds",

@@ -819,7 +819,7 @@ def test_folder_with_one_json_is_coco(tmp_path):
 
 def test_what_was_dropped_is_counted_and_listed(tmp_path):
     dataset = read_labels(coco(tmp_path, annotations=[box(), *[box(category_id=9)] * 4]))
-    lines = describe_dropped(dataset, most=3)
+    lines = describe_dropped(dataset, max_listed=3)
     assert lines[0] == "read 1 photo, 1 box, 1 class; left out or corrected: 4"
     assert lines[1] == "  labels.json, annotations[1]: class '9' is not among the 1 known class"
     assert lines[-1] == "  and 1 more"

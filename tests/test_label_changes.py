@@ -121,29 +121,21 @@ def test_verb_writes_a_version_of_its_own(shop: Dataset, made: Corrections, tmp_
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("verb", "message"),
     [
+        (["correct"], "no corrections were given"),
+        (["propose"], "either a bundle or run that was not trained on these photos, or --folds"),
+        (["propose"], "got neither"),
+        (["propose", "bundle", "--folds", "2"], "got both"),
         (
-            [],
-            "one of --corrections, which are applied, --propose with a bundle or run, and --folds; "
-            "got none",
-        ),
-        (["--corrections", "c.json", "--propose", "bundle"], "got --corrections and --propose"),
-        (
-            ["--corrections", "c.json", "--html", "p.html"],
-            "--html shows what is proposed, got --corrections with --html p.html",
-        ),
-        (
-            ["--propose", "bundle", "--set", "train.epochs=1"],
-            "--depth, --runs, --config and --set belong to --folds, got --propose",
+            ["propose", "bundle", "--set", "train.epochs=1"],
+            "--depth, --runs, --config and --set belong to --folds, got the model 'bundle'",
         ),
     ],
 )
-def test_verb_wants_one_of_three(
-    shop: Dataset, tmp_path: Path, extra: list[str], message: str
+def test_options_that_do_not_fit_are_refused(
+    shop: Dataset, tmp_path: Path, verb: list[str], message: str
 ) -> None:
-    outcome = CliRunner().invoke(
-        app,
-        ["correct", "--data", f"{tmp_path}/labels.json", "--out", f"{tmp_path}/new.json", *extra],
-    )
+    files = ["--data", f"{tmp_path}/labels.json", "--out", f"{tmp_path}/new.json"]
+    outcome = CliRunner().invoke(app, [*verb, *files])
     assert message in str(outcome.exception)

@@ -9,24 +9,25 @@ import numpy as np
 import pytest
 
 from shelfcount.records import ShelfcountError
-from shelfcount.speed.latency import TimedModel, as_input, in_fresh_process, time_models
+from shelfcount.speed.latency import TimedModel, in_fresh_process, time_models
+from shelfcount.vision.images import network_input
 
 
 def test_pixels_in_the_format_of_the_input() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
-    assert as_input(pixels, (1, 2, 4, 3), np.uint8).tolist() == pixels[None].tolist()
+    assert network_input(pixels, (1, 2, 4, 3), np.uint8).tolist() == pixels[None].tolist()
     # The zero point of an int8 input is -128.
     assert (
-        as_input(pixels, (1, 2, 4, 3), np.int8).tolist()
+        network_input(pixels, (1, 2, 4, 3), np.int8).tolist()
         == (pixels[None].astype(int) - 128).tolist()
     )
     # vision.images: (pixel - 127) / 127.5.
     np.testing.assert_allclose(
-        as_input(pixels, (1, 2, 4, 3), np.float32),
+        network_input(pixels, (1, 2, 4, 3), np.float32),
         (pixels[None].astype(float) - 127) / 127.5,
         rtol=1e-6,
     )
-    planes = as_input(pixels, (1, 3, 2, 4), np.uint8)
+    planes = network_input(pixels, (1, 3, 2, 4), np.uint8)
     assert planes.shape == (1, 3, 2, 4)
     assert planes[0, 2].tolist() == pixels[:, :, 2].tolist()
 

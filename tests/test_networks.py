@@ -21,6 +21,7 @@ from shelfcount.training.networks import (
     build,
     retinanet_levels,
 )
+from shelfcount.training.starting_weights import start_weights
 from shelfcount.vision import anchors
 
 LEVELS = (
@@ -159,7 +160,7 @@ def test_weights_of_a_run_are_loaded_completely(tmp_path: Path) -> None:
     other = build("mobilenet_v2_050", CLASSES, LEVELS, 16).eval()
     total = sum(not k.endswith("num_batches_tracked") for k in net.state_dict())
     assert (
-        other.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
+        start_weights(other, "mobilenet_v2_050", str(tmp_path / "w.safetensors"))
         == f"{tmp_path.name}/w.safetensors ({total} of {total} tensors)"
     )
     x = torch.rand(1, 3, HEIGHT, WIDTH)
@@ -172,16 +173,16 @@ def test_with_other_classes_all_but_the_last_convolution_is_loaded(tmp_path: Pat
     net = _small()
     total = sum(not k.endswith("num_batches_tracked") for k in net.state_dict())
     assert (
-        net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
+        start_weights(net, "mobilenet_v2_050", str(tmp_path / "w.safetensors"))
         == f"{tmp_path.name}/w.safetensors ({total - 2} of {total} tensors)"
     )
     (tmp_path / "spec.json").write_text('{"provenance": {"start": "random"}}')
-    assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(
+    assert start_weights(net, "mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(
         " tensors), from random"
     )
     for damaged in ("[", "[1]", '{"provenance": null}', '{"provenance": {"start": 3}}'):
         (tmp_path / "spec.json").write_text(damaged)
-        assert net.load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(
+        assert start_weights(net, "mobilenet_v2_050", str(tmp_path / "w.safetensors")).endswith(
             " tensors)"
         )
 
@@ -194,19 +195,19 @@ def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:
         match=r"weights are of another model: only \d+ of \d+ tensors fit\. "
         r"Set model\.architecture and model\.neck",
     ):
-        _small().load_start("mobilenet_v2_050", str(tmp_path / "w.safetensors"))
+        start_weights(_small(), "mobilenet_v2_050", str(tmp_path / "w.safetensors"))
 
 
 def test_start_is_random_or_refused_without_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _small().load_start("mobilenet_v2_050", "none") == RANDOM
+    assert start_weights(_small(), "mobilenet_v2_050", "none") == RANDOM
     monkeypatch.setattr(starting_weights, "SHIPPED_FOLDER", tmp_path)
     with pytest.raises(
         ShelfcountError,
         match=r"contains no weights for 'mobilenet_v2_050'\. Use --set model\.weights=network",
     ):
-        _small().load_start("mobilenet_v2_050", "shipped")
+        start_weights(_small(), "mobilenet_v2_050", "shipped")
 
 
 def test_file_of_a_backbone_alone_starts_the_backbone(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_file_of_a_backbone_alone_starts_the_backbone(tmp_path: Path) -> None:
     )
     net = _small()
     neck = net.laterals[0][0].weight.clone()
-    assert net.load_start("mobilenet_v2_050", str(tmp_path / "t.safetensors")) == "t.safetensors"
+    assert start_weights(net, "mobilenet_v2_050", str(tmp_path / "t.safetensors")) == "t.safetensors"
     assert torch.equal(net.trunk.blocks[3][0].conv_pw.weight, backbone.blocks[3][0].conv_pw.weight)
     assert torch.equal(net.laterals[0][0].weight, neck)
 
@@ -227,7 +228,7 @@ def test_the_baseline_starts_from_torchvisions_resnet50_file(tmp_path: Path) -> 
     theirs = torchvision.models.resnet50(weights=None).eval()
     save_file(theirs.state_dict(), file)
     net = build(BASELINE, CLASSES, retinanet_levels(), 0).eval()
-    assert net.load_start(BASELINE, str(file)) == "resnet50.safetensors"
+    assert start_weights(net, BASELINE, str(file)) == "resnet50.safetensors"
     pixels = torch.randint(
         0, 256, (1, 3, 128, 128), generator=torch.Generator().manual_seed(1)
     ).float()
@@ -249,4 +250,4 @@ def test_the_baseline_starts_from_torchvisions_resnet50_file(tmp_path: Path) -> 
         ShelfcountError,
         match=re.escape("'conv1.weight' has shape (64, 3, 3, 3), the model needs (64, 3, 7, 7)"),
     ):
-        build(BASELINE, CLASSES, retinanet_levels(), 0).load_start(BASELINE, str(file))
+        start_weights(build(BASELINE, CLASSES, retinanet_levels(), 0), BASELINE, str(file))

@@ -12,6 +12,7 @@ from shelfcount.deploy import inspection
 from shelfcount.deploy.inspection import count_parameters
 from shelfcount.runtime.bundle import RAW_MODEL
 from shelfcount.speed import latency
+from shelfcount.vision.images import network_input
 
 
 def test_calibration_noise_is_the_same_each_time() -> None:
@@ -64,7 +65,7 @@ def test_float16_weights_are_widened_without_a_change(released: Path) -> None:
     wide = peers.as_float32(narrow)
     assert "DEQUANTIZE" in inspection.operator_names(narrow)
     assert "DEQUANTIZE" not in inspection.operator_names(wide)
-    pixels = latency.as_input(peers.noise(416)[0], (1, 416, 416, 3), np.float32)
+    pixels = network_input(peers.noise(416)[0], (1, 416, 416, 3), np.float32)
     heads = []
     for data in (narrow, wide):
         interpreter = Interpreter(model_content=data)

@@ -252,7 +252,7 @@ def test_count_says_what_is_unfit_and_strict_exits_with_1(
             f"unfit: {dark}: Add light or brighten the exposure: "
             "nine tenths of the photo are darker than " in said.err
         )
-        assert "on 2 photos; 1 unfit, their counts are not to be relied on" in said.out
+        assert "on 2 photos; 1 failed the quality check: do not rely on their counts" in said.out
 
 
 def test_another_model_has_limits_of_its_own(shelf: np.ndarray) -> None:

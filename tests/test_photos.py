@@ -1,4 +1,4 @@
-"""The loop over photos: what it yields, how it names photos that cannot be read, when it reports."""
+"""The loop over photos: its results, messages for unreadable photos, and progress reports."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_most_confident_come_first_and_the_number_is_limited(shelf: Dataset) -> 
     proposals = propose(shelf, [found((COLA, 0.77), (TEA, 0.9))], 0.3, "m")
     # 0.9 / 0.5 beats 0.77 / 0.7.
     assert [p.correction.action for p in proposals] == ["add", "rename"]
-    file = draft_corrections(shelf, proposals, most=1)
+    file = draft_corrections(shelf, proposals, max_proposals=1)
     assert (file.data, file.fingerprint, len(file.corrections)) == (
         "labels.json",
         fingerprint(shelf),
@@ -167,11 +167,10 @@ def test_released_bundle_finds_errors_inserted_into_labels(tmp_path: Path, relea
     said = CliRunner().invoke(
         app,
         [
-            "correct",
+            "propose",
+            str(released),
             "--data",
             f"{tmp_path}/labels.json",
-            "--propose",
-            str(released),
             "--out",
             f"{tmp_path}/c.json",
             "--html",

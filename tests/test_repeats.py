@@ -405,23 +405,23 @@ def test_a_ray_cluster_that_does_not_answer_is_reported(study: RepeatStudy, tmp_
 
 
 @pytest.fixture
-def evaluate(
+def repeat(
     monkeypatch: pytest.MonkeyPatch, overfit: Overfit, shelves: Shelves
 ) -> Callable[..., int]:
-    """Run `shelfcount evaluate` with repeats in this process, and return the exit code."""
+    """Run `shelfcount repeat` in this process, and return the exit code."""
 
     def in_this_process(count: int) -> repeat_folder.Scheduler:
         return lambda study, tasks: (repeats.repeat(study, task) for task in tasks)
 
     monkeypatch.setattr(scheduling, "processes", in_this_process)
 
-    def run(*arguments: object) -> int:
+    def run(*arguments: object, verb: str = "repeat") -> int:
         monkeypatch.setattr(
             sys,
             "argv",
             [
                 "shelfcount",
-                "evaluate",
+                verb,
                 str(overfit.run),
                 f"--data={shelves.val_json}",
                 *map(str, arguments),
@@ -436,12 +436,12 @@ def evaluate(
     return run
 
 
-def test_evaluate_repeats_continues_and_its_curves_are_on_the_page(
-    evaluate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_repeats_continue_and_their_curves_are_on_the_page(
+    repeat: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = tmp_path / "repeats", tmp_path / "out.json"
-    common = ("--epochs=1", "--shares=0.34,0.67,1", f"--repeats-dir={folder}", "--force")
-    assert evaluate("--repeats=1", *common) == 0
+    common = ("--epochs=1", "--shares=0.34,0.67,1", f"--out={folder}", "--force")
+    assert repeat("--repeats=1", *common) == 0
     old = {path: path.stat().st_mtime_ns for path in folder.glob("repeat-*.json")}
     assert len(old) == 3
     pages = (
@@ -449,29 +449,32 @@ def test_evaluate_repeats_continues_and_its_curves_are_on_the_page(
         f"--picture={tmp_path / 'settling.png'}",
         f"--json={out}",
     )
-    assert evaluate("--repeats=2", *pages, *common) == 0
+    assert repeat("--repeats=2", *pages, *common) == 0
     assert {path: path.stat().st_mtime_ns for path in old} == old
     result = json.loads(out.read_text())
     # Four photos of the run, which are also its validation photos, and four others.
     assert (result["repeats"], result["plan"]["photos"], len(result["results"])) == (2, 8, 6)
     assert str(tmp_path) not in out.read_text()
     assert "2 repeats" in capsys.readouterr().out
-    assert evaluate(f"--repeats-dir={folder}", f"--html={tmp_path / 'confusions.html'}") == 0
+    assert (
+        repeat(f"--repeats-dir={folder}", f"--html={tmp_path / 'confusions.html'}", verb="evaluate")
+        == 0
+    )
     page = (tmp_path / "confusions.html").read_text()
     assert "more examples to halve the errors" in page
 
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_continues_and_leaves_no_workers(
-    evaluate: Callable[..., int], tmp_path: Path, overfit: Overfit, shelves: Shelves
+    repeat: Callable[..., int], tmp_path: Path, overfit: Overfit, shelves: Shelves
 ) -> None:
     folder = tmp_path / "repeats"
-    common = ("--epochs=1", f"--repeats-dir={folder}")
+    common = ("--epochs=1", f"--out={folder}")
     verb = [
         sys.executable,
         "-m",
         "shelfcount",
-        "evaluate",
+        "repeat",
         str(overfit.run),
         f"--data={shelves.val_json}",
     ]
@@ -485,7 +488,7 @@ def test_a_study_that_is_killed_continues_and_leaves_no_workers(
     study.kill()
     study.wait()
     before = {path: path.stat().st_mtime_ns for path in old}
-    assert evaluate("--repeats=3", *common) == 0
+    assert repeat("--repeats=3", *common) == 0
     assert {path: path.stat().st_mtime_ns for path in old} == before
     assert {Task(seed) for seed in range(3)} <= set(repeat_folder.finished_repeats(folder))
     end = time.monotonic() + 60
@@ -503,26 +506,24 @@ def test_a_study_that_is_killed_continues_and_leaves_no_workers(
     ],
 )
 def test_wrong_options_of_repeats_are_reported(
-    evaluate: Callable[..., int],
+    repeat: Callable[..., int],
     arguments: tuple[str, ...],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert evaluate("--repeats=2", *arguments) == 2
+    assert repeat("--repeats=2", *arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_evaluate_warns_of_start_weights_trained_on_the_photos(
-    evaluate: Callable[..., int],
+def test_repeat_warns_of_start_weights_trained_on_the_photos(
+    repeat: Callable[..., int],
     tmp_path: Path,
     overfit: Overfit,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = f"--repeats-dir={tmp_path}"
+    folder = f"--out={tmp_path}"
     assert (
-        evaluate(
-            "--repeats=1", "--epochs=1", folder, f"--start={overfit.run / 'model.safetensors'}"
-        )
+        repeat("--repeats=1", "--epochs=1", folder, f"--start={overfit.run / 'model.safetensors'}")
         == 0
     )
     assert "were trained on few.json" in " ".join(capsys.readouterr().err.split())

@@ -22,7 +22,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from shelfcount.cli.app import open_low
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import align_classes, fingerprint
 from shelfcount.data.formats import read_labels
@@ -37,6 +36,7 @@ from shelfcount.metrics.matching import match
 from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.records import Dataset, Detections
 from shelfcount.stamp import stamp
+from shelfcount.training.opening import open_model
 from shelfcount.vision.boxes import iou
 from shelfcount.vision.images import write_photo
 
@@ -157,7 +157,7 @@ def main() -> None:
         "--out", type=Path, default=BENCHMARKS / "results", help="Folder to write to."
     )
     options = parser.parse_args()
-    detector, threshold, facts = open_low(options.bundle, 1)
+    opened = open_model(options.bundle, threads=1)
     parts = {name: read_labels(str(options.drinks / f"{name}.json")) for name in ("train", "test")}
     fixed = {
         name: correct_labels(
@@ -168,15 +168,15 @@ def main() -> None:
     published, corrected = align_classes(parts["test"], fixed["test"])
     learnt = align_classes(fixed["train"], corrected)[0]
     with progress_bar("evaluating") as advance:
-        found = detect_dataset(detector, corrected, progress=advance)
-    evaluation = score(corrected, found, threshold)
-    pairs = confusions(corrected, found, threshold)
+        found = detect_dataset(opened.detector, corrected, progress=advance)
+    evaluation = score(corrected, found, opened.threshold)
+    pairs = confusions(corrected, found, opened.threshold)
     trained = Detections.concat([photo.truth for photo in learnt.photos]).counts(learnt.classes)
     photos = photo_rows(evaluation)
     repeated = BENCHMARKS / "results" / "repeats.json"
     curves = json.loads(repeated.read_text()).get("learning_curves") if repeated.exists() else None
     result = {
-        "model": facts,
+        "model": dict(opened.facts),
         "data": {
             "name": Path(published.name).name,
             "fingerprint": fingerprint(corrected),
@@ -203,14 +203,14 @@ def main() -> None:
             for pair in pairs
         ],
         "photos": photos,
-        "labels": unsure_labels(corrected, published, found, threshold),
+        "labels": unsure_labels(corrected, published, found, opened.threshold),
         "stamp": stamp(threads=1),
     }
     write_whole(options.out / "held_back.json", json.dumps(result, indent=1, default=int) + "\n")
     write_whole(options.out / "held_back_names.jpg", names_picture(pairs[:PAIRS], corrected))
     write_photo(
         options.out / "held_back_photos.jpg",
-        photos_picture(photos[:PHOTOS], corrected, found, threshold),
+        photos_picture(photos[:PHOTOS], corrected, found, opened.threshold),
         quality=80,
     )
     for pair in result["pairs"][:PAIRS]:

@@ -10,7 +10,7 @@ the most confident proposals, by a person who looked at their crops and wrote do
     python benchmarks/quality/label_errors.py --fold DATA.json=MODEL
         --corrections DATA_corrections.json [--looked LOOKED.json]...
 
-MODEL is a bundle or a run. For training photos, ``shelfcount correct --folds 4 --json
+MODEL is a bundle or a run. For training photos, ``shelfcount propose --folds 4 --json
 PROPOSED.json`` checks each photo with a model that was not trained on it, and MODEL is
 PROPOSED.json. ``--draft FOLDER`` writes a page and corrections files for the person who decides.
 """
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from shelfcount.cli.app import open_low
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.formats import read_labels
 from shelfcount.drawing.crops import grid
@@ -51,6 +50,7 @@ from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.records import Dataset
 from shelfcount.report.proposals_page import draw_proposal, write_proposals_page
 from shelfcount.stamp import stamp
+from shelfcount.training.opening import open_model
 from shelfcount.vision.boxes import area, intersection, iou, xywh_to_xyxy
 from shelfcount.vision.images import write_photo
 
@@ -126,7 +126,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def read_proposals(path: Path, dataset: Dataset) -> tuple[list[Proposal], list[dict[str, Any]]]:
-    """Read proposals that ``shelfcount correct --json`` wrote, and the facts of their models.
+    """Read proposals that ``shelfcount propose --json`` wrote, and the facts of their models.
 
     Raises:
         SystemExit: If the proposals were made for other labels.
@@ -185,7 +185,9 @@ def main() -> None:
     parser.add_argument(
         "--draft", type=Path, help="Folder for pages and corrections files to decide on."
     )
-    parser.add_argument("--most", type=int, default=20, help="Proposals to look at. Default: 20.")
+    parser.add_argument(
+        "--max-proposals", type=int, default=20, help="Proposals to look at. Default: 20."
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="Folder to write to.")
     parser.add_argument(
         "--name",
@@ -208,15 +210,14 @@ def main() -> None:
         if Path(model).is_file():
             proposals, models = read_proposals(Path(model), dataset)
         else:
-            detector, threshold, facts = open_low(Path(model), 1)
-            if facts.get("data_fingerprint") == fingerprint(dataset):
+            opened = open_model(model, threads=1)
+            if opened.facts.get("data_fingerprint") == fingerprint(dataset):
                 parser.error(
                     f"'{model}' was trained on '{data}' and would repeat errors of its labels"
                 )
-            proposals, models = (
-                propose(dataset, detect_dataset(detector, dataset), threshold, Path(model).name),
-                [facts],
-            )
+            found = detect_dataset(opened.detector, dataset)
+            proposals = propose(dataset, found, opened.threshold, Path(model).name)
+            models = [dict(opened.facts)]
         rows += [
             (proposal, judged_by_corrections(proposal, corrected), Path(data).name)
             for proposal in proposals
@@ -232,7 +233,7 @@ def main() -> None:
     order = {id(p): i for i, p in enumerate(by_confidence([p for p, _, _ in rows]))}
     rows.sort(key=lambda row: order[id(row[0])])
     result = {"folds": folds, **measured([p for p, _, _ in rows], [v for _, v, _ in rows], made)}
-    first = rows[: given.most]
+    first = rows[: given.max_proposals]
     looked = [c for path in given.looked for c in read_corrections(path).corrections]
     seen = with_decisions([p for p, _, _ in first], Corrections("", "", tuple(looked)))
     result["looked"] = {

@@ -32,6 +32,7 @@ from shelfcount.shelf.rows import assign_rows
 from shelfcount.stamp import stamp
 from shelfcount.synthetic.catalogue import make_catalogue
 from shelfcount.synthetic.layout import CM_PER_FACING, ShelfParams, layout_shelf
+from shelfcount.vision.homography import map_boxes
 
 RESULT = Path(__file__).parents[1] / "results" / "placement.json"
 SEED = 11
@@ -158,9 +159,7 @@ def through_camera(
     )
     middle = np.array([[1, 0, -extent[0] / 2], [0, 1, -extent[1] / 2], [0, 0, 1]])
     camera = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]]) @ view @ middle
-    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(1, -1, 2)
-    seen = cv2.perspectiveTransform(corners, camera).reshape(-1, 4, 2)
-    seen = np.concatenate([seen.min(axis=1), seen.max(axis=1)], axis=1)
+    seen = map_boxes(boxes, camera, "corners")
     return seen + rng.normal(0, scatter, seen.shape) * np.tile(seen[:, 2:] - seen[:, :2], 2), size
 
 

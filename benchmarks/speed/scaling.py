@@ -199,7 +199,7 @@ def product_counts(bundle: Bundle, axes: Axes) -> dict[str, Any]:
     calls |= {f"rows {n}": _call(assign_rows, found.boxes) for n, found in seen.items()}
     latencies = in_turn(calls, axes.runs)
     # The minimum is that without suppression: few products take no longer than none, within noise.
-    least = min(latencies[f"file {n}"].p50 for n in photos)
+    fastest = min(latencies[f"file {n}"].p50 for n in photos)
     found = []
     for n in axes.products:
         file, placing = latencies[f"file {n}"].p50, latencies[f"rows {n}"].p50
@@ -207,16 +207,16 @@ def product_counts(bundle: Bundle, axes: Axes) -> dict[str, Any]:
             "at": n,
             "found": len(seen[n]),
             "file_ms": file,
-            "suppression_ms": rounded(file - least),
+            "suppression_ms": rounded(file - fastest),
             "rows_ms": placing,
         }
-        found.append({**row, "ms": rounded(file - least + placing)})
-    most = detector.spec.max_detections
+        found.append({**row, "ms": rounded(file - fastest + placing)})
+    maximum = detector.spec.max_detections
     return {
         "axis": "products on one photo",
         "input": size,
         "candidates_a_product": CANDIDATES,
-        "most": most,
+        "maximum": maximum,
         "rows": found,
     }
 

@@ -35,9 +35,9 @@ def scaling_plot(result: dict[str, Any]) -> bytes:
         axes = figure.subplots(2, 3).ravel()
         for ax, (part, title, key) in zip(axes, shown, strict=False):
             _panel(ax, result[part]["rows"], key, title, result[part]["axis"])
-        most = result["products"]["most"]
-        if result["products"]["rows"][-1]["at"] > most:
-            axes[2].axvline(most, color=ORANGE, linestyle="--", linewidth=1.2)
+        maximum = result["products"]["maximum"]
+        if result["products"]["rows"][-1]["at"] > maximum:
+            axes[2].axvline(maximum, color=ORANGE, linestyle="--", linewidth=1.2)
             place = {
                 "xytext": (4, 8),
                 "textcoords": "offset points",
@@ -46,7 +46,7 @@ def scaling_plot(result: dict[str, Any]) -> bytes:
                 "va": "bottom",
             }
             axes[2].annotate(
-                "maximum of the file", (most, axes[2].get_ylim()[0]), color=ORANGE, **place
+                "maximum of the file", (maximum, axes[2].get_ylim()[0]), color=ORANGE, **place
             )
         axes[-1].axis("off")
         about = (

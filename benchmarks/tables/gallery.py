@@ -77,7 +77,7 @@ def long_shelf(bundle: Path) -> np.ndarray:
         raise RuntimeError(f"not all five photos could be merged: {shelf.notes}")
     whole, factor = shrunk(shelf.image, WIDTH), WIDTH / max(shelf.image.shape[:2])
     found = shelf.detections.replace(boxes=shelf.detections.boxes * factor)
-    places = list(zip(shelf.placement.row.tolist(), shelf.placement.position.tolist(), strict=True))
+    places = shelf.placement.pairs()
     below = annotate(whole, found, shelf.classes, rows=places)
     gap, side = 8, (below.shape[1] - 4 * 8) // 5
     strip = np.full((side * 3 // 4 + 2 * gap, below.shape[1], 3), 255, np.uint8)

@@ -155,9 +155,9 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
             turns["photo", quarter] = _distance(
                 np.rot90(looks[0], -quarter, axes=(1, 2)), sign * aspects[0], expected
             )
-        (what, quarter), least = min(turns.items(), key=lambda item: item[1])
-        if least < MAX_TURNED * as_labelled:
-            ratio = as_labelled / max(least, 1e-6)
+        (what, quarter), smallest = min(turns.items(), key=lambda item: item[1])
+        if smallest < MAX_TURNED * as_labelled:
+            ratio = as_labelled / max(smallest, 1e-6)
             findings.append(_turned_finding(photo, what, 90 * quarter, ratio))
     return findings
 

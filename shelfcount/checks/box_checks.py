@@ -88,9 +88,9 @@ def oversized(boxes: np.ndarray, classes: NDArray[np.int64]) -> list[tuple[int, 
         distance = np.hypot(*(middles - middles[i]).T)
         ratios = []
         # A box of the same class is better evidence than a box of the same row, so one is enough.
-        for alike, fewest in ((classes == classes[i], 1), (_same_row(boxes, i), 2)):
+        for alike, minimum in ((classes == classes[i], 1), (_same_row(boxes, i), 2)):
             others = np.flatnonzero(alike & (np.arange(len(boxes)) != i))
-            if len(others) >= fewest:
+            if len(others) >= minimum:
                 nearest = others[np.argsort(distance[others], kind="stable")[:NEIGHBOURS]]
                 ratios.append(float((sides[i] / np.median(sides[nearest], axis=0)).max()))
         if ratios and min(ratios) >= OVERSIZED:

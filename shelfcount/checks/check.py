@@ -344,12 +344,7 @@ def _same_labels(a: Photo, b: Photo) -> bool:
 def _anchor_recall(dataset: Dataset) -> list[Finding]:
     """Return a finding if too few boxes match an anchor fitted with the default settings."""
     model = ModelConfig()
-    scaled = [
-        (p.truth.boxes[:, 2:] - p.truth.boxes[:, :2])[:, ::-1].astype(np.float64)
-        * (model.height / p.height, model.width / p.width)
-        for p in dataset.photos
-    ]
-    sizes = np.concatenate(scaled) if scaled else np.zeros((0, 2))
+    sizes = anchors.box_sizes(dataset, model.height, model.width)
     sizes = sizes[(sizes > 0).all(axis=1)]
     if not len(sizes):
         return []

@@ -54,7 +54,7 @@ class _Census:
     photos: NDArray[np.int64]
     examples: dict[int, tuple[Path, FindingCorners]]
 
-    def told(self, class_: int) -> str:
+    def describe(self, class_: int) -> str:
         """Return the class name with its number of boxes, for messages."""
         return f"'{self.names[class_]}' ({plural(int(self.boxes[class_]), 'box', 'boxes')})"
 
@@ -114,7 +114,7 @@ def _junk(census: _Census) -> dict[int, Finding]:
             # A number with many boxes may be the name of a product, such as a beer named after a
             # year, and `other` may be intended.
             severity: Severity = "error" if numbered and census.boxes[i] < FEW_BOXES else "warning"
-            message = f"class {census.told(i)} does not look like the name of a product"
+            message = f"class {census.describe(i)} does not look like the name of a product"
             fix = (
                 f"Give its boxes their correct class, or remove the class '{name}' from the labels."
             )
@@ -142,7 +142,9 @@ def _misspelt(census: _Census, junk: Collection[int]) -> dict[int, Finding]:
         severity: Severity = (
             "error" if census.boxes[rare] <= SLIP * census.boxes[common] else "warning"
         )
-        message = f"class {census.told(rare)} looks like a misspelling of {census.told(common)}"
+        message = (
+            f"class {census.describe(rare)} looks like a misspelling of {census.describe(common)}"
+        )
         fix = (
             f"Rename '{census.names[rare]}' to '{census.names[common]}' in the labels if they are "
             "the same product."
@@ -165,7 +167,7 @@ def _few_examples(census: _Census, spoken_of: Collection[int]) -> list[Finding]:
         if i in spoken_of:
             continue
         message, fix = (
-            f"class {census.told(i)} has fewer than the minimum of {FEW_BOXES} boxes",
+            f"class {census.describe(i)} has fewer than the minimum of {FEW_BOXES} boxes",
             "Add photos that show it, or merge it with a similar class.",
         )
         if census.boxes[i] == 0:
@@ -175,7 +177,7 @@ def _few_examples(census: _Census, spoken_of: Collection[int]) -> list[Finding]:
             )
         elif census.photos[i] == 1:
             message = (
-                f"class {census.told(i)} is on one photo only, so it cannot be used for both "
+                f"class {census.describe(i)} is on one photo only, so it cannot be used for both "
                 "training and testing"
             )
         findings.append(
@@ -192,16 +194,17 @@ def _imbalance(census: _Census) -> list[Finding]:
     times = float(present.max() / np.median(present)) if len(present) else 0.0
     if times < MAX_CLASS_RATIO:
         return []
-    most = int(census.boxes.argmax())
+    largest = int(census.boxes.argmax())
     message = (
-        f"class {census.told(most)} has {times:.0f} times as many boxes as the median class; the "
+        f"class {census.describe(largest)} has {times:.0f} times as many boxes as the median "
+        "class; the "
         f"limit is {MAX_CLASS_RATIO:.0f} times"
     )
     fix = (
         "Collect photos of the rarer classes, and evaluate by the mean F1 over classes instead of "
         "the overall F1."
     )
-    return [census.finding(most, "note", "imbalance", message, fix, times / MAX_CLASS_RATIO)]
+    return [census.finding(largest, "note", "imbalance", message, fix, times / MAX_CLASS_RATIO)]
 
 
 def same_but_misspelt(a: str, b: str) -> bool:

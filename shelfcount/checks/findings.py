@@ -16,7 +16,7 @@ from shelfcount.vision import boxes as box_math
 FindingCorners = tuple[float, float, float, float]
 Severity = Literal["error", "warning", "note"]
 # Worst first. An error means that training or evaluation on the data as it is would be wrong.
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+FINDING_SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 class FindingKind(NamedTuple):
@@ -113,7 +113,7 @@ class Finding:
     """One certain or likely fault of a labelled data set.
 
     Attributes:
-        severity: One of `SEVERITIES`. An error should be fixed before training.
+        severity: One of `FINDING_SEVERITIES`. An error should be fixed before training.
         kind: Key of `KINDS`.
         message: Fault, with its place and the measured value.
         fix: Advice on what to do about it.
@@ -138,10 +138,10 @@ class Finding:
     degree: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.severity not in SEVERITIES or self.kind not in KINDS:
+        if self.severity not in FINDING_SEVERITIES or self.kind not in KINDS:
             raise ValueError(
                 f"unknown severity '{self.severity}' or kind '{self.kind}' of a finding; "
-                f"severities are {', '.join(SEVERITIES)}, kinds are the keys of KINDS"
+                f"severities are {', '.join(FINDING_SEVERITIES)}, kinds are the keys of KINDS"
             )
 
 
@@ -169,7 +169,12 @@ class Report:
         rank = {kind: i for i, kind in enumerate(KINDS)}
         ordered = sorted(
             self.findings,
-            key=lambda f: (SEVERITIES.index(f.severity), rank[f.kind], -f.degree, str(f.file)),
+            key=lambda f: (
+                FINDING_SEVERITIES.index(f.severity),
+                rank[f.kind],
+                -f.degree,
+                str(f.file),
+            ),
         )
         object.__setattr__(self, "findings", tuple(ordered))
 
@@ -181,7 +186,7 @@ class Report:
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each severity, worst first, including zeros."""
         numbers = Counter(f.severity for f in self.findings)
-        return {severity: numbers[severity] for severity in SEVERITIES}
+        return {severity: numbers[severity] for severity in FINDING_SEVERITIES}
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as lists, numbers and strings.

@@ -7,6 +7,7 @@ Sharpness is measured at the scale at which a detector sees its products, so tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -206,7 +207,7 @@ def quality_findings(look: PhotoMeasures) -> list[Finding]:
     ]
 
 
-def find_outliers(looks: list[PhotoMeasures]) -> list[Finding]:
+def find_outliers(looks: Sequence[PhotoMeasures]) -> list[Finding]:
     """Return findings on photos that differ from all others in colour and structure.
 
     Args:

@@ -1,11 +1,15 @@
-"""Terminal output: results on stdout, progress and warnings on stderr."""
+"""Terminal output and shared options: results on stdout, progress and warnings on stderr."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -16,12 +20,93 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from shelfcount.records import ShelfcountError
-from shelfcount.words import duration_words
+from shelfcount.words import WARNING, duration_words
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# ---------------------------------------------------------------- options of several verbs
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the result to this file as JSON.")
+]
+HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write an HTML report to this file.")]
+FacingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--facings",
+        help="Write facings, stacks, neighbours, gaps and shares of shelf to this file as JSON.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        help="CSV (number,name) or JSON with the names of numbered classes.",
+    ),
+]
+CorrectionsFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--corrections", help="Corrections to the labels that they name. May be repeated."
+    ),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Number of LiteRT interpreter threads.")]
+BundleFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="Folder of a bundle, or name of a bundle that comes with shelfcount."
+    ),
+]
+TestLabels = Annotated[
+    str, typer.Option("--data", help="Labelled photos that the model was not trained on.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings of the training.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change of a setting, such as train.epochs=30. May be repeated."),
+]
+Depth = Annotated[
+    str,
+    typer.Option(
+        help="'fast' trains heads on the features of the frozen backbone, 'full' the network."
+    ),
+]
+
+# ---------------------------------------------------------------- extras
+
+# Modules by which an extra is recognized as installed.
+EXTRAS = {
+    "labels": ("scipy", "imagehash", "nltk", "faster_coco_eval"),
+    "train": ("scipy", "imagehash", "torch", "torchvision", "timm", "pytorch_lightning"),
+    "export": ("scipy", "imagehash", "torch", "torchvision", "litert_torch"),
+    "ray": ("ray",),
+}
+
+
+def require_extra(extra: str, what: str) -> None:
+    """Check that an extra of the package is installed.
+
+    Args:
+        extra: Name of the extra, a key of `EXTRAS`.
+        what: Verb or option that needs it.
+
+    Raises:
+        ShelfcountError: If a module of the extra is missing.
+    """
+    if any(importlib.util.find_spec(module) is None for module in EXTRAS[extra]):
+        raise ShelfcountError(
+            f"`{what}` needs the {extra} extra: pip install 'shelfcount[{extra}]'"
+        )
+
+
+# ---------------------------------------------------------------- texts
 
 
 def parse_pair(text: str, separator: str, option: str) -> tuple[int, int]:
@@ -48,6 +133,25 @@ def escape_markup(text: str) -> str:
     return escape(text)
 
 
+def print_note(note: str) -> None:
+    """Print a note of the library on stderr, with a warning in colour."""
+    if note.startswith(WARNING):
+        err.print(f"[yellow]{WARNING}[/yellow]{escape_markup(note.removeprefix(WARNING))}")
+    else:
+        err.print(escape_markup(note))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table without borders on stdout."""
+    table = Table(*map(escape_markup, columns), box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*map(escape_markup, row))
+    out.print(table)
+
+
+# ---------------------------------------------------------------- progress
+
+
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     """Show a progress bar on stderr with the time left.
@@ -55,7 +159,8 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     If stderr is not a terminal, one line is printed for every tenth of the work.
 
     Yields:
-        Function of (done, total, description) that updates the bar.
+        Function of (done, total, description) that updates the bar. If `done` decreases, the work
+        that follows is another stage.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -67,10 +172,14 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(title, total=None)
-        begin, reported = time.monotonic(), 0
+        begin, reported, last = time.monotonic(), 0, 0
 
         def advance(done: int, total: int, description: str = title) -> None:
-            nonlocal reported
+            nonlocal begin, reported, last
+            if done < last:
+                begin, reported = time.monotonic(), 0
+                progress.reset(task)
+            last = done
             progress.update(
                 task, completed=done, total=total, description=escape_markup(description)
             )
@@ -86,11 +195,11 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def progress_stages(*titles: str) -> Iterator[Callable[[], None]]:
+def stage_bar() -> Iterator[Callable[[int, int, str], None]]:
     """Show the stages of a task on stderr, with the time since the start.
 
     Yields:
-        Function that starts the next of `titles`.
+        Function of (stages done, all stages, name of the stage that begins).
     """
     columns = (
         TextColumn("{task.description}"),
@@ -99,15 +208,30 @@ def progress_stages(*titles: str) -> Iterator[Callable[[], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(titles[0], total=len(titles))
-        started = 0
+        task = progress.add_task("", total=None)
+
+        def begin(done: int, total: int, stage: str) -> None:
+            progress.update(task, completed=done, total=total, description=escape_markup(stage))
+            if not err.is_terminal and done < total:
+                err.print(f"{done + 1} of {total}: {escape_markup(stage)}")
+
+        yield begin
+
+
+@contextlib.contextmanager
+def progress_stages(*titles: str) -> Iterator[Callable[[], None]]:
+    """Show the stages of a task on stderr, with the time since the start.
+
+    Yields:
+        Function that starts the next of `titles`.
+    """
+    started = 0
+    with stage_bar() as begin:
 
         def step() -> None:
             nonlocal started
-            progress.update(task, completed=started, description=titles[started])
-            if not err.is_terminal:
-                err.print(f"{started + 1} of {len(titles)}: {titles[started]}")
+            begin(started, len(titles), titles[started])
             started += 1
 
         yield step
-        progress.update(task, completed=len(titles))
+        begin(len(titles), len(titles), titles[-1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from shelfcount.counting.results import ShelfCount, ShelfCounts
+from shelfcount.counting.results import ShelfCount, ShelfCounts, shelf_of_photo
 from shelfcount.records import Detector, Dropped, Progress, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector
 from shelfcount.runtime.photos import PhotoArray, load_photo, name_of, read_photos
@@ -57,7 +57,7 @@ def count(
     unread: list[Dropped] = []
     for source, image in read_photos(sources, unread.append, progress):
         counted.append(count_photo(detector, image, name_of(source)))
-        shelves.append(_of_photo(counted[-1], partial(load_photo, source)))
+        shelves.append(shelf_of_photo(counted[-1], partial(load_photo, source)))
     if not counted:
         reasons = "".join(f"\n  {dropped}" for dropped in unread)
         raise ShelfcountError(
@@ -65,19 +65,3 @@ def count(
             f"Counting needs at least one.{reasons}"
         )
     return ShelfCounts(tuple(unread), tuple(shelves), tuple(counted), detector.spec.score_threshold)
-
-
-def _of_photo(photo: CountedPhoto, load: Callable[[], np.ndarray]) -> ShelfCount:
-    placed, entries = ((photo.path, np.eye(3)),), tuple(photo.products())
-    return ShelfCount(
-        photo.path,
-        photo.detections,
-        photo.placement,
-        photo.classes,
-        photo.arrangement,
-        placed,
-        (),
-        tuple(photo.quality.advice),
-        entries,
-        load,
-    )

@@ -91,10 +91,9 @@ class ShelfCount:
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        positions = list(
-            zip(self.placement.row.tolist(), self.placement.position.tolist(), strict=True)
+        return pictures.annotate(
+            self.image, self.detections, self.classes, rows=self.placement.pairs()
         )
-        return pictures.annotate(self.image, self.detections, self.classes, rows=positions)
 
     def judge(self, plan: Planogram | Path | str) -> PlanVerdict:
         """Compare the shelf with a planogram.
@@ -252,7 +251,9 @@ class ShelfCounts(Sequence[ShelfCount]):
             extract_features(shelf.image, photo.detections)
             for shelf, photo in zip(self, self._photos, strict=True)
         ]
-        return _of_merged(merge_counted(self._photos, views, self._score_threshold, self.unread))
+        return shelf_of_merged(
+            merge_counted(self._photos, views, self._score_threshold, self.unread)
+        )
 
     def to_pandas(self) -> Any:
         """Return the products of all photos as one DataFrame; see `ShelfCount.to_pandas`.
@@ -303,14 +304,35 @@ class ShelfCounts(Sequence[ShelfCount]):
         return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{images}</div>"
 
 
-def _of_merged(merged: Merged) -> ShelfCount:
+def shelf_of_photo(photo: CountedPhoto, load: Callable[[], np.ndarray]) -> ShelfCount:
+    """Return the result of one counted photo.
+
+    Args:
+        photo: The counted photo.
+        load: Function that returns the photo, (h, w, 3) uint8 RGB, upright.
+    """
+    return ShelfCount(
+        photo.path,
+        photo.detections,
+        photo.placement,
+        photo.classes,
+        photo.arrangement,
+        ((photo.path, np.eye(3)),),
+        (),
+        tuple(photo.quality.advice),
+        tuple(photo.products()),
+        load,
+    )
+
+
+def shelf_of_merged(merged: Merged) -> ShelfCount:
+    """Return the result of merged photos: the shelf that most of them show."""
     shelf: MergedShelf = merged.shelves[0]
     framed, arrangement = panorama_frame(shelf), arrange_merged(shelf)
     notes = [
         f"{', '.join(photo.path for photo in other.photos)}: {other.reason}"
         for other in merged.shelves[1:]
     ]
-
     return ShelfCount(
         f"{plural(len(shelf.photos), 'photo')} of one shelf",
         framed.products,

@@ -15,12 +15,12 @@ from shelfcount.vision.images import photo_bytes
 from shelfcount.words import plural
 
 
-def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
+def describe_dropped(dataset: Dataset, max_listed: int = 20) -> list[str]:
     """Return lines that summarize a data set and its dropped or corrected entries.
 
     Args:
         dataset: Data set from `read`.
-        most: Maximum number of entries to list. The others are counted.
+        max_listed: Maximum number of entries to list. The others are counted.
 
     Returns:
         Summary line, followed by one line per listed entry.
@@ -37,8 +37,8 @@ def describe_dropped(dataset: Dataset, most: int = 20) -> list[str]:
     )
     if not dropped:
         return [head]
-    listed = [f"  {entry}" for entry in dataset.dropped[:most]]
-    unlisted = [f"  and {dropped - most:,} more"] if dropped > most else []
+    listed = [f"  {entry}" for entry in dataset.dropped[:max_listed]]
+    unlisted = [f"  and {dropped - max_listed:,} more"] if dropped > max_listed else []
     return [f"{head}; left out or corrected: {dropped:,}", *listed, *unlisted]
 
 

@@ -6,7 +6,6 @@ cut or dropped, so that all formats are treated alike.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from shelfcount.files import shorten
 from shelfcount.records import Dataset, Detections, Dropped, Photo, ShelfcountError
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import MAX_PHOTO_PIXELS, PHOTO_SUFFIXES, jpeg_is_whole, read_photo
+from shelfcount.vision.images import PHOTO_SUFFIXES, PhotoSize, read_size
 from shelfcount.words import plural
 
 # Maximum overhang of a box that is not reported. YOLO's six decimals, and tools that round to whole
@@ -30,8 +28,6 @@ MIN_SIDE_PX = 1.0
 # Minimum share of a box inside the photo. Labelling tools allow boxes over the border, but a box
 # that is mostly outside belongs to another photo or size.
 MIN_SHARE_INSIDE = 0.25
-# EXIF 2.32, tag 0x0112: orientations that swap width and height of the stored picture.
-SIDEWAYS = (5, 6, 7, 8)
 
 XYXY = tuple[float, float, float, float]
 
@@ -270,56 +266,19 @@ def _stem_group(path: Path) -> str:
     return path.stem.split(".rf.")[0]
 
 
-def _sizes(photo: ParsedPhoto) -> tuple[tuple[int, int], tuple[int, int], int]:
+def _sizes(photo: ParsedPhoto) -> PhotoSize:
     """Return the stored and the upright size of a photo, and its EXIF orientation.
-
-    Returns:
-        (width, height) as stored, (width, height) of the upright photo, and the orientation.
 
     Raises:
         ShelfcountError: If the photo cannot be used, or the stated size is neither of the two.
     """
-    stored, upright, orientation = _header(photo.path)
-    if photo.size is not None and photo.size not in (stored, upright):
-        stated, actual = "{} x {}".format(*photo.size), "{} x {}".format(*upright)
+    size = read_size(photo.path)
+    if photo.size is not None and photo.size not in (size.stored, size.upright):
+        stated, actual = "{} x {}".format(*photo.size), "{} x {}".format(*size.upright)
         raise ShelfcountError(
             f"photo '{photo.path.name}' has {actual} pixels, but the labels state {stated}"
         )
-    return stored, upright, orientation
-
-
-def _header(path: Path) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Return the sizes and the EXIF orientation of a complete photo, as `_sizes` does.
-
-    The upright size is that which `read_photo` returns. A JPEG is not decoded.
-
-    Raises:
-        ShelfcountError: If the photo cannot be read, is cut short or has too many pixels.
-    """
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            stored = image.size
-            if image.width * image.height > MAX_PHOTO_PIXELS:
-                raise ShelfcountError(
-                    f"photo '{path.name}' has {image.width} x {image.height} pixels, more than the "
-                    f"maximum of {MAX_PHOTO_PIXELS:,}"
-                )
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if data[:2] == b"\xff\xd8":
-                if not jpeg_is_whole(data):
-                    raise ShelfcountError(
-                        f"photo '{path.name}' is cut short: its JPEG data has no end marker "
-                        f"({len(data)} bytes)"
-                    )
-                return stored, stored[::-1] if orientation in SIDEWAYS else stored, orientation
-            # Only decoding shows whether the file is complete, and whether OpenCV applies the EXIF
-            # rotation to this format.
-            image.load()
-            height, width = read_photo(path).shape[:2]
-            return stored, (width, height), orientation
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ShelfcountError(f"photo '{path.name}' cannot be read: {error}") from error
+    return size
 
 
 def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.ndarray:
@@ -327,7 +286,7 @@ def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.
 
     Args:
         boxes: (n, 4) float64 xyxy, pixels of the stored picture.
-        orientation: EXIF orientation, one of `SIDEWAYS`.
+        orientation: EXIF orientation, one of `images.SIDEWAYS`.
         width, height: Size of the stored picture in pixels.
 
     Returns:

@@ -23,7 +23,7 @@ from torch import nn
 from shelfcount.deploy import flatbuffer, ranges
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.training.quantization_aware import FakeQuantized
-from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
+from shelfcount.vision.images import network_input
 
 # Quantization recipes: no quantization; float16 weights; int8 weights and float32 activations; int8
 # weights and activations.
@@ -167,7 +167,7 @@ def _signature(
         # uint8 pixel - 128.
         pinned = pixels.copy()
         pinned[0, 0], pinned[0, 1] = 0, 255
-        samples.append({name: (pinned[None].astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE})
+        samples.append({name: network_input(pinned, (1, *pinned.shape), np.float32)})
     if not samples:
         raise ShelfcountError(
             "no training photos to calibrate int8 on. Give at least one, or use another recipe."

@@ -110,8 +110,9 @@ def export_run(
     if test is not None:
         tested, more = read_corrected(test, sources.class_names)
         notes += more
-    for note in notes if tell else ():
-        tell(note)
+    if tell is not None:
+        for note in notes:
+            tell(note)
     stages = ("converting to LiteRT", f"quantizing ({recipe})", "measuring F1", "golden photos")
 
     def begin(stage: int) -> None:

@@ -111,7 +111,8 @@ def make_golden(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, by
         factor = _factor(photo, spec)
         size = round(image.shape[1] * factor), round(image.shape[0] * factor)
         kernel = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-        data = encode_photo(cv2.resize(image, size, interpolation=kernel))
+        resized = np.asarray(cv2.resize(image, size, interpolation=kernel), np.uint8)
+        data = encode_photo(resized)
         files[f"golden/{name}"] = data
         # The decoded pixels are used, since the app decodes the file too.
         images.append(decode_photo(data, name))
@@ -145,7 +146,7 @@ def tolerance(files: Mapping[str, bytes]) -> Tolerance:
     return Tolerance(**json.loads(files[GOLDEN_FILE])["tolerance"])
 
 
-def choose_golden_photos(dataset: Dataset, most: int) -> list[Photo]:
+def choose_golden_photos(dataset: Dataset, max_photos: int) -> list[Photo]:
     """Choose photos that together show many classes.
 
     Each time, the photo that adds the most classes is chosen; of several, the one with the most
@@ -153,7 +154,7 @@ def choose_golden_photos(dataset: Dataset, most: int) -> list[Photo]:
 
     Args:
         dataset: Labelled photos.
-        most: Maximum number of photos.
+        max_photos: Maximum number of photos.
 
     Returns:
         The photos in the order of their choice. Photos without products are never chosen.
@@ -165,7 +166,7 @@ def choose_golden_photos(dataset: Dataset, most: int) -> list[Photo]:
     def usefulness(photo: Photo) -> tuple[int, int]:
         return len({*photo.truth.classes.tolist()} - shown), len(photo.truth)
 
-    while candidates and len(chosen) < most:
+    while candidates and len(chosen) < max_photos:
         best = max(candidates, key=usefulness)
         candidates.remove(best)
         shown |= {*best.truth.classes.tolist()}

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import shelfcount
 from shelfcount.records import ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
 
@@ -44,7 +43,7 @@ def page_folder() -> Path:
     Raises:
         ShelfcountError: If the page is in neither of them.
     """
-    package = Path(shelfcount.__file__).parent
+    package = Path(__file__).parents[1]
     folders = (package / "web", package.parent / "export" / "web")
     for folder in folders:
         if (folder / "index.html").is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,37 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
 from shelfcount.deploy import flatbuffer, inspection
+from shelfcount.deploy.golden import verify_golden
 from shelfcount.deploy.inspection import NOT_ON_DELEGATES, undelegated_operators
 from shelfcount.deploy.metadata import LABELS_FILE
 from shelfcount.records import ModelSpec, ShelfcountError
-from shelfcount.runtime.bundle import RAW_MODEL, Bundle, labels_txt
+from shelfcount.runtime.bundle import RAW_MODEL, Bundle, labels_txt, read_bundle
 from shelfcount.vision import anchors
 from shelfcount.words import plural
 
 METADATA = b"TFLITE_METADATA"
+
+
+def verify_bundle(path: Path | str) -> tuple[Bundle | None, list[str]]:
+    """Check a bundle: every file against its sha256, the contract with apps, the golden photos.
+
+    Args:
+        path: Folder of the bundle.
+
+    Returns:
+        The bundle, None if it cannot be read, and one message per failure; none if it is good.
+    """
+    try:
+        bundle = read_bundle(path)
+    except ShelfcountError as error:
+        return None, [str(error)]
+    # A model that breaks the contract may not even run.
+    if failures := contract_violations(bundle):
+        return bundle, failures
+    try:
+        return bundle, [f"golden photo {failure}" for failure in verify_golden(bundle).failures]
+    except ShelfcountError as error:
+        return bundle, [str(error)]
 
 
 def contract_violations(bundle: Bundle) -> list[str]:

@@ -88,13 +88,13 @@ def drawn(
     return np.asarray(picture)
 
 
-def examples(dataset: Dataset, class_: int, most: int = _EXAMPLES) -> list[np.ndarray]:
+def examples(dataset: Dataset, class_: int, max_examples: int = _EXAMPLES) -> list[np.ndarray]:
     """Cut out labelled products of one class, the largest one of each photo.
 
     Args:
         dataset: Labelled photos.
         class_: Index of the class.
-        most: Maximum number of products.
+        max_examples: Maximum number of products.
 
     Returns:
         Crops from different photos, each (EXAMPLE_HEIGHT, w, 3) uint8 RGB. The list is empty if
@@ -106,7 +106,7 @@ def examples(dataset: Dataset, class_: int, most: int = _EXAMPLES) -> list[np.nd
     crops: list[np.ndarray] = []
     for photo in dataset.photos:
         which = np.flatnonzero((photo.truth.classes == class_) & ~photo.truth.ignore)
-        if not len(which) or len(crops) == most:
+        if not len(which) or len(crops) == max_examples:
             continue
         boxes = photo.truth.boxes[which]
         # The largest product shows most details.

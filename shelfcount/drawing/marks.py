@@ -104,11 +104,11 @@ def make_font(size: float) -> ImageFont.FreeTypeFont:
     )
 
 
-def shorten(name: str, longest: int = MAX_NAME_LENGTH) -> str:
+def shorten_name(name: str, max_length: int = MAX_NAME_LENGTH) -> str:
     """Return a name on one line, cut to a number of characters."""
     # Names from labelling tools can contain line breaks.
     name = " ".join(name.split())
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    return name if len(name) <= max_length else name[: max_length - 1] + "…"
 
 
 def draw_box(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
@@ -199,7 +199,7 @@ def with_legend(
         (H, W, 3) uint8 RGB, with the photo in the top left corner.
     """
     em, line = round(font.size), round(1.75 * font.size)
-    names = [shorten(e.text, MAX_ENTRY_LENGTH) for e in entries]
+    names = [shorten_name(e.text, MAX_ENTRY_LENGTH) for e in entries]
     column = round(max([font.getlength(n) for n in names], default=0) + 6.5 * em)
     wide = photo.width > 1.25 * photo.height
     head = line * len(title.splitlines()) + em

@@ -29,7 +29,7 @@ from shelfcount.drawing.marks import (
     draw_tag,
     drawing_unit,
     make_font,
-    shorten,
+    shorten_name,
     text_size,
     with_legend,
 )
@@ -202,9 +202,9 @@ def _counted(
     names = [classes[i] for i in detections.classes]
     widths = (detections.boxes[:, 2] - detections.boxes[:, 0]) * scale
     # Tags are either all names or all numbers, as a mixture is hard to read.
-    fits = [font.getlength(f" {shorten(n)} ") <= w for n, w in zip(names, widths, strict=True)]
+    fits = [font.getlength(f" {shorten_name(n)} ") <= w for n, w in zip(names, widths, strict=True)]
     named = bool(fits) and np.mean(fits) > 0.8
-    tags = [shorten(n) if named else number[n] for n in names]
+    tags = [shorten_name(n) if named else number[n] for n in names]
     marks = [
         Mark(box, colours[name], f"{tag} {score:.2f}" if scores else tag, filled=True)
         for box, name, tag, score in zip(
@@ -237,7 +237,7 @@ def _judged(
     ) -> list[Mark]:
         marks = []
         for i in np.flatnonzero(chosen):
-            tag = shorten(classes[boxes.classes[i]]) if named else ""
+            tag = shorten_name(classes[boxes.classes[i]]) if named else ""
             marks.append(
                 Mark(
                     boxes.boxes[i] * scale,

@@ -57,7 +57,8 @@ class Proposal:
         photo: The photo with its labels.
         correction: The correction that the model suggests, undecided.
         score: Score of the detection.
-        relative_confidence: Score divided by the mean score of the class over detections that agree with their
+        relative_confidence: Score divided by the mean score of the class over detections that agree
+        with their
             labels; at least 1.
     """
 
@@ -159,19 +160,20 @@ def _box(corners: NDArray[np.float32], photo: Photo) -> XYWH:
 
 
 def draft_corrections(
-    dataset: Dataset, proposals: Sequence[Proposal], most: int | None = None
+    dataset: Dataset, proposals: Sequence[Proposal], max_proposals: int | None = None
 ) -> Corrections:
     """Build a corrections file from proposals, for a person to decide on.
 
     Args:
         dataset: The data set with the labels that were compared.
         proposals: Proposals from `propose`.
-        most: Maximum number of entries. The most confident proposals are kept. Default: all.
+        max_proposals: Maximum number of entries. The most confident proposals are kept.
+            Default: all.
 
     Returns:
         The corrections. Every entry is undecided until a person sets it to `accepted` or `refused`.
     """
-    chosen = tuple(p.correction for p in by_confidence(proposals)[:most])
+    chosen = tuple(p.correction for p in by_confidence(proposals)[:max_proposals])
     return Corrections(_file_name(dataset), fingerprint(dataset), chosen)
 
 

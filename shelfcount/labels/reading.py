@@ -9,10 +9,7 @@ from shelfcount.data.datasets import describe_dropped
 from shelfcount.data.formats import read_labels
 from shelfcount.labels.corrections import apply_corrections, read_corrections
 from shelfcount.records import Dataset, ShelfcountError
-from shelfcount.words import plural
-
-# First word of a note that a user must not overlook.
-WARNING = "warning: "
+from shelfcount.words import WARNING, plural
 
 
 def read_corrected(

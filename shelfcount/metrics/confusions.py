@@ -221,13 +221,13 @@ def needs(
             examples = None if trained is None else trained.get(name, 0)
             halving = gain = None
             if curves and (fit := _power_law(curves.get(name, ()))):
-                most, slope = fit
-                halving = round(most * (2 ** (-1 / slope) - 1))
+                largest, slope = fit
+                halving = round(largest * (2 ** (-1 / slope) - 1))
                 # The curve describes the missed products of this class, so products of other
                 # classes that were detected as this class are left out.
                 found_tp = correct + missed + misnamed
                 recoverable = 2 * found_tp / max(truth + detected + missed, 1) - base
-                gain = recoverable * (1 - (1 + MORE_EXAMPLES / most) ** slope)
+                gain = recoverable * (1 - (1 + MORE_EXAMPLES / largest) ** slope)
             rows.append(
                 Need(
                     name,

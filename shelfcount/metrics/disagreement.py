@@ -65,20 +65,20 @@ def find_disagreement(photo: Photo, first: Detections, second: Detections) -> Di
 
 
 def largest_disagreements(
-    dataset: Dataset, first: Sequence[Detections], second: Sequence[Detections], most: int
+    dataset: Dataset, first: Sequence[Detections], second: Sequence[Detections], max_photos: int
 ) -> list[Disagreement]:
     """Return the photos on which two models differ most, most differences first.
 
     Args:
         dataset: n labelled photos.
         first, second: Detections of each model on each photo, at its score threshold.
-        most: Maximum number of photos.
+        max_photos: Maximum number of photos.
 
     Returns:
-        At most `most` entries; photos without differences are left out.
+        At most `max_photos` entries; photos without differences are left out.
     """
     all_photos = [
         find_disagreement(*row) for row in zip(dataset.photos, first, second, strict=True)
     ]
-    chosen = sorted(all_photos, key=lambda d: -d.products)[:most]
+    chosen = sorted(all_photos, key=lambda d: -d.products)[:max_photos]
     return [d for d in chosen if d.products]

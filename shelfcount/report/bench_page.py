@@ -52,10 +52,8 @@ def write_bench_report(
         ShelfcountError: If a file cannot be written.
     """
     counted, image = result.photo
-    placement = list(
-        zip(counted.placement.row.tolist(), counted.placement.position.tolist(), strict=True)
-    )
-    picture = annotate(image, counted.detections, counted.classes, rows=placement)
+    places = counted.placement.pairs()
+    picture = annotate(image, counted.detections, counted.classes, rows=places)
     write_photo(folder / "counted.jpg", picture)
     write_json(folder / "result.json", bench_json(result, verdicts))
     head = result.rows[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shelfcount.checks.findings import KINDS, SEVERITIES, Finding, Report, Severity
+from shelfcount.checks.findings import FINDING_SEVERITIES, KINDS, Finding, Report, Severity
 from shelfcount.drawing.marks import FOUND, INK, MISSED, Colour
 from shelfcount.files import write_whole
 from shelfcount.records import Detections, ShelfcountError
@@ -100,7 +100,7 @@ def _groups(report: Report) -> list[_Group]:
         sorted(report.findings, key=lambda f: order[f.kind]), key=lambda f: f.kind
     ):
         members = list(findings)
-        severity = min((f.severity for f in members), key=SEVERITIES.index)
+        severity = min((f.severity for f in members), key=FINDING_SEVERITIES.index)
         items = [_Item(f, _pictures(f, labels)) for f in members[:MAX_FINDINGS_PER_KIND]]
         groups.append(_Group(kind, severity, len(members), items))
     return groups

@@ -106,8 +106,8 @@ def _cards(evaluation: Evaluation) -> page.Cards:
 def _pairs(pairs: Sequence[Confusion], classes: Sequence[str]) -> list[page.Block]:
     caption = (
         "High confidence: the score is at least the mean score of the predicted class where label "
-        "and model agree. In these cases the label may be wrong; shelfcount correct --propose "
-        "lists them. Two classes that are confused in both directions may be the same product."
+        "and model agree. In these cases the label may be wrong; shelfcount propose lists "
+        "them. Two classes that are confused in both directions may be the same product."
     )
     often = [pair for pair in pairs if len(pair.mistakes) > 1]
     once = [pair for pair in pairs if len(pair.mistakes) == 1]

@@ -12,7 +12,6 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-import shelfcount
 from shelfcount.files import sha256_json, sha256_of
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.vision.images import stretch
@@ -22,7 +21,7 @@ from shelfcount.vision.postprocess import ratios_to_pixels
 FORMAT = 1
 # Float16 model with raw head outputs, without post-processing, for GPU and Core ML delegates.
 RAW_MODEL = "model-raw.tflite"
-_PACKAGE = Path(shelfcount.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 # Released bundles are in the first folder of an installed package, in the second of a checkout.
 RELEASE_FOLDERS = (_PACKAGE / "bundles", _PACKAGE.parent / "export" / "release")
 

@@ -181,12 +181,14 @@ def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
     return bool((inside | (_agreement(cut, whole) > nms_iou)).any())
 
 
-def _agreement(a: _Seen, b: _Seen) -> np.ndarray:
+def _agreement(a: _Seen, b: _Seen) -> NDArray[np.floating]:
     """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
     return box_math.common_part_iou(a.found.boxes, a.windows, b.found.boxes, b.windows)
 
 
-def _share_inside(pieces: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def _share_inside(
+    pieces: NDArray[np.floating], boxes: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """Return the (n, m) share of each piece's area in each box, enlarged by `PIECE_MARGIN`."""
     return box_math.pieces_inside(pieces[:, None], boxes[None], PIECE_MARGIN)
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import ShelfcountError
 from shelfcount.shelf.facings import Arrangement, xywh
@@ -118,8 +119,7 @@ class ComplianceResult:
         """Compliance: correct facings / (correct facings + facings of all deviations), 0 to 1.
 
         Each facing counts once: a misplaced product counts as one deviation, not as a missing and
-        an
-        extra one. 1 means that there are no deviations.
+        an extra one. 1 means that there are no deviations.
         """
         wrong = sum(deviation.facings for deviation in self.deviations)
         return len(self.right) / (len(self.right) + wrong)
@@ -182,7 +182,7 @@ class _Reading:
 
     plan: Planogram
     steps: list[AlignmentStep]
-    boxes: np.ndarray
+    boxes: NDArray[np.float64]
     beside: dict[int, Run]
     moved: dict[int, int]
 
@@ -279,7 +279,7 @@ class _Reading:
         return _plain(box)
 
 
-def _plain(box: np.ndarray) -> PlaceBox:
+def _plain(box: NDArray[np.float64]) -> PlaceBox:
     left, top, right, bottom = box.tolist()
     return left, top, right, bottom
 

@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ class CountedPhoto:
         """Number of products of each detected class, most frequent first."""
         return self.detections.counts(self.classes)
 
-    @property
+    @cached_property
     def arrangement(self) -> Arrangement:
-        """Facings, stacks, gaps and the front view; computed at each access."""
+        """Facings, stacks, gaps and the front view; computed at the first access."""
         names = [self.classes[i] for i in self.detections.classes]
         return arrange(self.detections.boxes, names, self.placement, (self.width, self.height))
 
@@ -89,7 +90,7 @@ class CountedPhoto:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry of this photo in ``photos`` of the JSON of `report`."""
+        """Return the entry of this photo in ``photos`` of `count_json`."""
         return {
             "path": self.path,
             "width": self.width,
@@ -100,7 +101,7 @@ class CountedPhoto:
         }
 
 
-def count_photo(detector: Detector, image: np.ndarray, path: str = "") -> CountedPhoto:
+def count_photo(detector: Detector, image: NDArray[np.uint8], path: str = "") -> CountedPhoto:
     """Count the products on a photo in memory.
 
     Args:

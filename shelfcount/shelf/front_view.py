@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.vision.homography import FOCAL_LENGTH
 
@@ -26,8 +27,11 @@ CORNER = 0.03
 
 
 def fit_front(
-    boxes: np.ndarray, classes: np.ndarray, board: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
+    boxes: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    board: NDArray[np.int64],
+    size: tuple[int, int],
+) -> NDArray[np.float64]:
     """Fit the camera for which rows are level and products of one class have the same size.
 
     Levenberg-Marquardt optimization of its three angles with a robust loss.
@@ -45,10 +49,10 @@ def fit_front(
     if not rows and not kinds:
         return _to_front(np.zeros(3), size)
 
-    def oddness(angles: np.ndarray) -> np.ndarray:
+    def oddness(angles: NDArray[np.float64]) -> NDArray[np.float64]:
         return _oddness(boxes, _to_front(angles, size), rows, kinds)
 
-    def cost(angles: np.ndarray, odd: np.ndarray) -> float:
+    def cost(angles: NDArray[np.float64], odd: NDArray[np.float64]) -> float:
         # Cauchy loss: the influence of an outlier decreases with its residual.
         return float(2 * np.log1p(odd**2 / 4).sum() + ((angles / USUAL_ANGLES) ** 2).sum() / 2)
 
@@ -74,7 +78,7 @@ def fit_front(
     return _to_front(angles, size)
 
 
-def _to_front(angles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _to_front(angles: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
     """Return the (3, 3) homography from photo to front view for camera angles.
 
     Args:
@@ -96,8 +100,8 @@ def _to_front(angles: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def upright_outlines(
-    boxes: np.ndarray, to_front: np.ndarray, corner: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    boxes: NDArray[np.float64], to_front: NDArray[np.float64], corner: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return the upright products in the front view whose images the boxes enclose.
 
     Args:
@@ -127,13 +131,16 @@ def upright_outlines(
     )
 
 
-def _half(boxes: np.ndarray) -> np.ndarray:
+def _half(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(boxes[:, 2:] - boxes[:, :2], 1) / 2
 
 
 def _oddness(
-    boxes: np.ndarray, to_front: np.ndarray, rows: Sequence[np.ndarray], kinds: Sequence[np.ndarray]
-) -> np.ndarray:
+    boxes: NDArray[np.float64],
+    to_front: NDArray[np.float64],
+    rows: Sequence[NDArray[np.int64]],
+    kinds: Sequence[NDArray[np.int64]],
+) -> NDArray[np.float64]:
     """Return the residuals of rows and sizes in units of their standard deviations.
 
     They are the distances of bottom edges from the median of their row, and the log ratios of box
@@ -151,7 +158,7 @@ def _oddness(
     return np.concatenate(feet + sizes)
 
 
-def _groups(numbers: np.ndarray) -> list[np.ndarray]:
+def _groups(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return the indices of each number that occurs more than once; negative ones are left out."""
     groups = (np.flatnonzero(numbers == number) for number in np.unique(numbers[numbers >= 0]))
     return [members for members in groups if len(members) > 1]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections, Detector, Dropped, Progress, ShelfcountError
 from shelfcount.shelf.count import CountedPhoto, count_each
@@ -48,15 +49,15 @@ class MergedShelf:
 
     photos: tuple[CountedPhoto, ...]
     views: tuple[PhotoFeatures, ...]
-    fronts: tuple[np.ndarray, ...]
+    fronts: tuple[NDArray[np.float64], ...]
     products: Detections
-    best: np.ndarray
-    seen_in: np.ndarray
+    best: NDArray[np.int64]
+    seen_in: NDArray[np.int64]
     placement: Placement
     reason: str
 
     @property
-    def homographies(self) -> list[np.ndarray]:
+    def homographies(self) -> list[NDArray[np.float64]]:
         """(3, 3) float64 for each photo, from its pixels to the front of the shelf.
 
         Pixels are continuous: pixel i covers [i, i + 1).
@@ -70,18 +71,14 @@ class MergedShelf:
 
     def rows(self) -> list[list[str]]:
         """Return the class names of each row from left to right, the top row first."""
-        order = np.lexsort((self.placement.position, self.placement.row))
-        named: list[list[str]] = [[] for _ in range(self.placement.n_rows)]
-        for i in order:
-            named[self.placement.row[i]].append(self.photos[0].classes[self.products.classes[i]])
-        return named
+        classes = self.photos[0].classes
+        return self.placement.by_row([classes[i] for i in self.products.classes])
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one entry per product.
 
         It is the entry of `CountedPhoto.products`, with the path of the photo and the number of
-        photos
-        in which the product was detected.
+        photos in which the product was detected.
         """
         entries = []
         photo_products = [photo.products() for photo in self.photos]
@@ -180,7 +177,7 @@ def merge_counted(
 def merge_json(merged: Merged, bundle_name: str, bundle_sha256: str) -> dict[str, Any]:
     """Return the content of ``shelfcount merge --json``. Its schema must not change.
 
-    It is the content of `count.report` with these fields in ``merged``:
+    It is the content of `count_json` with these fields in ``merged``:
 
     * ``counts``: number of products of each class.
     * ``detections``: each product once, with its box in pixels of ``photo``, the photo with the

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.shelf.photo_features import SIDE_UNITS, PhotoFeatures
 from shelfcount.shelf.photo_pairs import GRID, MAX_DEPTH_RATIO
@@ -39,10 +40,10 @@ NORMAL = np.diag([2 / SIDE_UNITS, 2 / SIDE_UNITS, 1.0])
 
 
 def fit_fronts(
-    poses: Mapping[int, np.ndarray],
+    poses: Mapping[int, NDArray[np.float64]],
     views: Mapping[int, PhotoFeatures],
-    steps: Mapping[tuple[int, int], np.ndarray],
-) -> dict[int, np.ndarray]:
+    steps: Mapping[tuple[int, int], NDArray[np.float64]],
+) -> dict[int, NDArray[np.float64]]:
     """Return the homography from the units of each photo to the front of the shelf.
 
     Photos are assumed to be taken from the front on average, so the horizon is placed as far away
@@ -72,25 +73,26 @@ def fit_fronts(
     return dict(zip(poses, fronts, strict=True))
 
 
-def _is_plausible(front: np.ndarray, view: PhotoFeatures) -> bool:
+def _is_plausible(front: NDArray[np.float64], view: PhotoFeatures) -> bool:
     """Return whether the front of a photo has no horizon in it and is not stretched much."""
     depth = (GRID * view.half) @ front[2, :2] / front[2, 2] + 1
-    most, least = np.linalg.svd(_at_middle(front), compute_uv=False)
+    largest, smallest = np.linalg.svd(_at_middle(front), compute_uv=False)
     return bool(
         depth.min() > 0
         and depth.max() < MAX_DEPTH_RATIO * depth.min()
-        and most < MAX_STRETCH * least
+        and largest < MAX_STRETCH * smallest
     )
 
 
-def _at_middle(front: np.ndarray) -> np.ndarray:
+def _at_middle(front: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the (2, 2) Jacobian of a homography in the middle of a photo."""
-    return (front[:2, :2] * front[2, 2] - np.outer(front[:2, 2], front[2, :2])) / front[2, 2] ** 2
+    scaled = front[:2, :2] * front[2, 2] - np.outer(front[:2, 2], front[2, :2])
+    return np.asarray(scaled / front[2, 2] ** 2)
 
 
 def _laid_flat(
-    views: Mapping[int, PhotoFeatures], steps: Mapping[tuple[int, int], np.ndarray]
-) -> dict[int, np.ndarray]:
+    views: Mapping[int, PhotoFeatures], steps: Mapping[tuple[int, int], NDArray[np.float64]]
+) -> dict[int, NDArray[np.float64]]:
     """Return affine fronts of all photos by linear least squares.
 
     The common parts of two photos must coincide, and photos must keep their shape. This is the
@@ -122,14 +124,16 @@ def _laid_flat(
     return dict(zip(views, affine, strict=True))
 
 
-def _upright(front: np.ndarray, poses: Sequence[np.ndarray]) -> np.ndarray:
+def _upright(
+    front: NDArray[np.float64], poses: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:
     """Return the front without the mean rotation, shear and scale at the middles of the photos."""
     turn = np.eye(3)
     turn[:2, :2] = np.linalg.inv(np.mean([_at_middle(front @ pose) for pose in poses], axis=0))
     return turn @ front
 
 
-def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
+def _far_horizon(poses: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Return the (3, 3) homography that maps the common horizon of the photos to infinity.
 
     The horizon is the line that is farthest from the middles of all photos together.
@@ -144,8 +148,10 @@ def _far_horizon(poses: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _alike_products(
-    poses: Sequence[np.ndarray], views: Sequence[PhotoFeatures], levelled: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    poses: Sequence[NDArray[np.float64]],
+    views: Sequence[PhotoFeatures],
+    levelled: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a (3, 3) homography that equalizes the heights of products of a class, and its step.
 
     Widths are not used, since the width of a box grows with the tilt of the photo.

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections
 from shelfcount.shelf.facings import Arrangement, arrange
@@ -14,7 +15,7 @@ from shelfcount.shelf.merge import MergedShelf
 from shelfcount.shelf.photo_features import PhotoFeatures
 from shelfcount.shelf.photo_pairs import GRID
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.homography import map_boxes, map_points
+from shelfcount.vision.homography import map_boxes, map_points, warp
 
 MAX_PANORAMA_PIXELS = 16_000_000
 # Margin around the products in units.
@@ -33,14 +34,15 @@ class PanoramaFrame:
     """Part of the front of the shelf that the panorama shows.
 
     Attributes:
-        width, height: Size of the panorama in pixels, about `MAX_PANORAMA_PIXELS` in all at most.
+        width, height: Size of the panorama in pixels, with at most about `MAX_PANORAMA_PIXELS` in
+        all.
         onto: (3, 3) float64, from the front of the shelf to the pixels of the panorama.
         products: Boxes in pixels of the panorama.
     """
 
     width: int
     height: int
-    onto: np.ndarray
+    onto: NDArray[np.float64]
     products: Detections
 
 
@@ -80,7 +82,7 @@ def arrange_merged(shelf: MergedShelf) -> Arrangement:
     return arrange(framed.products.boxes, names, shelf.placement, (framed.width, framed.height))
 
 
-def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
+def panorama(shelf: MergedShelf) -> tuple[NDArray[np.uint8], Detections]:
     """Draw the panorama of a shelf.
 
     Returns:
@@ -92,17 +94,12 @@ def panorama(shelf: MergedShelf) -> tuple[np.ndarray, Detections]:
     picture = np.full((height, width, 3), 255, np.uint8)
     depth = np.zeros((height, width), np.float32)
     for view, homography, gain in zip(shelf.views, shelf.homographies, _gains(shelf), strict=True):
-        _paint(
-            picture,
-            depth,
-            cv2.multiply(view.picture, np.append(gain, 1.0)),
-            view,
-            framed.onto @ homography,
-        )
+        equalized = np.asarray(cv2.multiply(view.picture, np.append(gain, 1.0)), np.uint8)
+        _paint(picture, depth, equalized, view, framed.onto @ homography)
     return picture, framed.products
 
 
-def _gains(shelf: MergedShelf) -> np.ndarray:
+def _gains(shelf: MergedShelf) -> NDArray[np.float64]:
     """Return (photos, 3) factors for red, green and blue that equalize overlapping photos.
 
     Based on Brown and Lowe 2007, section 6, applied to logarithms, which makes the problem linear.
@@ -119,7 +116,9 @@ def _gains(shelf: MergedShelf) -> np.ndarray:
     return np.exp(np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0])
 
 
-def _common_colours(shelf: MergedShelf, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+def _common_colours(
+    shelf: MergedShelf, a: int, b: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the colours of points of a grid over photo a that both photos show.
 
     Returns:
@@ -132,19 +131,21 @@ def _common_colours(shelf: MergedShelf, a: int, b: int) -> tuple[np.ndarray, np.
     return _colours(one, grid[common]), _colours(other, mapped[common])
 
 
-def _colours(view: PhotoFeatures, places: np.ndarray) -> np.ndarray:
+def _colours(view: PhotoFeatures, places: NDArray[np.float64]) -> NDArray[np.float64]:
     # Coarse averages, since a small registration error moves a grid point on or off a letter.
-    coarse = cv2.resize(view.picture, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+    coarse = np.asarray(
+        cv2.resize(view.picture, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA), np.float64
+    )
     column, row = ((places / view.half + 1) * (_COARSE - 1) / 2).round().astype(int).T
-    return coarse[row, column].astype(np.float64) + 1
+    return np.asarray(coarse[row, column] + 1)
 
 
 def _paint(
-    picture: np.ndarray,
-    depth: np.ndarray,
-    photo: np.ndarray,
+    picture: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    photo: NDArray[np.uint8],
     view: PhotoFeatures,
-    homography: np.ndarray,
+    homography: NDArray[np.float64],
 ) -> None:
     """Paint a photo onto the panorama wherever it is further from its border than `depth`.
 
@@ -166,19 +167,16 @@ def _paint(
     size = depth[window].shape[::-1]
     if min(size) == 0:
         return
-    # The centre of pixel i is at i for OpenCV, but at i + 0.5 for homographies.
-    shrink = np.diag([view.width / width, view.height / height, 1]) @ np.array(
-        [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
-    )
-    warp = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]]) @ homography @ shrink
+    shrink = np.diag([view.width / width, view.height / height, 1])
+    to_window = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ homography @ shrink
     inside = (
         np.minimum.outer(
             1 - np.abs(np.linspace(-1, 1, height)), 1 - np.abs(np.linspace(-1, 1, width))
         ).astype(np.float32)
         + 1e-3
     )
-    distance = cv2.warpPerspective(inside, warp, size)
-    warped = cv2.warpPerspective(photo, warp, size, borderMode=cv2.BORDER_REPLICATE)
+    distance = warp(inside, to_window, size)
+    warped = warp(photo, to_window, size, cv2.BORDER_REPLICATE)
     share = np.where(
         depth[window] > 0, np.clip((distance - depth[window]) / SEAM + 0.5, 0, 1), distance > 0
     )[..., None]
@@ -186,6 +184,6 @@ def _paint(
     np.maximum(depth[window], distance, out=depth[window])
 
 
-def _corners(view: PhotoFeatures) -> np.ndarray:
+def _corners(view: PhotoFeatures) -> NDArray[np.float64]:
     """Return the (4, 2) corners of a photo in its pixels."""
     return np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]) * (view.width, view.height)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections
 from shelfcount.vision.homography import map_boxes, map_points
@@ -44,27 +45,26 @@ class PhotoFeatures:
 
     width: int
     height: int
-    points: np.ndarray
-    descriptors: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    picture: np.ndarray
+    points: NDArray[np.float64]
+    descriptors: NDArray[np.float32]
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    picture: NDArray[np.uint8]
 
     @property
-    def half(self) -> np.ndarray:
+    def half(self) -> NDArray[np.float64]:
         """(2,) half the width and half the height of the photo in units."""
-        return np.array([self.width, self.height]) * (
-            SIDE_UNITS / 2 / np.sqrt(self.width * self.height)
-        )
+        scale = SIDE_UNITS / 2 / np.sqrt(self.width * self.height)
+        return np.asarray(np.array([self.width, self.height]) * scale)
 
     @property
-    def to_units(self) -> np.ndarray:
+    def to_units(self) -> NDArray[np.float64]:
         """(3, 3) transformation from pixels to units."""
         scale = SIDE_UNITS / np.sqrt(self.width * self.height)
         return np.array([[scale, 0, -self.half[0]], [0, scale, -self.half[1]], [0, 0, 1]])
 
 
-def extract_features(image: np.ndarray, detections: Detections) -> PhotoFeatures:
+def extract_features(image: NDArray[np.uint8], detections: Detections) -> PhotoFeatures:
     """Detect the keypoints of a photo and return its registration data.
 
     Args:
@@ -75,7 +75,9 @@ def extract_features(image: np.ndarray, detections: Detections) -> PhotoFeatures
     height, width = image.shape[:2]
     shrink = min(1.0, SIDE_UNITS / np.sqrt(width * height))
     size = max(round(width * shrink), 1), max(round(height * shrink), 1)
-    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if shrink < 1 else image
+    picture = image
+    if shrink < 1:
+        picture = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     sift = cv2.SIFT_create(  # type: ignore[attr-defined]
         nfeatures=POINTS, contrastThreshold=MIN_CONTRAST
@@ -103,12 +105,12 @@ class KeypointMatches:
     """Matches of each keypoint of photo a among those of photo b.
 
     Attributes:
-        index: (NEAREST, k) int64, keypoints of b, the most similar first.
+        index: (5, k) int64, keypoints of b, the most similar first.
         distinct: (k,) bool, whether the first match passes the ratio test and is mutual.
     """
 
-    index: np.ndarray
-    distinct: np.ndarray
+    index: NDArray[np.int64]
+    distinct: NDArray[np.bool_]
 
 
 def match_keypoints(a: PhotoFeatures, b: PhotoFeatures) -> KeypointMatches:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import ModelSpec
 from shelfcount.runtime.inference import input_shrink
@@ -73,7 +74,8 @@ class LabellingLimits:
     product_side: float
 
 
-# Values at which the released model loses `F1_LOST` of benchmarks/shelf/photo_gate.py, measured on
+# Values at which the released model loses the F1 given in benchmarks/shelf/photo_gate.py, measured
+# on
 # drinks validation photos under graded conditions: benchmarks/results/photo_gate.json.
 COUNTING_LIMITS = CountingLimits(
     dark=51.0,
@@ -161,7 +163,9 @@ class Quality:
         return {"fit": self.fit, "advice": list(self.advice), "checks": checks}
 
 
-def check_photo(image: np.ndarray, spec: ModelSpec, boxes: np.ndarray | None = None) -> Quality:
+def check_photo(
+    image: NDArray[np.uint8], spec: ModelSpec, boxes: NDArray[np.floating] | None = None
+) -> Quality:
     """Check the quality of a photo for counting with a model.
 
     The checks measure
@@ -241,7 +245,7 @@ def _advice(check: Check, angle: float) -> str:
 
 
 def product_sizes(
-    boxes: np.ndarray, spec: ModelSpec, width: int, height: int
+    boxes: NDArray[np.floating], spec: ModelSpec, width: int, height: int
 ) -> tuple[float, float] | tuple[None, None]:
     """Return ``product_size`` and ``product_pixels`` of `check_photo`; None if there are no boxes.
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.shelf.photo_features import KeypointMatches, PhotoFeatures
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.homography import edge_middles, map_boxes, map_points
+from shelfcount.vision.homography import edge_middles, inverse, map_boxes, map_points
 
 INLIER_UNITS = 3.0
 MIN_POINTS = 8
@@ -69,7 +70,7 @@ class PairFit:
 
     a: int
     b: int
-    homography: np.ndarray
+    homography: NDArray[np.float64]
     points: int
     covered: int
     squares: int
@@ -116,7 +117,7 @@ def fit_pair(
         return []
 
     def evaluated(
-        homographies: Iterable[np.ndarray], reach: float = SUPPORT_UNITS
+        homographies: Iterable[NDArray[np.float64]], reach: float = SUPPORT_UNITS
     ) -> list[PairFit]:
         possible = (
             score_fit(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b)
@@ -146,7 +147,9 @@ def fit_pair(
     return links
 
 
-def _proposals(a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches) -> list[np.ndarray]:
+def _proposals(
+    a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+) -> list[NDArray[np.float64]]:
     """Return homographies from distinct matches, from the remaining ones, and from box sizes."""
     unexplained = np.flatnonzero(near.distinct)
     homographies = []
@@ -165,8 +168,8 @@ def _proposals(a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches) -> lis
 
 
 def _shifted(
-    base: np.ndarray, a: PhotoFeatures, b: PhotoFeatures, facings: float = np.inf
-) -> Iterator[np.ndarray]:
+    base: NDArray[np.float64], a: PhotoFeatures, b: PhotoFeatures, facings: float = np.inf
+) -> Iterator[NDArray[np.float64]]:
     """Yield the homography, shifted so that many boxes of a are on boxes of their class in b.
 
     Args:
@@ -192,7 +195,9 @@ def _shifted(
         yield np.array([[1, 0, x], [0, 1, y], [0, 0, 1]]) @ base
 
 
-def _fit(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+def _fit(
+    p: NDArray[np.float64], q: NDArray[np.float64]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     """Fit a robust homography from points p to points q.
 
     Returns:
@@ -206,12 +211,12 @@ def _fit(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     )
     if homography is None or not np.isfinite(homography).all():
         return None, nothing
-    return homography, inliers.ravel().astype(bool)
+    return np.asarray(homography, np.float64), inliers.ravel().astype(bool)
 
 
 def _refine(
-    homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
-) -> np.ndarray:
+    homography: NDArray[np.float64], a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+) -> NDArray[np.float64]:
     """Refit a homography to overlapping products of the same class, then to nearby matches."""
     i, j = _mutual(map_boxes(a.boxes, homography), b.boxes)
     same = a.classes[i] == b.classes[j]
@@ -225,15 +230,23 @@ def _refine(
 
 
 def _refit(
-    homography: np.ndarray, p: np.ndarray, q: np.ndarray, a: PhotoFeatures, b: PhotoFeatures
-) -> np.ndarray:
+    homography: NDArray[np.float64],
+    p: NDArray[np.float64],
+    q: NDArray[np.float64],
+    a: PhotoFeatures,
+    b: PhotoFeatures,
+) -> NDArray[np.float64]:
     found, _ = _fit(p, q)
     return homography if found is None or not is_view_change(found, a, b) else found
 
 
 def supporting(
-    homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches, reach: float
-) -> tuple[np.ndarray, np.ndarray]:
+    homography: NDArray[np.float64],
+    a: PhotoFeatures,
+    b: PhotoFeatures,
+    near: KeypointMatches,
+    reach: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of keypoints of a and of their matches in b near the mapped keypoints.
 
     Each keypoint of b is used once.
@@ -249,14 +262,14 @@ def supporting(
 
 
 def _supporting(
-    mapped: np.ndarray, b: PhotoFeatures, near: KeypointMatches, reach: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    mapped: NDArray[np.float64], b: PhotoFeatures, near: KeypointMatches, reach: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return `supporting` for mapped keypoints, and (k,) bool, whether they are in photo b."""
     seen = (np.abs(mapped) < b.half).all(axis=1)
     close = (((mapped[None] - b.points[near.index]) ** 2).sum(axis=2) < reach**2) & seen
     i = np.flatnonzero(close.any(axis=0))
     j, first = np.unique(near.index[close.argmax(axis=0)[i], i], return_index=True)
-    return i[first], j, seen
+    return i[first], j, np.asarray(seen)
 
 
 def score_fit(
@@ -264,7 +277,7 @@ def score_fit(
     a: PhotoFeatures,
     b: PhotoFeatures,
     near: KeypointMatches,
-    homography: np.ndarray,
+    homography: NDArray[np.float64],
     reach: float = SUPPORT_UNITS,
 ) -> PairFit:
     """Evaluate a homography and return the registration with its quality.
@@ -294,16 +307,20 @@ def score_fit(
     )
 
 
-def _agreement(homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures) -> tuple[int, int]:
-    """Return `Link.agreeing` and `Link.products`."""
+def _agreement(
+    homography: NDArray[np.float64], a: PhotoFeatures, b: PhotoFeatures
+) -> tuple[int, int]:
+    """Return `PairFit.agreeing` and `PairFit.products`."""
     mapped = map_boxes(a.boxes, homography)
     in_b = np.flatnonzero(_seen(mapped, b))
-    in_a = np.flatnonzero(_seen(map_boxes(b.boxes, np.linalg.inv(homography)), a))
+    in_a = np.flatnonzero(_seen(map_boxes(b.boxes, inverse(homography)), a))
     i, j = _mutual(mapped[in_b], b.boxes[in_a])
     return int((a.classes[in_b[i]] == b.classes[in_a[j]]).sum()), len(in_b) + len(in_a) - len(i)
 
 
-def _mutual(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mutual(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of boxes that are each other's best overlap above `SAME_PLACE_IOU`."""
     if not len(a) or not len(b):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -315,17 +332,16 @@ def _mutual(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return i, j[i]
 
 
-def _seen(boxes: np.ndarray, view: PhotoFeatures) -> np.ndarray:
+def _seen(boxes: NDArray[np.float64], view: PhotoFeatures) -> NDArray[np.bool_]:
     """Return (n,) bool: whether more than `SEEN_SHARE` of a box, in units of `view`, is in it."""
     frame = np.tile(view.half, 2)
     return box_math.area(np.clip(boxes, -frame, frame)) > SEEN_SHARE * box_math.area(boxes)
 
 
-def is_view_change(homography: np.ndarray, a: PhotoFeatures, b: PhotoFeatures) -> bool:
+def is_view_change(homography: NDArray[np.float64], a: PhotoFeatures, b: PhotoFeatures) -> bool:
     """Return whether a homography is plausible for two upright photos with a common part."""
-    # The determinant of a homography in units is about the square of the zoom between the photos;
-    # it
-    # is negative for a mirrored photo.
+    # The determinant of a homography in units is about the square of the zoom between the photos.
+    # It is negative for a mirrored photo.
     if abs(homography[2, 2]) < 1e-9 or np.linalg.det(homography / homography[2, 2]) < 1e-4:
         return False
     grid = GRID * a.half

@@ -87,7 +87,7 @@ def write_plan(path: Path | str, plan: Planogram) -> None:
 
 
 def plan_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a plan, which export/plan.schema.json contains."""
+    """Return the JSON Schema of a plan, as in docs/reference/schemas/plan.schema.json."""
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         **Planogram.model_json_schema(by_alias=True),

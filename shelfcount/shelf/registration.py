@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import ShelfcountError
 from shelfcount.shelf.merged_front import NORMAL, fit_fronts
@@ -27,7 +28,7 @@ from shelfcount.shelf.photo_pairs import (
     score_fit,
     supporting,
 )
-from shelfcount.vision.homography import map_points
+from shelfcount.vision.homography import inverse, map_points
 
 # Indices of the photos of each group.
 Groups = tuple[tuple[int, ...], ...]
@@ -58,8 +59,8 @@ class Registration:
     """
 
     groups: Groups
-    steps: Mapping[tuple[int, int], np.ndarray]
-    fronts: tuple[np.ndarray, ...]
+    steps: Mapping[tuple[int, int], NDArray[np.float64]]
+    fronts: tuple[NDArray[np.float64], ...]
     links: tuple[PairFit, ...]
 
     def best_link(self, photo: int, others: Sequence[int]) -> PairFit | None:
@@ -98,8 +99,8 @@ def register(views: Sequence[PhotoFeatures]) -> Registration:
     links = {(a, b): fit_pair((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
     compared = _Compared(tuple(views), nears, links)
     groups, poses = _place(compared)
-    steps: dict[tuple[int, int], np.ndarray] = {}
-    fronts: dict[int, np.ndarray] = {}
+    steps: dict[tuple[int, int], NDArray[np.float64]] = {}
+    fronts: dict[int, NDArray[np.float64]] = {}
     for group in groups:
         placed = {photo: poses[photo] for photo in sorted(group)}
         adjusted = _adjust(placed, compared)
@@ -119,18 +120,20 @@ class _Compared:
     links: Mapping[tuple[int, int], Sequence[PairFit]]
 
 
-def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
+def _place(compared: _Compared) -> tuple[Groups, dict[int, NDArray[np.float64]]]:
     """Return the groups and the pose of each photo.
 
     A pose is (3, 3), from units of the photo to units of the first photo of its group.
     """
     views = compared.views
-    steps: dict[int, list[tuple[int, np.ndarray, float]]] = {i: [] for i in range(len(views))}
+    steps: dict[int, list[tuple[int, NDArray[np.float64], float]]] = {
+        i: [] for i in range(len(views))
+    }
     for (a, b), found in compared.links.items():
         for link in found:
             if link.holds:
                 steps[a].append((b, link.homography, link.score))
-                steps[b].append((a, np.linalg.inv(link.homography), link.score))
+                steps[b].append((a, inverse(link.homography), link.score))
     poses = {i: np.eye(3) for i in range(len(views))}
     remaining = set(range(len(views)))
     groups = []
@@ -158,10 +161,10 @@ def _place(compared: _Compared) -> tuple[Groups, dict[int, np.ndarray]]:
 def _best_pose(
     photo: int,
     group: Sequence[int],
-    poses: Mapping[int, np.ndarray],
+    poses: Mapping[int, NDArray[np.float64]],
     views: Sequence[PhotoFeatures],
-    steps: Sequence[tuple[int, np.ndarray, float]],
-) -> tuple[int, np.ndarray, float]:
+    steps: Sequence[tuple[int, NDArray[np.float64], float]],
+) -> tuple[int, NDArray[np.float64], float]:
     """Return the photo, the pose that its links to the group support most, and the total score."""
     options = [
         (other, poses[other] @ homography, score)
@@ -174,8 +177,8 @@ def _best_pose(
         for other, rival, score in options:
             if (
                 _gap(
-                    np.linalg.inv(poses[other]) @ pose,
-                    np.linalg.inv(poses[other]) @ rival,
+                    inverse(poses[other]) @ pose,
+                    inverse(poses[other]) @ rival,
                     views[photo],
                     views[other],
                 )
@@ -187,7 +190,9 @@ def _best_pose(
     return photo, options[best][1], totals[best]
 
 
-def _gap(one: np.ndarray, other: np.ndarray, photo: PhotoFeatures, onto: PhotoFeatures) -> float:
+def _gap(
+    one: NDArray[np.float64], other: NDArray[np.float64], photo: PhotoFeatures, onto: PhotoFeatures
+) -> float:
     """Return the median distance in units of two homographies in the overlap of two photos."""
     grid = GRID * photo.half
     p, q = map_points(grid, one), map_points(grid, other)
@@ -195,7 +200,9 @@ def _gap(one: np.ndarray, other: np.ndarray, photo: PhotoFeatures, onto: PhotoFe
     return float(np.median(np.hypot(*(p - q)[shown].T))) if shown.any() else np.inf
 
 
-def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, np.ndarray]:
+def _adjust(
+    poses: Mapping[int, NDArray[np.float64]], compared: _Compared
+) -> dict[int, NDArray[np.float64]]:
     """Adjust the poses of a group jointly to the matches of all pairs.
 
     Gauss-Newton optimization with Cauchy weights. It minimizes the distance between a keypoint and
@@ -203,11 +210,11 @@ def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, n
     would be smallest if the photos shrank to a point.
     """
     photos, views = list(poses), compared.views
-    normal = [poses[photo] @ np.linalg.inv(NORMAL) for photo in photos]
+    normal = [poses[photo] @ inverse(NORMAL) for photo in photos]
     for reach in (SEARCH_UNITS[-1], SUPPORT_UNITS):
         pairs = []
         for (i, a), (j, b) in combinations(enumerate(photos), 2):
-            homography = np.linalg.inv(normal[j] @ NORMAL) @ normal[i] @ NORMAL
+            homography = inverse(normal[j] @ NORMAL) @ normal[i] @ NORMAL
             if is_view_change(homography, views[a], views[b]):
                 p, q = supporting(homography, views[a], views[b], compared.nears[a, b], reach)
                 if len(p) >= MIN_POINTS:
@@ -227,8 +234,10 @@ def _adjust(poses: Mapping[int, np.ndarray], compared: _Compared) -> dict[int, n
 
 
 def _steps(
-    placed: Mapping[int, np.ndarray], adjusted: Mapping[int, np.ndarray], compared: _Compared
-) -> dict[tuple[int, int], np.ndarray]:
+    placed: Mapping[int, NDArray[np.float64]],
+    adjusted: Mapping[int, NDArray[np.float64]],
+    compared: _Compared,
+) -> dict[tuple[int, int], NDArray[np.float64]]:
     """Return `Registration.steps` of a group.
 
     It is the accepted link of a pair that agrees with the poses, or, if there is none, the adjusted
@@ -238,13 +247,13 @@ def _steps(
     steps = {}
     for a, b in combinations(placed, 2):
         one, other = compared.views[a], compared.views[b]
-        onto = np.linalg.inv(placed[b]) @ placed[a]
+        onto = inverse(placed[b]) @ placed[a]
         links = [
             link
             for link in compared.links[a, b]
             if link.holds and _gap(link.homography, onto, one, other) < SAME_POSE_UNITS
         ]
-        onto = np.linalg.inv(adjusted[b]) @ adjusted[a]
+        onto = inverse(adjusted[b]) @ adjusted[a]
         if links:
             steps[a, b] = links[0].homography
         elif (
@@ -256,8 +265,9 @@ def _steps(
 
 
 def _gauss_newton(
-    poses: Sequence[np.ndarray], pairs: Sequence[tuple[int, int, np.ndarray, np.ndarray]]
-) -> list[np.ndarray]:
+    poses: Sequence[NDArray[np.float64]],
+    pairs: Sequence[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]],
+) -> list[NDArray[np.float64]]:
     """Return a (3, 3) correction for each pose, close to the identity.
 
     The pose must be multiplied with it from the right.
@@ -265,7 +275,7 @@ def _gauss_newton(
     n = 8 * len(poses)
     curvature, slope = np.zeros((n, n)), np.zeros(n)
     for a, b, p, q in pairs:
-        step = np.linalg.inv(poses[b]) @ poses[a]
+        step = inverse(poses[b]) @ poses[a]
         source = np.append(p, np.ones((len(p), 1)), axis=1)
         mapped = source @ step.T
         place = mapped[:, :2] / mapped[:, 2:]

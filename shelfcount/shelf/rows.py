@@ -9,10 +9,12 @@ of them meet as rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Maximum slope of a shelf in the middle of the photo (a tilt of 15 degrees and some yaw above or
 # below the camera) and maximum convergence: at a yaw of 30 degrees through a phone's 65-degree
@@ -49,9 +51,24 @@ class Placement:
         n_rows: Number of rows.
     """
 
-    row: np.ndarray
-    position: np.ndarray
+    row: NDArray[np.int64]
+    position: NDArray[np.int64]
     n_rows: int
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return (row, position) of each box."""
+        return list(zip(self.row.tolist(), self.position.tolist(), strict=True))
+
+    def by_row(self, names: Sequence[str]) -> list[list[str]]:
+        """Return the names of each row from left to right, the top row first.
+
+        Args:
+            names: Name of each box.
+        """
+        named: list[list[str]] = [[] for _ in range(self.n_rows)]
+        for i in np.lexsort((self.position, self.row)):
+            named[self.row[i]].append(names[i])
+        return named
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,12 @@ class _Pencil:
     tilt: float
     fan: float
 
-    def height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def height(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the height in pixels at which the line through each point crosses the middle."""
         x, y = (x - self.middle[0]) / self.half, y - self.middle[1]
         return (y - self.tilt * x) / (1 + self.fan * x)
 
-    def scale(self, x: np.ndarray) -> np.ndarray:
+    def scale(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the vertical scale at x (pixels) relative to the middle of the photo."""
         return 1 + self.fan * (x - self.middle[0]) / self.half
 
@@ -83,22 +100,21 @@ class _Standing:
 
     All arrays are (n,) float64, pixels, y down. `lean` is (n, 2): minimum and maximum displacement
     to the right per pixel upwards. Tilt makes products lean and yaw does not, but boxes alone do
-    not
-    distinguish tilt and yaw.
+    not distinguish tilt and yaw.
     """
 
-    x: np.ndarray
-    top: np.ndarray
-    bottom: np.ndarray
-    width: np.ndarray
-    lean: np.ndarray
+    x: NDArray[np.float64]
+    top: NDArray[np.float64]
+    bottom: NDArray[np.float64]
+    width: NDArray[np.float64]
+    lean: NDArray[np.float64]
 
     @property
-    def height(self) -> np.ndarray:
+    def height(self) -> NDArray[np.float64]:
         return self.bottom - self.top
 
 
-def assign_rows(boxes: np.ndarray) -> Placement:
+def assign_rows(boxes: NDArray[np.floating]) -> Placement:
     """Return the rows of boxes from top to bottom, and their positions from left to right.
 
     Rows are reliable up to a tilt of 15 degrees with a yaw of 30 degrees, for products of different
@@ -113,20 +129,21 @@ def assign_rows(boxes: np.ndarray) -> Placement:
     Raises:
         ValueError: If `boxes` is not (n, 4).
 
-    >>> rows(np.array([[50, 0, 90, 80], [0, 10, 40, 81], [0, 150, 40, 220]])).position.tolist()
+    >>> boxes = np.array([[50.0, 0, 90, 80], [0, 10, 40, 81], [0, 150, 40, 220]])
+    >>> assign_rows(boxes).position.tolist()
     [1, 0, 0]
     """
-    boxes = np.asarray(boxes, np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes must have shape (n, 4), got {boxes.shape}")
-    if not len(boxes):
+    exact = np.asarray(boxes, np.float64)
+    if exact.ndim != 2 or exact.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (n, 4), got {exact.shape}")
+    if not len(exact):
         return Placement(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
-    standing = _straighten(boxes, _fit_pencil(boxes))
+    standing = _straighten(exact, _fit_pencil(exact))
     below, gap = _stacked_on(standing)
     row = _join(standing, below, gap, _lines(standing))
-    position = np.zeros(len(boxes), np.int64)
+    position = np.zeros(len(row), np.int64)
     # A stack is one column, even if it leans over its neighbours in a tilted photo.
-    foot = _ends(np.where(row[below] == row, below, np.arange(len(boxes))))
+    foot = _ends(np.where(row[below] == row, below, np.arange(len(row))))
     for number in range(row.max() + 1):
         members = np.flatnonzero(row == number)
         order = np.lexsort((-standing.bottom[members], foot[members], standing.x[foot[members]]))
@@ -134,7 +151,7 @@ def assign_rows(boxes: np.ndarray) -> Placement:
     return Placement(row, position, int(row.max()) + 1)
 
 
-def _fit_pencil(boxes: np.ndarray) -> _Pencil:
+def _fit_pencil(boxes: NDArray[np.float64]) -> _Pencil:
     """Return the pencil that lines up most bottom edges, by a coarse-to-fine search."""
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]
     height = float(max(np.median(boxes[:, 3] - boxes[:, 1]), 1))
@@ -164,7 +181,7 @@ def _fit_pencil(boxes: np.ndarray) -> _Pencil:
     return _Pencil(middle, half, *best)
 
 
-def _meeting(heights: np.ndarray, blur: float) -> float:
+def _meeting(heights: NDArray[np.float64], blur: float) -> float:
     """Return roughly the number of pairs of heights within `blur` of each other.
 
     It is computed from a histogram in O(n).
@@ -183,7 +200,7 @@ def _oddness(candidate: tuple[float, float], half: float, n: int) -> float:
     return n / 4 * ((tilt / half / _MAX_SLOPE) ** 2 + (fan / MAX_CONVERGENCE) ** 2)
 
 
-def _straighten(boxes: np.ndarray, pencil: _Pencil) -> _Standing:
+def _straighten(boxes: NDArray[np.float64], pencil: _Pencil) -> _Standing:
     x = (boxes[:, 0] + boxes[:, 2]) / 2
     width, height = np.maximum(boxes[:, 2:] - boxes[:, :2], 1).T
     tilt = pencil.tilt / pencil.half
@@ -199,7 +216,7 @@ def _straighten(boxes: np.ndarray, pencil: _Pencil) -> _Standing:
     return _Standing(x - tilt * height / 2, bottom - upright, bottom, width / scale, lean)
 
 
-def _stacked_on(standing: _Standing) -> tuple[np.ndarray, np.ndarray]:
+def _stacked_on(standing: _Standing) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the product that each product may rest on, and the gap between the two.
 
     Returns:
@@ -215,8 +232,8 @@ def _stacked_on(standing: _Standing) -> tuple[np.ndarray, np.ndarray]:
     for size in (height, width):
         alike &= np.maximum(size[:, None] / size[None], size[None] / size[:, None]) < STACK_LIKENESS
     aside = standing.x[:, None] - standing.x[None]
-    least, most = standing.lean.T * height
-    shift = np.maximum(least[None] - aside, aside - most[None]) / np.minimum(
+    lowest, highest = standing.lean.T * height
+    shift = np.maximum(lowest[None] - aside, aside - highest[None]) / np.minimum(
         width[:, None], width[None]
     )
     rests = alike & (gap < STACK_GAP) & (gap > -STACK_OVERLAP) & (shift < STACK_SHIFT)
@@ -227,14 +244,14 @@ def _stacked_on(standing: _Standing) -> tuple[np.ndarray, np.ndarray]:
     return below, gap[np.arange(n), below]
 
 
-def _ends(following: np.ndarray) -> np.ndarray:
+def _ends(following: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the (n,) indices reached by following `following` until an index refers to itself."""
     while (further := following[following]).tolist() != following.tolist():
         following = further
     return following
 
 
-def _lines(standing: _Standing) -> list[np.ndarray]:
+def _lines(standing: _Standing) -> list[NDArray[np.int64]]:
     """Return the indices of the boxes of each line of bottom edges, the fullest line first."""
     remaining = np.arange(len(standing.x))
     lines = []
@@ -251,8 +268,11 @@ def _lines(standing: _Standing) -> list[np.ndarray]:
 
 
 def _join(
-    standing: _Standing, below: np.ndarray, gap: np.ndarray, lines: list[np.ndarray]
-) -> np.ndarray:
+    standing: _Standing,
+    below: NDArray[np.int64],
+    gap: NDArray[np.float64],
+    lines: list[NDArray[np.int64]],
+) -> NDArray[np.int64]:
     """Join lines of bottom edges to rows and return the (n,) row numbers, 0 for the top row.
 
     A line is joined to the line that most of it rests on, or to a fuller line that it is beside.
@@ -279,7 +299,9 @@ def _join(
     return np.argsort(np.argsort(heights))[np.searchsorted(kept, row)]
 
 
-def _beside(standing: _Standing, members: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _beside(
+    standing: _Standing, members: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Return for each of `members` whether it is beside the nearest of `others`.
 
     Two products are beside each other if they overlap vertically by more than half the height of
@@ -289,4 +311,5 @@ def _beside(standing: _Standing, members: np.ndarray, others: np.ndarray) -> np.
     common = np.minimum(standing.bottom[members], standing.bottom[nearest]) - np.maximum(
         standing.top[members], standing.top[nearest]
     )
-    return common > 0.5 * np.minimum(standing.height[members], standing.height[nearest])
+    lower = np.minimum(standing.height[members], standing.height[nearest])
+    return np.asarray(common > 0.5 * lower)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Detections
 from shelfcount.shelf.count import CountedPhoto
 from shelfcount.shelf.photo_features import PhotoFeatures
 from shelfcount.shelf.registration import Registration
 from shelfcount.vision import boxes as box_math
-from shelfcount.vision.homography import map_boxes
+from shelfcount.vision.homography import inverse, map_boxes
 
 # Minimum IoU in the common part for two detections to be one product, if they have the same class
 # and if they do not. Products at the back of the board shift against the others from photo to
@@ -56,12 +57,12 @@ class ShelfDetections:
     """
 
     found: Detections
-    photo: np.ndarray
-    index: np.ndarray
-    cut: np.ndarray
+    photo: NDArray[np.int64]
+    index: NDArray[np.int64]
+    cut: NDArray[np.bool_]
     views: tuple[PhotoFeatures, ...]
-    onto: np.ndarray
-    front: np.ndarray
+    onto: NDArray[np.float64]
+    front: NDArray[np.float64]
 
 
 def gather_detections(
@@ -83,7 +84,7 @@ def gather_detections(
         )
     lengths = [len(view.boxes) for view in looks]
     steps = {(photo, photo): np.eye(3) for photo in group} | dict(registration.steps)
-    steps |= {(b, a): np.linalg.inv(step) for (a, b), step in registration.steps.items()}
+    steps |= {(b, a): inverse(step) for (a, b), step in registration.steps.items()}
     unknown = np.full((3, 3), np.nan)
     return ShelfDetections(
         Detections.concat(
@@ -110,7 +111,7 @@ def gather_detections(
     )
 
 
-def group_detections(seen: ShelfDetections) -> np.ndarray:
+def group_detections(seen: ShelfDetections) -> NDArray[np.int64]:
     """Return (n,) int64 numbers that are equal for detections of one product."""
     product = np.arange(len(seen.found))
     showing = [{int(photo)} for photo in seen.photo]
@@ -155,19 +156,22 @@ def _same(seen: ShelfDetections, a: int, b: int) -> Iterator[tuple[float, int, i
         yield float(agreement[i, j]), int(in_a[i]), int(in_b[j])
 
 
-def _same_part(parts: np.ndarray, wholes: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def _same_part(
+    parts: NDArray[np.float64], wholes: NDArray[np.float64], boxes: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """Return the part of each box that corresponds to `parts` of `wholes`; all are (n, 4)."""
     size = np.tile(np.maximum(wholes[:, 2:] - wholes[:, :2], 1e-9), 2)
-    return np.tile(boxes[:, :2], 2) + (parts - np.tile(wholes[:, :2], 2)) / size * np.tile(
-        boxes[:, 2:] - boxes[:, :2], 2
+    ratios = (parts - np.tile(wholes[:, :2], 2)) / size
+    return np.asarray(
+        np.tile(boxes[:, :2], 2) + ratios * np.tile(boxes[:, 2:] - boxes[:, :2], 2), np.float64
     )
 
 
-def _within(boxes: np.ndarray, view: PhotoFeatures) -> np.ndarray:
+def _within(boxes: NDArray[np.floating], view: PhotoFeatures) -> NDArray[np.float64]:
     return np.clip(boxes, *(sign * np.tile(view.half, 2) for sign in (-1, 1)))
 
 
-def elect_class(seen: ShelfDetections, members: np.ndarray) -> int:
+def elect_class(seen: ShelfDetections, members: NDArray[np.int64]) -> int:
     """Return the class with the highest sum of scores among the detections of one product.
 
     Cut detections are left out if another detection is complete.
@@ -176,7 +180,7 @@ def elect_class(seen: ShelfDetections, members: np.ndarray) -> int:
     return int(np.bincount(seen.found.classes[voters], seen.found.scores[voters]).argmax())
 
 
-def best_detection(seen: ShelfDetections, members: np.ndarray, elected: int) -> int:
+def best_detection(seen: ShelfDetections, members: NDArray[np.int64], elected: int) -> int:
     """Return the detection with the best view of a product.
 
     Complete detections are preferred, then those of the elected class, then the highest score. If
@@ -190,19 +194,24 @@ def best_detection(seen: ShelfDetections, members: np.ndarray, elected: int) -> 
     return int(members[order[-1]])
 
 
-def product_front_box(seen: ShelfDetections, members: np.ndarray, best: int) -> np.ndarray:
+def product_front_box(
+    seen: ShelfDetections, members: NDArray[np.int64], best: int
+) -> NDArray[np.float64]:
     """Return the (4,) xyxy box of a product on the front.
 
     It encloses all pieces if no photo shows the product completely.
     """
     if not seen.cut[best]:
-        return seen.front[best]
-    return box_math.enclosing_box(seen.front[members])
+        return np.asarray(seen.front[best])
+    return np.asarray(box_math.enclosing_box(seen.front[members]), np.float64)
 
 
 def believed_products(
-    seen: ShelfDetections, members: Sequence[np.ndarray], best: np.ndarray, score_threshold: float
-) -> np.ndarray:
+    seen: ShelfDetections,
+    members: Sequence[NDArray[np.int64]],
+    best: NDArray[np.int64],
+    score_threshold: float,
+) -> NDArray[np.bool_]:
     """Return (n,) bool: whether the mean score of a product is at least the score threshold.
 
     The mean is over all photos that detect the product or show its position completely. Without
@@ -217,4 +226,5 @@ def believed_products(
         missed = (_within(mapped, view) == mapped).all(axis=1) & (score[:, column] < 0)
         score[missed, column] = MISSING_VOTE * score_threshold
     voting = score >= 0
-    return np.where(voting, score, 0).sum(axis=1) >= (score_threshold - 1e-6) * voting.sum(axis=1)
+    total = np.where(voting, score, 0).sum(axis=1)
+    return np.asarray(total >= (score_threshold - 1e-6) * voting.sum(axis=1))

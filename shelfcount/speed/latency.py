@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from shelfcount.records import Progress, ShelfcountError
 from shelfcount.speed import model_rows
 from shelfcount.speed.model_rows import Latency
-from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO, read_photo, stretch
+from shelfcount.vision.images import network_input, read_input
 from shelfcount.vision.postprocess import detections_from_heads
 
 WARMUP = 3
@@ -196,7 +196,7 @@ _inside: dict[str, Any] = {}
 
 
 def _open(subject: TimedModel, photo: Path, threads: int) -> None:
-    pixels = stretch(read_photo(photo), subject.height, subject.width)
+    pixels = read_input(photo, subject.height, subject.width)
     opener = _litert if subject.path.suffix == ".tflite" else _pytorch
     load = opener(subject, threads)
     with suppress(OSError):
@@ -218,7 +218,7 @@ def _litert(
             raise ShelfcountError(f"LiteRT cannot load '{subject.path}': {error}") from error
         (details,) = interpreter.get_input_details()
         outputs = [output["index"] for output in interpreter.get_output_details()]
-        tensor = as_input(pixels, tuple(details["shape"]), details["dtype"])
+        tensor = network_input(pixels, tuple(details["shape"]), details["dtype"])
 
         def call() -> object:
             interpreter.set_tensor(details["index"], tensor)
@@ -254,35 +254,13 @@ def _pytorch(
     return load
 
 
-def as_input(pixels: NDArray[np.uint8], shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
-    """Convert pixels to the input tensor of a network.
-
-    Args:
-        pixels: (H, W, 3) uint8, RGB.
-        shape: Shape of the tensor: (1, H, W, 3), or (1, 3, H, W) as PyTorch's converters write it.
-        kind: Type of the tensor: uint8, int8 (pixel - 128) or a float type (pixels scaled to [-1,
-            1]).
-
-    Returns:
-        The tensor in the given shape and type.
-    """
-    values: NDArray[Any] = pixels
-    if np.dtype(kind) == np.int8:
-        values = (pixels.astype(np.int16) - 128).astype(np.int8)
-    elif np.issubdtype(kind, np.floating):
-        values = ((pixels.astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE).astype(kind)
-    return np.ascontiguousarray(values[None] if shape[-1] == 3 else values.transpose(2, 0, 1)[None])
-
-
 def _run() -> float:
     return _milliseconds(_inside["call"])
 
 
 def _prepare() -> float:
     subject = _inside["subject"]
-    return _milliseconds(
-        lambda: stretch(read_photo(_inside["photo"]), subject.height, subject.width)
-    )
+    return _milliseconds(lambda: read_input(_inside["photo"], subject.height, subject.width))
 
 
 def _postprocess() -> float | None:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from shelfcount.deploy import flatbuffer, inspection
 from shelfcount.records import ShelfcountError
-from shelfcount.speed.latency import as_input, in_fresh_process
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.speed.latency import in_fresh_process
+from shelfcount.vision.images import network_input, read_input
 
 PROFILE_WARMUP = 3
 # Enum values of litert_common.h, litert_tensor_buffer_types.h and litert_profiler_event.h.
@@ -140,7 +140,7 @@ def _profile(
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     session = _Session(model, threads)
-    session.write(stretch(read_photo(photo), *size))
+    session.write(read_input(photo, *size))
     for _ in range(PROFILE_WARMUP):
         session.run()
     passes = [session.events() for _ in range(runs)]
@@ -194,7 +194,7 @@ class _Session:
             schema.TensorType.FLOAT32: np.float32,
             schema.TensorType.INT8: np.int8,
         }
-        values = as_input(pixels, tuple(tensor.shape), kinds.get(tensor.type, np.uint8))
+        values = network_input(pixels, tuple(tensor.shape), kinds.get(tensor.type, np.uint8))
         address = self._make("LiteRtLockTensorBuffer", self.inputs[0], after=(LOCK_TO_WRITE,))
         ctypes.memmove(address, values.ctypes.data, values.nbytes)
         self._call("LiteRtUnlockTensorBuffer", self.inputs[0])

@@ -319,7 +319,7 @@ def _judge(phone: Phone, got: ModelFacts, run: PhoneRun | None) -> BudgetResult:
     lines = []
     guess = estimate(phone, got.macs) if run is None and got.recipe == "int8" else None
     if budget.size_mb is not None:
-        lines.append(_most("size", got.size / 1e6, budget.size_mb, "{:.2f} MB", "the file"))
+        lines.append(_limited("size", got.size / 1e6, budget.size_mb, "{:.2f} MB", "the file"))
     if budget.latency_ms is not None:
         lines.append(_latency(phone, budget.latency_ms, run, guess, got.recipe))
     if budget.memory_mb is not None:
@@ -328,7 +328,7 @@ def _judge(phone: Phone, got: ModelFacts, run: PhoneRun | None) -> BudgetResult:
         basis = "measured on this computer, not on the phone"
         if run and on_phone is not None:
             basis = f"measured on {run.model}"
-        lines.append(_most("memory", memory, budget.memory_mb, "{:.1f} MB", basis))
+        lines.append(_limited("memory", memory, budget.memory_mb, "{:.1f} MB", basis))
     if budget.f1_below_baseline is not None:
         lines.append(_baseline(got, budget.f1_below_baseline))
     if budget.int8_drop is not None:
@@ -337,7 +337,7 @@ def _judge(phone: Phone, got: ModelFacts, run: PhoneRun | None) -> BudgetResult:
             # Bundles contain four decimals of each.
             drop = round(got.float_f1 - got.int8_f1, 4)
         name, basis = f"F1 loss from PyTorch to {got.recipe}", "validation photos, at export"
-        lines.append(_most(name, drop, budget.int8_drop, "{:.4f}", basis))
+        lines.append(_limited(name, drop, budget.int8_drop, "{:.4f}", basis))
     if budget.operators is not None:
         lines.append(_operators(got.operators, budget.operators))
     sources = tuple(dict.fromkeys(entry.source for entry in phone.published)) if guess else ()
@@ -345,17 +345,17 @@ def _judge(phone: Phone, got: ModelFacts, run: PhoneRun | None) -> BudgetResult:
     return BudgetResult(phone.name, tuple(lines), run, rounded, sources)
 
 
-def _most(name: str, got: float | None, most: float, form: str, basis: str) -> BudgetLine:
-    shown = f"at most {form.format(most)}"
+def _limited(name: str, got: float | None, limit: float, form: str, basis: str) -> BudgetLine:
+    shown = f"at most {form.format(limit)}"
     if got is None:
         return BudgetLine(name, shown, _NOT_MEASURED, "open", _NOT_MEASURED)
-    return BudgetLine(name, shown, form.format(got), "kept" if got <= most else "missed", basis)
+    return BudgetLine(name, shown, form.format(got), "kept" if got <= limit else "missed", basis)
 
 
 def _latency(
-    phone: Phone, most: float, run: PhoneRun | None, guess: tuple[float, float] | None, recipe: str
+    phone: Phone, limit: float, run: PhoneRun | None, guess: tuple[float, float] | None, recipe: str
 ) -> BudgetLine:
-    name, shown = f"latency, {plural(phone.threads, 'thread')}", f"at most {most:g} ms"
+    name, shown = f"latency, {plural(phone.threads, 'thread')}", f"at most {limit:g} ms"
     if run is not None:
         timings = run.timings
         value, kind = (
@@ -366,13 +366,13 @@ def _latency(
             f"Android {run.android}"
         )
         return BudgetLine(
-            name, shown, f"{value:.1f} ms", "kept" if value <= most else "missed", basis
+            name, shown, f"{value:.1f} ms", "kept" if value <= limit else "missed", basis
         )
     if guess is None:
         basis = f"no phone attached, and its file contains no published latency of {recipe}"
         return BudgetLine(name, shown, _NOT_MEASURED, "open", basis)
     low, high = guess
-    state: State = "kept" if high <= most else "missed" if low > most else "open"
+    state: State = "kept" if high <= limit else "missed" if low > limit else "open"
     speeds = [entry.gmac_per_s for entry in phone.published]
     basis = (
         f"published throughputs of {min(speeds):.1f} to {max(speeds):.1f} GMAC/s; no phone attached"
@@ -381,8 +381,8 @@ def _latency(
     return BudgetLine(name, shown, f"ESTIMATE {low:.1f} to {high:.1f} ms", state, basis)
 
 
-def _baseline(got: ModelFacts, most: float) -> BudgetLine:
-    name, shown = "F1 against the baseline", f"at most {most:g} below"
+def _baseline(got: ModelFacts, limit: float) -> BudgetLine:
+    name, shown = "F1 against the baseline", f"at most {limit:g} below"
     if got.f1 is None or got.baseline_f1 is None:
         return BudgetLine(
             name,
@@ -391,7 +391,7 @@ def _baseline(got: ModelFacts, most: float) -> BudgetLine:
             "open",
             "the baseline was not trained" if got.f1 is not None else _NOT_MEASURED,
         )
-    state: State = "kept" if got.baseline_f1 - got.f1 <= most else "missed"
+    state: State = "kept" if got.baseline_f1 - got.f1 <= limit else "missed"
     return BudgetLine(
         name, shown, f"{got.f1:.3f} against {got.baseline_f1:.3f}", state, "test photos"
     )

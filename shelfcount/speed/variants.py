@@ -268,11 +268,13 @@ class _Exporter:
 
 
 def _exporting_code() -> str:
-    """Return a fingerprint of the source code that builds, converts and quantizes networks.
+    """Return a fingerprint of the source code that decides the content of an exported file.
 
-    The version of the package is not sufficient, since the code of a checkout can change.
+    The version of the package is not sufficient, since the code of a checkout can change. Anchors,
+    the scale of the pixels and the lowest score of the file are defined in `vision`.
     """
-    parts = [Path(__file__).parents[1] / part for part in ("deploy", "training")]
-    return sha256_of(
-        b"".join(file.read_bytes() for part in parts for file in sorted(part.glob("*.py")))
-    )
+    package = Path(__file__).parents[1]
+    sources = [package / "records.py"]
+    for room in ("deploy", "training", "vision"):
+        sources += sorted((package / room).glob("*.py"))
+    return sha256_of(b"".join(file.read_bytes() for file in sources))

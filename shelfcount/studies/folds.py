@@ -19,6 +19,7 @@ from shelfcount.files import sha256_json
 from shelfcount.labels.proposals import HeldOutDetections
 from shelfcount.metrics.threshold import validate
 from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.studies.held_out import detect_held_out
 from shelfcount.studies.repeats import FAST_EPOCHS
 from shelfcount.training import frozen_features
 from shelfcount.training.fit import fit
@@ -73,6 +74,54 @@ def make_folds(dataset: Dataset, number: int, seed: int) -> list[Fold]:
         )
         folds.append(Fold(held, *hold_out(others, seed)))
     return folds
+
+
+def detect_folds(
+    dataset: Dataset,
+    number: int,
+    depth: str,
+    folder: Path,
+    config: Config,
+    threads: int = 2,
+    *,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> list[HeldOutDetections]:
+    """Detect the products on each fold with a model that was trained on the other folds.
+
+    Args:
+        dataset: Labelled photos.
+        number: Number of folds.
+        depth: 'fast' trains heads on the features of the frozen backbone, 'full' the network.
+        folder: Folder for the runs or the cached features. Existing ones are reused.
+        config: Configuration of each training.
+        threads: Number of LiteRT interpreter threads.
+        progress: Called with the number of steps done, the number of all steps, and what is done.
+
+    Returns:
+        The photos of each fold with the detections on them.
+
+    Raises:
+        ShelfcountError: If the depth is unknown, or for the reasons given at `make_folds`,
+            `detect_folds_fast` and `train_folds`.
+    """
+    if depth not in ("fast", "full"):
+        raise ShelfcountError(f"--depth must be fast or full, got '{depth}'")
+    folds = make_folds(dataset, number, config.train.seed)
+
+    def step(fold: int, folds: int, done: int, total: int, _: Mapping[str, float]) -> None:
+        progress(fold * total + done, folds * total, f"training, step {fold + 1} of {folds}")
+
+    if depth == "fast":
+        return detect_folds_fast(dataset, folds, folder, config, step)
+
+    def looked(done: int, total: int, description: str = "") -> None:
+        progress(done, total, "looking for label errors")
+
+    runs = train_folds(folds, folder, config, step)
+    return [
+        detect_held_out(fold.held, run, threads, progress=looked)
+        for fold, run in zip(folds, runs, strict=True)
+    ]
 
 
 def detect_folds_fast(

@@ -15,7 +15,7 @@ from shelfcount.data.datasets import fingerprint
 from shelfcount.labels.agreement import compare_labellings, is_second_labelling
 from shelfcount.labels.agreement_scores import Agreement
 from shelfcount.labels.reading import read_corrected
-from shelfcount.records import Dataset
+from shelfcount.records import Dataset, Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def check_labels(
     *,
     class_names: Path | None = None,
     tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LabelCheck:
     """Check labelled photos for errors before training on them.
 
@@ -76,8 +76,9 @@ def check_labels(
     if against is not None:
         other, more = read_corrected(against, class_names)
         notes += more
-    for note in notes if tell else ():
-        tell(note)
+    if tell is not None:
+        for note in notes:
+            tell(note)
     agreement = None
     if other and is_second_labelling(dataset, other):
         agreement = compare_labellings(dataset, other, np.random.default_rng(0))

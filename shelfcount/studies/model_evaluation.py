@@ -12,7 +12,7 @@ from shelfcount.labels.reading import read_corrected
 from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.metrics.scoring import Evaluation, score
 from shelfcount.metrics.threshold import threshold_curve
-from shelfcount.records import Dataset, Detections
+from shelfcount.records import Dataset, Detections, Progress
 from shelfcount.stamp import stamp
 from shelfcount.training.opening import open_model
 
@@ -60,7 +60,7 @@ def evaluate_model(
     others: Sequence[Path | str] = (),
     threads: int = 2,
     tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ModelEvaluation:
     """Measure precision, recall, F1, mAP and count error of a model on labelled photos.
 
@@ -81,8 +81,9 @@ def evaluate_model(
         ShelfcountError: If model, labels or photos cannot be read, or the classes differ.
     """
     dataset, notes = read_corrected(data, class_names, corrections, others)
-    for note in notes if tell else ():
-        tell(note)
+    if tell is not None:
+        for note in notes:
+            tell(note)
     opened = open_model(model, threads)
     detections = detect_dataset(opened.detector, dataset, progress=progress)
     # mAP needs the detections of low score, which `open_model` provides.

@@ -10,7 +10,7 @@ import numpy as np
 
 from shelfcount.config import load_config
 from shelfcount.data.datasets import pool_datasets
-from shelfcount.labels.reading import WARNING, read_corrected
+from shelfcount.labels.reading import read_corrected
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.studies import repeat_folder
@@ -23,6 +23,7 @@ from shelfcount.studies.repeat_statistics import (
 )
 from shelfcount.studies.repeats import Repeat, make_repeat_settings
 from shelfcount.training import runs
+from shelfcount.words import WARNING
 
 
 def repeat_run(
@@ -80,12 +81,14 @@ def repeat_run(
     parts = _read_parts(run, str(data), trained_on, class_names, corrections, tell)
     if warning := repeat_folder.leakage_warning(settings, parts):
         tell(f"{WARNING}{warning}")
-    study = repeat_folder.open_study(
-        pool_datasets(parts),
-        plan,
-        folder,
-        lambda done, total: progress(done, total, "features of the frozen backbone"),
-    )
+
+    def features_done(done: int, total: int, description: str = "") -> None:
+        progress(done, total, "features of the frozen backbone")
+
+    def repeats_done(done: int, total: int, description: str = "") -> None:
+        progress(done, total, "repeats")
+
+    study = repeat_folder.open_study(pool_datasets(parts), plan, folder, features_done)
     tell(
         f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept "
         f"in {folder}"
@@ -101,7 +104,7 @@ def repeat_run(
         plan.tasks(number),
         scheduler,
         enough=is_enough,
-        progress=lambda done, total: progress(done, total, "repeats"),
+        progress=repeats_done,
     )
     return repeats, {
         "plan": repeat_folder.study_facts(study.data, plan),

@@ -19,6 +19,8 @@ from shelfcount.synthetic.catalogue import Product
 from shelfcount.synthetic.layout import CM_PER_FACING, Layout, ShelfParams, layout_shelf
 from shelfcount.synthetic.painting import Plane, paint
 from shelfcount.vision import boxes as box_math
+from shelfcount.vision.effects import compressed
+from shelfcount.vision.homography import warp
 
 # Minimum visible share of a product. Below the first, it is marked `ignore`; below the second, it
 # is not labelled.
@@ -224,13 +226,8 @@ def _photograph(
         rng: Random generator of blur, light and noise.
     """
     size = (params.width, params.height)
-    # In OpenCV's warp, pixel i is centred at i. Everywhere else here, it covers [i, i + 1).
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    warp = np.linalg.inv(half) @ homography @ half
-    clean = cv2.warpPerspective(
-        plane.image, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    owner = cv2.warpPerspective(plane.owner, warp, size, flags=cv2.INTER_NEAREST)
+    clean = warp(plane.image, homography, size, cv2.BORDER_REPLICATE)
+    owner = warp(plane.owner, homography, size, interpolation=cv2.INTER_NEAREST)
     shown = np.bincount(owner.ravel(), minlength=len(plane.hulls) + 1)[1:]
 
     seen = []
@@ -291,7 +288,11 @@ def _places(
 
 
 def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -> np.ndarray:
-    """Return an (h, w, 3) uint8 picture with the effects of lens, light, sensor and JPEG."""
+    """Return an (h, w, 3) uint8 picture with the effects of lens, light, sensor and JPEG.
+
+    Blur, light and noise act on sRGB levels and on coarse maps, which is cheap. The effects of
+    `vision.effects` act in linear light, as robustness tests need for their stated severities.
+    """
     height, width = image.shape[:2]
     side = min(height, width)
     # With a shorter side of 768 pixels and full strength, defocus has a sigma of up to 1.5 pixels,
@@ -326,11 +327,7 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
         cv2.add(picture, cv2.resize(coarse, (width, height)), picture)
     developed = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
     quality = int(rng.integers(params.jpeg, 101))
-    # JPEG weights the channels differently, so they must be in OpenCV's order.
-    _, packed = cv2.imencode(
-        ".jpg", cv2.cvtColor(developed, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    return cv2.cvtColor(cv2.imdecode(packed, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]
+    return compressed(developed, quality)
 
 
 def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

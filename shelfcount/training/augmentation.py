@@ -20,7 +20,7 @@ from shelfcount.config import AugmentConfig
 from shelfcount.records import Dataset, Detections
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
 from shelfcount.vision.homography import MIN_VISIBLE
-from shelfcount.vision.images import FILL_GREY, read_photo, stretch
+from shelfcount.vision.images import FILL_GREY, read_input, stretch
 
 # Share of a photo's products that copy-paste replaces.
 PASTED_SHARE = 0.25
@@ -54,6 +54,8 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
             ),
         ]
     )
+    # The look is torchvision's, not that of vision.effects: it works on tensors like the rest of the
+    # transform, and needs no stated severities in linear light.
     noise = [
         v2.ToDtype(torch.float32, scale=True),
         v2.GaussianNoise(sigma=0.03),
@@ -137,9 +139,8 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
             self.geometry, self.look = transforms(config, height, width)
         self.pixels = torch.empty(len(dataset), 3, height, width, dtype=torch.uint8)
         for i, photo in enumerate(dataset.photos):
-            self.pixels[i] = torch.from_numpy(
-                stretch(read_photo(photo.path), height, width)
-            ).permute(2, 0, 1)
+            pixels = read_input(photo.path, height, width)
+            self.pixels[i] = torch.from_numpy(pixels).permute(2, 0, 1)
         # Worker processes share this memory instead of copying it.
         self.pixels.share_memory_()
         self.products = _products(dataset, height, width)
@@ -264,9 +265,8 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
         ignore: torch.Tensor,
         rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        # The midpoints of the edges are transformed, not the corners: the bounding box of a rotated
-        # rectangle's corners is some pixels larger than that of the bottle in it. The points are
-        # passed as boxes without size, which torchvision does not clamp on request, so that the
+        # The midpoints of the edges are transformed, not the corners, as by the rule "edges" of
+        # vision.homography.map_boxes. The points are passed as boxes without size, which torchvision does not clamp on request, so that the
         # remaining share of each box can be computed.
         points = _edge_middles(boxes).reshape(-1, 2)
         canvas = (self.height, self.width)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -30,13 +29,13 @@ from shelfcount.records import Dataset, ModelSpec, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.training.augmentation import TrainingPhotos, TrainingSample
 from shelfcount.training.batches import EpochSampler, collate
-from shelfcount.training.inputs import make_spec
+from shelfcount.training.inputs import calibration_photos, make_spec
 from shelfcount.training.lightning_module import DetectorModule, HistoryWriter, OnStep
 from shelfcount.training.networks import RANDOM, build
 from shelfcount.training.optimization import training_precision
 from shelfcount.training.quantization_aware import FakeQuantized
 from shelfcount.training.runs import TorchDetector, normalise, read_config, save_run
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.training.starting_weights import start_weights
 from shelfcount.words import plural
 
 
@@ -80,7 +79,7 @@ def fit(
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.train.devices))
     spec = make_spec(train, config)
     net = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
-    start = net.load_start(spec.architecture, config.model.weights)  # type: ignore[operator]
+    start = start_weights(net, spec.architecture, config.model.weights)
     if config.train.quantize:
         net = _quantization_aware(net, train, spec, config)
     provenance = {
@@ -149,10 +148,9 @@ def _quantization_aware(
             f"model.weights is '{config.model.weights}', but train.quantize fine-tunes a trained "
             "detector. Set model.weights to the path of its .safetensors file."
         )
-    chosen = np.random.default_rng(config.train.seed).permutation(len(train))[
-        : config.export.calibration_photos
-    ]
-    photos = (stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen)
+    photos = calibration_photos(
+        train, spec, config.export.calibration_photos, seed=config.train.seed
+    )
     quantized = FakeQuantized(net)
     quantized.calibrate(
         normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None]) for pixels in photos

@@ -35,6 +35,7 @@ from shelfcount.training.optimization import (
     weight_decay_groups,
 )
 from shelfcount.training.runs import normalise
+from shelfcount.training.starting_weights import start_weights
 from shelfcount.vision import anchors
 from shelfcount.vision.postprocess import detections_from_heads
 
@@ -218,7 +219,7 @@ def train_heads(
     torch.manual_seed(seed)
     options = config.train
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
-    net.load_start(spec.architecture, config.model.weights)
+    start_weights(net, spec.architecture, config.model.weights)
     net.trunk = nn.Identity()
     net = net.to(memory_format=torch.channels_last).train()
     batches = _batches(len(photos), HEAD_BATCH, epochs, seed)
@@ -289,7 +290,7 @@ def _frozen_backbone(data: Dataset, config: Config) -> nn.Module:
         )
     spec = make_spec(data, config)
     net: Any = build(spec.architecture, len(spec.classes), spec.levels, config.model.neck)
-    net.load_start(spec.architecture, config.model.weights)
+    start_weights(net, spec.architecture, config.model.weights)
     # CPUs are faster in channels-last, and the cached features have this layout.
     return net.trunk.to(memory_format=torch.channels_last).eval()
 

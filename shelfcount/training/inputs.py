@@ -15,7 +15,7 @@ from shelfcount.training.networks import BASELINE, retinanet_levels
 from shelfcount.training.runs import Sources, read_config, read_sources
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import box_sizes
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.images import read_input
 
 # Share of the training photos that is held out to choose epoch and score threshold.
 VALIDATION_SHARE = 1 / 7
@@ -96,14 +96,14 @@ def make_spec(train: Dataset, config: Config) -> ModelSpec:
 
 
 def calibration_photos(
-    train: Dataset, spec: ModelSpec, most: int, seed: int = 0
+    train: Dataset, spec: ModelSpec, max_photos: int, seed: int = 0
 ) -> list[np.ndarray]:
     """Read a random sample of the training photos as network inputs.
 
     Args:
         train: Training photos.
         spec: Specification of the model; it gives the input size.
-        most: Maximum number of photos.
+        max_photos: Maximum number of photos.
         seed: Seed of the sample.
 
     Returns:
@@ -112,8 +112,8 @@ def calibration_photos(
     Raises:
         ShelfcountError: If a photo cannot be read.
     """
-    chosen = np.random.default_rng(seed).permutation(len(train))[:most]
-    return [stretch(read_photo(train.photos[i].path), spec.height, spec.width) for i in chosen]
+    chosen = np.random.default_rng(seed).permutation(len(train))[:max_photos]
+    return [read_input(train.photos[i].path, spec.height, spec.width) for i in chosen]
 
 
 def calibration_photos_of_run(run: Path, spec: ModelSpec) -> list[np.ndarray]:

@@ -31,7 +31,7 @@ from shelfcount.training.optimization import (
 )
 from shelfcount.training.runs import TorchDetector, normalise
 from shelfcount.vision import anchors
-from shelfcount.vision.images import read_photo, stretch
+from shelfcount.vision.images import read_input
 from shelfcount.vision.postprocess import LOWEST_SCORE
 
 # Called after each training step with (steps done, total steps, latest metrics).
@@ -116,8 +116,8 @@ class DetectorModule(pl.LightningModule):
     def validation_step(self, *_: Any) -> None:
         if not self.val_pixels:
             self.val_pixels = [
-                stretch(read_photo(p.path), self.spec.height, self.spec.width)
-                for p in self.val.photos
+                read_input(photo.path, self.spec.height, self.spec.width)
+                for photo in self.val.photos
             ]
         detector = TorchDetector(self.averaged.module, self.spec, LOWEST_SCORE)
         detections = []

@@ -8,17 +8,16 @@ the number of anchors, C the number of classes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from shelfcount.records import AnchorLevel, ShelfcountError
-from shelfcount.training import backbones, starting_weights
+from shelfcount.training import backbones
 
 # Score of every class at every anchor at the start of training (Lin et al. 2017, arXiv:1708.02002,
 # section 4.1).
@@ -210,38 +209,6 @@ class ShelfDetector(nn.Module):
         backbone: Any = self.trunk
         return [backbone.conv_stem, backbone.bn1, *list(backbone.blocks)[:stages]] if stages else []
 
-    def load_start(self, architecture: str, source: str) -> str:
-        """Load the weights that training starts from, in place.
-
-        Args:
-            architecture: Key of `backbones.FAMILY` that the network was made from.
-            source: 'shipped' for the weights in the package, 'network' to download timm's, 'none'
-                to keep the random ones, or the path of a safetensors file. Of a detector's file,
-                all tensors that fit are loaded; a classifier's file gives the backbone's weights.
-
-        Returns:
-            Description of the weights for the provenance of the model; `RANDOM` for 'none'.
-
-        Raises:
-            ShelfcountError: If the weights cannot be downloaded or read, or do not fit.
-        """
-        if source == "none":
-            return RANDOM
-        if source == "shipped":
-            path = starting_weights.SHIPPED_FOLDER / f"{architecture}.safetensors"
-            if not path.exists():
-                raise ShelfcountError(
-                    f"the package contains no weights for '{architecture}'. Use "
-                    "--set model.weights=network (needs network access once), =none, or the path "
-                    "of a .safetensors file."
-                )
-            source = str(path)
-        if source != "network" and (state := _detector_weights(Path(source))):
-            missing, total = _load_what_fits(self, state)
-            loaded = f"{total - missing} of {total} tensors"
-            return f"{_shown(Path(source))} ({loaded}){_earlier(Path(source))}"
-        return starting_weights.load_backbone_weights(self.trunk, architecture, source)
-
 
 class RetinaNet(nn.Module):
     """Baseline: backbone, FPN and heads of torchvision's RetinaNet-ResNet50-FPN-v2.
@@ -259,8 +226,6 @@ class RetinaNet(nn.Module):
 
     def __init__(self, classes: int, levels: Sequence[AnchorLevel]) -> None:
         super().__init__()
-        from torchvision.models.detection import retinanet_resnet50_fpn_v2
-
         net = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=classes)
         if [level.stride for level in levels] != [8, 16, 32, 64, 128] or {
             len(level.sizes) for level in levels
@@ -304,50 +269,6 @@ class RetinaNet(nn.Module):
             else []
         )
 
-    def load_start(self, architecture: str, source: str) -> str:
-        """Load the weights that training starts from, in place.
-
-        Args:
-            architecture: Not used; the parameter exists for the interface of `ShelfDetector`.
-            source: 'network' to download torchvision's ImageNet weights, 'none' or 'shipped' to
-                keep the random ones (the package contains none for the baseline), or the path of
-                a safetensors file: a ResNet-50 classifier's, or a detector's.
-
-        Returns:
-            Description of the weights for the provenance of the model.
-
-        Raises:
-            ShelfcountError: If the weights cannot be downloaded or read, or do not fit.
-        """
-        if source in ("none", "shipped"):
-            return RANDOM
-        if source == "network":
-            from torchvision.models import ResNet50_Weights
-
-            try:
-                state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(
-                    progress=True, check_hash=True
-                )
-            except OSError as error:
-                raise ShelfcountError(
-                    f"cannot download torchvision's ResNet-50 weights ({error}). The first "
-                    "download needs network access. Without it, use --set model.weights=none or "
-                    "the path of a .safetensors file."
-                ) from error
-            self.trunk.load_state_dict(state, strict=False)
-            starting_weights.fold_normalisation(self.trunk)
-            return "torchvision ResNet50_Weights.IMAGENET1K_V1"
-        state = starting_weights.read_safetensors(Path(source))
-        if "conv1.weight" in state:
-            self.trunk.load_state_dict(
-                starting_weights.in_order(self.trunk.state_dict(), state, source)
-            )
-            starting_weights.fold_normalisation(self.trunk)
-            return Path(source).name
-        missing, total = _load_what_fits(self, state)
-        loaded = f"{total - missing} of {total} tensors"
-        return f"{_shown(Path(source))} ({loaded}){_earlier(Path(source))}"
-
 
 def retinanet_levels() -> tuple[AnchorLevel, ...]:
     """Return RetinaNet's anchors, finest stride first (arXiv:1708.02002, section 4).
@@ -366,41 +287,3 @@ def retinanet_levels() -> tuple[AnchorLevel, ...]:
         )
         for stride in (8, 16, 32, 64, 128)
     )
-
-
-def _shown(path: Path) -> str:
-    # Every run names its weights model.safetensors, so the folder's name is shown too.
-    return f"{path.absolute().parent.name}/{path.name}"
-
-
-def _earlier(path: Path) -> str:
-    # The weights that the run of this file started from: a baseline that was first trained on
-    # synthetic shelves is not described like one with random weights.
-    try:
-        start = json.loads((path.absolute().parent / "spec.json").read_text())["provenance"][
-            "start"
-        ]
-    except (OSError, ValueError, LookupError, TypeError):
-        # No run in the file's folder, or a damaged one: the weights can be used, without this part.
-        return ""
-    return f", from {start}" if isinstance(start, str) and start else ""
-
-
-def _detector_weights(path: Path) -> dict[str, torch.Tensor] | None:
-    state = starting_weights.read_safetensors(path)
-    return state if any(k.startswith("trunk.") for k in state) else None
-
-
-def _load_what_fits(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[int, int]:
-    # Another number of classes or anchors changes only the predicting convolutions; all other
-    # tensors are loaded. Returns the number of tensors that were not loaded, and of all tensors.
-    mine = model.state_dict()
-    fitting = {k: v for k, v in state.items() if k in mine and mine[k].shape == v.shape}
-    if len(fitting) * 2 < len(mine):
-        raise ShelfcountError(
-            f"the weights are of another model: only {len(fitting)} of {len(mine)} tensors fit. "
-            "Set model.architecture and model.neck to those of the weights."
-        )
-    model.load_state_dict(fitting, strict=False)
-    counted = [k for k in mine if not k.endswith("num_batches_tracked")]
-    return len([k for k in counted if k not in fitting]), len(counted)

@@ -145,7 +145,7 @@ class FakeQuantized(nn.Module):
         return scale_and_zero(*self.ranges[self._row[name]])[0]
 
     def first_stages(self, stages: int) -> list[nn.Module]:
-        """Return the parts of the backbone that training may freeze; see `ShelfDetector.first_stages`."""
+        """Return the backbone parts that training may freeze, see `ShelfDetector.first_stages`."""
         backbone: Any = self.trunk
         return [backbone.conv_stem, *list(backbone.blocks.children())[:stages]] if stages else []
 

@@ -1,4 +1,4 @@
-"""Starting weights of backbones: shipped, from timm, or from a .safetensors file.
+"""Starting weights of networks: shipped, downloaded, or from a .safetensors file.
 
 Weights that were trained with another mean and standard deviation of pixels are converted when
 they are loaded.
@@ -6,6 +6,7 @@ they are loaded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torchvision.models import ResNet50_Weights
 
 from shelfcount.records import ShelfcountError
 from shelfcount.training.backbones import FAMILY
+from shelfcount.training.networks import RANDOM, RetinaNet
 from shelfcount.vision.images import PIXEL_SCALE, PIXEL_ZERO
 
 # Mean and standard deviation of ImageNet in torchvision and timm, for RGB in [0, 1].
@@ -27,6 +30,101 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CLASSIFIER_KEYS = ("classifier.", "fc.", "head.")
 # Folder of the weights that the package ships.
 SHIPPED_FOLDER = Path(__file__).parent.parent / "weights"
+
+
+def start_weights(net: nn.Module, architecture: str, source: str) -> str:
+    """Load the weights that training starts from into a detection network, in place.
+
+    Args:
+        net: Network from `networks.build`.
+        architecture: Architecture that the network was made from.
+        source: 'shipped' for the weights in the package, 'network' to download ImageNet weights of
+            timm or, for the baseline, of torchvision, 'none' to keep the random ones, or the path
+            of a safetensors file. Of a detector's file, all tensors that fit are loaded; a
+            classifier's file gives the backbone's weights. The package contains no weights for the
+            baseline, so 'shipped' keeps its random ones.
+
+    Returns:
+        Description of the weights for the provenance of the model; `RANDOM` if none were loaded.
+
+    Raises:
+        ShelfcountError: If the weights cannot be downloaded or read, or do not fit.
+    """
+    if source == "none":
+        return RANDOM
+    if isinstance(net, RetinaNet):
+        return _start_baseline(net, source)
+    trunk: Any = net.trunk
+    if source == "shipped":
+        path = SHIPPED_FOLDER / f"{architecture}.safetensors"
+        if not path.exists():
+            raise ShelfcountError(
+                f"the package contains no weights for '{architecture}'. Use "
+                "--set model.weights=network (needs network access once), =none, or the path "
+                "of a .safetensors file."
+            )
+        source = str(path)
+    if source != "network":
+        state = read_safetensors(Path(source))
+        if any(key.startswith("trunk.") for key in state):
+            return _load_what_fits(net, state, Path(source))
+    return load_backbone_weights(trunk, architecture, source)
+
+
+def _start_baseline(net: RetinaNet, source: str) -> str:
+    if source == "shipped":
+        return RANDOM
+    if source == "network":
+        try:
+            state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise ShelfcountError(
+                f"cannot download torchvision's ResNet-50 weights ({error}). The first "
+                "download needs network access. Without it, use --set model.weights=none or "
+                "the path of a .safetensors file."
+            ) from error
+        net.trunk.load_state_dict(state, strict=False)
+        fold_normalisation(net.trunk)
+        return "torchvision ResNet50_Weights.IMAGENET1K_V1"
+    state = read_safetensors(Path(source))
+    if "conv1.weight" in state:
+        net.trunk.load_state_dict(in_order(net.trunk.state_dict(), state, source))
+        fold_normalisation(net.trunk)
+        return Path(source).name
+    return _load_what_fits(net, state, Path(source))
+
+
+def _load_what_fits(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> str:
+    """Load all tensors of a detector that fit, and describe them.
+
+    Another number of classes or anchors changes only the predicting convolutions.
+    """
+    mine = model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in mine and mine[k].shape == v.shape}
+    if len(fitting) * 2 < len(mine):
+        raise ShelfcountError(
+            f"the weights are of another model: only {len(fitting)} of {len(mine)} tensors fit. "
+            "Set model.architecture and model.neck to those of the weights."
+        )
+    model.load_state_dict(fitting, strict=False)
+    counted = [k for k in mine if not k.endswith("num_batches_tracked")]
+    loaded = sum(k in fitting for k in counted)
+    # Every run names its weights model.safetensors, so the folder's name is shown too.
+    name = f"{path.absolute().parent.name}/{path.name}"
+    return f"{name} ({loaded} of {len(counted)} tensors){_earlier_start(path)}"
+
+
+def _earlier_start(path: Path) -> str:
+    # The weights that the run of this file started from: a baseline that was first trained on
+    # synthetic shelves is not described like one with random weights.
+    try:
+        start = json.loads((path.absolute().parent / "spec.json").read_text())["provenance"][
+            "start"
+        ]
+    except (OSError, ValueError, LookupError, TypeError):
+        # No run in the file's folder, or a damaged one: the weights can be used, without this part.
+        return ""
+    return f", from {start}" if isinstance(start, str) and start else ""
 
 
 def load_backbone_weights(backbone: nn.Module, architecture: str, source: str) -> str:

@@ -12,6 +12,7 @@ from shelfcount.training.fit import fit
 from shelfcount.training.inputs import training_data
 from shelfcount.training.optimization import training_precision
 from shelfcount.training.runs import Sources, TorchDetector, write_sources
+from shelfcount.words import WARNING
 
 
 def train_run(
@@ -68,7 +69,7 @@ def train_run(
     automatic = settings.train.model_copy(update={"precision": "auto"})
     if precision == "bf16-mixed" and training_precision(automatic) == "32-true":
         tell(
-            "warning: this processor has no instructions for bfloat16, so training takes several "
+            f"{WARNING}this processor has no instructions for bfloat16, so training takes several "
             "times as long as in float32. Use --set train.precision=auto."
         )
     detector = fit(training, validation, out, settings, resume=resume, on_step=on_step)

@@ -145,16 +145,18 @@ def _fill_up(centers: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     return grown[np.argsort(grown.prod(axis=1), kind="stable")]
 
 
-def recall(sizes: NDArray[np.floating], levels: Sequence[AnchorLevel], least: float = 0.5) -> float:
+def recall(
+    sizes: NDArray[np.floating], levels: Sequence[AnchorLevel], min_iou: float = 0.5
+) -> float:
     """Return the share of box sizes that an anchor matches in shape.
 
     Args:
         sizes: (n, 2) (height, width) of the boxes in input pixels.
         levels: Anchor levels.
-        least: Minimum IoU of a box and an anchor with the same centre.
+        min_iou: Minimum IoU of a box and an anchor with the same centre.
     """
     anchors = np.concatenate([np.asarray(level.sizes) for level in levels])
-    return float((_shape_iou(np.asarray(sizes, np.float64), anchors).max(axis=1) >= least).mean())
+    return float((_shape_iou(np.asarray(sizes, np.float64), anchors).max(axis=1) >= min_iou).mean())
 
 
 def _shape_iou(sizes: NDArray[np.float64], centers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -82,7 +82,9 @@ def overlap_of_smaller(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDAr
     )
 
 
-def pieces_inside(pieces: np.ndarray, boxes: np.ndarray, margin: float = 0.0) -> np.ndarray:
+def pieces_inside(
+    pieces: NDArray[np.floating], boxes: NDArray[np.floating], margin: float = 0.0
+) -> NDArray[np.floating]:
     """Return the share of each piece's area that is inside a box.
 
     A piece is a box that a border cuts. It shows the product of a complete box if most of it is
@@ -107,12 +109,15 @@ def pieces_inside(pieces: np.ndarray, boxes: np.ndarray, margin: float = 0.0) ->
     high = np.minimum(pieces[..., 2:], grown[..., 2:])
     common = np.clip(high - low, 0, None).prod(axis=-1)
     whole = np.clip(pieces[..., 2:] - pieces[..., :2], 0, None).prod(axis=-1)
-    return np.nan_to_num(common / np.maximum(whole, np.finfo(np.float32).tiny))
+    return np.asarray(np.nan_to_num(common / np.maximum(whole, np.finfo(np.float32).tiny)))
 
 
 def common_part_iou(
-    a: np.ndarray, a_windows: np.ndarray, b: np.ndarray, b_windows: np.ndarray
-) -> np.ndarray:
+    a: NDArray[np.floating],
+    a_windows: NDArray[np.floating],
+    b: NDArray[np.floating],
+    b_windows: NDArray[np.floating],
+) -> NDArray[np.floating]:
     """Return the IoU of every pair of boxes inside the part that both of their windows show.
 
     For a box that the border of its window cuts, this compares the visible piece with the same
@@ -146,7 +151,7 @@ def common_part_iou(
     return np.where(union > 0, overlap / np.maximum(union, np.finfo(np.float32).tiny), 0.0)
 
 
-def enclosing_box(boxes: np.ndarray) -> np.ndarray:
+def enclosing_box(boxes: NDArray[Float]) -> NDArray[Float]:
     """Return the (4,) xyxy box around (n, 4) xyxy boxes, at least one."""
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
@@ -155,7 +160,7 @@ def suppress(
     boxes: NDArray[np.floating],
     scores: NDArray[np.floating],
     max_iou: float,
-    most: int | None = None,
+    max_boxes: int | None = None,
 ) -> NDArray[np.int64]:
     """Return the boxes that greedy, class-agnostic non-maximum suppression keeps.
 
@@ -163,7 +168,7 @@ def suppress(
         boxes: (n, 4) xyxy.
         scores: (n,); boxes with equal scores are taken in their order.
         max_iou: A box whose IoU with a kept box is greater than this is dropped.
-        most: Maximum number of boxes; None for no limit.
+        max_boxes: Maximum number of boxes; None for no limit.
 
     Returns:
         (k,) int64 indices of the kept boxes, highest score first.
@@ -172,7 +177,7 @@ def suppress(
     kept: list[int] = []
     # One row of overlaps at a time: all pairs of an untrained network's boxes do not fit into
     # memory.
-    while len(remaining) and (most is None or len(kept) < most):
+    while len(remaining) and (max_boxes is None or len(kept) < max_boxes):
         best, remaining = remaining[0], remaining[1:]
         kept.append(int(best))
         remaining = remaining[iou(boxes[best][None], boxes[remaining])[0] <= max_iou]

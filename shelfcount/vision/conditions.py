@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shelfcount.records import Detections
 from shelfcount.vision import effects
 from shelfcount.vision.effects import WHITE_KELVIN
-from shelfcount.vision.homography import map_detections, view_homography
+from shelfcount.vision.homography import map_detections, view_homography, warp
 from shelfcount.vision.images import FILL_GREY
 from shelfcount.vision.phone_cameras import CAMERAS
 
@@ -115,18 +115,10 @@ def _turned(axis: str) -> Effect:
     def effect(image: NDArray[np.uint8], degrees: float, rng: np.random.Generator) -> Changed:
         height, width = image.shape[:2]
         homography = view_homography(degrees * rng.choice([-1, 1]), axis, width, height)
-        # The centre of pixel i is at i for OpenCV, but at i + 0.5 for boxes.
-        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        warp = np.linalg.inv(half) @ homography @ half
-        seen = cv2.warpPerspective(
-            image,
-            warp,
-            (width, height),
-            flags=cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(FILL_GREY,) * 3,
+        seen = warp(
+            image, homography, (width, height), interpolation=cv2.INTER_CUBIC, fill=FILL_GREY
         )
-        return Changed(np.asarray(seen, np.uint8), homography)
+        return Changed(seen, homography)
 
     return effect
 

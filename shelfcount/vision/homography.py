@@ -1,7 +1,10 @@
-"""Homographies: camera views of a flat shelf, and points and boxes mapped between views."""
+"""Homographies: camera views of a flat shelf, and photos, points and boxes mapped between views."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeVar
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +22,7 @@ from shelfcount.vision import boxes as box_math
 # Main cameras are equivalent to 24 to 28 mm, so both are within the range of real phones.
 FOCAL_LENGTH = 0.785
 SIMULATED_FOCAL_LENGTH = 26 / 36
+Level = TypeVar("Level", np.uint8, np.int16, np.float32)
 # A product of whose box a smaller share is left in the frame is marked `ignore`, in training and in
 # robustness tests.
 MIN_VISIBLE = 0.35
@@ -27,11 +31,7 @@ MIN_VISIBLE = 0.35
 def map_detections(
     detections: Detections, homography: NDArray[np.float64], width: int, height: int
 ) -> tuple[Detections, NDArray[np.int64]]:
-    """Map boxes by a homography and clip them at the new frame.
-
-    A product is mapped as the ellipse that fills its box; the new box is the bounding box of the
-    mapped ellipse. Boxes around the mapped corners would be too large, since a product does not
-    reach into the corners of its box.
+    """Map boxes by a homography, by the rule "ellipse", and clip them at the new frame.
 
     Args:
         detections: n boxes on the original photo.
@@ -46,7 +46,7 @@ def map_detections(
     mapped = (
         detections.boxes.astype(np.float64)
         if identity
-        else _around_ellipses(detections.boxes, homography)
+        else map_boxes(detections.boxes, homography, "ellipse")
     )
     inside = box_math.clip(mapped, width, height)
     with np.errstate(invalid="ignore"):
@@ -115,6 +115,11 @@ def view_homography(degrees: float, axis: str, width: int, height: int) -> NDArr
     return np.asarray(homography / homography[2, 2])
 
 
+def inverse(homography: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (3, 3) homography of the opposite direction."""
+    return np.asarray(np.linalg.inv(homography), np.float64)
+
+
 def map_points(
     points: NDArray[np.floating], homography: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -129,13 +134,32 @@ def map_points(
     return result
 
 
-def map_boxes(boxes: NDArray[np.floating], homography: NDArray[np.float64]) -> NDArray[np.float64]:
+def map_boxes(
+    boxes: NDArray[np.floating],
+    homography: NDArray[np.float64],
+    rule: Literal["edges", "ellipse", "corners"] = "edges",
+) -> NDArray[np.float64]:
     """Map (n, 4) xyxy boxes by a homography and return (n, 4) float64 xyxy boxes.
 
-    The sides of a mapped box are at the mapped middles of the edges. Boxes around the mapped
-    corners would be too large for tilted photos, since a product does not reach into the corners of
-    its box. Boxes are NaN as in `map_points`.
+    Args:
+        boxes: (n, 4) xyxy.
+        homography: (3, 3), in the units of the boxes.
+        rule: "edges" puts the sides of the new box at the mapped middles of the edges. It is exact
+            for views of the same tilt, such as neighbouring photos of a shelf, and fast. "ellipse"
+            puts the new box around the mapped ellipse that fills the box, as a person would label a
+            bottle or a can that was rotated. "corners" puts it around the mapped corners: right for
+            a flat rectangle, too large for products, which do not reach into the corners of their
+            boxes.
+
+    Returns:
+        New boxes; NaN for a box that reaches behind the camera, see `map_points`.
     """
+    if rule == "ellipse":
+        return _around_ellipses(boxes, homography)
+    if rule == "corners":
+        corners = np.asarray(boxes, np.float64)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
+        mapped = map_points(corners, homography).reshape(-1, 4, 2)
+        return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1)
     left, top, right, bottom = (
         map_points(edge_middles(boxes), homography).reshape(-1, 4, 2).transpose(1, 2, 0)
     )
@@ -147,3 +171,35 @@ def edge_middles(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     left, top, right, bottom = np.asarray(boxes, np.float64).T
     x, y = (left + right) / 2, (top + bottom) / 2
     return np.stack([left, y, x, top, right, y, x, bottom], axis=1).reshape(-1, 2)
+
+
+def warp(
+    image: NDArray[Level],
+    homography: NDArray[np.float64],
+    size: tuple[int, int],
+    border: int = cv2.BORDER_CONSTANT,
+    *,
+    interpolation: int = cv2.INTER_LINEAR,
+    fill: int = 0,
+) -> NDArray[Level]:
+    """Map an image by a homography for which pixel i covers [i, i + 1), as for boxes.
+
+    OpenCV's warp places the centre of pixel i at i, half a pixel aside.
+
+    Args:
+        image: (h, w) or (h, w, channels) of a type that OpenCV's warp supports.
+        homography: (3, 3) from pixels of the image to pixels of the result.
+        size: Width and height of the result in pixels.
+        border: OpenCV's rule for pixels outside the image, for example `cv2.BORDER_REPLICATE`.
+        interpolation: OpenCV's rule between pixels.
+        fill: Level outside the image for `cv2.BORDER_CONSTANT`, in all channels.
+
+    Returns:
+        (height, width) or (height, width, channels), of the type of the image.
+    """
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    centres = np.linalg.inv(half) @ homography @ half
+    warped = cv2.warpPerspective(
+        image, centres, size, flags=interpolation, borderMode=border, borderValue=(fill,) * 3
+    )
+    return np.asarray(warped, image.dtype)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from PIL import ExifTags, Image
 
 from shelfcount.files import write_whole
@@ -24,6 +26,8 @@ PIXEL_ZERO = 127
 PIXEL_SCALE = 127.5
 # Level of the area outside a photo, in all channels: 0 in the input of the network.
 FILL_GREY = PIXEL_ZERO
+# EXIF 2.32, tag 0x0112: orientations that swap width and height of the stored picture.
+SIDEWAYS = (5, 6, 7, 8)
 # JPEG markers that begin a segment or end the image (ITU-T T.81, table B.1). The pattern excludes
 # stuffed zeros, restart markers in a scan, and markers without a segment.
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
@@ -151,6 +155,44 @@ def encode_photo(image: NDArray[np.uint8], suffix: str = ".jpg", quality: int = 
     return data.tobytes()
 
 
+def read_input(path: Path | str, height: int, width: int) -> NDArray[np.uint8]:
+    """Read a photo upright and stretch it to the input of a network.
+
+    Args:
+        path: Path of the photo.
+        height, width: Size of the network input in pixels.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        ShelfcountError: For the reasons given at `read_photo`.
+    """
+    return stretch(read_photo(path), height, width)
+
+
+def network_input(
+    pixels: NDArray[np.uint8], shape: tuple[int, ...], kind: DTypeLike
+) -> NDArray[Any]:
+    """Convert pixels to the input tensor of a network.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        shape: Shape of the tensor: (1, H, W, 3), or (1, 3, H, W) as PyTorch's converters write it.
+        kind: Type of the tensor: uint8, int8 (pixel - 128) or a float type (pixels scaled to [-1,
+            1]).
+
+    Returns:
+        The tensor in the given shape and type.
+    """
+    values: NDArray[Any] = pixels
+    if np.dtype(kind) == np.int8:
+        values = (pixels.astype(np.int16) - 128).astype(np.int8)
+    elif np.issubdtype(kind, np.floating):
+        values = ((pixels.astype(np.float32) - PIXEL_ZERO) / PIXEL_SCALE).astype(kind)
+    return np.ascontiguousarray(values[None] if shape[-1] == 3 else values.transpose(2, 0, 1)[None])
+
+
 def stretch(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Resize an image without keeping its aspect ratio, as MediaPipe and the Task Library do.
 
@@ -169,6 +211,53 @@ def stretch(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     shrinks = image.shape[0] > height or image.shape[1] > width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+
+
+class PhotoSize(NamedTuple):
+    """Size of a photo file.
+
+    Attributes:
+        stored: (width, height) of the stored picture in pixels.
+        upright: (width, height) of the upright photo that `read_photo` returns.
+        orientation: EXIF orientation, 1 to 8.
+    """
+
+    stored: tuple[int, int]
+    upright: tuple[int, int]
+    orientation: int
+
+
+def read_size(path: Path) -> PhotoSize:
+    """Return the size and the EXIF orientation of a complete photo. A JPEG is not decoded.
+
+    Raises:
+        ShelfcountError: If the photo cannot be read, is cut short or has too many pixels.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            stored = image.size
+            if image.width * image.height > MAX_PHOTO_PIXELS:
+                raise ShelfcountError(
+                    f"photo '{path.name}' has {image.width} x {image.height} pixels, more than the "
+                    f"maximum of {MAX_PHOTO_PIXELS:,}"
+                )
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if data[:2] == b"\xff\xd8":
+                if not jpeg_is_whole(data):
+                    raise ShelfcountError(
+                        f"photo '{path.name}' is cut short: its JPEG data has no end marker "
+                        f"({len(data)} bytes)"
+                    )
+                upright = stored[::-1] if orientation in SIDEWAYS else stored
+                return PhotoSize(stored, upright, orientation)
+            # Only decoding shows whether the file is complete, and whether OpenCV applies the EXIF
+            # rotation to this format.
+            image.load()
+            height, width = decode_photo(data, path).shape[:2]
+            return PhotoSize(stored, (width, height), orientation)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ShelfcountError(f"photo '{path.name}' cannot be read: {error}") from error
 
 
 def exif_phone(path: Path) -> str:

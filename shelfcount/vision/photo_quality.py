@@ -98,9 +98,9 @@ def light(copy: NDArray[np.uint8]) -> tuple[float, float, float]:
     bright = float((cv2.max(cv2.max(red, green), blue) >= BLOWN).mean())
     n = GLARE_BLOCK**2
     darkest = np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
-    least, levels = _blocks(darkest).sum(axis=2), _blocks(grey)
+    whiteness, levels = _blocks(darkest).sum(axis=2), _blocks(grey)
     blank = n * (levels**2).sum(axis=2) - levels.sum(axis=2) ** 2 < (GLARE_DETAIL * n) ** 2
-    white = blank & (least >= BLOWN * n)
+    white = blank & (whiteness >= BLOWN * n)
     return float(dark), bright, float(white.mean()) if white.size else 0.0
 
 
