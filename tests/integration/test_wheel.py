@@ -35,7 +35,7 @@ EXTRA_OF_VERB = {
     "propose": None,
     "repeat": "train",
     "serve": None,
-    "stress": "labels",
+    "stress": None,
     "synth": None,
     "train": "train",
     "verify": None,
@@ -171,6 +171,38 @@ def test_synthetic_photos_are_rendered(installed: Installation) -> None:
     done = installed.run("shelfcount", "synth", "--out", "synthetic", "--photos", "1")
     assert done.returncode == 0, done.stderr
     assert (installed.folder / "synthetic" / "labels.json").is_file()
+
+
+def write_golden_labels(folder: Path) -> None:
+    """Write the golden photos and their labels in COCO format."""
+    classes = (GOLDEN.parent / "labels.txt").read_text().splitlines()
+    images: list[dict[str, object]] = []
+    boxes: list[dict[str, object]] = []
+    for number, photo in enumerate(json.loads((GOLDEN / "golden.json").read_text())["photos"]):
+        shutil.copy2(GOLDEN / photo["file"], folder)
+        size = {name: photo[name] for name in ("width", "height")}
+        images.append({"id": number, "file_name": photo["file"], **size})
+        for box in photo["truth"]:
+            category = classes.index(box["class"])
+            boxes.append({"id": len(boxes) + 1, "image_id": number, "category_id": category})
+            boxes[-1] |= {"bbox": box["box"], "area": box["box"][2] * box["box"][3], "iscrowd": 0}
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
+    labels = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "labels.json").write_text(json.dumps(labels))
+
+
+def test_bundle_is_studied_without_extras(installed: Installation) -> None:
+    folder = installed.folder / "labelled"
+    folder.mkdir()
+    write_golden_labels(folder)
+    data = ("--data", "labelled/labels.json")
+    for arguments in (
+        ("stress", "drinks-int8", *data, "--conditions", "dark", "--severities", "1"),
+        ("propose", "drinks-int8", *data, "--out", "proposed.json"),
+        ("correct", *data, "--corrections", "proposed.json", "--out", "corrected.json"),
+    ):
+        done = installed.run("shelfcount", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_verb_is_in_the_table() -> None:
