@@ -22,7 +22,7 @@ from shelfcount.cli.console import (
 )
 from shelfcount.files import require_absent, write_json
 from shelfcount.records import Dropped, ShelfcountError
-from shelfcount.vision.images import read_photo, write_photo
+from shelfcount.vision.images import write_photo
 
 
 def _report_unread(dropped: Dropped) -> None:
@@ -67,19 +67,14 @@ def count_verb(
         require_absent(target, force)
     counted: list[counting.CountedPhoto] = []
     with progress_bar("counting") as advance:
-        for i, path in enumerate(photos, start=1):
-            done, _ = counting.count_photos(detector, [path], on_error=_report_unread)
-            for photo in done:
-                counted.append(photo)
-                for advice in photo.quality.advice:
-                    err.print(f"[yellow]unfit:[/yellow] {escape_markup(f'{path}: {advice}')}")
-                if picture:
-                    rows, positions = photo.placement.row, photo.placement.position
-                    pairs = list(zip(rows.tolist(), positions.tolist(), strict=True))
-                    image = read_photo(path)
-                    drawn = annotate(image, photo.detections, photo.classes, rows=pairs)
-                    write_photo(pictures[path], drawn)
-            advance(i, len(photos))
+        for photo, image in counting.count_each(detector, photos, _report_unread, advance):
+            counted.append(photo)
+            for advice in photo.quality.advice:
+                err.print(f"[yellow]unfit:[/yellow] {escape_markup(f'{photo.path}: {advice}')}")
+            if picture:
+                rows = photo.placement.pairs()
+                drawn = annotate(image, photo.detections, photo.classes, rows=rows)
+                write_photo(pictures[Path(photo.path)], drawn)
     if json_file:
         write_json(json_file, counting.count_json(counted, opened.name, opened.sha256))
     if csv_file:
@@ -155,9 +150,8 @@ def merge_verb(
         write_json(facings_file, {"bundle": head, **facings_json(arrange_merged(shelf))})
     if picture:
         image, products = panorama(shelf)
-        rows, positions = shelf.placement.row, shelf.placement.position
-        pairs = list(zip(rows.tolist(), positions.tolist(), strict=True))
-        write_photo(picture, annotate(image, products, opened.spec.classes, rows=pairs))
+        rows = shelf.placement.pairs()
+        write_photo(picture, annotate(image, products, opened.spec.classes, rows=rows))
     print_table(("class", "products"), [(name, str(n)) for name, n in shelf.counts.items()])
     out.print(
         f"{len(shelf.products)} products in {shelf.placement.n_rows} rows on "
