@@ -44,13 +44,35 @@ def crop(
     Returns:
         (H, W, 3) uint8 RGB with longest side `CROP_SIDE`.
     """
-    half = max(MIN_WINDOW, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
+    left, top, right, bottom = window_around(box, image.shape[1], image.shape[0], surroundings)
+    return drawn(image[top:bottom, left:right], marks, (left, top))
+
+
+def window_around(
+    box: Sequence[float] | np.ndarray,
+    width: int,
+    height: int,
+    surroundings: float = SURROUNDINGS,
+    least: float = MIN_WINDOW,
+) -> tuple[int, int, int, int]:
+    """Return the part of a photo to show around a box: a square, cut at the border of the photo.
+
+    Args:
+        box: (4,) xyxy pixels.
+        width, height: Size of the photo in pixels.
+        surroundings: Side of the square, relative to the longer side of the box.
+        least: Minimum side of the square in pixels.
+
+    Returns:
+        (left, top, right, bottom) in pixels, at least one pixel wide and high.
+    """
+    half = max(least, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
     middle = (np.asarray(box[:2], np.float64) + box[2:]) / 2
     square = np.array([[*(middle - half), *(middle + half)]])
-    visible = clip(square, image.shape[1], image.shape[0])[0]
+    visible = clip(square, width, height)[0]
     left, top = np.floor(visible[:2]).astype(int).tolist()
     right, bottom = np.ceil(visible[2:]).astype(int).tolist()
-    return drawn(image[top : max(bottom, top + 1), left : max(right, left + 1)], marks, (left, top))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def drawn(

@@ -14,6 +14,7 @@ from shelfcount.drawing.marks import (
     FOUND,
     MISSED,
     NOT_JUDGED,
+    OKABE_ITO,
     Mark,
     draw_box,
     draw_tag,
@@ -24,7 +25,7 @@ from shelfcount.metrics.disagreement import Disagreement
 from shelfcount.records import Detections
 from shelfcount.vision.images import read_photo
 
-_LABELLED = (0, 114, 178)  # Okabe and Ito's blue
+_LABELLED = OKABE_ITO["blue"]
 DISAGREEMENT_LEGEND = (
     "Colours mark the products on which the two models differ. Blue: labelled product. "
     "Green: detected correctly by this model only. Dashed red: missed by this model, detected by "

@@ -14,10 +14,18 @@ Colour = tuple[int, int, int]
 # Longest side in pixels to which small photos are enlarged, so that tags on small products are
 # legible.
 DRAWING_SIDE = 1200
-# Colour-blind safe palette of Okabe and Ito: bluish green, vermilion, orange; grey for boxes that
-# are not evaluated.
+# Colour-blind safe palette of Okabe and Ito (jfly.uni-koeln.de/color).
+OKABE_ITO: dict[str, Colour] = {
+    "blue": (0, 114, 178),
+    "orange": (230, 159, 0),
+    "green": (0, 158, 115),
+    "vermilion": (213, 94, 0),
+    "purple": (204, 121, 167),
+}
+# Red and orange are stronger than those of the palette, since products cover most of a photo; grey
+# is for boxes that are not evaluated.
 FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (
-    (0, 158, 115),
+    OKABE_ITO["green"],
     (213, 40, 20),
     (245, 150, 0),
     (130, 138, 148),

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from shelfcount.drawing import marks
-from shelfcount.drawing.marks import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED, Colour
+from shelfcount.drawing.marks import DRAWING_SIDE, FALSE_ALARM, FOUND, MISSED, OKABE_ITO, Colour
 from shelfcount.shelf.compliance import ComplianceResult, Deviation
 from shelfcount.shelf.facings import Arrangement
 
@@ -16,8 +16,8 @@ from shelfcount.shelf.facings import Arrangement
 COLOURS: dict[str, Colour] = {
     "missing": MISSED,
     "extra": FALSE_ALARM,
-    "misplaced": (0, 114, 178),
-    "wrong_facings": (204, 121, 167),
+    "misplaced": OKABE_ITO["blue"],
+    "wrong_facings": OKABE_ITO["purple"],
     "wrong_product": (150, 120, 0),
 }
 

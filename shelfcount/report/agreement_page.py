@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shelfcount.drawing.crops import drawn, photo_at
-from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_JUDGED, Colour, Mark
+from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_JUDGED, OKABE_ITO, Colour, Mark
 from shelfcount.labels.agreement_scores import LOOSE_IOU, Agreement, AgreementScores, PhotoAgreement
 from shelfcount.report import page
 from shelfcount.words import plural
@@ -16,7 +16,7 @@ from shelfcount.words import plural
 # Maximum number of photos with pictures, most disagreements first. The tables list all photos.
 MAX_PAGE_PHOTOS = 24
 _PICTURE_SIDE = 760
-OTHER_NAME = (0, 114, 178)  # Okabe and Ito's blue
+OTHER_NAME = OKABE_ITO["blue"]
 _LEGEND = (
     "Orange: labelled only in this annotation. Blue: labelled in both, with different classes. "
     f"Dashed red: same class, but the IoU of the two boxes is below {LOOSE_IOU}. Grey: both agree. "

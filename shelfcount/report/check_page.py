@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -12,21 +11,16 @@ import cv2
 import numpy as np
 
 from shelfcount.checks.findings import FINDING_SEVERITIES, KINDS, Finding, Report, Severity
+from shelfcount.drawing.crops import CROP_SIDE, photo_at, window_around
 from shelfcount.drawing.marks import FOUND, INK, MISSED, Colour
 from shelfcount.files import write_whole
 from shelfcount.records import Detections, ShelfcountError
 from shelfcount.report.page import embedded, template
-from shelfcount.vision import boxes as box_math
-from shelfcount.vision.images import read_photo
 from shelfcount.words import plural
 
 # Maximum number of findings of one kind on the page, worst first. A large data set can have a
 # thousand findings of a kind; the JSON report contains all of them.
 MAX_FINDINGS_PER_KIND = 48
-# Longest side of a picture in pixels: twice its size in points on a phone screen.
-_PICTURE_SIDE = 520
-# Side of a crop, relative to the longer side of its box.
-_SURROUNDINGS = 3.0
 # Minimum side of a crop in photo pixels.
 MIN_CROP = 120
 
@@ -117,16 +111,12 @@ def _pictures(finding: Finding, labels: dict[Path, Detections]) -> list[str]:
         if path is None:
             continue
         try:
-            image = _photo(path)
+            image = photo_at(path)
         except ShelfcountError:  # some findings are about unreadable photos
             continue
         picture = _drawn(image, labels.get(path, Detections.empty()).boxes, finding.box)
         pictures.append(embedded(picture))
     return pictures
-
-
-# Findings on one photo usually follow one another.
-_photo = lru_cache(maxsize=4)(read_photo)
 
 
 def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) -> np.ndarray:
@@ -138,11 +128,14 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) ->
         box: (4,) box of the finding, xyxy pixels, or None.
 
     Returns:
-        (H, W, 3) uint8 RGB, longest side `PICTURE_SIDE`: the surroundings of `box`, or the whole
+        (H, W, 3) uint8 RGB, longest side `CROP_SIDE`: the surroundings of `box`, or the whole
         photo if `box` is None.
     """
-    left, top, right, bottom = _window(box, image.shape[1], image.shape[0])
-    scale = _PICTURE_SIDE / max(right - left, bottom - top)
+    height, width = image.shape[:2]
+    left, top, right, bottom = (
+        (0, 0, width, height) if box is None else window_around(box, width, height, least=MIN_CROP)
+    )
+    scale = CROP_SIDE / max(right - left, bottom - top)
     size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     picture = cv2.resize(image[top:bottom, left:right], size, interpolation=how)
@@ -154,18 +147,6 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) ->
         _outline(picture, (np.array(box) - origin) * scale, INK, 6)
         _outline(picture, (np.array(box) - origin) * scale, MISSED, 3)
     return picture
-
-
-def _window(box: Sequence[float] | None, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the visible part in xyxy pixels: a square around the box, or the whole photo."""
-    if box is None:
-        return 0, 0, width, height
-    middle = (np.array(box[:2]) + box[2:]) / 2
-    half = max(MIN_CROP, _SURROUNDINGS * max(box[2] - box[0], box[3] - box[1])) / 2
-    window = box_math.clip(np.array([[*(middle - half), *(middle + half)]]), width, height)[0]
-    left, top = np.floor(window[:2]).astype(int).tolist()
-    right, bottom = np.ceil(window[2:]).astype(int).tolist()
-    return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
 def _outline(picture: np.ndarray, box: np.ndarray, colour: Colour, line: int) -> None:

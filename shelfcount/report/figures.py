@@ -17,11 +17,14 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from shelfcount.drawing.marks import OKABE_ITO
 from shelfcount.words import plural
 
-# Colour-blind safe palette of Okabe and Ito.
-BLUE, ORANGE, GREEN, VERMILION, PLOT_GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#9AA3AE"
-PLOT_INK, FAINT = "#1C2026", "#E3E7EC"
+BLUE, ORANGE, GREEN, VERMILION = (
+    "#{:02X}{:02X}{:02X}".format(*OKABE_ITO[name])
+    for name in ("blue", "orange", "green", "vermilion")
+)
+PLOT_GREY, PLOT_INK, FAINT = "#9AA3AE", "#1C2026", "#E3E7EC"
 # Width in inches of plots for phones. The text of wider ones is too small there.
 NARROW_WIDTH = 5.6
 
