@@ -304,8 +304,8 @@ def test_numbers_computed_by_hand():
         at(0, classes=[1], scores=[0.2]),
     ]
     result = score(data, found, 0.5)
-    assert result.micro == DetectionCounts(truth=4, found=3, tp=1)
-    assert result.class_agnostic == DetectionCounts(truth=4, found=3, tp=2)
+    assert result.micro == DetectionCounts(truth=4, predicted=3, tp=1)
+    assert result.class_agnostic == DetectionCounts(truth=4, predicted=3, tp=2)
     assert [row.score for row in result.per_class] == [
         DetectionCounts(2, 2, 1),
         DetectionCounts(2, 0, 0),
@@ -357,7 +357,7 @@ def test_metrics_are_between_0_and_1(seed, threshold):
         *(row.score for row in result.photos),
         *(row.score for row in result.per_class),
     ):
-        assert total.tp <= min(total.truth, total.found)
+        assert total.tp <= min(total.truth, total.predicted)
         assert 0 <= total.precision <= 1
         assert 0 <= total.recall <= 1
         assert 0 <= total.f1 <= 1
@@ -532,7 +532,7 @@ def test_evaluate_runs_over_all_photos_and_reports_progress(on_disk):
         threshold=0.5,
         progress=lambda done, total: steps.append((done, total)),
     )
-    assert result.micro == DetectionCounts(truth=3, found=2, tp=2)
+    assert result.micro == DetectionCounts(truth=3, predicted=2, tp=2)
     # All products are detected; the only false positive (water, photo 1) has the score of the true
     # one.
     assert result.map50 > 0.5

@@ -176,7 +176,7 @@ def test_the_standard_error_is_that_of_resampled_photos() -> None:
     result = score(photos, detections, 0.0, average_precision=False)
     hits, counted = (
         np.array([p.score.tp for p in result.photos]),
-        np.array([p.score.truth + p.score.found for p in result.photos]),
+        np.array([p.score.truth + p.score.predicted for p in result.photos]),
     )
     drawn = rng.integers(0, 30, (4000, 30))
     bootstrap = (2 * hits[drawn].sum(axis=1) / counted[drawn].sum(axis=1)).std()

@@ -73,7 +73,7 @@ def photo_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             "products": s.truth,
             "f1": round(s.f1, 4),
             "missed or misnamed": s.truth - s.tp,
-            "false": s.found - s.tp,
+            "false": s.predicted - s.tp,
         }
         for row in evaluation.photos
         for s in [row.score]

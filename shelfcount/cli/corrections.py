@@ -105,7 +105,7 @@ def propose_verb(
     ] = None,
     config: ConfigFile = None,
     changes: Changes = None,
-    most: Annotated[
+    max_proposals: Annotated[
         int | None,
         typer.Option(
             min=1, help="Maximum number of proposals, most confident first. Default: all."
@@ -150,7 +150,7 @@ def propose_verb(
         else:
             assert model
             parts = [detect_held_out(dataset, model, threads, tell=print_note, progress=advance)]
-    proposals = propose_corrections(parts, most)
+    proposals = propose_corrections(parts, max_proposals)
     draft = draft_corrections(dataset, proposals)
     write_corrections(draft, output)
     if html:

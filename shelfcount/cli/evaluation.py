@@ -127,7 +127,7 @@ def _print_evaluation(result: Evaluation) -> None:
     rows = []
     for row in sorted(result.per_class, key=lambda r: -r.score.truth):
         shares = (row.score.precision, row.score.recall, row.score.f1)
-        counts = (str(row.score.truth), str(row.score.found))
+        counts = (str(row.score.truth), str(row.score.predicted))
         rows.append((row.name, *counts, *(f"{share:.3f}" for share in shares)))
     print_table(("class", "labelled", "detected", "precision", "recall", "F1"), rows)
     shown = [

@@ -177,7 +177,7 @@ def choose_golden_photos(dataset: Dataset, max_photos: int) -> list[Photo]:
 def measure_tolerance(
     detector: LiteRTDetector,
     images: Sequence[NDArray[np.uint8]],
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     threshold: float,
 ) -> Tolerance:
     """Measure the effect of other resize kernels, decoder noise and truncated boxes on detections.
@@ -185,7 +185,7 @@ def measure_tolerance(
     Args:
         detector: Detector with a score threshold far below `threshold`.
         images: (h, w, 3) uint8 RGB, one per photo.
-        found: Detections on the images when they are resized by `vision.images.stretch`.
+        detections: Detections on the images when they are resized by `vision.images.stretch`.
         threshold: Score threshold of the counts.
 
     Returns:
@@ -195,7 +195,7 @@ def measure_tolerance(
     smallest, largest = 1.0, 0.0
     rng = np.random.default_rng(0)
     for kernel, blur in KERNELS.values():
-        for image, ours in zip(images, found, strict=True):
+        for image, ours in zip(images, detections, strict=True):
             smooth = cv2.GaussianBlur(image, (0, 0), blur) if blur else image
             resized = cv2.resize(smooth, (spec.width, spec.height), interpolation=kernel).astype(
                 np.int16
@@ -223,7 +223,7 @@ def _whole_pixels(boxes: Detections) -> Detections:
     return boxes.replace(boxes=box_math.xywh_to_xyxy(np.trunc(box_math.xyxy_to_xywh(boxes.boxes))))
 
 
-def _apart(ours: Detections, theirs: Detections, threshold: float) -> tuple[float, float]:
+def _apart(ours: Detections, other: Detections, threshold: float) -> tuple[float, float]:
     """Compare two sets of detections on a photo.
 
     Returns:
@@ -231,15 +231,15 @@ def _apart(ours: Detections, theirs: Detections, threshold: float) -> tuple[floa
         counts. An unmatched detection contributes the difference between its score and the
         threshold.
     """
-    partner = match(ours, theirs).partner
+    partner = match(ours, other).partner
     hit = np.flatnonzero(partner >= 0)
-    hit = hit[np.maximum(theirs.scores[hit], ours.scores[partner[hit]]) >= threshold]
-    overlap = box_math.iou(theirs.boxes[hit], ours.boxes[partner[hit]]).diagonal()
+    hit = hit[np.maximum(other.scores[hit], ours.scores[partner[hit]]) >= threshold]
+    overlap = box_math.iou(other.boxes[hit], ours.boxes[partner[hit]]).diagonal()
     unmatched = (
-        np.concatenate([np.delete(ours.scores, partner[partner >= 0]), theirs.scores[partner < 0]])
+        np.concatenate([np.delete(ours.scores, partner[partner >= 0]), other.scores[partner < 0]])
         - threshold
     )
-    changes = np.abs(theirs.scores[hit] - ours.scores[partner[hit]])
+    changes = np.abs(other.scores[hit] - ours.scores[partner[hit]])
     largest = np.concatenate([changes, unmatched]).max(initial=0.0)
     return float(overlap.min(initial=1.0)), float(largest)
 
@@ -273,13 +273,13 @@ def read_golden(bundle: Bundle) -> dict[str, Any]:
 
 
 def compare_with_golden(
-    golden: Mapping[str, Any], found: Sequence[Sequence[Mapping[str, Any]]], spec: ModelSpec
+    golden: Mapping[str, Any], detections: Sequence[Sequence[Mapping[str, Any]]], spec: ModelSpec
 ) -> GoldenResult:
     """Compare an app's detections on the golden photos with the golden ones.
 
     Args:
         golden: Content of the golden file, from `read`.
-        found: Detections of each golden photo, in their order, as
+        detections: Detections of each golden photo, in their order, as
             {"class", "score", "box": [x, y, w, h]}, with scores down to the score threshold minus
             the score tolerance.
         spec: Specification of the bundle's model.
@@ -291,7 +291,7 @@ def compare_with_golden(
     required = threshold + tolerance.score
     failures: list[str] = []
     box_px, score_difference, total = 0.0, 0.0, DetectionCounts(0, 0, 0)
-    for photo, listed in zip(golden["photos"], found, strict=True):
+    for photo, listed in zip(golden["photos"], detections, strict=True):
         ours, theirs = _detections(photo["detections"], spec), _detections(listed, spec)
         partner = match(ours, theirs, tolerance.iou).partner
         missed = np.setdiff1d(np.flatnonzero(ours.scores >= required), partner)
@@ -313,7 +313,7 @@ def compare_with_golden(
         counted, truth = theirs[theirs.scores >= threshold], _detections(photo["truth"], spec)
         hits = int(match(truth, counted).hit.sum())
         total = DetectionCounts(
-            total.truth + len(truth), total.found + len(counted), total.tp + hits
+            total.truth + len(truth), total.predicted + len(counted), total.tp + hits
         )
     return GoldenResult(
         tuple(failures), round(box_px, 2), round(score_difference, 4), round(total.f1, 4)

@@ -38,13 +38,13 @@ class HeldOutDetections:
 
     Attributes:
         photos: Labelled photos.
-        found: Detections on each photo, including low scores.
+        detections: Detections on each photo, including low scores.
         threshold: Score threshold of the model.
         model: Description of the model, at least its ``name``.
     """
 
     photos: Dataset
-    found: Sequence[Detections]
+    detections: Sequence[Detections]
     threshold: float
     model: Mapping[str, Any]
 
@@ -69,13 +69,13 @@ class Proposal:
 
 
 def propose(
-    dataset: Dataset, found: Sequence[Detections], threshold: float, model: str
+    dataset: Dataset, detections: Sequence[Detections], threshold: float, model: str
 ) -> list[Proposal]:
     """Return likely label errors: labels that a model contradicts with high confidence.
 
     Args:
         dataset: Photos that the model was not trained on.
-        found: Detections on each photo, in the order of the photos.
+        detections: Detections on each photo, in the order of the photos.
         threshold: Score threshold of the model.
         model: Name of the model, for the reason of each correction.
 
@@ -85,11 +85,11 @@ def propose(
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-    confidence = class_confidence_thresholds(dataset, found, threshold)
+    confidence = class_confidence_thresholds(dataset, detections, threshold)
     # Without labels no detection agrees with one, so the score threshold decides alone.
     minimum = confidence if dataset.boxes else np.full(len(confidence), threshold)
     proposals = []
-    for photo, low in zip(dataset.photos, found, strict=True):
+    for photo, low in zip(dataset.photos, detections, strict=True):
         confident = low[low.scores >= np.maximum(minimum, threshold)[low.classes]]
         matches = match(photo.truth, confident, by_class=False)
         for i in range(len(confident)):

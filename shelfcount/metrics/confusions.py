@@ -22,13 +22,13 @@ MIN_AGREED = 5
 
 
 def class_confidence_thresholds(
-    dataset: Dataset, found: Sequence[Detections], threshold: float
+    dataset: Dataset, detections: Sequence[Detections], threshold: float
 ) -> NDArray[np.float64]:
     """Return the mean score of each class over the detections that agree with their labels.
 
     Args:
         dataset: Photos that the model was not trained on.
-        found: Detections on each photo, in the order of the photos.
+        detections: Detections on each photo, in the order of the photos.
         threshold: Score threshold. Detections below it are left out.
 
     Returns:
@@ -38,9 +38,9 @@ def class_confidence_thresholds(
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-    require_scorable(dataset, found)
+    require_scorable(dataset, detections)
     sums, numbers = np.zeros(len(dataset.classes)), np.zeros(len(dataset.classes), np.int64)
-    for photo, low in zip(dataset.photos, found, strict=True):
+    for photo, low in zip(dataset.photos, detections, strict=True):
         counted = low[low.scores >= threshold]
         agreed = counted[match(photo.truth, counted).hit]
         np.add.at(sums, agreed.classes, agreed.scores)
@@ -113,12 +113,14 @@ class Confusion:
         return sum(mistake.confident for mistake in self.mistakes)
 
 
-def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) -> list[Confusion]:
+def confusions(
+    dataset: Dataset, detections: Sequence[Detections], threshold: float
+) -> list[Confusion]:
     """List every pair of confused classes, based on class-agnostic matches as in `metrics.score`.
 
     Args:
         dataset: Labelled photos.
-        found: Detections on each photo, in the order of the photos.
+        detections: Detections on each photo, in the order of the photos.
         threshold: Score threshold. Detections below it are left out.
 
     Returns:
@@ -127,11 +129,11 @@ def confusions(dataset: Dataset, found: Sequence[Detections], threshold: float) 
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-    require_scorable(dataset, found)
-    confidence = class_confidence_thresholds(dataset, found, threshold)
+    require_scorable(dataset, detections)
+    confidence = class_confidence_thresholds(dataset, detections, threshold)
     mistakes: dict[tuple[int, int], list[Mistake]] = {}
     products = np.zeros(len(dataset.classes), np.int64)
-    for photo, low in zip(dataset.photos, found, strict=True):
+    for photo, low in zip(dataset.photos, detections, strict=True):
         truth, boxes = photo.truth, low[low.scores >= threshold]
         np.add.at(products, truth.classes[~truth.ignore], 1)
         matches = match(truth, boxes, by_class=False)

@@ -38,7 +38,7 @@ class Matches:
 
 
 def match(
-    truth: Detections, found: Detections, min_iou: float = MATCH_IOU, by_class: bool = True
+    truth: Detections, detections: Detections, min_iou: float = MATCH_IOU, by_class: bool = True
 ) -> Matches:
     """Match detections with ground-truth boxes greedily by score, as COCO does.
 
@@ -55,7 +55,7 @@ def match(
 
     Args:
         truth: The m ground-truth boxes of a photo.
-        found: The n detections on the same photo, in any order.
+        detections: The n detections on the same photo, in any order.
         min_iou: Minimum IoU of a match, in (0, 1].
         by_class: Whether detections are matched only to boxes of their own class (class-aware). If
             False, the classes are ignored (class-agnostic).
@@ -69,15 +69,15 @@ def match(
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must be in (0, 1], got {min_iou}")
     # In float32, boxes whose IoU is exactly min_iou would be decided differently from COCO.
-    boxes, truth_boxes = found.boxes.astype(np.float64), truth.boxes.astype(np.float64)
-    comparable = np.full((len(found), len(truth)), True)
+    boxes, truth_boxes = detections.boxes.astype(np.float64), truth.boxes.astype(np.float64)
+    comparable = np.full((len(detections), len(truth)), True)
     if by_class:
-        comparable = found.classes[:, None] == truth.classes
-    comparable[found.ignore] = False
+        comparable = detections.classes[:, None] == truth.classes
+    comparable[detections.ignore] = False
 
     overlap = np.where(comparable & ~truth.ignore, iou(boxes, truth_boxes), 0.0)
-    partner = np.full(len(found), -1, np.int64)
-    for i in best_first(found):
+    partner = np.full(len(detections), -1, np.int64)
+    for i in best_first(detections):
         best = overlap[i].max(initial=0.0)
         if best >= min_iou:
             # If several ground-truth boxes have the highest IoU, COCO chooses the last of them.
@@ -92,20 +92,20 @@ def match(
     )
     absorbed = (partner < 0) & (meets_ignored & comparable & truth.ignore).any(
         axis=1
-    ) | found.ignore
+    ) | detections.ignore
     return Matches(partner, absorbed, missed)
 
 
-def best_first(found: Detections) -> NDArray[np.int64]:
+def best_first(detections: Detections) -> NDArray[np.int64]:
     """Return the order of detections by descending score.
 
     Detections with equal scores are ordered by class and box, so that the result does not depend on
     their order in the array.
 
     Args:
-        found: n detections.
+        detections: n detections.
 
     Returns:
-        (n,) int64 indices into `found`.
+        (n,) int64 indices into `detections`.
     """
-    return np.lexsort((*found.boxes.T, found.classes, -found.scores))
+    return np.lexsort((*detections.boxes.T, detections.classes, -detections.scores))

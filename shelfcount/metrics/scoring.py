@@ -33,33 +33,35 @@ class DetectionCounts:
 
     Attributes:
         truth: Number of labelled products, without ignored boxes.
-        found: Number of detections, without those that `match` leaves out.
+        predicted: Number of detections, without those that `match` leaves out.
         tp: Number of true positives.
     """
 
     truth: int
-    found: int
+    predicted: int
     tp: int
 
     @property
     def precision(self) -> float:
         """Share of the detections that are true positives."""
-        return float(safe_ratio(self.tp, self.found, self.truth))
+        return float(safe_ratio(self.tp, self.predicted, self.truth))
 
     @property
     def recall(self) -> float:
         """Share of the labelled products that were detected."""
-        return float(safe_ratio(self.tp, self.truth, self.found))
+        return float(safe_ratio(self.tp, self.truth, self.predicted))
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall."""
-        return float(safe_ratio(2 * self.tp, self.truth + self.found, 0))
+        return float(safe_ratio(2 * self.tp, self.truth + self.predicted, 0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers with precision, recall and F1, as a JSON object."""
         return {
-            **dataclasses.asdict(self),
+            "truth": self.truth,
+            "found": self.predicted,
+            "tp": self.tp,
             "precision": self.precision,
             "recall": self.recall,
             "f1": self.f1,
@@ -90,9 +92,9 @@ class ClassScore:
     Attributes:
         name: Name of the class.
         score: Numbers of products, detections and true positives at IoU 0.5.
-        count_mae: Mean absolute count error per photo: mean of |found - truth|, in products.
-        count_bias: Mean count error per photo: mean of found - truth, in products. A positive value
-            means that the class is overcounted.
+        count_mae: Mean absolute count error per photo: mean of |predicted - truth|, in products.
+        count_bias: Mean count error per photo: mean of predicted - truth, in products. A positive
+            value means that the class is overcounted.
     """
 
     name: str
@@ -154,10 +156,10 @@ class Evaluation:
             COCO defines it. None if it was not requested or no product is labelled.
         map50: Mean average precision at IoU 0.5. None if `map` is None.
         count_by_class: Count error by class. The error of a photo is the sum over classes of
-            |found - truth|: a missed product counts once, a confused one twice.
-        count_total: Error of the total count. The error of a photo is |all found - all truth|, in
-            which errors of opposite sign cancel.
-        count_bias: Mean over photos of (all found - all truth), in products.
+            |predicted - truth|: a missed product counts once, a confused one twice.
+        count_total: Error of the total count. The error of a photo is
+            |all predicted - all truth|, in which errors of opposite sign cancel.
+        count_bias: Mean over photos of (all predicted - all truth), in products.
         per_class: Metrics of each class.
         photos: Metrics of each photo, in the order of the data set.
         confusion: (C + 1, C + 1) int64 confusion matrix of the class-agnostic matches. Rows are
@@ -216,7 +218,7 @@ class Evaluation:
 
 def score(
     dataset: Dataset,
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     threshold: float,
     *,
     average_precision: bool = True,
@@ -225,7 +227,7 @@ def score(
 
     Args:
         dataset: Labelled photos, at least one.
-        found: Detections on each photo, in the order of the photos. For mAP, detections with scores
+        detections: Detections on each photo, in the order of the photos. For mAP, detections with scores
             of `vision.postprocess.LOWEST_SCORE` and above must be included.
         threshold: Score threshold. Detections below it are left out of all metrics except mAP.
         average_precision: Whether to measure mAP, which takes the most time. If False, its fields
@@ -236,20 +238,20 @@ def score(
 
     Raises:
         ValueError: If `threshold` is outside [0, 1].
-        ShelfcountError: If there is no photo, `found` does not have one entry per photo, the class
-            of a detection is not a class of the data set, or a labelled box has no area.
+        ShelfcountError: If there is no photo, `detections` does not have one entry per photo, the
+            class of a detection is not a class of the data set, or a labelled box has no area.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
-    require_scorable(dataset, found)
+    require_scorable(dataset, detections)
     classes = len(dataset.classes)
-    truths, founds, hits = (np.zeros((len(dataset), classes), np.int64) for _ in range(3))
+    truths, predicted, hits = (np.zeros((len(dataset), classes), np.int64) for _ in range(3))
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
-    for p, (photo, low) in enumerate(zip(dataset.photos, found, strict=True)):
+    for p, (photo, low) in enumerate(zip(dataset.photos, detections, strict=True)):
         boxes = low[low.scores >= threshold]
         aware = match(photo.truth, boxes)
         truths[p] = per_class_counts(photo.truth, ~photo.truth.ignore, classes)
-        founds[p] = per_class_counts(boxes, ~aware.absorbed, classes)
+        predicted[p] = per_class_counts(boxes, ~aware.absorbed, classes)
         hits[p] = per_class_counts(boxes, aware.hit, classes)
 
         agnostic = match(photo.truth, boxes, by_class=False)
@@ -260,20 +262,22 @@ def score(
         confusion[-1, :-1] += per_class_counts(boxes, false_positive, classes)
     confusion.setflags(write=False)
 
-    errors = founds - truths
+    errors = predicted - truths
     per_class = tuple(
         ClassScore(
             name,
-            _total(truths[:, c], founds[:, c], hits[:, c]),
+            _total(truths[:, c], predicted[:, c], hits[:, c]),
             float(np.abs(errors[:, c]).mean()),
             float(errors[:, c].mean()),
         )
         for c, name in enumerate(dataset.classes)
     )
-    micro = _total(truths, founds, hits)
+    micro = _total(truths, predicted, hits)
     with_truth = [row.score.f1 for row in per_class if row.score.truth]
     mean_ap, mean_ap50 = (
-        _average_precision(dataset, found) if average_precision and micro.truth else (None, None)
+        _average_precision(dataset, detections)
+        if average_precision and micro.truth
+        else (None, None)
     )
     return Evaluation(
         classes=dataset.classes,
@@ -288,33 +292,34 @@ def score(
         count_bias=float(errors.sum(axis=1).mean()),
         per_class=per_class,
         photos=tuple(
-            PhotoScore(photo.path, _total(truths[p], founds[p], hits[p]))
+            PhotoScore(photo.path, _total(truths[p], predicted[p], hits[p]))
             for p, photo in enumerate(dataset.photos)
         ),
         confusion=confusion,
     )
 
 
-def require_scorable(dataset: Dataset, found: Sequence[Detections]) -> None:
+def require_scorable(dataset: Dataset, detections: Sequence[Detections]) -> None:
     """Check that detections can be compared with the ground truth of a data set.
 
     Args:
         dataset: Labelled photos.
-        found: Detections on each photo, in the order of the photos.
+        detections: Detections on each photo, in the order of the photos.
 
     Raises:
-        ShelfcountError: If there is no photo, `found` does not have one entry per photo, the class
-            of a detection is not a class of the data set, or a labelled box has no area.
+        ShelfcountError: If there is no photo, `detections` does not have one entry per photo, the
+            class of a detection is not a class of the data set, or a labelled box has no area.
     """
     name = dataset.name or "the data"
     if not len(dataset):
         raise ShelfcountError(f"{name} must contain at least one photo for an evaluation, got 0")
-    if len(found) != len(dataset):
+    if len(detections) != len(dataset):
         raise ShelfcountError(
-            f"got detections for {plural(len(found), 'photo')}, but {name} has {len(dataset)}. "
+            f"got detections for {plural(len(detections), 'photo')}, but {name} has "
+            f"{len(dataset)}. "
             "Give one entry per photo, in the order of the photos."
         )
-    for photo, boxes in zip(dataset.photos, found, strict=True):
+    for photo, boxes in zip(dataset.photos, detections, strict=True):
         unknown = boxes.classes[(boxes.classes < 0) | (boxes.classes >= len(dataset.classes))]
         if len(unknown):
             raise ShelfcountError(
@@ -346,9 +351,9 @@ def per_class_counts(
 
 
 def _total(
-    truths: NDArray[np.int64], founds: NDArray[np.int64], hits: NDArray[np.int64]
+    truths: NDArray[np.int64], predicted: NDArray[np.int64], hits: NDArray[np.int64]
 ) -> DetectionCounts:
-    return DetectionCounts(int(truths.sum()), int(founds.sum()), int(hits.sum()))
+    return DetectionCounts(int(truths.sum()), int(predicted.sum()), int(hits.sum()))
 
 
 def _count_error(errors: NDArray[np.int64], truth: int) -> CountError:
@@ -356,7 +361,7 @@ def _count_error(errors: NDArray[np.int64], truth: int) -> CountError:
     return CountError(float(errors.mean()), float(np.sqrt(np.mean(errors**2.0))), relative)
 
 
-def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[float, float]:
+def _average_precision(dataset: Dataset, detections: Sequence[Detections]) -> tuple[float, float]:
     """Return mAP and mAP50 from faster-coco-eval. At least one labelled box must not be ignored."""
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -369,7 +374,7 @@ def _average_precision(dataset: Dataset, found: Sequence[Detections]) -> tuple[f
     }
     truth = COCO({**frame, "annotations": _annotations([photo.truth for photo in dataset.photos])})
     predicted = COCO(
-        {**frame, "annotations": _annotations([boxes[~boxes.ignore] for boxes in found])}
+        {**frame, "annotations": _annotations([boxes[~boxes.ignore] for boxes in detections])}
     )
     coco = COCOeval_faster(truth, predicted, iouType="bbox")
     coco.params.maxDets = list(MAX_DETECTIONS)

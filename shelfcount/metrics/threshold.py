@@ -40,7 +40,7 @@ class ThresholdCurve:
         thresholds: (k,) float64, ascending. The values of entry i apply to any threshold above
             entry i - 1 and up to entry i.
         precision, recall, f1: (k,) float64, over all boxes, class-aware, at IoU 0.5.
-        count_error: (k,) int64; sum over photos and classes of |found - truth|, in products.
+        count_error: (k,) int64; sum over photos and classes of |predicted - truth|, in products.
     """
 
     thresholds: NDArray[np.float64]
@@ -76,7 +76,7 @@ class _Matched:
 
 def choose_threshold(
     dataset: Dataset,
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     by: Literal["f1", "count"] = "f1",
     *,
     floor: float = 0.0,
@@ -89,7 +89,8 @@ def choose_threshold(
 
     Args:
         dataset: Validation photos, at least one.
-        found: Detections on each photo, in the order of the photos, with scores down to `floor`.
+        detections: Detections on each photo, in the order of the photos, with scores down
+            to `floor`.
         by: "f1" for the highest F1 over all boxes, "count" for the lowest count error by class.
         floor: Score threshold of the detector, in [0, 1]. No plateau extends below it.
 
@@ -104,8 +105,8 @@ def choose_threshold(
         raise ValueError(f"by must be 'f1' or 'count', got '{by}'")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be in [0, 1], got {floor}")
-    require_scorable(dataset, found)
-    photos = _matched_all(dataset, found)
+    require_scorable(dataset, detections)
+    photos = _matched_all(dataset, detections)
     curve = _curve(photos)
     value = curve.f1 if by == "f1" else -curve.count_error
     top = int(value.argmax())
@@ -123,7 +124,7 @@ def choose_threshold(
     return float(middle if middle > low[widest] else high[widest]), curve
 
 
-def threshold_curve(dataset: Dataset, found: Sequence[Detections]) -> ThresholdCurve:
+def threshold_curve(dataset: Dataset, detections: Sequence[Detections]) -> ThresholdCurve:
     """Compute the metrics at every score threshold.
 
     The difference between `Curve.best_f1` and F1 at the chosen threshold is the cost of that choice
@@ -132,7 +133,7 @@ def threshold_curve(dataset: Dataset, found: Sequence[Detections]) -> ThresholdC
 
     Args:
         dataset: Labelled photos, at least one.
-        found: Detections on each photo, in the order of the photos.
+        detections: Detections on each photo, in the order of the photos.
 
     Returns:
         The curve over all thresholds.
@@ -140,16 +141,16 @@ def threshold_curve(dataset: Dataset, found: Sequence[Detections]) -> ThresholdC
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-    require_scorable(dataset, found)
-    return _curve(_matched_all(dataset, found))
+    require_scorable(dataset, detections)
+    return _curve(_matched_all(dataset, detections))
 
 
-def validate(dataset: Dataset, found: Sequence[Detections]) -> Validation:
+def validate(dataset: Dataset, detections: Sequence[Detections]) -> Validation:
     """Return the validation metrics of one epoch of training.
 
     Args:
         dataset: Validation photos.
-        found: Detections on each photo, in the order of the photos, with scores down to
+        detections: Detections on each photo, in the order of the photos, with scores down to
             `LOWEST_SCORE`.
 
     Returns:
@@ -158,31 +159,31 @@ def validate(dataset: Dataset, found: Sequence[Detections]) -> Validation:
     Raises:
         ShelfcountError: For the reasons given at `metrics.check`.
     """
-    threshold, _ = choose_threshold(dataset, found, floor=LOWEST_SCORE)
-    evaluation = score(dataset, found, threshold)
+    threshold, _ = choose_threshold(dataset, detections, floor=LOWEST_SCORE)
+    evaluation = score(dataset, detections, threshold)
     # mAP is undefined if every box is marked `ignore`; F1 is then 0 too.
     return Validation(evaluation.micro.f1, threshold, evaluation.map or 0.0)
 
 
-def _matched_all(dataset: Dataset, found: Sequence[Detections]) -> list[_Matched]:
+def _matched_all(dataset: Dataset, detections: Sequence[Detections]) -> list[_Matched]:
     return [
         _matched(photo.truth, low, len(dataset.classes))
-        for photo, low in zip(dataset.photos, found, strict=True)
+        for photo, low in zip(dataset.photos, detections, strict=True)
     ]
 
 
-def _matched(truth: Detections, low: Detections, classes: int) -> _Matched:
-    matches = match(truth, low)
-    order = best_first(low)
+def _matched(truth: Detections, detections: Detections, classes: int) -> _Matched:
+    matches = match(truth, detections)
+    order = best_first(detections)
     order = order[~matches.absorbed[order]]
     labelled = per_class_counts(truth, ~truth.ignore, classes)
     # Each detection of a class reduces the count error until the labelled number is reached, then
     # increases it.
-    predicted = low.classes[order]
+    predicted = detections.classes[order]
     rank = np.tril(predicted[:, None] == predicted, -1).sum(axis=1)
     steps = np.where(rank < labelled[predicted], -1, 1)
     return _Matched(
-        int(labelled.sum()), low.scores[order].astype(np.float64), matches.hit[order], steps
+        int(labelled.sum()), detections.scores[order].astype(np.float64), matches.hit[order], steps
     )
 
 

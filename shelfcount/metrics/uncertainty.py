@@ -72,7 +72,7 @@ def photo_counts(result: Evaluation) -> NDArray[np.int64]:
     Returns:
         (n, 3) int64; labelled products, detections and true positives on each photo.
     """
-    rows = [(p.score.truth, p.score.found, p.score.tp) for p in result.photos]
+    rows = [(p.score.truth, p.score.predicted, p.score.tp) for p in result.photos]
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
@@ -85,9 +85,9 @@ def f1_influence(result: Evaluation) -> NDArray[np.float64]:
     Returns:
         (n,) float64; change of F1 by each photo, to first order.
     """
-    truth, found, tp = photo_counts(result).T
-    whole = max(result.micro.truth + result.micro.found, 1)
-    return influence_on_f1(tp, truth + found, result.micro.f1, whole)
+    truth, predicted, tp = photo_counts(result).T
+    whole = max(result.micro.truth + result.micro.predicted, 1)
+    return influence_on_f1(tp, truth + predicted, result.micro.f1, whole)
 
 
 def influence_on_f1(

@@ -36,7 +36,7 @@ _CELL = 300
 
 def write_confusion_page(
     dataset: Dataset,
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     evaluation: Evaluation,
     model: str,
     path: Path | str,
@@ -47,7 +47,7 @@ def write_confusion_page(
 
     Args:
         dataset: Labelled photos. Those with confused classes are read again for the pictures.
-        found: Detections of the model on each photo.
+        detections: Detections of the model on each photo.
         evaluation: Metrics of these detections, from `metrics.score`.
         model: Name of the model.
         path: Path of the HTML file.
@@ -58,7 +58,7 @@ def write_confusion_page(
         ShelfcountError: If data and detections do not match, a photo cannot be read, or the file
             cannot be written.
     """
-    pairs = confusions(dataset, found, evaluation.threshold)
+    pairs = confusions(dataset, detections, evaluation.threshold)
     photos, products = plural(len(dataset), "photo"), plural(evaluation.micro.truth, "product")
     data = f"{photos} of {Path(dataset.name).name} with {products}"
     lead = f"{model} on {data}, with a score threshold of {evaluation.threshold:.2f}."

@@ -48,15 +48,15 @@ def detect_held_out(
 
 
 def propose_corrections(
-    parts: Sequence[HeldOutDetections], most: int | None = None
+    parts: Sequence[HeldOutDetections], max_proposals: int | None = None
 ) -> list[Proposal]:
     """Return the proposals of one or several models, most confident first.
 
     Args:
         parts: Photos with the detections of a model that was not trained on them.
-        most: Maximum number of proposals. Default: all.
+        max_proposals: Maximum number of proposals. Default: all.
     """
     proposals: list[Proposal] = []
     for part in parts:
-        proposals += propose(part.photos, part.found, part.threshold, part.model["name"])
-    return by_confidence(proposals)[:most]
+        proposals += propose(part.photos, part.detections, part.threshold, part.model["name"])
+    return by_confidence(proposals)[:max_proposals]

@@ -240,7 +240,7 @@ def repeat(study: RepeatStudy, task: Task) -> Repeat:
         threshold,
         {"train": len(train), "val": len(val), "test": len(test)},
         tuple(
-            ClassFigures(row.name, int(n), row.score.truth, row.score.found, row.score.tp)
+            ClassFigures(row.name, int(n), row.score.truth, row.score.predicted, row.score.tp)
             for row, n in zip(result.per_class, examples, strict=True)
         ),
         round(time.process_time() - begin, 1),
