@@ -54,8 +54,8 @@ from shelfcount.studies.photo_limits import (
     refusals_by_condition,
 )
 from shelfcount.vision.conditions import CONDITIONS, SEVERITIES
-from shelfcount.vision.homography import map_detections
-from shelfcount.vision.images import read_photo
+from shelfcount.vision.homography import map_detections, warp
+from shelfcount.vision.images import FILL_GREY, read_photo
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEED = 0
@@ -98,16 +98,14 @@ def changed(
     labels, _ = result.move(truth)
     if CONDITIONS[condition].group != "view":
         return result.image, labels, result.image
-    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    warp = np.linalg.inv(half) @ result.homography @ half
-    size = (photo.shape[1], photo.shape[0])
-    return (
-        result.image,
-        labels,
-        cv2.warpPerspective(
-            photo, warp, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
-        ),
+    measured = warp(
+        photo,
+        result.homography,
+        (photo.shape[1], photo.shape[0]),
+        cv2.BORDER_REFLECT_101,
+        interpolation=cv2.INTER_CUBIC,
     )
+    return result.image, labels, measured
 
 
 def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +115,7 @@ def far(photo: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
         photo, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA
     )
     top, left = (height - small.shape[0]) // 2, (width - small.shape[1]) // 2
-    whole = np.full_like(photo, 127)
+    whole = np.full_like(photo, FILL_GREY)
     whole[top : top + small.shape[0], left : left + small.shape[1]] = small
     return whole, np.array(
         [[small.shape[1] / width, 0, left], [0, small.shape[0] / height, top], [0, 0, 1]]
