@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from shelfcount.cli.console import err, escape_markup
 from shelfcount.machine import explain_opencv_error
 
 
@@ -12,7 +11,7 @@ def run() -> None:
     """Run the command line.
 
     If OpenCV cannot be imported, the reason is printed without a traceback and the exit status
-    is 2. The verbs are therefore imported here and not at the top.
+    is 2. All of the command line is therefore imported here and not at the top.
     """
     try:
         from shelfcount.cli.app import main
@@ -22,5 +21,5 @@ def run() -> None:
         message = explain_opencv_error(error)
         if message is None:
             raise
-        err.print(f"[red]error:[/red] {escape_markup(message)}")
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
