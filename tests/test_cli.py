@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import json
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -17,10 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from conftest import Overfit, Shelves
 
-from shelfcount import machine
+from shelfcount import __version__, machine
 from shelfcount.cli import app
+from shelfcount.cli.app import VERBS, Verb
 from shelfcount.data.datasets import fingerprint
 from shelfcount.deploy import convert
 from shelfcount.labels.corrections import Correction, Corrections, write_corrections
@@ -81,6 +86,87 @@ def test_unknown_verb_and_option_are_misuse(shelfcount: Shelfcount) -> None:
     said = shelfcount("count", "--jsno", "x")
     assert said.code == 2
     assert "--jsno" in said.err
+
+
+def test_version_is_printed(shelfcount: Shelfcount) -> None:
+    assert shelfcount("--version") == Said(0, f"shelfcount {__version__}\n", "")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_the_help_of_a_verb_ends_with_an_example_that_is_valid(
+    shelfcount: Shelfcount, verb: Verb
+) -> None:
+    said = shelfcount(verb.name, "--help")
+    assert said.code == 0
+    assert said.out.splitlines()[-1] == f"    shelfcount {verb.example}"
+    # Parsing alone: the options exist, and none that is required is missing.
+    command = typer.main.get_command(app.app).commands[verb.name]  # type: ignore[attr-defined]
+    assert command.make_context(verb.name, shlex.split(verb.example)[1:]).params
+
+
+@pytest.mark.parametrize(
+    ("module", "verbs"),
+    [
+        ("scipy", {"check", "evaluate", "bench", "train", "repeat", "export"}),
+        ("torch", {"train", "repeat", "export"}),
+        ("litert_torch", {"export"}),
+    ],
+)
+def test_a_missing_extra_is_named_before_the_arguments(
+    shelfcount: Shelfcount, monkeypatch: pytest.MonkeyPatch, module: str, verbs: set[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == module else find(name)
+    )
+    for verb in VERBS:
+        said = shelfcount(verb.name, "--no-such-option")
+        assert said.code == 2
+        message = (
+            f"`{verb.name}` needs the {verb.extra} extra: pip install 'shelfcount[{verb.extra}]'"
+        )
+        assert (message in said.err) == (verb.name in verbs)
+        assert ("--no-such-option" in said.err) == (verb.name not in verbs)
+    refused(
+        shelfcount("propose", "--folds", 2, "--data", "x.json", "--out", "c.json"),
+        "`propose --folds` needs the train extra" if module != "litert_torch" else "x.json",
+    )
+
+
+def test_a_run_without_torch_is_refused(
+    shelfcount: Shelfcount, tmp_path: Path, shelves: Shelves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torch" else find(name)
+    )
+    (tmp_path / "config.toml").touch()
+    refused(
+        shelfcount("evaluate", tmp_path, "--data", shelves.val_json),
+        "is a run, which needs the train extra: pip install 'shelfcount[train]'",
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_verb_with_its_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ["synth", "--out", str(tmp_path / "s"), "--photos", "10000", "--workers", "1"]
+
+    def interruptible() -> None:
+        # A shell that starts the tests in the background ignores interrupts for its children.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "shelfcount", *arguments],
+        stderr=subprocess.PIPE,
+        preexec_fn=interruptible,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("*.jpg")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
 
 
 def test_unknown_config_key_names_the_near_one(shelfcount: Shelfcount, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from shelfcount.cli.console import (
 )
 from shelfcount.files import require_absent, write_json
 from shelfcount.records import ShelfcountError
+from shelfcount.words import plural
 
 if TYPE_CHECKING:
     from shelfcount.labels.corrections import Corrections
@@ -159,8 +160,8 @@ def propose_verb(
         write_json(json_file, _proposals_json(parts, proposals, draft))
     adds = sum(p.correction.action == "add" for p in proposals)
     out.print(
-        f"{len(proposals)} proposals, {adds} to add a label and {len(proposals) - adds} to rename "
-        f"one; decide on each: {html or output}",
+        f"{plural(len(proposals), 'proposal')}, {adds} to add a label and "
+        f"{len(proposals) - adds} to rename one; decide on each: {html or output}",
         markup=False,
     )
 

@@ -23,6 +23,7 @@ from shelfcount.cli.console import (
 from shelfcount.files import require_absent, write_json
 from shelfcount.records import Dropped, ShelfcountError
 from shelfcount.vision.images import write_photo
+from shelfcount.words import plural
 
 
 def _report_unread(dropped: Dropped) -> None:
@@ -90,7 +91,8 @@ def count_verb(
     unfit = sum(not photo.quality.fit for photo in counted)
     failed = len(photos) - len(counted)
     out.print(
-        f"{sum(len(c.detections) for c in counted)} products on {len(counted)} photos"
+        f"{plural(sum(len(c.detections) for c in counted), 'product')} on "
+        f"{plural(len(counted), 'photo')}"
         + (f"; {unfit} failed the quality check: do not rely on their counts" if unfit else "")
         + (f"; {failed} not counted" if failed else "")
     )
@@ -154,13 +156,14 @@ def merge_verb(
         write_photo(picture, annotate(image, products, opened.spec.classes, rows=rows))
     print_table(("class", "products"), [(name, str(n)) for name, n in shelf.counts.items()])
     out.print(
-        f"{len(shelf.products)} products in {shelf.placement.n_rows} rows on "
-        f"{len(shelf.photos)} photos of one shelf"
+        f"{plural(len(shelf.products), 'product')} in {plural(shelf.placement.n_rows, 'row')} on "
+        f"{plural(len(shelf.photos), 'photo')} of one shelf"
     )
     for other in others:
         names = ", ".join(photo.path for photo in other.photos)
         out.print(
-            f"counted separately: {names}, {len(other.products)} products. {other.reason}",
+            f"counted separately: {names}, {plural(len(other.products), 'product')}. "
+            f"{other.reason}",
             markup=False,
         )
     if others or merged.unread:
@@ -215,12 +218,12 @@ def planogram_verb(
     if expected is None:
         if shelf.notes:
             raise ShelfcountError(
-                f"{len(shelf.notes)} photos do not fit the others, see above. A planogram is "
-                "derived only from photos that all fit together."
+                f"{len(shelf.notes)} of the photos do not fit the others, see above. A planogram "
+                "is derived only from photos that all fit together."
             )
         learnt = shelf.learn(photos[0].stem)
         write_plan(plan, learnt)
-        out.print(f"plan: {plan}, {learnt.facings} facings", markup=False)
+        out.print(f"plan: {plan}, {plural(learnt.facings, 'facing')}", markup=False)
         return
     verdict = shelf.judge(expected)
     out.print(str(verdict), markup=False)

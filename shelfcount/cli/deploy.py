@@ -18,6 +18,7 @@ from shelfcount.cli.console import (
     stage_bar,
 )
 from shelfcount.files import require_absent, write_json
+from shelfcount.words import plural
 
 
 def export_verb(
@@ -92,8 +93,8 @@ def verify_verb(
     if failures or found is None:
         raise typer.Exit(1)
     out.print(
-        f"good: {bundle}, {len(found.files)} files, {found.recipe}, "
-        f"{len(found.spec.classes)} classes, sha256 {found.sha256[:12]}",
+        f"good: {bundle}, {plural(len(found.files), 'file')}, {found.recipe}, "
+        f"{plural(len(found.spec.classes), 'class', 'classes')}, sha256 {found.sha256[:12]}",
         markup=False,
     )
 

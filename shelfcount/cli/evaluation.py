@@ -26,7 +26,7 @@ from shelfcount.cli.console import (
 )
 from shelfcount.files import require_absent, write_json, write_whole
 from shelfcount.records import Detections
-from shelfcount.words import NOT_MEASURED
+from shelfcount.words import NOT_MEASURED, plural
 
 if TYPE_CHECKING:
     from shelfcount.metrics.scoring import Evaluation
@@ -145,8 +145,8 @@ def _print_evaluation(result: Evaluation) -> None:
     for name, value in shown:
         out.print(f"{name:26} {NOT_MEASURED if value is None else f'{value:.4f}'}")
     out.print(
-        f"{'at score threshold':26} {result.threshold:.4f} on {len(result.photos)} photos, "
-        f"{result.micro.truth} products"
+        f"{'at score threshold':26} {result.threshold:.4f} on "
+        f"{plural(len(result.photos), 'photo')}, {plural(result.micro.truth, 'product')}"
     )
 
 
@@ -252,7 +252,7 @@ def repeat_verb(
         repeats_page.write_repeats_page(results, summary, facts, html)
     _print_repeats(summary, repeats_page.NAMES)
     out.print(
-        f"{summary['repeats']} repeats; with a probability of 95 % the median is between from and "
+        f"{plural(summary['repeats'], 'repeat')}; with a probability of 95 % the median is between from and "
         f"to; {repeat_statistics.repeats_needed_text(summary['enough'])}"
     )
 

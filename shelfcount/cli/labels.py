@@ -66,9 +66,7 @@ def check_verb(
     if result.agreement:
         _print_agreement(result.agreement)
     counts = ", ".join(plural(n, severity) for severity, n in result.report.counts().items())
-    advice = (
-        "The labels are fit for training." if result.passed else "Fix the errors before training."
-    )
+    advice = "Training can start." if result.passed else "Fix the errors before training."
     out.print(f"{counts}. {advice}")
     if not result.passed:
         raise typer.Exit(1)

@@ -23,7 +23,7 @@ from shelfcount.cli.console import (
 )
 from shelfcount.files import require_absent, write_json
 from shelfcount.machine import is_main_process
-from shelfcount.words import duration_words
+from shelfcount.words import duration_words, plural
 
 
 def synth_verb(
@@ -77,7 +77,8 @@ def synth_verb(
         facts = {"photos": len(data), "boxes": data.boxes, "classes": list(data.classes)}
         write_json(json_file, {"labels": str(labels), **facts})
     out.print(
-        f"{len(data)} photos, {data.boxes:,} boxes, {len(data.classes)} classes: {labels}",
+        f"{plural(len(data), 'photo')}, {plural(data.boxes, 'box', 'boxes')}, "
+        f"{plural(len(data.classes), 'class', 'classes')}: {labels}",
         markup=False,
     )
 

@@ -21,6 +21,7 @@ from shelfcount.metrics.scoring import Evaluation
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.runtime.bundle import RAW_MODEL, Bundle, LiteRTDetector
 from shelfcount.training import inputs, runs
+from shelfcount.words import plural
 
 PathLike = Path | str
 
@@ -55,7 +56,7 @@ class ExportedBundle:
         before, after = self.before.micro.f1, self.after.micro.f1
         megabytes = self.bundle.model_bytes / 1e6
         return (
-            f"F1 on {self.validation_photos} validation photos: PyTorch {before:.4f}, "
+            f"F1 on {plural(self.validation_photos, 'validation photo')}: PyTorch {before:.4f}, "
             f"{self.bundle.recipe} {after:.4f} (drop {100 * (before - after):+.2f} points)\n"
             f"bundle: {self.bundle.path} ({megabytes:.2f} MB, sha256 {self.bundle.sha256[:12]})"
         )

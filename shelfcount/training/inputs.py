@@ -16,6 +16,7 @@ from shelfcount.training.runs import Sources, read_config, read_sources
 from shelfcount.vision import anchors
 from shelfcount.vision.anchors import box_sizes
 from shelfcount.vision.images import read_input
+from shelfcount.words import plural
 
 # Share of the training photos that is held out to choose epoch and score threshold.
 VALIDATION_SHARE = 1 / 7
@@ -45,8 +46,8 @@ def training_data(sources: Sources, seed: int) -> tuple[Dataset, Dataset, list[s
         return *align_classes(training, validation), [*notes, *more]
     kept, held_out = hold_out(training, seed)
     note = (
-        f"no --val: {len(held_out)} of {len(training)} photos, by groups, are held out "
-        "for validation"
+        f"no --val: {len(held_out)} of {plural(len(training), 'photo')} held out for validation, "
+        "without dividing a group"
     )
     return kept, held_out, [*notes, note]
 

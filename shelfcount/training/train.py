@@ -12,7 +12,7 @@ from shelfcount.training.fit import fit
 from shelfcount.training.inputs import training_data
 from shelfcount.training.optimization import training_precision
 from shelfcount.training.runs import Sources, TorchDetector, write_sources
-from shelfcount.words import WARNING
+from shelfcount.words import WARNING, plural
 
 
 def train_run(
@@ -63,8 +63,9 @@ def train_run(
         tell(note)
     tell(
         f"training {settings.model.architecture} at {settings.model.width} x "
-        f"{settings.model.height} on {len(training)} photos, validating on {len(validation)}, for "
-        f"up to {settings.train.epochs} epochs in {precision}; log in {out / 'history.csv'}"
+        f"{settings.model.height} on {plural(len(training), 'photo')}, validating on "
+        f"{len(validation)}, for up to {plural(settings.train.epochs, 'epoch')} in {precision}; "
+        f"log in {out / 'history.csv'}"
     )
     automatic = settings.train.model_copy(update={"precision": "auto"})
     if precision == "bf16-mixed" and training_precision(automatic) == "32-true":
