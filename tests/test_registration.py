@@ -175,7 +175,7 @@ def test_a_photo_of_another_shelf_stays_apart() -> None:
     assert [sorted(group) for group in found.groups] == [[0, 1, 2], [3]]
     link = found.best_link(3, found.groups[0])
     assert link is not None
-    assert not link.holds
+    assert not link.is_valid
 
 
 def test_two_shelves_are_two_groups() -> None:
@@ -219,21 +219,21 @@ def test_products_repair_what_points_alone_get_wrong() -> None:
     # A facing is 60 to 90 units wide, so an error of one facing is more than 50 units.
     assert sum(off > 50 for off in plain) >= 4, plain
     assert sum(off < 3 for off in found) >= 7, found
-    assert all(link.holds for link, off in zip(links, found, strict=True) if off < 3)
+    assert all(link.is_valid for link, off in zip(links, found, strict=True) if off < 3)
 
 
 def test_without_products_points_decide() -> None:
     a, b = (extract_features(scene.image, Detections.empty()) for scene in shuffled(2, 0.4, 11))
     (link, *_) = photo_pairs.fit_pair((0, 1), a, b, match_keypoints(a, b))
-    assert (link.agreeing, link.products, link.holds) == (0, 0, True)
+    assert (link.agreeing, link.products, link.is_valid) == (0, 0, True)
     assert link.score == 2 * link.cover
 
 
 def test_products_that_contradict_stop_a_fit_that_points_suggest() -> None:
     a, b = (extract_features(scene.image, labelled(scene)) for scene in shuffled(2, 0.4, 11))
     near = match_keypoints(a, b)
-    assert photo_pairs.fit_pair((0, 1), a, b, near)[0].holds
+    assert photo_pairs.fit_pair((0, 1), a, b, near)[0].is_valid
     strangers = dataclasses.replace(b, classes=b.classes + 100)
     (link, *_) = photo_pairs.fit_pair((0, 1), a, strangers, near)
     assert link.products >= photo_pairs.MIN_COMMON_PRODUCTS
-    assert (link.agreeing, link.holds) == (0, False)
+    assert (link.agreeing, link.is_valid) == (0, False)

@@ -35,21 +35,21 @@ PIECE_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _TileDetections:
     """Detections of the tiles; entry i of each array belongs to box i.
 
     Attributes:
-        found: Boxes in pixels of the photo.
+        detections: Boxes in pixels of the photo.
         windows: (n, 4) float32 xyxy, the tile of each box in pixels of the photo.
         cut: (n,) bool, whether the box ends at a tile border inside the photo.
     """
 
-    found: Detections
+    detections: Detections
     windows: NDArray[np.float32]
     cut: NDArray[np.bool_]
 
-    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> _Seen:
-        return _Seen(self.found[index], self.windows[index], self.cut[index])
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.int64] | slice) -> _TileDetections:
+        return _TileDetections(self.detections[index], self.windows[index], self.cut[index])
 
 
 def tiles_per_side(spec: ModelSpec, width: int, height: int) -> int:
@@ -101,10 +101,12 @@ def detect_tiled(
         raise ValueError(f"per_side must be at least 1, got {per_side}")
     if per_side == 1:
         return detector.detect(image)
-    looks = [
-        look for level, finer in _levels(per_side) for look in _look(detector, image, level, finer)
+    parts = [
+        part
+        for level, finer in _levels(per_side)
+        for part in _detect_tiles(detector, image, level, finer)
     ]
-    return _merge(looks, detector.spec.nms_iou)
+    return _merge(parts, detector.spec.nms_iou)
 
 
 def _tile_share(per_side: int) -> float:
@@ -120,9 +122,9 @@ def _levels(per_side: int) -> Iterator[tuple[int, int | None]]:
         finer, per_side = per_side, per_side // 2
 
 
-def _look(
+def _detect_tiles(
     detector: Detector, image: NDArray[np.uint8], per_side: int, finer: int | None
-) -> Iterator[_Seen]:
+) -> Iterator[_TileDetections]:
     """Yield the detections of each tile of one level, in pixels of the photo.
 
     Boxes that fit into the overlap of the next finer level's tiles are left out.
@@ -151,39 +153,39 @@ def _look(
         near = np.abs(detections.boxes - window) <= np.maximum(
             _CUT_SHARE * side, CUT_INPUT_PX * pixel
         )
-        yield _Seen(
+        yield _TileDetections(
             detections,
             np.tile(window, (len(detections), 1)),
             (near & (window != photo)).any(axis=1),
         )
 
 
-def _merge(looks: list[_Seen], nms_iou: float) -> Detections:
-    seen = _Seen(
-        Detections.concat([look.found for look in looks]),
-        np.concatenate([look.windows for look in looks]),
-        np.concatenate([look.cut for look in looks]),
+def _merge(parts: list[_TileDetections], nms_iou: float) -> Detections:
+    seen = _TileDetections(
+        Detections.concat([part.detections for part in parts]),
+        np.concatenate([part.windows for part in parts]),
+        np.concatenate([part.cut for part in parts]),
     )
     whole = seen[~seen.cut]
     whole = whole[_suppress(whole, nms_iou)]
     cut = seen[seen.cut]
     # One box at a time: a table of all pairs of 64 full tiles does not fit into memory.
     known = np.array(
-        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.found))], np.bool_
+        [_is_piece(cut[i : i + 1], whole, nms_iou) for i in range(len(cut.detections))], np.bool_
     )
-    merged = Detections.concat([whole.found, _unite(cut[~known], nms_iou)])
+    merged = Detections.concat([whole.detections, _unite(cut[~known], nms_iou)])
     return merged[np.argsort(-merged.scores, kind="stable")]
 
 
-def _is_piece(cut: _Seen, whole: _Seen, nms_iou: float) -> bool:
+def _is_piece(cut: _TileDetections, whole: _TileDetections, nms_iou: float) -> bool:
     """Return whether a cut box is a piece of a product that another tile contains completely."""
-    inside = _share_inside(cut.found.boxes, whole.found.boxes) > _PIECE_SHARE
+    inside = _share_inside(cut.detections.boxes, whole.detections.boxes) > _PIECE_SHARE
     return bool((inside | (_agreement(cut, whole) > nms_iou)).any())
 
 
-def _agreement(a: _Seen, b: _Seen) -> NDArray[np.floating]:
+def _agreement(a: _TileDetections, b: _TileDetections) -> NDArray[np.floating]:
     """Return the (n, m) IoU of a[i] and b[j] inside the part of the photo that both tiles cover."""
-    return box_math.common_part_iou(a.found.boxes, a.windows, b.found.boxes, b.windows)
+    return box_math.common_part_iou(a.detections.boxes, a.windows, b.detections.boxes, b.windows)
 
 
 def _share_inside(
@@ -193,16 +195,16 @@ def _share_inside(
     return box_math.pieces_inside(pieces[:, None], boxes[None], PIECE_MARGIN)
 
 
-def _suppress(whole: _Seen, nms_iou: float) -> NDArray[np.int64]:
+def _suppress(whole: _TileDetections, nms_iou: float) -> NDArray[np.int64]:
     """Return the indices of the boxes that no box of another tile suppresses, best score first.
 
     Boxes of one tile do not suppress each other: the network has already suppressed them, and
     products that really overlap must not be lost because two tiles contain them.
     """
-    boxes, windows = whole.found.boxes, whole.windows
+    boxes, windows = whole.detections.boxes, whole.windows
     alive = np.ones(len(boxes), bool)
     kept = []
-    for i in np.argsort(-whole.found.scores, kind="stable"):
+    for i in np.argsort(-whole.detections.scores, kind="stable"):
         if alive[i]:
             kept.append(i)
             foreign = (windows != windows[i]).any(axis=1)
@@ -210,9 +212,9 @@ def _suppress(whole: _Seen, nms_iou: float) -> NDArray[np.int64]:
     return np.array(kept, np.int64)
 
 
-def _unite(pieces: _Seen, nms_iou: float) -> Detections:
+def _unite(pieces: _TileDetections, nms_iou: float) -> Detections:
     """Return one box around the pieces of each product that no tile contains completely."""
-    linked = (_agreement(pieces, pieces) > nms_iou) | np.eye(len(pieces.found), dtype=bool)
+    linked = (_agreement(pieces, pieces) > nms_iou) | np.eye(len(pieces.detections), dtype=bool)
     product = np.arange(len(linked))
     # Connected components: every piece takes the smallest number of the pieces linked to it,
     # until nothing changes.
@@ -224,7 +226,7 @@ def _unite(pieces: _Seen, nms_iou: float) -> Detections:
         product = lower
     united = []
     for members in (product == number for number in np.unique(product)):
-        detections = pieces.found[members]
+        detections = pieces.detections[members]
         around = box_math.enclosing_box(detections.boxes)
         best = [int(detections.scores.argmax())]
         united.append(detections[np.array(best)].replace(boxes=around[None]))

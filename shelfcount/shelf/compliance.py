@@ -163,7 +163,7 @@ def check_compliance(plan: Planogram, arrangement: Arrangement) -> ComplianceRes
     reading = _Reading(plan, steps, arrangement.boxes, beside, _moved(steps, beside))
     runs = dict.fromkeys(step.run for step in steps if step.run is not None)
     deviations = [deviation for run in runs for deviation in reading.of_run(run)]
-    right = tuple(step.seen for step in steps if step.right)
+    right = tuple(step.index for step in steps if step.right)
     return ComplianceResult(plan.name, right, (*deviations, *reading.extras()), rows)
 
 
@@ -213,8 +213,10 @@ class _Reading:
                 **self._marks([self.moved[k] for k in places], places),
             )
         replaced = [k for k in lacking if self._is_replaced(k)]
-        for found, places in _grouped(replaced, lambda k: self.steps[k].found):
-            yield replace(template, kind="wrong_product", instead=found, **self._marks(places, []))
+        for detected, places in _grouped(replaced, lambda k: self.steps[k].detected):
+            yield replace(
+                template, kind="wrong_product", instead=detected, **self._marks(places, [])
+            )
         if missing := [k for k in lacking if k not in self.moved and k not in replaced]:
             yield replace(
                 template, kind="wrong_facings" if right else "missing", **self._marks([], missing)
@@ -233,11 +235,11 @@ class _Reading:
         # Neighbours have the same difference between their step and their position in the list.
         alike = groupby(
             enumerate(unplanned),
-            key=lambda at: (at[1] - at[0], self.steps[at[1]].shelf_row, self.steps[at[1]].found),
+            key=lambda at: (at[1] - at[0], self.steps[at[1]].shelf_row, self.steps[at[1]].detected),
         )
-        for (_, row, found), group in alike:
+        for (_, row, detected), group in alike:
             yield replace(
-                Deviation("extra", found, 0, None, row), **self._marks([k for _, k in group], [])
+                Deviation("extra", detected, 0, None, row), **self._marks([k for _, k in group], [])
             )
 
     def _is_replaced(self, k: int) -> bool:
@@ -255,7 +257,7 @@ class _Reading:
     def _marks(self, products: list[int], places: list[int]) -> dict[str, Any]:
         """Return the number of facings, the boxes of products and those of missing products."""
         lacking = dict.fromkeys(box for k in places if (box := self._place(k)) is not None)
-        boxes = tuple(_plain(self.boxes[self.steps[k].seen]) for k in products)
+        boxes = tuple(_plain(self.boxes[self.steps[k].index]) for k in products)
         return {"facings": len(products or places), "boxes": boxes, "places": tuple(lacking)}
 
     def _place(self, k: int) -> PlaceBox | None:
@@ -263,17 +265,17 @@ class _Reading:
         step = self.steps[k]
         if step.gap:
             return step.gap.box
-        if step.found:
-            return _plain(self.boxes[step.seen])
+        if step.detected:
+            return _plain(self.boxes[step.index])
         row = [
             i
             for i, s in enumerate(self.steps)
-            if s.found and not s.on_top and s.shelf_row == step.shelf_row
+            if s.detected and not s.on_top and s.shelf_row == step.shelf_row
         ]
         beside = [*[i for i in row if i < k][-1:], *[i for i in row if i > k][:1]]
         if not beside:
             return None
-        box = np.mean([self.boxes[self.steps[i].seen] for i in beside], axis=0)
+        box = np.mean([self.boxes[self.steps[i].index] for i in beside], axis=0)
         if len(beside) == 1:
             box[[0, 2]] += (k - beside[0]) * (box[2] - box[0])
         return _plain(box)
@@ -293,7 +295,7 @@ def _strangers_on_top(
     plan: Planogram, arrangement: Arrangement, steps: list[AlignmentStep]
 ) -> list[AlignmentStep]:
     """Return steps for products stacked on one of another class, unless the plan allows it."""
-    step_of = {step.seen: step for step in steps if step.found}
+    step_of = {step.index: step for step in steps if step.detected}
     strangers = []
     for upper in np.flatnonzero(arrangement.level > 0).tolist():
         below, name = step_of[int(arrangement.foot[upper])], arrangement.names[upper]
@@ -302,9 +304,9 @@ def _strangers_on_top(
             if below.run and below.right
             else ()
         )
-        if name not in (below.found, *on_top):
+        if name not in (below.detected, *on_top):
             strangers.append(
-                AlignmentStep(shelf_row=below.shelf_row, seen=upper, found=name, on_top=True)
+                AlignmentStep(shelf_row=below.shelf_row, index=upper, detected=name, on_top=True)
             )
     return strangers
 
@@ -316,13 +318,14 @@ def _run_beside(steps: list[AlignmentStep], k: int) -> Run | None:
     no such run.
     """
     current = steps[k]
-    if current.surplus and not current.wanted and not current.on_top:
+    if current.surplus and not current.planned and not current.on_top:
         for side in (reversed(steps[:k]), steps[k + 1 :]):
             neighbour = next(
-                (step for step in side if step.wanted or step.found != current.found), current
+                (step for step in side if step.planned or step.detected != current.detected),
+                current,
             )
-            if neighbour.right and (neighbour.found, neighbour.shelf_row) == (
-                current.found,
+            if neighbour.right and (neighbour.detected, neighbour.shelf_row) == (
+                current.detected,
                 current.shelf_row,
             ):
                 return neighbour.run
@@ -343,7 +346,7 @@ def _moved(steps: list[AlignmentStep], beside: dict[int, Run]) -> dict[int, int]
         (s.shelf_row != w.shelf_row, abs(k - i), i, k)
         for i, w in lacking
         for k, s in surplus
-        if s.found == w.wanted
+        if s.detected == w.planned
     ]
     moved: dict[int, int] = {}
     for _, _, i, k in sorted(pairs):

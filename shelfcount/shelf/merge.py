@@ -226,26 +226,26 @@ def _merge_shelf(
     score_threshold: float,
     reason: str,
 ) -> MergedShelf:
-    seen = gather_detections(group, photos, views, registration)
-    product = group_detections(seen)
+    shelf = gather_detections(group, photos, views, registration)
+    product = group_detections(shelf)
     members = [np.flatnonzero(product == number) for number in np.unique(product)]
-    classes = np.array([elect_class(seen, m) for m in members], np.int64)
+    classes = np.array([elect_class(shelf, m) for m in members], np.int64)
     best = np.array(
-        [best_detection(seen, m, c) for m, c in zip(members, classes, strict=True)], np.int64
+        [best_detection(shelf, m, c) for m, c in zip(members, classes, strict=True)], np.int64
     )
-    kept = np.flatnonzero(believed_products(seen, members, best, score_threshold))
-    kept = kept[np.argsort(-seen.found.scores[best[kept]], kind="stable")]
+    kept = np.flatnonzero(believed_products(shelf, members, best, score_threshold))
+    kept = kept[np.argsort(-shelf.detections.scores[best[kept]], kind="stable")]
     best = best[kept]
     boxes = np.array(
-        [product_front_box(seen, members[i], b) for i, b in zip(kept, best, strict=True)]
+        [product_front_box(shelf, members[i], b) for i, b in zip(kept, best, strict=True)]
     ).reshape(-1, 4)
     return MergedShelf(
         tuple(photos[i] for i in group),
-        seen.views,
+        shelf.views,
         tuple(registration.fronts[i] for i in group),
-        Detections(boxes, classes[kept], seen.found.scores[best]),
-        np.stack([seen.photo[best], seen.index[best]], axis=1),
-        np.array([len(np.unique(seen.photo[members[i]])) for i in kept], np.int64),
+        Detections(boxes, classes[kept], shelf.detections.scores[best]),
+        np.stack([shelf.photo[best], shelf.index[best]], axis=1),
+        np.array([len(np.unique(shelf.photo[members[i]])) for i in kept], np.int64),
         assign_rows(boxes),
         reason,
     )

@@ -97,7 +97,7 @@ class PairFit:
         return 2 * self.cover + self.agreement
 
     @property
-    def holds(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether the registration is accepted: the photos show a common part of the shelf."""
         contradicted = self.agreement < MIN_AGREEMENT and self.products >= MIN_COMMON_PRODUCTS
         return self.points >= MIN_POINTS and self.score > MIN_SCORE and not contradicted
@@ -312,8 +312,8 @@ def _agreement(
 ) -> tuple[int, int]:
     """Return `PairFit.agreeing` and `PairFit.products`."""
     mapped = map_boxes(a.boxes, homography)
-    in_b = np.flatnonzero(_seen(mapped, b))
-    in_a = np.flatnonzero(_seen(map_boxes(b.boxes, inverse(homography)), a))
+    in_b = np.flatnonzero(_in_view(mapped, b))
+    in_a = np.flatnonzero(_in_view(map_boxes(b.boxes, inverse(homography)), a))
     i, j = _mutual(mapped[in_b], b.boxes[in_a])
     return int((a.classes[in_b[i]] == b.classes[in_a[j]]).sum()), len(in_b) + len(in_a) - len(i)
 
@@ -332,7 +332,7 @@ def _mutual(
     return i, j[i]
 
 
-def _seen(boxes: NDArray[np.float64], view: PhotoFeatures) -> NDArray[np.bool_]:
+def _in_view(boxes: NDArray[np.float64], view: PhotoFeatures) -> NDArray[np.bool_]:
     """Return (n,) bool: whether more than `SEEN_SHARE` of a box, in units of `view`, is in it."""
     frame = np.tile(view.half, 2)
     return box_math.area(np.clip(boxes, -frame, frame)) > SEEN_SHARE * box_math.area(boxes)

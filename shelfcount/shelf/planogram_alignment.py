@@ -31,34 +31,34 @@ class AlignmentStep:
     """One step of an alignment: a planned facing, a detected product or gap, or both.
 
     Attributes:
-        wanted: Class of the planned facing, empty if there is none.
+        planned: Class of the planned facing, empty if there is none.
         run: (row, product) of the planned facing, None if there is none.
         shelf_row: Row of the shelf; None if no row of the shelf corresponds to the row of the plan.
-        seen: Index of the detected product, -1 if there is none.
-        found: Class of the detected product, empty if there is none.
+        index: Index of the detected product, -1 if there is none.
+        detected: Class of the detected product, empty if there is none.
         gap: The gap of the shelf, if there is one.
         on_top: Whether the product is stacked on a facing.
     """
 
-    wanted: str = ""
+    planned: str = ""
     run: Run | None = None
     shelf_row: int | None = None
-    seen: int = -1
-    found: str = ""
+    index: int = -1
+    detected: str = ""
     gap: ShelfGap | None = None
     on_top: bool = False
 
     @property
     def right(self) -> bool:
-        return self.wanted == self.found
+        return self.planned == self.detected
 
     @property
     def lacking(self) -> bool:
-        return bool(self.wanted) and not self.right
+        return bool(self.planned) and not self.right
 
     @property
     def surplus(self) -> bool:
-        return bool(self.found) and not self.right
+        return bool(self.detected) and not self.right
 
 
 def align_rows(plan: Planogram, arrangement: Arrangement) -> tuple[RowPairs, list[AlignmentStep]]:
@@ -72,9 +72,11 @@ def align_rows(plan: Planogram, arrangement: Arrangement) -> tuple[RowPairs, lis
         for r, row in enumerate(plan.rows)
     ]
     shelf_rows = [_walk(arrangement, row) for row in range(arrangement.n_rows)]
-    paired = [[_align_facings(wanted, found) for found in shelf_rows] for wanted in planned]
-    unmet = [_align_facings(wanted, []) for wanted in planned]
-    unplanned = [_align_facings([], found) for found in shelf_rows]
+    paired = [
+        [_align_facings(plan_row, shelf_row) for shelf_row in shelf_rows] for plan_row in planned
+    ]
+    unmet = [_align_facings(plan_row, []) for plan_row in planned]
+    unplanned = [_align_facings([], shelf_row) for shelf_row in shelf_rows]
     _, rows = _align(
         [[cost for cost, _ in row] for row in paired],
         [cost for cost, _ in unmet],
@@ -94,29 +96,31 @@ def _walk(arrangement: Arrangement, row: int) -> list[AlignmentStep]:
     """
     gaps = {gap.after: gap for gap in arrangement.gaps if gap.row == row}
     steps = []
-    for column, seen in enumerate(arrangement.facings(row).tolist()):
-        steps.append(AlignmentStep(shelf_row=row, seen=seen, found=arrangement.names[seen]))
+    for column, index in enumerate(arrangement.facings(row).tolist()):
+        steps.append(AlignmentStep(shelf_row=row, index=index, detected=arrangement.names[index]))
         if gap := gaps.get(column):
             steps += [AlignmentStep(shelf_row=row, gap=gap)] * gap.facings
     return steps
 
 
 def _align_facings(
-    wanted: list[AlignmentStep], found: list[AlignmentStep]
+    planned: list[AlignmentStep], detected: list[AlignmentStep]
 ) -> tuple[int, list[AlignmentStep]]:
     """Return the cost and the steps of the best alignment of a plan row with a shelf row."""
     costs = [
-        [0 if w.wanted == f.found else LACKING_AT_HOLE if f.gap else REPLACED for f in found]
-        for w in wanted
+        [0 if w.planned == f.detected else LACKING_AT_HOLE if f.gap else REPLACED for f in detected]
+        for w in planned
     ]
-    cost, pairs = _align(costs, [LACKING] * len(wanted), [0 if f.gap else SURPLUS for f in found])
-    nothing = AlignmentStep(shelf_row=found[0].shelf_row if found else None)
+    cost, pairs = _align(
+        costs, [LACKING] * len(planned), [0 if f.gap else SURPLUS for f in detected]
+    )
+    nothing = AlignmentStep(shelf_row=detected[0].shelf_row if detected else None)
     steps = []
     for i, j in pairs:
-        step = nothing if j is None else found[j]
+        step = nothing if j is None else detected[j]
         if i is not None:
-            steps.append(replace(step, wanted=wanted[i].wanted, run=wanted[i].run))
-        elif step.found:
+            steps.append(replace(step, planned=planned[i].planned, run=planned[i].run))
+        elif step.detected:
             steps.append(step)
     return cost, steps
 

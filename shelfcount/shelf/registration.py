@@ -93,11 +93,11 @@ def register(views: Sequence[PhotoFeatures]) -> Registration:
             f"at most {MAX_MERGED_PHOTOS} photos can be merged at once, got {len(views)}. "
             "Merge them shelf by shelf."
         )
-    nears = {
+    matches = {
         (a, b): match_keypoints(views[a], views[b]) for a, b in combinations(range(len(views)), 2)
     }
-    links = {(a, b): fit_pair((a, b), views[a], views[b], near) for (a, b), near in nears.items()}
-    compared = _Compared(tuple(views), nears, links)
+    links = {(a, b): fit_pair((a, b), views[a], views[b], near) for (a, b), near in matches.items()}
+    compared = _Compared(tuple(views), matches, links)
     groups, poses = _place(compared)
     steps: dict[tuple[int, int], NDArray[np.float64]] = {}
     fronts: dict[int, NDArray[np.float64]] = {}
@@ -116,7 +116,7 @@ class _Compared:
     """Photos with the matches and possible registrations of each pair (a, b), a < b."""
 
     views: tuple[PhotoFeatures, ...]
-    nears: Mapping[tuple[int, int], KeypointMatches]
+    matches: Mapping[tuple[int, int], KeypointMatches]
     links: Mapping[tuple[int, int], Sequence[PairFit]]
 
 
@@ -131,7 +131,7 @@ def _place(compared: _Compared) -> tuple[Groups, dict[int, NDArray[np.float64]]]
     }
     for (a, b), found in compared.links.items():
         for link in found:
-            if link.holds:
+            if link.is_valid:
                 steps[a].append((b, link.homography, link.score))
                 steps[b].append((a, inverse(link.homography), link.score))
     poses = {i: np.eye(3) for i in range(len(views))}
@@ -216,7 +216,7 @@ def _adjust(
         for (i, a), (j, b) in combinations(enumerate(photos), 2):
             homography = inverse(normal[j] @ NORMAL) @ normal[i] @ NORMAL
             if is_view_change(homography, views[a], views[b]):
-                p, q = supporting(homography, views[a], views[b], compared.nears[a, b], reach)
+                p, q = supporting(homography, views[a], views[b], compared.matches[a, b], reach)
                 if len(p) >= MIN_POINTS:
                     pairs.append(
                         (
@@ -251,14 +251,14 @@ def _steps(
         links = [
             link
             for link in compared.links[a, b]
-            if link.holds and _gap(link.homography, onto, one, other) < SAME_POSE_UNITS
+            if link.is_valid and _gap(link.homography, onto, one, other) < SAME_POSE_UNITS
         ]
         onto = inverse(adjusted[b]) @ adjusted[a]
         if links:
             steps[a, b] = links[0].homography
         elif (
             is_view_change(onto, one, other)
-            and score_fit((a, b), one, other, compared.nears[a, b], onto).holds
+            and score_fit((a, b), one, other, compared.matches[a, b], onto).is_valid
         ):
             steps[a, b] = onto
     return steps

@@ -46,7 +46,7 @@ class ShelfDetections:
     """Detections of all photos of a shelf; index i of each array is detection i.
 
     Attributes:
-        found: Detections of all photos, each with its box in units of its photo.
+        detections: Detections of all photos, each with its box in units of its photo.
         photo: (n,) int64, photo of each detection.
         index: (n,) int64, index of each detection in its photo.
         cut: (n,) bool, whether the box ends at the border of its photo.
@@ -56,7 +56,7 @@ class ShelfDetections:
         front: (n, 4) float64, box of each detection on the front of the shelf.
     """
 
-    found: Detections
+    detections: Detections
     photo: NDArray[np.int64]
     index: NDArray[np.int64]
     cut: NDArray[np.bool_]
@@ -111,45 +111,47 @@ def gather_detections(
     )
 
 
-def group_detections(seen: ShelfDetections) -> NDArray[np.int64]:
+def group_detections(shelf: ShelfDetections) -> NDArray[np.int64]:
     """Return (n,) int64 numbers that are equal for detections of one product."""
-    product = np.arange(len(seen.found))
-    showing = [{int(photo)} for photo in seen.photo]
-    pairs = [same for a, b in combinations(range(len(seen.views)), 2) for same in _same(seen, a, b)]
+    product = np.arange(len(shelf.detections))
+    showing = [{int(photo)} for photo in shelf.photo]
+    pairs = [
+        same for a, b in combinations(range(len(shelf.views)), 2) for same in _same(shelf, a, b)
+    ]
     for _, i, j in sorted(pairs, reverse=True):
         kept, dropped = product[i], product[j]
         if kept != dropped and not showing[kept] & showing[dropped]:
             product[product == dropped] = kept
             showing[kept] |= showing[dropped]
     # A piece that is too thin to agree with another photo's box is inside that box.
-    for piece in np.flatnonzero(seen.cut):
-        others = np.flatnonzero(~seen.cut & (seen.photo != seen.photo[piece]))
+    for piece in np.flatnonzero(shelf.cut):
+        others = np.flatnonzero(~shelf.cut & (shelf.photo != shelf.photo[piece]))
         if len(others) and (product == product[piece]).sum() == 1:
             inside = box_math.pieces_inside(
-                seen.onto[seen.photo[others], piece], seen.found.boxes[others]
+                shelf.onto[shelf.photo[others], piece], shelf.detections.boxes[others]
             )
             if inside.max() > _PIECE_SHARE:
                 product[piece] = product[others[inside.argmax()]]
     return product
 
 
-def _same(seen: ShelfDetections, a: int, b: int) -> Iterator[tuple[float, int, int]]:
+def _same(shelf: ShelfDetections, a: int, b: int) -> Iterator[tuple[float, int, int]]:
     """Yield detections of photos a and b that may be one product.
 
     Yields:
         Their IoU in the common part, increased for equal classes, and the indices of the two.
     """
-    in_a, in_b = np.flatnonzero(seen.photo == a), np.flatnonzero(seen.photo == b)
+    in_a, in_b = np.flatnonzero(shelf.photo == a), np.flatnonzero(shelf.photo == b)
     # The part of each box that the other photo shows too: boxes of a in units of b, and boxes of b
     # in units of a.
-    mapped_a, mapped_b = seen.onto[b, in_a], seen.onto[a, in_b]
-    part_a, part_b = _within(mapped_a, seen.views[b]), _within(mapped_b, seen.views[a])
+    mapped_a, mapped_b = shelf.onto[b, in_a], shelf.onto[a, in_b]
+    part_a, part_b = _within(mapped_a, shelf.views[b]), _within(mapped_b, shelf.views[a])
     enough = [
         box_math.area(part) > MIN_PART * box_math.area(whole)
         for part, whole in ((part_a, mapped_a), (part_b, mapped_b))
     ]
-    overlap = box_math.iou(part_a, _same_part(part_b, mapped_b, seen.found.boxes[in_b]))
-    alike = seen.found.classes[in_a][:, None] == seen.found.classes[in_b][None]
+    overlap = box_math.iou(part_a, _same_part(part_b, mapped_b, shelf.detections.boxes[in_b]))
+    alike = shelf.detections.classes[in_a][:, None] == shelf.detections.classes[in_b][None]
     # Equal classes get a bonus: the difference between the two thresholds.
     agreement = overlap + alike * (OTHER_CLASS_IOU - SAME_CLASS_IOU)
     for i, j in np.argwhere((agreement > OTHER_CLASS_IOU) & enough[0][:, None] & enough[1][None]):
@@ -171,43 +173,49 @@ def _within(boxes: NDArray[np.floating], view: PhotoFeatures) -> NDArray[np.floa
     return np.clip(boxes, *(sign * np.tile(view.half, 2) for sign in (-1, 1)))
 
 
-def elect_class(seen: ShelfDetections, members: NDArray[np.int64]) -> int:
+def elect_class(shelf: ShelfDetections, members: NDArray[np.int64]) -> int:
     """Return the class with the highest sum of scores among the detections of one product.
 
     Cut detections are left out if another detection is complete.
     """
-    voters = members[~seen.cut[members]] if not seen.cut[members].all() else members
-    return int(np.bincount(seen.found.classes[voters], seen.found.scores[voters]).argmax())
+    voters = members[~shelf.cut[members]] if not shelf.cut[members].all() else members
+    return int(
+        np.bincount(shelf.detections.classes[voters], shelf.detections.scores[voters]).argmax()
+    )
 
 
-def best_detection(seen: ShelfDetections, members: NDArray[np.int64], elected: int) -> int:
+def best_detection(shelf: ShelfDetections, members: NDArray[np.int64], elected: int) -> int:
     """Return the detection with the best view of a product.
 
     Complete detections are preferred, then those of the elected class, then the highest score. If
     all detections are cut, it is the largest.
     """
-    if seen.cut[members].all():
-        return int(members[box_math.area(seen.front[members]).argmax()])
+    if shelf.cut[members].all():
+        return int(members[box_math.area(shelf.front[members]).argmax()])
     order = np.lexsort(
-        (seen.found.scores[members], seen.found.classes[members] == elected, ~seen.cut[members])
+        (
+            shelf.detections.scores[members],
+            shelf.detections.classes[members] == elected,
+            ~shelf.cut[members],
+        )
     )
     return int(members[order[-1]])
 
 
 def product_front_box(
-    seen: ShelfDetections, members: NDArray[np.int64], best: int
+    shelf: ShelfDetections, members: NDArray[np.int64], best: int
 ) -> NDArray[np.float64]:
     """Return the (4,) xyxy box of a product on the front.
 
     It encloses all pieces if no photo shows the product completely.
     """
-    if not seen.cut[best]:
-        return np.asarray(seen.front[best])
-    return np.asarray(box_math.enclosing_box(seen.front[members]), np.float64)
+    if not shelf.cut[best]:
+        return np.asarray(shelf.front[best])
+    return np.asarray(box_math.enclosing_box(shelf.front[members]), np.float64)
 
 
 def believed_products(
-    seen: ShelfDetections,
+    shelf: ShelfDetections,
     members: Sequence[NDArray[np.int64]],
     best: NDArray[np.int64],
     score_threshold: float,
@@ -218,11 +226,11 @@ def believed_products(
     this vote, each further photo would add its false positives to the count, while other photos
     make up for its false negatives.
     """
-    score = np.full((len(members), len(seen.views)), -1.0)
+    score = np.full((len(members), len(shelf.views)), -1.0)
     for row, detections in zip(score, members, strict=True):
-        np.maximum.at(row, seen.photo[detections], seen.found.scores[detections])
-    for column, view in enumerate(seen.views):
-        mapped = seen.onto[column, best]
+        np.maximum.at(row, shelf.photo[detections], shelf.detections.scores[detections])
+    for column, view in enumerate(shelf.views):
+        mapped = shelf.onto[column, best]
         missed = (_within(mapped, view) == mapped).all(axis=1) & (score[:, column] < 0)
         score[missed, column] = MISSING_VOTE * score_threshold
     voting = score >= 0
