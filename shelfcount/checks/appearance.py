@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from shelfcount.checks.findings import Finding, Severity
 from shelfcount.records import Photo
 from shelfcount.vision import boxes as box_math
 
+Number = TypeVar("Number", bound=np.generic)
 # Rows and columns of the colour grid.
 _CELLS = 4
 # Maximum number of boxes kept per photo, evenly spaced over its boxes. More do not change the
@@ -84,7 +85,7 @@ class Missing(NamedTuple):
     distance: float
 
 
-def colour_grids(lab: np.ndarray, boxes: np.ndarray) -> NDArray[np.float32]:
+def colour_grids(lab: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the colour grids of boxes.
 
     Args:
@@ -105,7 +106,7 @@ def colour_grids(lab: np.ndarray, boxes: np.ndarray) -> NDArray[np.float32]:
     return grids
 
 
-def product_look(lab: np.ndarray, photo: Photo) -> ProductLook:
+def product_look(lab: NDArray[np.uint8], photo: Photo) -> ProductLook:
     """Return the colour grids of at most `MAX_BOXES` products of a photo.
 
     Args:
@@ -162,7 +163,7 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
     return findings
 
 
-def _usual_looks(samples: Sequence[ProductLook]) -> dict[int, tuple[np.ndarray, float]]:
+def _usual_looks(samples: Sequence[ProductLook]) -> dict[int, tuple[NDArray[np.float32], float]]:
     """Return class index to its median (CELLS, CELLS, 3) colour grid and median aspect.
 
     Classes on fewer than `MIN_PHOTOS` photos are left out.
@@ -179,7 +180,9 @@ def _usual_looks(samples: Sequence[ProductLook]) -> dict[int, tuple[np.ndarray, 
 
 
 def _distance(
-    looks: np.ndarray, aspects: np.ndarray, expected: Sequence[tuple[np.ndarray, float]]
+    looks: NDArray[np.float32],
+    aspects: NDArray[np.float32],
+    expected: Sequence[tuple[NDArray[np.float32], float]],
 ) -> float:
     colours = np.abs(looks - np.array([look for look, _ in expected])).mean(axis=(1, 2, 3))
     return float(
@@ -210,7 +213,9 @@ def _turned_finding(photo: Photo, what: str, degrees: int, times: float) -> Find
     return Finding(severity, "orientation", message, fix, photo.path, degree=times * MAX_TURNED)
 
 
-def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[LabelGap]) -> list[Missing]:
+def likely_missing(
+    lab: NDArray[np.uint8], boxes: NDArray[np.floating], gaps: Sequence[LabelGap]
+) -> list[Missing]:
     """Return the gaps in rows that resemble the neighbouring product, most similar first.
 
     Args:
@@ -252,7 +257,7 @@ def likely_missing(lab: np.ndarray, boxes: np.ndarray, gaps: Sequence[LabelGap])
     return [proposals[i] for i in kept]
 
 
-def _some(rows: np.ndarray) -> np.ndarray:
+def _some(rows: NDArray[Number]) -> NDArray[Number]:
     """Return at most `MAX_BOXES` rows, evenly spaced."""
     return (
         rows[np.unique(np.linspace(0, len(rows) - 1, MAX_BOXES).astype(int))]
@@ -261,6 +266,6 @@ def _some(rows: np.ndarray) -> np.ndarray:
     )
 
 
-def _mean(picture: np.ndarray, box: np.ndarray) -> float:
+def _mean(picture: NDArray[np.float32], box: NDArray[np.floating]) -> float:
     left, top, right, bottom = box.astype(int)
     return float(picture[top : bottom + 1, left : right + 1].mean())

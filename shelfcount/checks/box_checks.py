@@ -53,7 +53,7 @@ class LabelGap(NamedTuple):
     beside: int
 
 
-def find_duplicate_boxes(boxes: np.ndarray) -> list[tuple[int, int, float]]:
+def find_duplicate_boxes(boxes: NDArray[np.floating]) -> list[tuple[int, int, float]]:
     """Return pairs of boxes that likely label the same product.
 
     Args:
@@ -66,7 +66,7 @@ def find_duplicate_boxes(boxes: np.ndarray) -> list[tuple[int, int, float]]:
     return [(int(i), int(j), float(overlap[i, j])) for i, j in np.argwhere(overlap >= DOUBLED_IOU)]
 
 
-def oversized(boxes: np.ndarray, classes: NDArray[np.int64]) -> list[tuple[int, float]]:
+def oversized(boxes: NDArray[np.floating], classes: NDArray[np.int64]) -> list[tuple[int, float]]:
     """Return boxes that are much larger than their neighbours and cover one of them in part.
 
     Args:
@@ -98,7 +98,7 @@ def oversized(boxes: np.ndarray, classes: NDArray[np.int64]) -> list[tuple[int, 
     return large
 
 
-def _same_row(boxes: np.ndarray, i: int) -> NDArray[np.bool_]:
+def _same_row(boxes: NDArray[np.floating], i: int) -> NDArray[np.bool_]:
     """Return (n,) bool: boxes in the row of box i, including box i itself."""
     height = boxes[:, 3] - boxes[:, 1]
     common = np.minimum(boxes[:, 3], boxes[i, 3]) - np.maximum(boxes[:, 1], boxes[i, 1])
@@ -106,7 +106,7 @@ def _same_row(boxes: np.ndarray, i: int) -> NDArray[np.bool_]:
 
 
 def find_label_gaps(
-    boxes: np.ndarray, ignored: np.ndarray, width: int, height: int
+    boxes: NDArray[np.floating], ignored: NDArray[np.floating], width: int, height: int
 ) -> list[LabelGap]:
     """Return gaps between two boxes of a row into which a product like one of them would fit.
 

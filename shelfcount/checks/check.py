@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.checks import appearance, box_checks, photo_checks
 from shelfcount.checks.class_checks import check_classes
@@ -223,7 +224,7 @@ def _on_boxes(look: PhotoMeasures, classes: tuple[str, ...]) -> list[Finding]:
     names = [classes[i] for i in truth.classes]
     findings = []
 
-    def add(kind: str, box: np.ndarray, degree: float, message: str, fix: str) -> None:
+    def add(kind: str, box: NDArray[np.floating], degree: float, message: str, fix: str) -> None:
         findings.append(
             Finding(
                 "warning",
@@ -291,7 +292,7 @@ def _duplicates(looks: Sequence[PhotoMeasures], against: Dataset) -> list[Findin
     return findings
 
 
-def _members(labels: np.ndarray) -> defaultdict[int, list[int]]:
+def _members(labels: NDArray[np.int64]) -> defaultdict[int, list[int]]:
     """Return group number to the indices of its members."""
     members: defaultdict[int, list[int]] = defaultdict(list)
     for i, label in enumerate(labels.tolist()):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import Dataset
 from shelfcount.vision import boxes as box_math
@@ -145,7 +146,7 @@ class Finding:
             )
 
 
-def corners(box: np.ndarray) -> FindingCorners:
+def corners(box: NDArray[np.floating]) -> FindingCorners:
     """Return a (4,) xyxy array as four Python floats, as `Finding` needs them."""
     left, top, right, bottom = (float(v) for v in box)
     return left, top, right, bottom

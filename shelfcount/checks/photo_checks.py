@@ -88,7 +88,7 @@ def measure_photo(photo: Photo) -> PhotoMeasures:
         )
     boxes = photo.truth.boxes[~photo.truth.ignore]
     ignored = photo.truth.boxes[photo.truth.ignore]
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lab = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), np.uint8)
     copy = small_copy(image)
     products = _covered(boxes * (copy.shape[1] / photo.width), copy.shape)
     return PhotoMeasures(
@@ -106,7 +106,7 @@ def measure_photo(photo: Photo) -> PhotoMeasures:
     )
 
 
-def median_side(boxes: np.ndarray) -> float:
+def median_side(boxes: NDArray[np.floating]) -> float:
     """Return the median over boxes of their shorter side, in the unit of the boxes.
 
     Args:
@@ -120,7 +120,7 @@ def median_side(boxes: np.ndarray) -> float:
     )
 
 
-def _shrink(image: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
+def _shrink(image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> tuple[float, float]:
     """Return pixels of the photo per pixel of the scale at which sharpness is measured, x and y."""
     shrink = (
         median_side(boxes) / MEASURED_SIDE if len(boxes) else max(image.shape[:2]) / MEASURED_PHOTO
@@ -128,7 +128,7 @@ def _shrink(image: np.ndarray, boxes: np.ndarray) -> tuple[float, float]:
     return shrink, shrink
 
 
-def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _covered(boxes: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return an (h, w) bool mask of the products, or of the whole photo if there are none."""
     mask = np.zeros(shape[:2], bool)
     for left, top, right, bottom in boxes.astype(int):
@@ -136,7 +136,7 @@ def _covered(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask if mask.any() else ~mask
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
+def _picture(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the (14,) float64 features of a photo for comparison with others.
 
     They are the mean and the standard deviation of the three Lab channels, the mean edge strength
@@ -230,7 +230,7 @@ def find_outliers(looks: Sequence[PhotoMeasures]) -> list[Finding]:
     )
     degrees = distances / max(float(np.median(distances)), 1e-6)
     findings = []
-    for i in np.flatnonzero(degrees > MAX_UNLIKE):
+    for i in np.flatnonzero(degrees > MAX_UNLIKE).tolist():
         path = looks[i].photo.path
         message = (
             f"{path.name}: the distance to similar photos is {degrees[i]:.1f} times the median; "

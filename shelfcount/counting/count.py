@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.counting.results import ShelfCount, ShelfCounts, shelf_of_photo
 from shelfcount.records import Detector, Dropped, Progress, ShelfcountError
@@ -15,7 +16,7 @@ from shelfcount.runtime.photos import PhotoArray, load_photo, name_of, read_phot
 from shelfcount.shelf.count import CountedPhoto, count_photo
 from shelfcount.words import plural
 
-PhotoLike = Path | str | np.ndarray
+PhotoLike = Path | str | NDArray[np.uint8]
 
 
 def count(

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.drawing import pictures
 from shelfcount.records import ShelfcountError
@@ -16,7 +17,7 @@ from shelfcount.vision.images import encode_photo
 SHOWN_SIDE, SHOWN_QUALITY = 960, 72
 
 
-def preview_jpeg(picture: np.ndarray, side: int = SHOWN_SIDE) -> bytes:
+def preview_jpeg(picture: NDArray[np.uint8], side: int = SHOWN_SIDE) -> bytes:
     """Return a picture as a small JPEG file.
 
     Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.counting.display import import_optional, preview_jpeg
 from shelfcount.drawing.planogram_picture import draw_verdict
@@ -37,7 +38,7 @@ class PlanVerdict:
         """Deviations by row of the planogram, followed by products that are not planned."""
         return self.verdict.deviations
 
-    def picture(self) -> np.ndarray:
+    def picture(self) -> NDArray[np.uint8]:
         """Draw the deviations on the shelf's image, with a list of them.
 
         Returns:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.counting.display import import_optional, preview_jpeg
 from shelfcount.counting.plan_verdict import PlanVerdict
@@ -54,11 +55,11 @@ class ShelfCount:
     placement: Placement
     classes: tuple[str, ...]
     arrangement: Arrangement
-    placed: tuple[tuple[str, np.ndarray], ...]
+    placed: tuple[tuple[str, NDArray[np.float64]], ...]
     notes: tuple[str, ...]
     advice: tuple[str, ...]
     _entries: tuple[Mapping[str, Any], ...]
-    _load: Callable[[], np.ndarray]
+    _load: Callable[[], NDArray[np.uint8]]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -66,7 +67,7 @@ class ShelfCount:
         return self.detections.counts(self.classes)
 
     @property
-    def image(self) -> np.ndarray:
+    def image(self) -> NDArray[np.uint8]:
         """(h, w, 3) uint8 RGB: the upright photo, or the picture of the merged shelf.
 
         It is read or computed again on each access.
@@ -85,7 +86,7 @@ class ShelfCount:
         """
         return [dict(entry) for entry in self._entries]
 
-    def picture(self) -> np.ndarray:
+    def picture(self) -> NDArray[np.uint8]:
         """Draw boxes, rows and positions on `image`, with a legend of the counts.
 
         Returns:
@@ -304,7 +305,7 @@ class ShelfCounts(Sequence[ShelfCount]):
         return f"<table><tr>{head}</tr>{''.join(lines)}</table><div>{images}</div>"
 
 
-def shelf_of_photo(photo: CountedPhoto, load: Callable[[], np.ndarray]) -> ShelfCount:
+def shelf_of_photo(photo: CountedPhoto, load: Callable[[], NDArray[np.uint8]]) -> ShelfCount:
     """Return the result of one counted photo.
 
     Args:

@@ -169,7 +169,7 @@ def _hash(path: Path) -> int:
         raise ShelfcountError(f"cannot read photo '{path}': {error}") from error
 
 
-def _content(dataset: Dataset, labels: np.ndarray, groups: int) -> np.ndarray:
+def _content(dataset: Dataset, labels: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
     """Return the content of each group, as shares of the whole data set.
 
     Args:
@@ -188,7 +188,9 @@ def _content(dataset: Dataset, labels: np.ndarray, groups: int) -> np.ndarray:
     return amounts / np.maximum(amounts.sum(axis=0), 1)
 
 
-def _order(dataset: Dataset, labels: np.ndarray, groups: int, seed: int) -> np.ndarray:
+def _order(
+    dataset: Dataset, labels: NDArray[np.int64], groups: int, seed: int
+) -> NDArray[np.int64]:
     """Return the (groups,) group numbers in order of their boxes, most first.
 
     The order of groups with equally many boxes depends on the seed, not on the order of the photos.
@@ -200,7 +202,9 @@ def _order(dataset: Dataset, labels: np.ndarray, groups: int, seed: int) -> np.n
     return shuffled[np.argsort(-boxes[shuffled], kind="stable")]
 
 
-def _assigned(content: np.ndarray, shares: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _assigned(
+    content: NDArray[np.float64], shares: NDArray[np.float64], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return the (groups,) int64 index of the part of each group.
 
     Args:

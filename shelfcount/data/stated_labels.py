@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.files import shorten
 from shelfcount.records import Dataset, Detections, Dropped, Photo, ShelfcountError
@@ -281,7 +282,9 @@ def _sizes(photo: ParsedPhoto) -> PhotoSize:
     return size
 
 
-def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.ndarray:
+def _turned(
+    boxes: NDArray[np.float64], orientation: int, width: int, height: int
+) -> NDArray[np.float64]:
     """Return boxes of a stored picture in pixels of the upright photo.
 
     Args:
@@ -301,8 +304,8 @@ def _turned(boxes: np.ndarray, orientation: int, width: int, height: int) -> np.
 
 
 def _clip_boxes(
-    boxes: np.ndarray, where: list[str], width: int, height: int
-) -> tuple[np.ndarray, np.ndarray, list[Dropped]]:
+    boxes: NDArray[np.float64], where: list[str], width: int, height: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], list[Dropped]]:
     """Return the usable boxes, cut at the border of the photo.
 
     Args:

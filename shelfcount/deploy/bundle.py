@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.deploy import convert, flatbuffer, metadata
 from shelfcount.files import sha256_of
@@ -70,7 +71,7 @@ BUNDLE_FILES = {
 
 
 def main_artifact(
-    model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[np.ndarray]
+    model: bytes, spec: ModelSpec, recipe: str, calibration: Sequence[NDArray[np.uint8]]
 ) -> bytes:
     """Create the content of model.tflite, the main artifact of a bundle.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 from torch import nn
 
 from shelfcount.deploy import flatbuffer, ranges
@@ -77,7 +78,7 @@ def _converted(net: nn.Module, spec: ModelSpec) -> bytes:
         return path.read_bytes()
 
 
-def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> bytes:
+def quantize(model: bytes, recipe: str, calibration: Iterable[NDArray[np.uint8]]) -> bytes:
     """Quantize a float32 .tflite file. Its inputs and outputs remain float32.
 
     Args:
@@ -141,7 +142,7 @@ def quantize(model: bytes, recipe: str, calibration: Iterable[np.ndarray]) -> by
 
 def _as_calibrated(
     model: bytes, known: Mapping[str, tuple[float, float]]
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, NDArray[np.float32]]]:
     # In the format of the quantizer's calibration: arrays with the tensor's number of dimensions.
     rank = {
         tensor.name.decode(): len(tensor.shape)
@@ -157,8 +158,8 @@ def _as_calibrated(
 
 
 def _signature(
-    model: bytes, calibration: Iterable[np.ndarray]
-) -> dict[str, list[dict[str, np.ndarray]]]:
+    model: bytes, calibration: Iterable[NDArray[np.uint8]]
+) -> dict[str, list[dict[str, NDArray[np.float32]]]]:
     (key, signature), *_ = Interpreter(model_content=model).get_signature_list().items()
     (name,) = signature["inputs"]
     samples = []

@@ -13,6 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
+from numpy.typing import NDArray
 
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.vision import anchors
@@ -53,7 +54,7 @@ class _Builder(flatbuffers.Builder):
     The schema requires this with ``force_align``, but the generated Python code does not do it.
     """
 
-    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802
+    def CreateNumpyVector(self, x: NDArray[Any]) -> int:  # noqa: N802
         self.Prep(16, x.nbytes)
         return super().CreateNumpyVector(x)
 

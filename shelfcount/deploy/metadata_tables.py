@@ -12,6 +12,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from flatbuffers import number_types
+from numpy.typing import NDArray
 
 # Fields of each table in the schema's order: the index of a field is its slot. Fields after the
 # last one that is written here are left out.
@@ -129,7 +130,7 @@ def process_unit(options: MetadataTable) -> MetadataTable:
     return MetadataTable("ProcessUnit", options_type=UNION_MEMBERS[options.kind], options=options)
 
 
-def float_array(*values: float) -> np.ndarray:
+def float_array(*values: float) -> NDArray[np.float32]:
     """Return the values as a (n,) float32 array, the type of numbers in the schema."""
     return np.array(values, np.float32)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from shelfcount.deploy import flatbuffer, inspection
 from shelfcount.records import ShelfcountError
@@ -137,11 +138,11 @@ def extract_ranges(data: bytes) -> tuple[bytes, dict[str, tuple[float, float]]]:
     return (store_ranges(data, {}) if stored else data), stored
 
 
-def _constant(model: Any, tensor: Any) -> np.ndarray:
+def _constant(model: Any, tensor: Any) -> NDArray[np.float32]:
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
 
 
-def _weights_fit(net: FakeQuantized, step: QuantizedOperator, weights: np.ndarray) -> bool:
+def _weights_fit(net: FakeQuantized, step: QuantizedOperator, weights: NDArray[np.float32]) -> bool:
     ours = net.get_submodule(step.name).weight.detach().cpu().numpy()  # type: ignore[union-attr, operator]
     # The layout in the file is (out, h, w, in), for depthwise convolutions (1, h, w, out).
     ours = (

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from shelfcount.drawing.marks import PAPER, Mark, draw_box, draw_tag, make_font
@@ -31,8 +32,11 @@ photo_at = lru_cache(maxsize=4)(read_photo)
 
 
 def crop(
-    image: np.ndarray, box: np.ndarray, marks: Sequence[Mark], surroundings: float = SURROUNDINGS
-) -> np.ndarray:
+    image: NDArray[np.uint8],
+    box: NDArray[np.floating],
+    marks: Sequence[Mark],
+    surroundings: float = SURROUNDINGS,
+) -> NDArray[np.uint8]:
     """Return the part of a photo around a box, enlarged and with marks.
 
     Args:
@@ -76,11 +80,11 @@ def window_around(
 
 
 def drawn(
-    image: np.ndarray,
+    image: NDArray[np.uint8],
     marks: Sequence[Mark],
     origin: tuple[int, int] = (0, 0),
     side: int = CROP_SIDE,
-) -> np.ndarray:
+) -> NDArray[np.uint8]:
     """Scale a part of a photo to a given size and draw marks on it.
 
     Args:
@@ -110,7 +114,9 @@ def drawn(
     return np.asarray(picture)
 
 
-def examples(dataset: Dataset, class_: int, max_examples: int = _EXAMPLES) -> list[np.ndarray]:
+def examples(
+    dataset: Dataset, class_: int, max_examples: int = _EXAMPLES
+) -> list[NDArray[np.uint8]]:
     """Cut out labelled products of one class, the largest one of each photo.
 
     Args:
@@ -125,7 +131,7 @@ def examples(dataset: Dataset, class_: int, max_examples: int = _EXAMPLES) -> li
     Raises:
         ShelfcountError: If a photo cannot be read.
     """
-    crops: list[np.ndarray] = []
+    crops: list[NDArray[np.uint8]] = []
     for photo in dataset.photos:
         which = np.flatnonzero((photo.truth.classes == class_) & ~photo.truth.ignore)
         if not len(which) or len(crops) == max_examples:
@@ -140,11 +146,12 @@ def examples(dataset: Dataset, class_: int, max_examples: int = _EXAMPLES) -> li
         )
         cut = photo_at(photo.path)[top : max(bottom, top + 1), left : max(right, left + 1)]
         width = max(1, min(round(cut.shape[1] * EXAMPLE_HEIGHT / cut.shape[0]), 2 * EXAMPLE_HEIGHT))
-        crops.append(cv2.resize(cut, (width, EXAMPLE_HEIGHT), interpolation=cv2.INTER_CUBIC))
+        resized = cv2.resize(cut, (width, EXAMPLE_HEIGHT), interpolation=cv2.INTER_CUBIC)
+        crops.append(np.asarray(resized, np.uint8))
     return crops
 
 
-def beside(pictures: Sequence[np.ndarray], gap: int = 6) -> np.ndarray:
+def beside(pictures: Sequence[NDArray[np.uint8]], gap: int = 6) -> NDArray[np.uint8]:
     """Join pictures of the same height in a row.
 
     Args:
@@ -158,7 +165,9 @@ def beside(pictures: Sequence[np.ndarray], gap: int = 6) -> np.ndarray:
     return np.concatenate([part for picture in pictures for part in (picture, space)][:-1], axis=1)
 
 
-def grid(pictures: Sequence[np.ndarray], columns: int, cell: int, gap: int = 6) -> np.ndarray:
+def grid(
+    pictures: Sequence[NDArray[np.uint8]], columns: int, cell: int, gap: int = 6
+) -> NDArray[np.uint8]:
     """Arrange pictures in a grid on white, each scaled to fit a square cell.
 
     Args:

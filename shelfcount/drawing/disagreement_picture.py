@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from shelfcount.drawing.marks import (
@@ -35,7 +36,7 @@ DISAGREEMENT_LEGEND = (
 
 def draw_disagreement(
     disagreement: Disagreement, classes: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw the photo three times: with its ground truth and with the detections of each model.
 
     Args:
@@ -77,7 +78,7 @@ def draw_disagreement(
 
 def _marks(
     boxes: Detections,
-    chosen: np.ndarray,
+    chosen: NDArray[np.bool_],
     colour: tuple[int, int, int],
     classes: Sequence[str] = (),
     *,
@@ -95,7 +96,7 @@ def _marks(
     ]
 
 
-def _panel(image: np.ndarray, scale: float, marks: Sequence[Mark]) -> np.ndarray:
+def _panel(image: NDArray[np.uint8], scale: float, marks: Sequence[Mark]) -> NDArray[np.uint8]:
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     photo = Image.fromarray(
         cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image

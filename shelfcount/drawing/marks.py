@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
@@ -50,7 +51,7 @@ class Mark:
         filled: Whether the box is filled with its colour, almost transparent.
     """
 
-    box: np.ndarray
+    box: NDArray[np.floating]
     colour: Colour
     tag: str = ""
     dashed: bool = False
@@ -86,7 +87,7 @@ def drawing_unit(size: tuple[int, int]) -> float:
     return max(1.0, min(max(size), 1.5 * min(size)) / DRAWING_SIDE)
 
 
-def text_size(boxes: np.ndarray) -> float:
+def text_size(boxes: NDArray[np.floating]) -> float:
     """Return the font size of tags in pixels: a fifth of the median shorter side of the boxes.
 
     The size is limited to a range from 11 to 20 pixels.
@@ -194,7 +195,7 @@ def _readable_on(colour: Colour) -> Colour:
 
 def with_legend(
     photo: Image.Image, title: str, entries: Sequence[Entry], font: ImageFont.FreeTypeFont
-) -> np.ndarray:
+) -> NDArray[np.uint8]:
     """Add a legend to the right of a photo, or below a wide photo.
 
     Args:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from shelfcount.drawing.marks import (
@@ -43,14 +44,14 @@ PALETTE_SIZE = 48
 
 
 def annotate(
-    image: np.ndarray,
+    image: NDArray[np.uint8],
     detections: Detections,
     classes: Sequence[str],
     *,
     rows: Sequence[tuple[int, int]] | None = None,
     scores: bool = False,
     truth: Detections | None = None,
-) -> np.ndarray:
+) -> NDArray[np.uint8]:
     """Draw detections on a photo, with a legend of the counts.
 
     Without `truth`, every class has its own colour, the same on every photo. With `truth`, the
@@ -120,7 +121,7 @@ def annotate(
     return with_legend(photo, title, entries, make_font(17 * unit))
 
 
-def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+def shrunk(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Scale a picture down to a longest side of at most `side` pixels.
 
     Args:
@@ -228,7 +229,7 @@ def _judged(
 
     def mark(
         boxes: Detections,
-        chosen: np.ndarray,
+        chosen: NDArray[np.bool_],
         colour: Colour,
         *,
         named: bool,

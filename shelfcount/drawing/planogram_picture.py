@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from shelfcount.drawing import marks
@@ -23,8 +24,8 @@ COLOURS: dict[str, Colour] = {
 
 
 def draw_verdict(
-    image: np.ndarray, arrangement: Arrangement, verdict: ComplianceResult
-) -> np.ndarray:
+    image: NDArray[np.uint8], arrangement: Arrangement, verdict: ComplianceResult
+) -> NDArray[np.uint8]:
     """Draw the result of a planogram comparison on a photo, with a list of the deviations.
 
     Products as planned have thin green boxes. The boxes of a deviation are tagged with its number

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from shelfcount.data.datasets import align_classes
@@ -159,7 +160,7 @@ def _compare(photo: Photo, other: Photo) -> PhotoAgreement:
     return PhotoAgreement(photo, a, b, pairs, overlap[pairs[:, 0], pairs[:, 1]], alone)
 
 
-def _alone(own: Detections, other: Detections, paired: np.ndarray) -> np.ndarray:
+def _alone(own: Detections, other: Detections, paired: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return (n,) bool: unpaired products of `own` outside the `ignore` boxes of `other`."""
     alone = ~own.ignore
     alone[paired] = False

@@ -39,12 +39,12 @@ def alpha(table: NDArray[np.int64]) -> float | None:
     return float(named_table(table).alpha()) if _several(table) else None
 
 
-def _several(table: np.ndarray) -> bool:
+def _several(table: NDArray[np.int64]) -> bool:
     """Return True if the table contains at least two classes."""
     return bool(np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) > 1)
 
 
-def named_table(table: np.ndarray) -> Any:
+def named_table(table: NDArray[np.int64]) -> Any:
     """Return NLTK's annotation task with one item per count of the table."""
     # The import takes a second and is needed only for a second annotation.
     from nltk.metrics.agreement import AnnotationTask

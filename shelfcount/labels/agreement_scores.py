@@ -45,7 +45,7 @@ class AgreementScores:
     tightness: float | None
 
 
-def agreement_scores(sums: np.ndarray) -> AgreementScores:
+def agreement_scores(sums: NDArray[np.float64]) -> AgreementScores:
     """Compute the agreement from counts.
 
     Args:
@@ -82,7 +82,7 @@ class PhotoAgreement:
     second: Detections
     pairs: NDArray[np.int64]
     overlap: NDArray[np.float64]
-    alone: tuple[np.ndarray, np.ndarray]
+    alone: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
     @property
     def same_class(self) -> NDArray[np.bool_]:
@@ -102,7 +102,7 @@ class PhotoAgreement:
         )
 
     @property
-    def sums(self) -> np.ndarray:
+    def sums(self) -> NDArray[np.float64]:
         """(5,) float64, sums from which `Figures` are computed.
 
         The entries are the number of pairs, the number of pairs with the same class, the sum of
@@ -125,7 +125,7 @@ class PhotoAgreement:
         return agreement_scores(self.sums)
 
     @property
-    def edges(self) -> np.ndarray:
+    def edges(self) -> NDArray[np.float64]:
         """(k, 4) float64, distance by which the second box exceeds the first at each edge.
 
         Columns are left, top, right and bottom, as shares of the first box's width and height. A
@@ -192,11 +192,11 @@ class Agreement:
         return agreement_scores(self._sums.sum(axis=0))
 
     @cached_property
-    def _sums(self) -> np.ndarray:
+    def _sums(self) -> NDArray[np.float64]:
         return np.array([photo.sums for photo in self.photos]).reshape(-1, 5)
 
     @cached_property
-    def confusion(self) -> np.ndarray:
+    def confusion(self) -> NDArray[np.int64]:
         """(C + 1, C + 1) int64 confusion matrix of C classes.
 
         Rows are classes of the first annotation, columns those of the second. The last row and
@@ -209,8 +209,8 @@ class Agreement:
                 (photo.first.classes[photo.pairs[:, 0]], photo.second.classes[photo.pairs[:, 1]]),
                 1,
             )
-            np.add.at(table, (photo.first.classes[photo.alone[0]], -1), 1)
-            np.add.at(table, (-1, photo.second.classes[photo.alone[1]]), 1)
+            np.add.at(table[:, -1], photo.first.classes[photo.alone[0]], 1)
+            np.add.at(table[-1], photo.second.classes[photo.alone[1]], 1)
         return table
 
     @property
@@ -231,7 +231,7 @@ class Agreement:
         return alpha(self.confusion)
 
     @cached_property
-    def edges(self) -> np.ndarray:
+    def edges(self) -> NDArray[np.float64]:
         """(k, 4) float64, `PhotoAgreement.edges` of the pairs of all photos."""
         return np.concatenate([np.zeros((0, 4)), *(photo.edges for photo in self.photos)])
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.data.datasets import fingerprint
 from shelfcount.files import read_json, shorten, write_whole
@@ -347,7 +348,7 @@ def _class_index(correction: Correction, name: str, classes: tuple[str, ...]) ->
     return classes.index(name)
 
 
-def _find(correction: Correction, class_: int, truth: Detections, taken: np.ndarray) -> int:
+def _find(correction: Correction, class_: int, truth: Detections, taken: NDArray[np.bool_]) -> int:
     """Return the index of the label that a correction changes.
 
     If several labels match, it is the one with the highest IoU that no other correction changes.
@@ -394,7 +395,7 @@ def _require_single(correction: Correction, truth: Detections) -> None:
         )
 
 
-def _corners(box: XYWH) -> np.ndarray:
+def _corners(box: XYWH) -> NDArray[np.float64]:
     """Return a (left, top, width, height) box as (1, 4) float64 xyxy."""
     left, top, width, height = box
     return np.array([[left, top, left + width, top + height]])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from shelfcount.metrics.scoring import ClassScore
 from shelfcount.report.figures import (
@@ -29,7 +30,7 @@ MAX_MATRIX_CLASSES = 40
 LEAST_F1_SPAN = 0.06
 
 
-def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
+def confusion_matrix(matrix: NDArray[np.int64], names: Sequence[str]) -> bytes:
     """Plot a confusion matrix: the number of boxes in each cell, coloured by its share of the row.
 
     If there are more than `MAX_MATRIX_CLASSES` classes, those with the fewest labelled boxes are
@@ -90,7 +91,7 @@ def confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     return plot_png(side, side, draw)
 
 
-def _fold(matrix: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def _fold(matrix: NDArray[np.int64], names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Sum the rows and columns of the rarest classes, so that `MAX_MATRIX_CLASSES` classes remain.
 
     Returns:
@@ -161,7 +162,9 @@ def per_class_f1(
     return plot_png(NARROW_WIDTH, 1.2 + 0.25 * max(len(rows), 1), draw)
 
 
-def f1_over_threshold(models: Sequence[tuple[str, np.ndarray, np.ndarray, float]]) -> bytes:
+def f1_over_threshold(
+    models: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64], float]],
+) -> bytes:
     """Plot F1 over the score threshold: a line for each model and a dot at its own threshold.
 
     Args:

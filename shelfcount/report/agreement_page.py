@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.drawing.crops import drawn, photo_at
 from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_JUDGED, OKABE_ITO, Colour, Mark
@@ -251,7 +252,7 @@ def _marks(photo: PhotoAgreement, side: int, keys: Mapping[int, str]) -> list[Ma
     labels, paired = (photo.first, photo.second)[side], photo.pairs[:, side]
 
     def marks(
-        which: np.ndarray, colour: Colour, *, named: bool = True, dashed: bool = False
+        which: NDArray[np.int64], colour: Colour, *, named: bool = True, dashed: bool = False
     ) -> list[Mark]:
         return [
             Mark(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.checks.findings import FINDING_SEVERITIES, KINDS, Finding, Report, Severity
 from shelfcount.drawing.crops import CROP_SIDE, photo_at, window_around
@@ -119,7 +120,9 @@ def _pictures(finding: Finding, labels: dict[Path, Detections]) -> list[str]:
     return pictures
 
 
-def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) -> np.ndarray:
+def _drawn(
+    image: NDArray[np.uint8], boxes: NDArray[np.floating], box: Sequence[float] | None
+) -> NDArray[np.uint8]:
     """Draw the labelled boxes, and the box of the finding with a thicker line.
 
     Args:
@@ -138,7 +141,9 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) ->
     scale = CROP_SIDE / max(right - left, bottom - top)
     size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
-    picture = cv2.resize(image[top:bottom, left:right], size, interpolation=how)
+    picture = np.asarray(
+        cv2.resize(image[top:bottom, left:right], size, interpolation=how), np.uint8
+    )
     origin = np.array([left, top, left, top])
     for labelled in (boxes - origin) * scale:
         _outline(picture, labelled, FOUND, 2)
@@ -149,6 +154,8 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, box: Sequence[float] | None) ->
     return picture
 
 
-def _outline(picture: np.ndarray, box: np.ndarray, colour: Colour, line: int) -> None:
+def _outline(
+    picture: NDArray[np.uint8], box: NDArray[np.floating], colour: Colour, line: int
+) -> None:
     left, top, right, bottom = box.round().astype(int).tolist()
     cv2.rectangle(picture, (left, top), (right, bottom), colour, line)

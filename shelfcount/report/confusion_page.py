@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.drawing.crops import crop, examples, grid, photo_at
 from shelfcount.drawing.marks import MISSED, Mark
@@ -199,7 +200,7 @@ def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
     return [page.Note(title), page.Side(pictures)]
 
 
-def _square(crops: Sequence[np.ndarray]) -> np.ndarray:
+def _square(crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return grid(crops, columns=2, cell=_CELL)
 
 

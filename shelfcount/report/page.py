@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.files import write_whole
 from shelfcount.vision.images import encode_photo
@@ -132,7 +133,7 @@ class Picture:
         alt: Alternative text for readers who cannot see the photo.
     """
 
-    image: np.ndarray
+    image: NDArray[np.uint8]
     caption: str
     alt: str
     kind: ClassVar[str] = "picture"
@@ -288,7 +289,7 @@ def _inert(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def embedded(image: np.ndarray) -> str:
+def embedded(image: NDArray[np.uint8]) -> str:
     """Return a photo as a data URL.
 
     Args:

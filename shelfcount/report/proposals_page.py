@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.drawing.crops import beside, crop, examples, photo_at
 from shelfcount.drawing.marks import FALSE_ALARM, FOUND, MISSED, Mark
@@ -92,7 +93,7 @@ def write_proposals_page(
     write_whole(path, page)
 
 
-def draw_proposal(proposal: Proposal, classes: Sequence[str]) -> np.ndarray:
+def draw_proposal(proposal: Proposal, classes: Sequence[str]) -> NDArray[np.uint8]:
     """Draw the crop of a proposal.
 
     Labels are green, the label in question is red (dashed, unless only its class is in question),

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from numpy.typing import NDArray
 
 from shelfcount.drawing.marks import FOUND, MISSED
 from shelfcount.files import write_whole
@@ -225,12 +226,13 @@ def _example(study: StressStudy, condition: Mapping[str, Any]) -> _Example:
     return _Example(applied.title, text, pictures)
 
 
-def _picture(image: np.ndarray, boxes: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> str:
+def _picture(
+    image: NDArray[np.uint8], boxes: Sequence[tuple[NDArray[np.floating], tuple[int, int, int]]]
+) -> str:
     scale = _PICTURE_SIDE / max(image.shape[:2])
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    picture = cv2.resize(
-        image, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
-    )
+    method = cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
+    picture = np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
     for box, colour in boxes:
         left, top, right, bottom = (round(float(v) * scale) for v in box)
         cv2.rectangle(picture, (left, top), (right, bottom), colour, 2, cv2.LINE_AA)

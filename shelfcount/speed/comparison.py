@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.deploy import inspection
 from shelfcount.metrics import disagreement, evaluate, scoring, uncertainty
@@ -84,7 +85,7 @@ class BaselineComparison:
     operators: Sequence[Operator] | None
     disagreements: Sequence[Disagreement]
     left_out: Sequence[Dropped]
-    photo: tuple[CountedPhoto, np.ndarray]
+    photo: tuple[CountedPhoto, NDArray[np.uint8]]
     plan: BenchmarkSettings
     stamp: dict[str, Any]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import RGB, ShelfcountError
 from shelfcount.synthetic.catalogue import VARIANTS, Product
@@ -207,7 +208,7 @@ def layout_shelf(
 
 def _runs(
     catalogue: Sequence[Product],
-    choice: np.ndarray,
+    choice: NDArray[np.int64],
     params: ShelfParams,
     width: float,
     rng: np.random.Generator,

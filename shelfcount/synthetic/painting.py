@@ -172,7 +172,7 @@ def paint(
     _paint_furniture(canvas, layout, look, area, brand, rng)
     rail = look.rails[rng.integers(len(look.rails))]
     guard = look.is_cooler and rng.random() < 0.35
-    hulls: list[np.ndarray] = []
+    hulls: list[NDArray[np.float64]] = []
     areas: list[int] = []
     top = 0.0
     for row, floor in enumerate(layout.floors):
@@ -195,7 +195,9 @@ def paint(
     return Plane(canvas.image, canvas.owner, tuple(hulls), np.array(areas, np.int64), from_cm)
 
 
-def _stamp(canvas: _Canvas, product: Product, item: Item, number: int) -> tuple[np.ndarray, int]:
+def _stamp(
+    canvas: _Canvas, product: Product, item: Item, number: int
+) -> tuple[NDArray[np.float64], int]:
     """Paste a product with its shadow on the canvas.
 
     Args:

@@ -30,7 +30,7 @@ def draw_product(product: Product, px_per_cm: int, variant: int) -> NDArray[np.u
     return (_small_sprite if px_per_cm <= 24 else _large_sprite)(product, px_per_cm, variant)
 
 
-def _draw(product: Product, px_per_cm: int, variant: int) -> np.ndarray:
+def _draw(product: Product, px_per_cm: int, variant: int) -> NDArray[np.uint8]:
     """Return the drawing of a product, as `sprite` describes it, without a cache."""
     rng = np.random.default_rng([variant, *product.name.encode()])
     skin = _skin(product, px_per_cm)
@@ -60,14 +60,16 @@ def _size(product: Product, px_per_cm: int) -> tuple[int, int]:
     return max(8, round(product.height * px_per_cm)), max(8, round(product.width * px_per_cm))
 
 
-def _half_widths(product: Product, height: int, width: int) -> np.ndarray:
+def _half_widths(product: Product, height: int, width: int) -> NDArray[np.float32]:
     """Return the (height,) float32 half widths of the silhouette in pixels, slightly smoothed."""
     at, value = np.array(product.shape.profile, np.float32).T
     line = np.interp(np.linspace(0, 1, height), at, value).astype(np.float32)
     return cv2.blur(line[:, None], (1, max(1, height // 45)))[:, 0] * width / 2
 
 
-def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np.ndarray:
+def _wrap(
+    product: Product, skin: NDArray[np.uint8], px_per_cm: int, turn: float
+) -> NDArray[np.uint8]:
     """Return the drawing of a body of revolution, with the texture wrapped around it.
 
     Args:
@@ -109,8 +111,8 @@ def _wrap(product: Product, skin: np.ndarray, px_per_cm: int, turn: float) -> np
 
 
 def _fold(
-    product: Product, skin: np.ndarray, px_per_cm: int, turn: float, rng: np.random.Generator
-) -> np.ndarray:
+    product: Product, skin: NDArray[np.uint8], px_per_cm: int, turn: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Return the drawing of a box, carton or bag.
 
     A bag has creases. A box or carton shows part of its side, which depends on `turn`.
@@ -126,9 +128,9 @@ def _fold(
         (h, w, 4) uint8 RGBA.
     """
     height, width = _size(product, px_per_cm)
-    half: np.ndarray = _half_widths(product, height, width)
+    half: NDArray[np.floating] = _half_widths(product, height, width)
     columns = np.arange(width, dtype=np.float32)[None] + 0.5
-    image: np.ndarray = skin.astype(np.float32)
+    image: NDArray[np.floating] = skin.astype(np.float32)
     if product.kind == "bag":
         relief = cv2.resize(
             rng.normal(0, 1, (13, 8)).astype(np.float32),
@@ -168,17 +170,17 @@ def _fold(
     return np.dstack([np.clip(image, 0, 255), inside * 255.0]).astype(np.uint8)
 
 
-def _lean(image: np.ndarray, degrees: float) -> np.ndarray:
+def _lean(image: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
     """Return the (h, w, 4) drawing rotated around the middle of its base, with wider sides."""
     height, width = image.shape[:2]
     pad = math.ceil(height * math.sin(math.radians(abs(degrees)))) + 1
     padded = cv2.copyMakeBorder(image, 0, 0, pad, pad, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
     turn = cv2.getRotationMatrix2D((width / 2 + pad, float(height)), degrees, 1)
-    return cv2.warpAffine(padded, turn, (width + 2 * pad, height))
+    return np.asarray(cv2.warpAffine(padded, turn, (width + 2 * pad, height)), np.uint8)
 
 
 @lru_cache(maxsize=512)
-def _skin(product: Product, px_per_cm: int) -> np.ndarray:
+def _skin(product: Product, px_per_cm: int) -> NDArray[np.uint8]:
     """Return the (h, w, 3) uint8 RGB texture of the front.
 
     For a round product it covers half of the circumference.
@@ -215,7 +217,7 @@ def _skin(product: Product, px_per_cm: int) -> np.ndarray:
     return skin
 
 
-def _label(product: Product, height: int, width: int) -> np.ndarray:
+def _label(product: Product, height: int, width: int) -> NDArray[np.uint8]:
     """Return the printed part of a product as (height, width, 3) uint8 RGB.
 
     The brand determines the layout, the product its colours.
@@ -292,7 +294,7 @@ def _label(product: Product, height: int, width: int) -> np.ndarray:
     return art
 
 
-def _ground(style: int, main: RGB, second: RGB, height: int, width: int) -> np.ndarray:
+def _ground(style: int, main: RGB, second: RGB, height: int, width: int) -> NDArray[np.uint8]:
     """Return the (height, width, 3) uint8 RGB background of a label in one of four styles."""
     art = np.full((height, width, 3), main, np.uint8)
     if style == 0:
@@ -316,7 +318,7 @@ def _ground(style: int, main: RGB, second: RGB, height: int, width: int) -> np.n
 
 
 def _picture(
-    art: np.ndarray, product: Product, centre: tuple[float, float], size: float, colour: RGB
+    art: NDArray[np.uint8], product: Product, centre: tuple[float, float], size: float, colour: RGB
 ) -> None:
     """Draw the content on a label: round fruit, or flat ellipses for chips and biscuits."""
     rng = np.random.default_rng([3, *product.thing.encode()])
@@ -346,7 +348,12 @@ def _picture(
 
 
 def draw_text(
-    art: np.ndarray, text: str, centre: tuple[float, float], width: float, ink: RGB, font: int
+    art: NDArray[np.uint8],
+    text: str,
+    centre: tuple[float, float],
+    width: float,
+    ink: RGB,
+    font: int,
 ) -> None:
     """Draw centred text of a given width; text of less than 6 pixels is illegible and left out.
 
@@ -366,7 +373,7 @@ def draw_text(
         cv2.putText(art, text, corner, font, scale, ink, thick, cv2.LINE_AA)
 
 
-def _small_print(art: np.ndarray, ink: RGB) -> None:
+def _small_print(art: NDArray[np.uint8], ink: RGB) -> None:
     """Draw lines of ingredients and a bar code at the seam, visible on rotated products."""
     height, width = art.shape[:2]
     for line in range(6):

@@ -134,7 +134,7 @@ def _camera(
     params: ShelfParams,
     crop: float,
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> NDArray[np.float64]:
     """Return a random camera as a (3, 3) float64 homography from cm on the shelf to the photo.
 
     Args:
@@ -170,19 +170,21 @@ def _camera(
     return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]], [0, 0, 1]]) @ view
 
 
-def _map(points: Sequence[tuple[float, float]] | np.ndarray, homography: np.ndarray) -> np.ndarray:
+def _map(
+    points: Sequence[tuple[float, float]] | NDArray[np.float64], homography: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return (n, 2) float64 points x, y after a (3, 3) homography."""
     return cv2.perspectiveTransform(np.asarray(points, np.float64).reshape(1, -1, 2), homography)[0]
 
 
-def _magnification(camera: np.ndarray, x: float, y: float) -> float:
+def _magnification(camera: NDArray[np.float64], x: float, y: float) -> float:
     """Return the photo's pixels per cm around a point of the shelf, given in cm."""
     here, right, below = _map([(x, y), (x + 1, y), (x, y + 1)], camera)
     return math.sqrt(abs(float(np.linalg.det(np.array([right - here, below - here])))))
 
 
 def _seen_area(
-    cameras: Sequence[np.ndarray], layout: Layout, params: ShelfParams
+    cameras: Sequence[NDArray[np.float64]], layout: Layout, params: ShelfParams
 ) -> tuple[float, float, float, float]:
     """Return (left, top, right, bottom) in cm of the area that the photos show.
 
@@ -211,7 +213,7 @@ def _seen_area(
 
 def _photograph(
     plane: Plane,
-    homography: np.ndarray,
+    homography: NDArray[np.float64],
     layout: Layout,
     params: ShelfParams,
     rng: np.random.Generator,
@@ -250,7 +252,7 @@ def _photograph(
     truth = Detections(boxes, [layout.items[i].product for i in items], ignore=ignore)
     rows, positions = _places([layout.items[i].row for i in items], boxes, ignore)
     return Scene(
-        _develop(clean, params, rng),
+        _develop(np.asarray(clean, np.uint8), params, rng),
         truth,
         rows,
         positions,
@@ -262,8 +264,8 @@ def _photograph(
 
 
 def _places(
-    shelf: Sequence[int], boxes: np.ndarray, ignore: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    shelf: Sequence[int], boxes: NDArray[np.floating], ignore: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows and positions of boxes as `Scene` defines them.
 
     Args:
@@ -287,7 +289,9 @@ def _places(
     return rows, positions
 
 
-def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -> np.ndarray:
+def _develop(
+    image: NDArray[np.uint8], params: ShelfParams, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Return an (h, w, 3) uint8 picture with the effects of lens, light, sensor and JPEG.
 
     Blur, light and noise act on sRGB levels and on coarse maps, which is cheap. The effects of
@@ -299,7 +303,7 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
     # and motion blur a length of up to 6 pixels.
     sigma = 0.002 * side * params.blur * rng.random() ** 2
     if sigma > 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), sigma)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
     length = round(0.008 * side * params.blur * rng.random() ** 2)
     if length > 1:
         kernel = np.zeros((length * 2 + 1, length * 2 + 1), np.float32)
@@ -307,7 +311,7 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
         reach = length / 2 * np.array([math.cos(angle), math.sin(angle)])
         start, end = ((length + sign * reach).round().astype(int).tolist() for sign in (-1, 1))
         cv2.line(kernel, start, end, 1.0)
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+        image = np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.uint8)
 
     gain, glare = (
         cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -330,7 +334,9 @@ def _develop(image: np.ndarray, params: ShelfParams, rng: np.random.Generator) -
     return compressed(developed, quality)
 
 
-def _light(strength: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _light(
+    strength: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return coarse random light maps of a photo.
 
     Args:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -67,11 +68,11 @@ class CachedFeatures:
             photo p has the boxes from ``ends[i]`` up to, not including, ``ends[i + 1]``.
     """
 
-    levels: tuple[np.ndarray, ...]
-    boxes: np.ndarray
-    classes: np.ndarray
-    ignore: np.ndarray
-    ends: np.ndarray
+    levels: tuple[NDArray[np.float16], ...]
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+    ends: NDArray[np.int64]
 
     @property
     def views(self) -> int:
@@ -146,7 +147,7 @@ def cache_features(
         **{**config.augment.model_dump(), "mosaic": 0.0, "paste": 0.0, "window": 0}
     )
     changed = TrainingPhotos(data, model.height, model.width, alone, views, seed)
-    levels: list[np.ndarray] = []
+    levels: list[NDArray[np.float16]] = []
     samples: dict[tuple[int, int], TrainingSample] = {}
     for view in range(views):
         for start in range(0, size, _BATCH):
@@ -296,7 +297,7 @@ def _frozen_backbone(data: Dataset, config: Config) -> nn.Module:
 
 
 @torch.inference_mode()
-def _seen(backbone: nn.Module, pixels: torch.Tensor, config: Config) -> list[np.ndarray]:
+def _seen(backbone: nn.Module, pixels: torch.Tensor, config: Config) -> list[NDArray[np.float16]]:
     """Compute backbone features: of (B, 3, H, W) uint8 pixels, (B, h, w, C) float16 per level."""
     with _precision(config):
         features = backbone(normalise(pixels).contiguous(memory_format=torch.channels_last))
@@ -311,7 +312,7 @@ def _precision(config: Config) -> torch.autocast:
     )
 
 
-def _open(folder: Path, level: int, shape: tuple[int, ...]) -> np.ndarray:
+def _open(folder: Path, level: int, shape: tuple[int, ...]) -> NDArray[np.float16]:
     return np.lib.format.open_memmap(
         folder / f"level{level}.npy", mode="w+", dtype=np.float16, shape=shape
     )
@@ -329,7 +330,7 @@ def _write_labels(folder: Path, samples: Sequence[TrainingSample]) -> None:
     write_whole(folder / LABELS, data.getvalue())
 
 
-def _batches(size: int, batch: int, epochs: int, seed: int) -> list[np.ndarray]:
+def _batches(size: int, batch: int, epochs: int, seed: int) -> list[NDArray[np.int64]]:
     """Return the photo indices of each training step; every photo occurs once per epoch."""
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(size) for _ in range(epochs)])

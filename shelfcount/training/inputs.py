@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.config import Config
 from shelfcount.data.datasets import align_classes
@@ -98,7 +99,7 @@ def make_spec(train: Dataset, config: Config) -> ModelSpec:
 
 def calibration_photos(
     train: Dataset, spec: ModelSpec, max_photos: int, seed: int = 0
-) -> list[np.ndarray]:
+) -> list[NDArray[np.uint8]]:
     """Read a random sample of the training photos as network inputs.
 
     Args:
@@ -117,7 +118,7 @@ def calibration_photos(
     return [read_input(train.photos[i].path, spec.height, spec.width) for i in chosen]
 
 
-def calibration_photos_of_run(run: Path, spec: ModelSpec) -> list[np.ndarray]:
+def calibration_photos_of_run(run: Path, spec: ModelSpec) -> list[NDArray[np.uint8]]:
     """Read the training photos of a run that `shelfcount export` uses for calibration.
 
     Args:

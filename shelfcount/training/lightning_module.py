@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -82,7 +83,7 @@ class DetectorModule(pl.LightningModule):
         self.register_buffer("anchors", torch.from_numpy(pixels), persistent=False)
         self.validation = Validation(0.0, spec.score_threshold, 0.0)
         self.latest: dict[str, float] = {}
-        self.val_pixels: list[np.ndarray] = []
+        self.val_pixels: list[NDArray[np.uint8]] = []
 
     def on_train_epoch_start(self) -> None:
         # Lightning sets training mode, in which frozen parts would update their statistics.

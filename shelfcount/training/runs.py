@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -57,7 +58,7 @@ class TorchDetector:
         self.anchors = anchors.anchor_grid(spec.levels, spec.height, spec.width)
 
     @torch.inference_mode()
-    def heads(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def heads(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the network on one photo.
 
         Args:
@@ -73,7 +74,7 @@ class TorchDetector:
         location, logits = self.net(normalise(pixels.to(device)))
         return location[0].float().cpu().numpy(), logits[0].float().sigmoid().cpu().numpy()
 
-    def detect(self, image: np.ndarray) -> Detections:
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
         """Detect the products on one photo; see `records.Detector.detect`."""
         location, scores = self.heads(image)
         return detections_from_heads(
