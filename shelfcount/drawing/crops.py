@@ -53,7 +53,7 @@ def crop(
 
 
 def window_around(
-    box: Sequence[float] | np.ndarray,
+    box: Sequence[float] | NDArray[np.floating],
     width: int,
     height: int,
     surroundings: float = SURROUNDINGS,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shelfcount.records import ShelfcountError
 from shelfcount.shelf.photo_gate import LOWER_LIMITS
@@ -62,9 +63,9 @@ class LossCurve:
         limit: Value at which the monotone loss reaches its limit.
     """
 
-    places: np.ndarray
-    lost: np.ndarray
-    smooth: np.ndarray
+    places: NDArray[np.float64]
+    lost: NDArray[np.float64]
+    smooth: NDArray[np.float64]
     limit: float
 
 
@@ -110,7 +111,7 @@ def loss_curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
     )
 
 
-def increasing(values: np.ndarray) -> np.ndarray:
+def increasing(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the closest increasing sequence, by pooling adjacent violators."""
     blocks: list[list[float]] = []
     for value in values:
