@@ -217,9 +217,9 @@ def _from_reading(entry: Dropped, dataset: Dataset) -> Finding:
     )
 
 
-def _on_boxes(look: PhotoMeasures, classes: tuple[str, ...]) -> list[Finding]:
+def _on_boxes(measures: PhotoMeasures, classes: tuple[str, ...]) -> list[Finding]:
     """Return findings on duplicate, oversized and likely missing boxes of one photo."""
-    photo = look.photo
+    photo = measures.photo
     truth = photo.truth[~photo.truth.ignore]
     names = [classes[i] for i in truth.classes]
     findings = []
@@ -261,34 +261,34 @@ def _on_boxes(look: PhotoMeasures, classes: tuple[str, ...]) -> list[Finding]:
             message,
             "Draw the box tightly around one product.",
         )
-    for box, beside, distance in look.missing:
+    for box, beside, distance in measures.missing:
         message = f"a gap in a row looks like the '{names[beside]}' beside it"
         fix = "Label the product, or mark it as `ignore` (iscrowd) if a person cannot recognize it."
         add("missing-box", box, 1 / max(distance, 0.01), message, fix)
     return findings
 
 
-def _duplicates(looks: Sequence[PhotoMeasures], against: Dataset) -> list[Finding]:
+def _duplicates(measures: Sequence[PhotoMeasures], against: Dataset) -> list[Finding]:
     """Return findings on duplicates, near-duplicates, and photos shared with `against`."""
-    photos = [*(look.photo for look in looks), *against.photos]
+    photos = [*(look.photo for look in measures), *against.photos]
     if not photos:
         return []
     # Groups are cleared, so that only the pixels count: the same group name in two data sets need
     # not be the same store.
     bare = tuple(dataclasses.replace(photo, group="", truth=Detections.empty()) for photo in photos)
     alike = near_duplicate_groups(Dataset((), bare))
-    by_group, against_by_group = _members(alike[: len(looks)]), _members(alike[len(looks) :])
+    by_group, against_by_group = _members(alike[: len(measures)]), _members(alike[len(measures) :])
     findings = []
     for group, members in by_group.items():
         leaked = tuple(against.photos[j].path for j in against_by_group[group])
-        for photo in [looks[i].photo for i in members] if leaked else []:
+        for photo in [measures[i].photo for i in members] if leaked else []:
             message = (
                 f"{photo.path.name} is the same as, or a near-duplicate of, {leaked[0].name} in "
                 f"'{Path(against.name).name}'"
             )
             fix = "Keep the photo and its near-duplicates in only one of the two data sets."
             findings.append(Finding("error", "leak", message, fix, photo.path, others=leaked))
-        findings += _duplicates_within([looks[i] for i in members])
+        findings += _duplicates_within([measures[i] for i in members])
     return findings
 
 

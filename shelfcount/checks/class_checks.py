@@ -160,11 +160,11 @@ def _misspelt(census: _Census, junk: Collection[int]) -> dict[int, Finding]:
     return findings
 
 
-def _few_examples(census: _Census, spoken_of: Collection[int]) -> list[Finding]:
-    """Return findings on classes with too few boxes, without those in `spoken_of`."""
+def _few_examples(census: _Census, reported: Collection[int]) -> list[Finding]:
+    """Return findings on classes with too few boxes, without those in `reported`."""
     findings = []
     for i in np.flatnonzero(census.boxes < FEW_BOXES).tolist():
-        if i in spoken_of:
+        if i in reported:
             continue
         message, fix = (
             f"class {census.describe(i)} has fewer than the minimum of {FEW_BOXES} boxes",

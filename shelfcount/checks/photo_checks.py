@@ -156,12 +156,12 @@ def _picture(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     )
 
 
-def quality_findings(look: PhotoMeasures) -> list[Finding]:
+def quality_findings(measures: PhotoMeasures) -> list[Finding]:
     """Return findings on one photo: blur, darkness, glare, resolution, tilt and missing labels."""
-    photo = look.photo
+    photo = measures.photo
     boxes = photo.truth.boxes[~photo.truth.ignore]
     side, limits = median_side(boxes), LABELLING_LIMITS
-    blur, slope = look.blur or 0.0, look.tilt or 0.0
+    blur, slope = measures.blur or 0.0, measures.tilt or 0.0
     retake = (
         "Take the photo again if possible. Leave it out if a person cannot recognize its products."
     )
@@ -173,14 +173,14 @@ def quality_findings(look: PhotoMeasures) -> list[Finding]:
             retake,
         ),
         "dark": (
-            limits.dark / max(look.dark, 1),
-            f"the 90th percentile of grey levels is {look.dark:.0f} of 255; the minimum is "
+            limits.dark / max(measures.dark, 1),
+            f"the 90th percentile of grey levels is {measures.dark:.0f} of 255; the minimum is "
             f"{limits.dark:.0f}",
             retake,
         ),
         "glare": (
-            look.white / limits.white,
-            f"{look.white:.1%} of the products are overexposed; the limit is {limits.white:.1%}",
+            measures.white / limits.white,
+            f"{measures.white:.1%} of the products are overexposed; the limit is {limits.white:.1%}",
             retake,
         ),
         "low-resolution": (
@@ -207,18 +207,18 @@ def quality_findings(look: PhotoMeasures) -> list[Finding]:
     ]
 
 
-def find_outliers(looks: Sequence[PhotoMeasures]) -> list[Finding]:
+def find_outliers(measures: Sequence[PhotoMeasures]) -> list[Finding]:
     """Return findings on photos that differ from all others in colour and structure.
 
     Args:
-        looks: Measurements of all photos.
+        measures: Measurements of all photos.
 
     Returns:
         Findings, or none if there are fewer than `MIN_TO_COMPARE` photos.
     """
-    if len(looks) < MIN_TO_COMPARE:
+    if len(measures) < MIN_TO_COMPARE:
         return []
-    pictures = np.array([look.picture for look in looks])
+    pictures = np.array([look.picture for look in measures])
     middle = np.median(pictures, axis=0)
     spread = np.median(np.abs(pictures - middle), axis=0)
     scores = np.clip((pictures - middle) / np.maximum(1.4826 * spread, 1e-6), -8, 8)
@@ -231,7 +231,7 @@ def find_outliers(looks: Sequence[PhotoMeasures]) -> list[Finding]:
     degrees = distances / max(float(np.median(distances)), 1e-6)
     findings = []
     for i in np.flatnonzero(degrees > MAX_UNLIKE).tolist():
-        path = looks[i].photo.path
+        path = measures[i].photo.path
         message = (
             f"{path.name}: the distance to similar photos is {degrees[i]:.1f} times the median; "
             f"the limit is {MAX_UNLIKE:.0f} times"

@@ -90,19 +90,19 @@ EXTRAS = {
 }
 
 
-def require_extra(extra: str, what: str) -> None:
+def require_extra(extra: str, feature: str) -> None:
     """Check that an extra of the package is installed.
 
     Args:
         extra: Name of the extra, a key of `EXTRAS`.
-        what: Verb or option that needs it.
+        feature: Verb or option that needs it.
 
     Raises:
         ShelfcountError: If a module of the extra is missing.
     """
     if any(importlib.util.find_spec(module) is None for module in EXTRAS[extra]):
         raise ShelfcountError(
-            f"`{what}` needs the {extra} extra: pip install 'shelfcount[{extra}]'"
+            f"`{feature}` needs the {extra} extra: pip install 'shelfcount[{extra}]'"
         )
 
 

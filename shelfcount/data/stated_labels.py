@@ -159,7 +159,7 @@ def _is_file(path: Path) -> bool:
 
 
 def validate_labels(
-    stated: ParsedLabels, source: str, table: Mapping[str, str] | None = None
+    parsed: ParsedLabels, source: str, table: Mapping[str, str] | None = None
 ) -> Dataset:
     """Return the usable labels as a data set, with all other entries in `Dataset.dropped`.
 
@@ -170,7 +170,7 @@ def validate_labels(
     once.
 
     Args:
-        stated: Labels from a parser.
+        parsed: Labels from a parser.
         source: Name of the data for messages.
         table: Class number to class name. Numbers that are not in it are unknown; names that are
             not in it remain.
@@ -182,16 +182,16 @@ def validate_labels(
         ShelfcountError: If a class name is empty or no photo can be used.
     """
     # A class name is a single line, since labels.txt of a bundle has one name per line.
-    names = {label: " ".join(name.split()) for label, name in _class_names(stated, table).items()}
+    names = {label: " ".join(name.split()) for label, name in _class_names(parsed, table).items()}
     if "" in names.values():
         raise ShelfcountError(f"'{source}' has a class with an empty name. Give it a name.")
     classes = tuple(dict.fromkeys(names.values()))
     index = {label: classes.index(name) for label, name in names.items()}
-    dropped = list(stated.dropped)
+    dropped = list(parsed.dropped)
     photos: list[Photo] = []
     first: dict[Path, str] = {}
     turned: list[str] = []
-    for photo in stated.photos:
+    for photo in parsed.photos:
         try:
             if photo.path in first:
                 raise ShelfcountError(
@@ -212,7 +212,7 @@ def validate_labels(
         unknown = [box for box in photo.boxes if box.label not in index]
         for box in unknown:
             # The user knows the number in the table, not the id in the label file.
-            label = (stated.names or {}).get(box.label, box.label)
+            label = (parsed.names or {}).get(box.label, box.label)
             number = plural(len(classes), "known class", "known classes")
             dropped.append(Dropped(box.where, f"class {shorten(label)} is not among the {number}"))
         corners = np.array([box.corners for box in known], np.float64).reshape(-1, 4)
@@ -242,15 +242,15 @@ def validate_labels(
         )
         raise ShelfcountError(f"no photo of '{source}' can be used{why}")
     return Dataset(
-        classes, tuple(photos), tuple(dropped), source, stated.licence, stated.attribution
+        classes, tuple(photos), tuple(dropped), source, parsed.licence, parsed.attribution
     )
 
 
-def _class_names(stated: ParsedLabels, table: Mapping[str, str] | None) -> dict[str, str]:
+def _class_names(parsed: ParsedLabels, table: Mapping[str, str] | None) -> dict[str, str]:
     """Return label to class name, without labels that are numbers missing in `table`."""
-    names = stated.names
+    names = parsed.names
     if names is None:
-        labels = {box.label for photo in stated.photos for box in photo.boxes}
+        labels = {box.label for photo in parsed.photos for box in photo.boxes}
         # The table first, so that the classes do not depend on which of them this split contains.
         names = {label: label for label in [*(table or ()), *sorted(labels)]}
     if table is None:

@@ -179,11 +179,11 @@ def _photos(
 
 
 def _claims(
-    folder: Path, found: Mapping[Path, Path], dropped: list[Dropped]
+    folder: Path, photos: Mapping[Path, Path], dropped: list[Dropped]
 ) -> dict[Path, list[Path]]:
     """Return each label file with the photos to which it may belong."""
     claims: dict[Path, list[Path]] = defaultdict(list)
-    for photo, relative in found.items():
+    for photo, relative in photos.items():
         parts = list(relative.parts)
         if "images" in parts:
             # Ultralytics replaces the last `images` in the path by `labels`.

@@ -147,9 +147,9 @@ def _raw(data: bytes, model: Any, spec: ModelSpec) -> Iterator[str]:
 
 
 def _tensors(
-    what: str, graph: Any, indices: list[int], wanted: list[tuple[str, list[int], int]]
+    sort: str, graph: Any, indices: list[int], required: list[tuple[str, list[int], int]]
 ) -> Iterator[str]:
-    got = [
+    present = [
         (
             graph.tensors[i].name.decode(),
             [int(side) for side in graph.tensors[i].shape],
@@ -157,15 +157,15 @@ def _tensors(
         )
         for i in indices
     ]
-    if got != wanted:
+    if present != required:
         kinds = {
             value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)
         }
         actual, expected = (
             "; ".join(f"{name} {kinds[kind]} {shape}" for name, shape, kind in side)
-            for side in (got, wanted)
+            for side in (present, required)
         )
-        yield f"the {what} are {actual}, but must be {expected}"
+        yield f"the {sort} are {actual}, but must be {expected}"
 
 
 def _common(model: Any) -> Iterator[str]:

@@ -160,11 +160,11 @@ def _compare(photo: Photo, other: Photo) -> PhotoAgreement:
     return PhotoAgreement(photo, a, b, pairs, overlap[pairs[:, 0], pairs[:, 1]], alone)
 
 
-def _alone(own: Detections, other: Detections, paired: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return (n,) bool: unpaired products of `own` outside the `ignore` boxes of `other`."""
-    alone = ~own.ignore
+def _alone(mine: Detections, other: Detections, paired: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (n,) bool: unpaired products of `mine` outside the `ignore` boxes of `other`."""
+    alone = ~mine.ignore
     alone[paired] = False
     inside = intersection(
-        own.boxes.astype(np.float64), other.boxes[other.ignore].astype(np.float64)
+        mine.boxes.astype(np.float64), other.boxes[other.ignore].astype(np.float64)
     )
-    return alone & ~(inside >= SAME_LABELLED_IOU * area(own.boxes)[:, None]).any(axis=1)
+    return alone & ~(inside >= SAME_LABELLED_IOU * area(mine.boxes)[:, None]).any(axis=1)

@@ -279,7 +279,7 @@ def correct_labels(dataset: Dataset, corrections: Corrections) -> Dataset:
     return dataclasses.replace(dataset, photos=photos, name=f"{dataset.name}, corrected")
 
 
-def apply_corrections(dataset: Dataset, given: Sequence[Corrections]) -> Dataset:
+def apply_corrections(dataset: Dataset, files: Sequence[Corrections]) -> Dataset:
     """Apply several corrections files, in any order.
 
     Files made for the same labels, for example by several people, are merged; corrections that they
@@ -287,16 +287,16 @@ def apply_corrections(dataset: Dataset, given: Sequence[Corrections]) -> Dataset
 
     Args:
         dataset: Data set with uncorrected labels.
-        given: Corrections from `read_corrections`.
+        files: Corrections from `read_corrections`.
 
     Returns:
         Data set with corrected labels.
 
     Raises:
-        ShelfcountError: As for `apply`. Also if a file was made neither for the labels nor for
+        ShelfcountError: As for `correct_labels`. Also if a file was made neither for the labels nor for
             labels that result from other files.
     """
-    remaining = list(given)
+    remaining = list(files)
     while remaining:
         now = fingerprint(dataset)
         fitting = [corrections for corrections in remaining if corrections.fingerprint == now]
@@ -305,16 +305,16 @@ def apply_corrections(dataset: Dataset, given: Sequence[Corrections]) -> Dataset
     return dataset
 
 
-def _joined(given: Sequence[Corrections]) -> Corrections:
+def _joined(files: Sequence[Corrections]) -> Corrections:
     # Corrections that differ only in the wording of the reason are the same.
     different = {
         dataclasses.replace(c, reason=""): c
-        for corrections in given
+        for corrections in files
         for c in corrections.corrections
     }
-    reviewed = dict.fromkeys(name for corrections in given for name in corrections.reviewed)
+    reviewed = dict.fromkeys(name for corrections in files for name in corrections.reviewed)
     return Corrections(
-        given[0].data, given[0].fingerprint, tuple(different.values()), tuple(reviewed)
+        files[0].data, files[0].fingerprint, tuple(different.values()), tuple(reviewed)
     )
 
 
@@ -348,7 +348,7 @@ def _class_index(correction: Correction, name: str, classes: tuple[str, ...]) ->
     return classes.index(name)
 
 
-def _find(correction: Correction, class_: int, truth: Detections, taken: NDArray[np.bool_]) -> int:
+def _find(correction: Correction, class_: int, truth: Detections, used: NDArray[np.bool_]) -> int:
     """Return the index of the label that a correction changes.
 
     If several labels match, it is the one with the highest IoU that no other correction changes.
@@ -361,11 +361,11 @@ def _find(correction: Correction, class_: int, truth: Detections, taken: NDArray
             f"{correction}: no label matches. A label must have this class and overlap the box "
             f"with an IoU of at least {SAME_BOX_IOU}; the nearest has {nearest:.2f}."
         )
-    if taken[same].all():
+    if used[same].all():
         raise ShelfcountError(
             f"{correction}: another correction already changes this label. Merge the two into one."
         )
-    return int(np.argmax(np.where(same & ~taken, overlap, -1.0)))
+    return int(np.argmax(np.where(same & ~used, overlap, -1.0)))
 
 
 def _replacement(correction: Correction, photo: Photo, classes: tuple[str, ...]) -> Detections:

@@ -83,12 +83,12 @@ class Difference:
         }
 
 
-def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) -> Difference:
+def difference(before: Dataset, after: Dataset, files: Sequence[Corrections]) -> Difference:
     """Return the changes between two versions of labels.
 
     Args:
-        before, after: Uncorrected labels, and the result of `corrections.apply_all`.
-        given: Corrections that were applied.
+        before, after: Uncorrected labels, and the result of `apply_corrections`.
+        files: Corrections that were applied.
 
     Returns:
         Changes in total, per class and per photo.
@@ -98,7 +98,7 @@ def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) ->
     """
     # A correction that several files contain was applied once.
     accepted = list(
-        dict.fromkeys(_key(c) for corrections in given for c in corrections.decided("accepted"))
+        dict.fromkeys(_key(c) for corrections in files for c in corrections.decided("accepted"))
     )
     by_photo: dict[str, Counter[str]] = {}
     for photo, _, text, _ in accepted:
@@ -108,7 +108,7 @@ def difference(before: Dataset, after: Dataset, given: Sequence[Corrections]) ->
         fingerprints=(fingerprint(before), fingerprint(after)),
         photos=(len(before), len(by_photo)),
         decisions={"accepted": len(accepted)}
-        | {word: sum(len(c.decided(word)) for c in given) for word in DECISIONS[1:]},
+        | {word: sum(len(c.decided(word)) for c in files) for word in DECISIONS[1:]},
         actions={action: sum(key[1] == action for key in accepted) for action in FIELDS},
         classes={
             name: (counts[0][name], counts[1][name])

@@ -68,20 +68,20 @@ class DetectionCounts:
         }
 
 
-def safe_ratio(part: Any, whole: Any, other: Any) -> NDArray[np.float64]:
-    """Divide `part` by `whole` with a defined result for 0/0.
+def safe_ratio(part: Any, total: Any, other: Any) -> NDArray[np.float64]:
+    """Divide `part` by `total` with a defined result for 0/0.
 
     Args:
         part: Numerator: numbers of any shape.
-        whole: Denominator, broadcast with `part`.
-        other: The number on the other side of the comparison, for entries in which `whole` is 0:
+        total: Denominator, broadcast with `part`.
+        other: The number on the other side of the comparison, for entries in which `total` is 0:
             the result is 1 if `other` is 0 too, otherwise 0.
 
     Returns:
         The quotients, in the broadcast shape.
     """
-    part, whole, other = np.broadcast_arrays(part, whole, other)
-    quotients: NDArray[np.float64] = np.where(whole > 0, part / np.maximum(whole, 1), other == 0)
+    part, total, other = np.broadcast_arrays(part, total, other)
+    quotients: NDArray[np.float64] = np.where(total > 0, part / np.maximum(total, 1), other == 0)
     return quotients
 
 
@@ -334,20 +334,18 @@ def require_scorable(dataset: Dataset, detections: Sequence[Detections]) -> None
             )
 
 
-def per_class_counts(
-    boxes: Detections, which: NDArray[np.bool_], classes: int
-) -> NDArray[np.int64]:
+def per_class_counts(boxes: Detections, mask: NDArray[np.bool_], classes: int) -> NDArray[np.int64]:
     """Count boxes by class.
 
     Args:
         boxes: n boxes.
-        which: (n,) bool; the boxes to count.
+        mask: (n,) bool; the boxes to count.
         classes: Number of classes C.
 
     Returns:
         (C,) int64; number of selected boxes of each class.
     """
-    return np.bincount(boxes.classes[which], minlength=classes)
+    return np.bincount(boxes.classes[mask], minlength=classes)
 
 
 def _total(

@@ -17,37 +17,39 @@ RESAMPLES, CERTAIN = 2000, (2.5, 97.5)
 
 
 def f1_difference_interval(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator
+    ours: NDArray[np.int64], reference: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[float, float]:
     """Estimate the difference in F1 of two models by a paired bootstrap over the photos.
 
     Args:
-        ours, theirs: (n, 3) int64; labelled products, detections and true positives on each photo.
+        ours, reference: (n, 3) int64; labelled products, detections and true positives on each
+            photo.
         rng: Random generator of the bootstrap. Both models get the same resamples.
 
     Returns:
-        Lower and upper limit of the 95 % interval of F1 of `ours` minus F1 of `theirs`. If it
+        Lower and upper limit of the 95 % interval of F1 of `ours` minus F1 of `reference`. If it
         contains 0, these photos show no difference.
     """
-    low, high = np.percentile(bootstrap_f1_differences(ours, theirs, rng), CERTAIN)
+    low, high = np.percentile(bootstrap_f1_differences(ours, reference, rng), CERTAIN)
     return float(low), float(high)
 
 
 def bootstrap_f1_differences(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], rng: np.random.Generator
+    ours: NDArray[np.int64], reference: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Compute the difference in F1 of two models on resamples of the photos.
 
     Args:
-        ours, theirs: (n, 3) int64; labelled products, detections and true positives on each photo.
+        ours, reference: (n, 3) int64; labelled products, detections and true positives on each
+            photo.
         rng: Random generator of the bootstrap. Both models get the same resamples.
 
     Returns:
-        (RESAMPLES,) float64; F1 of `ours` minus F1 of `theirs` on each resample. Their standard
+        (RESAMPLES,) float64; F1 of `ours` minus F1 of `reference` on each resample. Their standard
         deviation is the standard error of the difference.
     """
     chosen = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
-    return f1_of(ours[chosen].sum(axis=1)) - f1_of(theirs[chosen].sum(axis=1))
+    return f1_of(ours[chosen].sum(axis=1)) - f1_of(reference[chosen].sum(axis=1))
 
 
 def f1_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -94,7 +96,7 @@ def influence_on_f1(
     tp: NDArray[np.int64],
     boxes: NDArray[np.int64],
     f1: float | NDArray[np.float64],
-    whole: int | NDArray[np.int64],
+    total: int | NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Compute influences on F1 from counts (the delta method for a ratio of sums).
 
@@ -102,12 +104,12 @@ def influence_on_f1(
         tp: (n,) int64; true positives on each photo, or on one photo at n thresholds.
         boxes: (n,) int64; labelled products plus detections.
         f1: F1 over all photos, or (n,) at each threshold.
-        whole: Labelled products plus detections over all photos, at least 1; or (n,).
+        total: Labelled products plus detections over all photos, at least 1; or (n,).
 
     Returns:
         (n,) float64; change of F1, to first order.
     """
-    return (2 * tp - f1 * boxes) / whole
+    return (2 * tp - f1 * boxes) / total
 
 
 def standard_error(influences: NDArray[np.float64]) -> float | None:

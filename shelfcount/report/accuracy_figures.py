@@ -199,12 +199,12 @@ def f1_over_threshold(
     return plot_png(NARROW_WIDTH, 3.4, draw)
 
 
-def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: str) -> bytes:
+def f1_against(points: Sequence[tuple[str, float | None, float | None]], x_label: str) -> bytes:
     """Plot F1 over the cost of a model, with a line through the Pareto front.
 
     Args:
         points: (label, cost, F1) of each model. Models without cost or F1 are named below the plot.
-        what: Name and unit of the cost, for the axis, such as 'median latency per photo in ms'.
+        x_label: Name and unit of the cost, for the axis, such as 'median latency per photo in ms'.
 
     Returns:
         PNG bytes.
@@ -246,7 +246,7 @@ def f1_against(points: Sequence[tuple[str, float | None, float | None]], what: s
         spare = max(0.0, LEAST_F1_SPAN - (high - low)) / 2
         ax.set_ylim(max(0.0, low - spare), min(1.0, high + spare))
         note = f"\nnot measured: {', '.join(left_out)}" if left_out else ""
-        ax.set(xlabel=f"{what} (logarithmic){note}", ylabel="F1 at IoU 0.5")
+        ax.set(xlabel=f"{x_label} (logarithmic){note}", ylabel="F1 at IoU 0.5")
         ax.grid()
         if len(front) > 1:
             ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))

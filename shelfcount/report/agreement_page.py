@@ -252,7 +252,7 @@ def _marks(photo: PhotoAgreement, side: int, keys: Mapping[int, str]) -> list[Ma
     labels, paired = (photo.first, photo.second)[side], photo.pairs[:, side]
 
     def marks(
-        which: NDArray[np.int64], colour: Colour, *, named: bool = True, dashed: bool = False
+        mask: NDArray[np.int64], colour: Colour, *, named: bool = True, dashed: bool = False
     ) -> list[Mark]:
         return [
             Mark(
@@ -261,7 +261,7 @@ def _marks(photo: PhotoAgreement, side: int, keys: Mapping[int, str]) -> list[Ma
                 keys[int(labels.classes[i])] if named else "",
                 dashed=dashed,
             )
-            for i in which
+            for i in mask
         ]
 
     return [

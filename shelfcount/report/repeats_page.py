@@ -218,7 +218,7 @@ def plot_running_spread(
     values: Sequence[float],
     medians: Sequence[float],
     intervals: Sequence[tuple[float, float]],
-    what: str,
+    metric: str,
 ) -> bytes:
     """Plot how the median of a metric converges with the number of repeats.
 
@@ -227,7 +227,7 @@ def plot_running_spread(
     Args:
         values: Value of each repeat, in their order.
         medians, intervals: Median and its (low, high) interval after one repeat, two, and so on.
-        what: Name of the metric, for the axis.
+        metric: Name of the metric, for the axis.
 
     Returns:
         PNG bytes.
@@ -258,7 +258,7 @@ def plot_running_spread(
             label=f"median of all {len(values)}",
             zorder=2,
         )
-        ax.set(xlabel="repeats", ylabel=what)
+        ax.set(xlabel="repeats", ylabel=metric)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid()
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)

@@ -104,28 +104,30 @@ class PairFit:
 
 
 def fit_pair(
-    pair: tuple[int, int], a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+    pair: tuple[int, int], a: PhotoFeatures, b: PhotoFeatures, matches: KeypointMatches
 ) -> list[PairFit]:
     """Return possible registrations of two photos, the best first; none if there are no matches.
 
     Args:
         pair: Indices of the photos.
         a, b: Registration data of the photos.
-        near: Matches of the keypoints of a in b.
+        matches: Matches of the keypoints of a in b.
     """
-    if not len(near.index):
+    if not len(matches.index):
         return []
 
     def evaluated(
         homographies: Iterable[NDArray[np.float64]], reach: float = SUPPORT_UNITS
     ) -> list[PairFit]:
         possible = (
-            score_fit(pair, a, b, near, h, reach) for h in homographies if is_view_change(h, a, b)
+            score_fit(pair, a, b, matches, h, reach)
+            for h in homographies
+            if is_view_change(h, a, b)
         )
         return sorted(possible, key=lambda link: -link.score)
 
-    bases = _proposals(a, b, near)
-    links = evaluated(_refine(h, a, b, near) for h in bases[:1])
+    bases = _proposals(a, b, matches)
+    links = evaluated(_refine(h, a, b, matches) for h in bases[:1])
     if links and links[0].score > CERTAIN_SCORE:
         return links
     rough = evaluated(
@@ -133,13 +135,13 @@ def fit_pair(
     )[:REFINED]
     links = evaluated(
         [link.homography for link in links]
-        + [_refine(link.homography, a, b, near) for link in rough]
+        + [_refine(link.homography, a, b, matches) for link in rough]
     )
     # If a registration is off by some facings, a shift by one facing often improves it. Repeated
     # shifts reach the correct one step by step.
     for _ in range(CLIMBS if links and links[0].score > HOPELESS_SCORE else 0):
         moved = evaluated(
-            _refine(h, a, b, near) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS)
+            _refine(h, a, b, matches) for h in _shifted(links[0].homography, a, b, CLIMB_FACINGS)
         )
         if not moved or moved[0].score <= links[0].score:
             break
@@ -148,13 +150,13 @@ def fit_pair(
 
 
 def _proposals(
-    a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+    a: PhotoFeatures, b: PhotoFeatures, matches: KeypointMatches
 ) -> list[NDArray[np.float64]]:
     """Return homographies from distinct matches, from the remaining ones, and from box sizes."""
-    unexplained = np.flatnonzero(near.distinct)
+    unexplained = np.flatnonzero(matches.distinct)
     homographies = []
     for _ in range(2):
-        homography, inliers = _fit(a.points[unexplained], b.points[near.index[0, unexplained]])
+        homography, inliers = _fit(a.points[unexplained], b.points[matches.index[0, unexplained]])
         if homography is not None:
             homographies.append(homography)
             unexplained = unexplained[~inliers]
@@ -215,7 +217,7 @@ def _fit(
 
 
 def _refine(
-    homography: NDArray[np.float64], a: PhotoFeatures, b: PhotoFeatures, near: KeypointMatches
+    homography: NDArray[np.float64], a: PhotoFeatures, b: PhotoFeatures, matches: KeypointMatches
 ) -> NDArray[np.float64]:
     """Refit a homography to overlapping products of the same class, then to nearby matches."""
     i, j = _mutual(map_boxes(a.boxes, homography), b.boxes)
@@ -224,7 +226,7 @@ def _refine(
         homography, edge_middles(a.boxes[i[same]]), edge_middles(b.boxes[j[same]]), a, b
     )
     for reach in SEARCH_UNITS:
-        i, j = supporting(homography, a, b, near, reach)
+        i, j = supporting(homography, a, b, matches, reach)
         homography = _refit(homography, a.points[i], b.points[j], a, b)
     return homography
 
@@ -244,7 +246,7 @@ def supporting(
     homography: NDArray[np.float64],
     a: PhotoFeatures,
     b: PhotoFeatures,
-    near: KeypointMatches,
+    matches: KeypointMatches,
     reach: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of keypoints of a and of their matches in b near the mapped keypoints.
@@ -254,21 +256,21 @@ def supporting(
     Args:
         homography: (3, 3), units of a to units of b.
         a, b: Registration data of the photos.
-        near: Matches of the keypoints of a in b.
+        matches: Matches of the keypoints of a in b.
         reach: Maximum distance of a match from the mapped keypoint in units.
     """
-    i, j, _ = _supporting(map_points(a.points, homography), b, near, reach)
+    i, j, _ = _supporting(map_points(a.points, homography), b, matches, reach)
     return i, j
 
 
 def _supporting(
-    mapped: NDArray[np.float64], b: PhotoFeatures, near: KeypointMatches, reach: float
+    mapped: NDArray[np.float64], b: PhotoFeatures, matches: KeypointMatches, reach: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return `supporting` for mapped keypoints, and (k,) bool, whether they are in photo b."""
     seen = (np.abs(mapped) < b.half).all(axis=1)
-    close = (((mapped[None] - b.points[near.index]) ** 2).sum(axis=2) < reach**2) & seen
+    close = (((mapped[None] - b.points[matches.index]) ** 2).sum(axis=2) < reach**2) & seen
     i = np.flatnonzero(close.any(axis=0))
-    j, first = np.unique(near.index[close.argmax(axis=0)[i], i], return_index=True)
+    j, first = np.unique(matches.index[close.argmax(axis=0)[i], i], return_index=True)
     return i[first], j, np.asarray(seen)
 
 
@@ -276,7 +278,7 @@ def score_fit(
     pair: tuple[int, int],
     a: PhotoFeatures,
     b: PhotoFeatures,
-    near: KeypointMatches,
+    matches: KeypointMatches,
     homography: NDArray[np.float64],
     reach: float = SUPPORT_UNITS,
 ) -> PairFit:
@@ -285,12 +287,12 @@ def score_fit(
     Args:
         pair: Indices of the photos.
         a, b: Registration data of the photos.
-        near: Matches of the keypoints of a in b.
+        matches: Matches of the keypoints of a in b.
         homography: (3, 3), units of a to units of b.
         reach: Maximum distance of a match from the mapped keypoint in units.
     """
     mapped = map_points(a.points, homography)
-    i, _, seen = _supporting(mapped, b, near, reach)
+    i, _, seen = _supporting(mapped, b, matches, reach)
     columns = int(2 * b.half[0] / SQUARE_UNITS) + 1
     square = ((mapped + b.half) // SQUARE_UNITS) @ (1, columns)
     mapped_points = np.bincount(square[seen].astype(np.int64))

@@ -191,11 +191,14 @@ def _best_pose(
 
 
 def _gap(
-    one: NDArray[np.float64], other: NDArray[np.float64], photo: PhotoFeatures, onto: PhotoFeatures
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    photo: PhotoFeatures,
+    onto: PhotoFeatures,
 ) -> float:
     """Return the median distance in units of two homographies in the overlap of two photos."""
     grid = GRID * photo.half
-    p, q = map_points(grid, one), map_points(grid, other)
+    p, q = map_points(grid, first), map_points(grid, second)
     shown = (np.abs(q) <= onto.half).all(axis=1)
     return float(np.median(np.hypot(*(p - q)[shown].T))) if shown.any() else np.inf
 

@@ -209,11 +209,11 @@ def benchmark_on_phone(
     )
 
 
-def read_timings(said: str) -> Timings:
+def read_timings(output: str) -> Timings:
     """Parse the output of benchmark_model.
 
     Args:
-        said: Everything that the tool printed.
+        output: Everything that the tool printed.
 
     Returns:
         The timings, in milliseconds and 10^6 bytes.
@@ -221,9 +221,13 @@ def read_timings(said: str) -> Timings:
     Raises:
         ShelfcountError: If the output contains no timings.
     """
-    timings, series, memory = _TIMINGS.search(said), _SERIES.findall(said), _MEMORY.search(said)
+    timings, series, memory = (
+        _TIMINGS.search(output),
+        _SERIES.findall(output),
+        _MEMORY.search(output),
+    )
     if timings is None or not series:
-        last = " / ".join(line.strip() for line in said.strip().splitlines()[-3:]) or "nothing"
+        last = " / ".join(line.strip() for line in output.strip().splitlines()[-3:]) or "nothing"
         raise ShelfcountError(
             f"benchmark_model printed no 'Inference timings in us', but: {last}. Check that it was "
             "built for the phone's processor."

@@ -106,8 +106,8 @@ def time_models(
         memory = {name: worker.ask(_peak) for name, worker in workers.items()}
         steps = {name: min(_STEPS, runs[name]) for name in workers}
 
-        def step(name: str, which: Callable[[], float | None]) -> Latency | None:
-            values = [workers[name].ask(which) for _ in range(steps[name] + 1)][1:]
+        def step(name: str, function: Callable[[], float | None]) -> Latency | None:
+            values = [workers[name].ask(function) for _ in range(steps[name] + 1)][1:]
             return (
                 None
                 if values[0] is None

@@ -314,42 +314,44 @@ def estimate(phone: Phone, macs: int) -> tuple[float, float] | None:
     return (macs / 1e6 / max(speeds), macs / 1e6 / min(speeds)) if speeds else None
 
 
-def _judge(phone: Phone, got: ModelFacts, run: PhoneRun | None) -> BudgetResult:
+def _judge(phone: Phone, facts: ModelFacts, run: PhoneRun | None) -> BudgetResult:
     budget = phone.budget
     lines = []
-    guess = estimate(phone, got.macs) if run is None and got.recipe == "int8" else None
+    guess = estimate(phone, facts.macs) if run is None and facts.recipe == "int8" else None
     if budget.size_mb is not None:
-        lines.append(_limited("size", got.size / 1e6, budget.size_mb, "{:.2f} MB", "the file"))
+        lines.append(_limited("size", facts.size / 1e6, budget.size_mb, "{:.2f} MB", "the file"))
     if budget.latency_ms is not None:
-        lines.append(_latency(phone, budget.latency_ms, run, guess, got.recipe))
+        lines.append(_latency(phone, budget.latency_ms, run, guess, facts.recipe))
     if budget.memory_mb is not None:
         on_phone = run.timings.memory_mb if run else None
-        memory = got.memory_mb if on_phone is None else on_phone
+        memory = facts.memory_mb if on_phone is None else on_phone
         basis = "measured on this computer, not on the phone"
         if run and on_phone is not None:
             basis = f"measured on {run.model}"
         lines.append(_limited("memory", memory, budget.memory_mb, "{:.1f} MB", basis))
     if budget.f1_below_baseline is not None:
-        lines.append(_baseline(got, budget.f1_below_baseline))
+        lines.append(_baseline(facts, budget.f1_below_baseline))
     if budget.int8_drop is not None:
         drop = None
-        if got.float_f1 is not None and got.int8_f1 is not None:
+        if facts.float_f1 is not None and facts.int8_f1 is not None:
             # Bundles contain four decimals of each.
-            drop = round(got.float_f1 - got.int8_f1, 4)
-        name, basis = f"F1 loss from PyTorch to {got.recipe}", "validation photos, at export"
+            drop = round(facts.float_f1 - facts.int8_f1, 4)
+        name, basis = f"F1 loss from PyTorch to {facts.recipe}", "validation photos, at export"
         lines.append(_limited(name, drop, budget.int8_drop, "{:.4f}", basis))
     if budget.operators is not None:
-        lines.append(_operators(got.operators, budget.operators))
+        lines.append(_operators(facts.operators, budget.operators))
     sources = tuple(dict.fromkeys(entry.source for entry in phone.published)) if guess else ()
     rounded = (round(guess[0], 1), round(guess[1], 1)) if guess else None
     return BudgetResult(phone.name, tuple(lines), run, rounded, sources)
 
 
-def _limited(name: str, got: float | None, limit: float, form: str, basis: str) -> BudgetLine:
+def _limited(name: str, value: float | None, limit: float, form: str, basis: str) -> BudgetLine:
     shown = f"at most {form.format(limit)}"
-    if got is None:
+    if value is None:
         return BudgetLine(name, shown, _NOT_MEASURED, "open", _NOT_MEASURED)
-    return BudgetLine(name, shown, form.format(got), "kept" if got <= limit else "missed", basis)
+    return BudgetLine(
+        name, shown, form.format(value), "kept" if value <= limit else "missed", basis
+    )
 
 
 def _latency(
@@ -381,24 +383,24 @@ def _latency(
     return BudgetLine(name, shown, f"ESTIMATE {low:.1f} to {high:.1f} ms", state, basis)
 
 
-def _baseline(got: ModelFacts, limit: float) -> BudgetLine:
+def _baseline(facts: ModelFacts, limit: float) -> BudgetLine:
     name, shown = "F1 against the baseline", f"at most {limit:g} below"
-    if got.f1 is None or got.baseline_f1 is None:
+    if facts.f1 is None or facts.baseline_f1 is None:
         return BudgetLine(
             name,
             shown,
             _NOT_MEASURED,
             "open",
-            "the baseline was not trained" if got.f1 is not None else _NOT_MEASURED,
+            "the baseline was not trained" if facts.f1 is not None else _NOT_MEASURED,
         )
-    state: State = "kept" if got.baseline_f1 - got.f1 <= limit else "missed"
+    state: State = "kept" if facts.baseline_f1 - facts.f1 <= limit else "missed"
     return BudgetLine(
-        name, shown, f"{got.f1:.3f} against {got.baseline_f1:.3f}", state, "test photos"
+        name, shown, f"{facts.f1:.3f} against {facts.baseline_f1:.3f}", state, "test photos"
     )
 
 
-def _operators(got: Sequence[str], allowed: Sequence[str]) -> BudgetLine:
-    others = sorted(set(got) - set(allowed))
+def _operators(names: Sequence[str], allowed: Sequence[str]) -> BudgetLine:
+    others = sorted(set(names) - set(allowed))
     shown = f"{plural(len(allowed), 'operator')} allowed"
-    value = f"not allowed: {', '.join(others)}" if others else f"{len(set(got))}, all allowed"
+    value = f"not allowed: {', '.join(others)}" if others else f"{len(set(names))}, all allowed"
     return BudgetLine("operators", shown, value, "missed" if others else "kept", "the file")

@@ -145,9 +145,9 @@ def _drawn(ray: Any, study: RepeatStudy, tasks: Iterator[Task], work: Work) -> I
         yield from ray.get(done)
 
 
-def _next(left: list[Task], tasks: Iterable[Task], number: int) -> list[Task]:
-    """Return the next `number` tasks, those of dead workers (`left`) first."""
-    retried = [left.pop(0) for _ in range(min(len(left), max(number, 0)))]
+def _next(pending: list[Task], tasks: Iterable[Task], number: int) -> list[Task]:
+    """Return the next `number` tasks, those of dead workers (`pending`) first."""
+    retried = [pending.pop(0) for _ in range(min(len(pending), max(number, 0)))]
     return retried + list(islice(tasks, max(number - len(retried), 0)))
 
 

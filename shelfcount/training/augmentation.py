@@ -386,12 +386,12 @@ def _cut(boxes: torch.Tensor, left: int, top: int, right: int, bottom: int) -> t
     return torch.minimum(torch.maximum(boxes, low), high)
 
 
-def _hidden(kept: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+def _hidden(kept: torch.Tensor, uncut: torch.Tensor) -> torch.Tensor:
     """Return (n,) bool: boxes of which less than `MIN_VISIBLE` of the area is left.
 
     Args:
         kept: (n, 4) xyxy, boxes after the cut.
-        whole: (n, 4) xyxy, the same boxes before the cut.
+        uncut: (n, 4) xyxy, the same boxes before the cut.
     """
-    left_over, before = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (kept, whole))
+    left_over, before = ((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (kept, uncut))
     return left_over < MIN_VISIBLE * before

@@ -256,7 +256,7 @@ def train_heads(
 
 @torch.inference_mode()
 def detect_cached(
-    net: nn.Module, views: CachedFeatures, photo: int, of: Photo, spec: ModelSpec
+    net: nn.Module, views: CachedFeatures, photo: int, original: Photo, spec: ModelSpec
 ) -> Detections:
     """Detect the products on the unchanged view of a cached photo.
 
@@ -264,7 +264,7 @@ def detect_cached(
         net: Network from `train_heads`.
         views: Cached features of all photos.
         photo: Index of the photo in `views`.
-        of: The photo itself, whose size in pixels is used.
+        original: The photo itself. Its size in pixels is used.
         spec: Model specification used for training.
 
     Returns:
@@ -278,8 +278,8 @@ def detect_cached(
         score_threshold=spec.score_threshold,
         nms_iou=spec.nms_iou,
         max_detections=spec.max_detections,
-        width=of.width,
-        height=of.height,
+        width=original.width,
+        height=original.height,
     )
 
 
