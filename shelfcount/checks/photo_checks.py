@@ -180,7 +180,8 @@ def quality_findings(measures: PhotoMeasures) -> list[Finding]:
         ),
         "glare": (
             measures.white / limits.white,
-            f"{measures.white:.1%} of the products are overexposed; the limit is {limits.white:.1%}",
+            f"{measures.white:.1%} of the products are overexposed; the limit is "
+            f"{limits.white:.1%}",
             retake,
         ),
         "low-resolution": (

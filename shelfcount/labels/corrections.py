@@ -293,8 +293,8 @@ def apply_corrections(dataset: Dataset, files: Sequence[Corrections]) -> Dataset
         Data set with corrected labels.
 
     Raises:
-        ShelfcountError: As for `correct_labels`. Also if a file was made neither for the labels nor for
-            labels that result from other files.
+        ShelfcountError: As for `correct_labels`. Also if a file was made neither for the labels
+            nor for labels that result from other files.
     """
     remaining = list(files)
     while remaining:

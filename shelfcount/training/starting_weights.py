@@ -54,7 +54,7 @@ def start_weights(net: nn.Module, architecture: str, source: str) -> str:
         return RANDOM
     if isinstance(net, RetinaNet):
         return _start_baseline(net, source)
-    trunk: Any = net.trunk
+    backbone: Any = net.trunk
     if source == "shipped":
         path = SHIPPED_FOLDER / f"{architecture}.safetensors"
         if not path.exists():
@@ -68,7 +68,7 @@ def start_weights(net: nn.Module, architecture: str, source: str) -> str:
         state = read_safetensors(Path(source))
         if any(key.startswith("trunk.") for key in state):
             return _load_what_fits(net, state, Path(source))
-    return load_backbone_weights(trunk, architecture, source)
+    return load_backbone_weights(backbone, architecture, source)
 
 
 def _start_baseline(net: RetinaNet, source: str) -> str:
