@@ -11,6 +11,9 @@ import numpy as np
 from faulty_labels import LabelledPhoto, Trial
 
 from shelfcount.files import write_whole
+from shelfcount.vision import boxes as box_math
+from shelfcount.vision import effects
+from shelfcount.vision.homography import map_boxes, view_homography, warp
 from shelfcount.vision.images import encode_photo, read_photo, write_photo
 
 
@@ -21,48 +24,34 @@ def _side(photo: LabelledPhoto) -> float:
 
 def _blurred(trial: Trial) -> None:
     for photo in trial.chosen:
-        sigma = trial.rng.uniform(0.05, 0.08) * _side(photo)
-        trial.write(photo, cv2.GaussianBlur(read_photo(photo.path), (0, 0), sigma))
+        # Diameter of the disc. A Gaussian blur with a quarter of it as sigma looks alike.
+        diameter = trial.rng.uniform(0.2, 0.32) * _side(photo)
+        trial.write(photo, effects.blurred(read_photo(photo.path), effects.disc(diameter)))
 
 
 def _dark(trial: Trial) -> None:
     for photo in trial.chosen:
-        trial.write(photo, (read_photo(photo.path) * trial.rng.uniform(0.15, 0.3)).astype(np.uint8))
+        # In sRGB levels, 4 to 6 EV leave 0.15 to 0.28 of the brightness.
+        trial.write(photo, effects.exposed(read_photo(photo.path), -trial.rng.uniform(4, 6)))
 
 
 def _glare(trial: Trial) -> None:
     for photo in trial.chosen:
-        image = read_photo(photo.path)
-        y, x = np.mgrid[0 : 1 : photo.height * 1j, 0 : 1 : photo.width * 1j]
-        (cx, cy), (sx, sy) = trial.rng.uniform(0.35, 0.65, 2), trial.rng.uniform(0.25, 0.4, 2)
-        light = trial.rng.uniform(200, 255) * np.exp(-(((x - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
-        trial.write(photo, np.clip(image + light[..., None], 0, 255).astype(np.uint8))
+        share = trial.rng.uniform(0.25, 0.4)
+        trial.write(photo, effects.glared(read_photo(photo.path), share, trial.rng))
 
 
 def _tilted(trial: Trial) -> None:
     for photo in trial.chosen:
         angle = trial.rng.uniform(12, 18) * trial.rng.choice([-1, 1])
-        turn = cv2.getRotationMatrix2D((photo.width / 2, photo.height / 2), angle, 1.0)
-        image = cv2.warpAffine(
-            read_photo(photo.path),
-            turn,
-            (photo.width, photo.height),
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        for box in photo.boxes:
-            # A person draws around the product, which touches the box in the middle of each side.
-            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            sides = (
-                np.array([[box[0], y, 1], [box[2], y, 1], [x, box[1], 1], [x, box[3], 1]]) @ turn.T
-            )
-            box[:] = np.clip(
-                [*sides.min(axis=0), *sides.max(axis=0)], 0, [photo.width, photo.height] * 2
-            ).tolist()
-        kept = [i for i, b in enumerate(photo.boxes) if b[2] - b[0] > 4 and b[3] - b[1] > 4]
-        photo.boxes, photo.classes = (
-            [photo.boxes[i] for i in kept],
-            [photo.classes[i] for i in kept],
-        )
+        size = (photo.width, photo.height)
+        turn = view_homography(angle, "z", *size)
+        image = warp(read_photo(photo.path), turn, size, cv2.BORDER_REPLICATE)
+        # A person draws around the product, which touches the box in the middle of each side.
+        boxes = box_math.clip(map_boxes(np.array(photo.boxes), turn, "edges"), *size)
+        kept = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] > 4).all(axis=1)).tolist()
+        photo.boxes = boxes[kept].tolist()
+        photo.classes = [photo.classes[i] for i in kept]
         photo.ignore = [photo.ignore[i] for i in kept]
         trial.write(photo, image)
 
