@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +22,14 @@ pytestmark = pytest.mark.slow
 def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path: Path) -> None:
     stages: list[str] = []
 
-    @contextlib.contextmanager
-    def bar(title: str):
-        stages.append(title)
-        yield lambda *_: None
+    def progress(done: int, total: int, description: str = "") -> None:
+        stage = description.split(":")[0]
+        if stage not in stages[-1:]:
+            stages.append(stage)
 
     plan = comparison.BenchmarkSettings(runs=6, baseline_runs=3, threads=(1, 2))
     result = comparison.compare_with_baseline(
-        bundle, str(overfit.run), overfit.photos, tmp_path, run=overfit.run, plan=plan, bar=bar
+        bundle, str(overfit.run), overfit.photos, tmp_path, run=overfit.run, plan=plan, progress=progress
     )
     bench_page.write_bench_report(tmp_path, result)
     assert stages == [

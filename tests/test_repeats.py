@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from shelfcount.metrics.confusions import needs
 from shelfcount.records import Dataset, ShelfcountError
 from shelfcount.report import repeats_page
 from shelfcount.studies import repeat_folder, repeat_statistics, repeats, scheduling
+from shelfcount.studies.repeat_statistics import StoppingRule
 from shelfcount.studies.repeats import ClassFigures, Repeat, RepeatSettings, RepeatStudy, Task
 from shelfcount.training import frozen_features
 
@@ -87,7 +88,7 @@ def test_enough_is_the_number_from_which_on_the_interval_stays_narrow() -> None:
     )
     assert (
         repeat_statistics.repeats_needed([step(n, 0.0) for n in range(1, 12)], 0.1).repeats
-        == repeat_statistics._FEWEST
+        == repeat_statistics._MIN_REPEATS
     )
     with pytest.raises(ValueError, match="width must be above 0, got 0"):
         repeat_statistics.repeats_needed(steps, 0)
@@ -179,13 +180,18 @@ def test_a_study_stops_by_the_first_repeats_and_not_the_fast_ones(
         while pair := [task for _, task in zip(range(2), tasks, strict=False)]:
             yield from (result(task.seed) for task in reversed(pair))
 
-    def enough(first: Any) -> bool:
-        seen.append(len(first))
-        assert [r.task.seed for r in first] == list(range(len(first)))
-        return len(first) >= 4
+    class AfterFour(StoppingRule):
+        def is_met(self, repeats: Sequence[Repeat]) -> bool:
+            seen.append(len(repeats))
+            assert [r.task.seed for r in repeats] == list(range(len(repeats)))
+            return len(repeats) >= 4
 
     outcomes = repeat_folder.run_repeats(
-        study, tmp_path / "study", [Task(seed) for seed in range(100)], backwards, enough=enough
+        study,
+        tmp_path / "study",
+        [Task(seed) for seed in range(100)],
+        backwards,
+        stop=AfterFour(width=0.01),
     )
     assert len(outcomes) == 4
     assert seen == [0, 0, 2, 2, 4]

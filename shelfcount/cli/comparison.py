@@ -233,16 +233,17 @@ def bench_verb(
     dataset = _read_labels(data, class_names, corrections)
     counts = tuple(dict.fromkeys(threads or comparison.BenchmarkSettings.threads))
     plan = comparison.BenchmarkSettings(runs, baseline_runs, counts)
-    result = comparison.compare_with_baseline(
-        bundle,
-        baseline,
-        dataset,
-        output,
-        run=run,
-        plan=comparison.QUICK if quick else plan,
-        photo=photo,
-        bar=progress_bar,
-    )
+    with progress_bar("measuring") as progress:
+        result = comparison.compare_with_baseline(
+            bundle,
+            baseline,
+            dataset,
+            output,
+            run=run,
+            plan=comparison.QUICK if quick else plan,
+            photo=photo,
+            progress=progress,
+        )
     verdicts = phone_budgets.check_budgets(targets, _model_facts(result), on_phone)
     bench_page.write_bench_report(output, result, verdicts)
     if json_file:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from shelfcount.metrics import disagreement, evaluate, scoring, uncertainty
 from shelfcount.metrics.disagreement import Disagreement
 from shelfcount.metrics.scoring import Evaluation
 from shelfcount.metrics.threshold import ThresholdCurve, threshold_curve
-from shelfcount.records import Dataset, Detections, Dropped, ShelfcountError
+from shelfcount.records import Dataset, Detections, Dropped, Progress, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
 from shelfcount.shelf.count import CountedPhoto, count_photo
 from shelfcount.speed import latency, model_rows, operator_profile, variants
@@ -33,7 +32,6 @@ PROFILE_RUNS = {"phone": 20, "baseline": 3}
 PHOTOS_SHOWN = 3
 # Format of the baseline that the summary compares with: float32, as it is before quantization.
 REFERENCE_FORM = "LiteRT float32"
-Bar = Callable[[str], contextlib.AbstractContextManager[Callable[..., None]]]
 
 
 @dataclass(frozen=True)
@@ -167,11 +165,6 @@ class BaselineComparison:
         }
 
 
-@contextlib.contextmanager
-def _no_bar(_: str) -> Iterator[Callable[..., None]]:
-    yield lambda *_: None
-
-
 def compare_with_baseline(
     bundle_path: Path,
     baseline: str,
@@ -181,7 +174,7 @@ def compare_with_baseline(
     run: Path | None = None,
     plan: BenchmarkSettings | None = None,
     photo: Path | None = None,
-    bar: Bar = _no_bar,
+    progress: Progress | None = None,
 ) -> BaselineComparison:
     """Measure a bundle and the baseline in all their formats.
 
@@ -197,8 +190,8 @@ def compare_with_baseline(
         plan: Numbers of runs and threads. Default: `Plan()`.
         photo: Photo that is counted for the report and used for timing. Default: the first test
             photo.
-        bar: Opens a progress bar with the given title and yields a function, which is called with
-            the steps done, the number of steps and an optional description.
+        progress: Called with the steps done, the number of steps and a description, which begins
+            with the stage. Each stage counts its own steps.
 
     Returns:
         The comparison.
@@ -210,22 +203,20 @@ def compare_with_baseline(
     bundle = read_bundle(bundle_path)
     timed_photo = photo or dataset.photos[0].path
     image = read_photo(timed_photo)
-    with bar("exporting") as advance:
-        phone, dropped = variants.of_bundle(bundle, run, folder / "models", advance)
-        rivals, more = variants.of_baseline(
-            baseline, bundle.spec.classes, folder / "models", advance
-        )
+    exporting = _stage(progress, "exporting")
+    phone, dropped = variants.of_bundle(bundle, run, folder / "models", exporting)
+    rivals, more = variants.of_baseline(baseline, bundle.spec.classes, folder / "models", exporting)
     models = [*phone, *rivals]
-    with bar("measuring F1") as advance:
-        detections = _find(models, dataset, max(plan.threads), advance)
+    detections = _find(models, dataset, max(plan.threads), _stage(progress, "measuring F1"))
     evaluations = {
         key: scoring.score(dataset, boxes, _threshold(models, key))
         for key, boxes in detections.items()
     }
     curves = {key: threshold_curve(dataset, boxes) for key, boxes in detections.items()}
-    timings = {t: _time(models, timed_photo, plan, t, bar) for t in plan.threads}
-    with bar("profiling operators") as advance:
-        profiles, unprofiled = _profile(models, timed_photo, plan, advance)
+    timings = {t: _time(models, timed_photo, plan, t, progress) for t in plan.threads}
+    profiles, unprofiled = _profile(
+        models, timed_photo, plan, _stage(progress, "profiling operators")
+    )
     rows = tuple(
         _row(model, models, evaluations, curves, timings, profiles, plan) for model in models
     )
@@ -259,8 +250,18 @@ def compare_with_baseline(
     )
 
 
+def _stage(progress: Progress | None, title: str) -> Progress:
+    """Return a callback that puts the title of a stage before each description."""
+
+    def step(done: int, total: int, description: str = "", /) -> None:
+        if progress is not None:
+            progress(done, total, f"{title}: {description}" if description else title)
+
+    return step
+
+
 def _find(
-    models: Sequence[Variant], dataset: Dataset, threads: int, advance: Callable[..., None]
+    models: Sequence[Variant], dataset: Dataset, threads: int, progress: Progress
 ) -> dict[str, list[Detections]]:
     trained = [model for model in models if model.trained]
     detections = {}
@@ -276,7 +277,7 @@ def _find(
             total: int = total,
             key: str = model.key,
         ) -> None:
-            advance(before + done, total, f"measuring F1: {key}")
+            progress(before + done, total, key)
 
         detections[model.key] = evaluate.detect_dataset(
             model.detector(threads), dataset, progress=step
@@ -295,7 +296,11 @@ def _kept(
 
 
 def _time(
-    models: Sequence[Variant], photo: Path, plan: BenchmarkSettings, threads: int, bar: Bar
+    models: Sequence[Variant],
+    photo: Path,
+    plan: BenchmarkSettings,
+    threads: int,
+    progress: Progress | None,
 ) -> dict[str, latency.Timing]:
     subjects = {
         model.key: latency.TimedModel(model.path, model.spec.height, model.spec.width)
@@ -304,12 +309,12 @@ def _time(
     runs = {
         model.key: plan.runs if model.role == "phone" else plan.baseline_runs for model in models
     }
-    with bar(f"measuring latency, {plural(threads, 'thread')}") as advance:
-        return latency.time_models(subjects, photo, runs, threads=threads, progress=advance)
+    stage = _stage(progress, f"measuring latency, {plural(threads, 'thread')}")
+    return latency.time_models(subjects, photo, runs, threads=threads, progress=stage)
 
 
 def _profile(
-    models: Sequence[Variant], photo: Path, plan: BenchmarkSettings, advance: Callable[..., None]
+    models: Sequence[Variant], photo: Path, plan: BenchmarkSettings, progress: Progress
 ) -> tuple[dict[str, Profile], list[Dropped]]:
     files, profiles, dropped = [model for model in models if model.is_file], {}, []
     for done, model in enumerate(files, start=1):
@@ -321,7 +326,7 @@ def _profile(
             )
         except ShelfcountError as error:
             dropped.append(Dropped(f"operators of {model.key}", str(error)))
-        advance(done, len(files))
+        progress(done, len(files))
     return profiles, dropped
 
 

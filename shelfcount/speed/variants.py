@@ -197,12 +197,12 @@ def _of_run(
     )
     variants, dropped = [Variant(role, form, run, spec)], []
     for done, recipe in enumerate(recipes):
-        progress(done, len(recipes), f"exporting {spec.architecture} to {recipe}")
+        progress(done, len(recipes), f"{spec.architecture} to {recipe}")
         try:
             variants.append(Variant(role, f"LiteRT {recipe}", exporter.export(recipe), spec))
         except (ShelfcountError, ValueError, RuntimeError) as error:
             dropped.append(Dropped(f"{role} LiteRT {recipe}", f"cannot be exported: {error}"))
-    progress(len(recipes), len(recipes), f"exporting {spec.architecture}")
+    progress(len(recipes), len(recipes), spec.architecture)
     return variants, dropped
 
 
@@ -220,10 +220,10 @@ def _untrained(classes: tuple[str, ...], folder: Path, progress: Progress) -> Va
         retinanet_levels(),
         provenance={"start": f"{RANDOM}, untrained"},
     )
-    progress(0, 1, f"exporting an untrained {BASELINE} to float32")
+    progress(0, 1, f"an untrained {BASELINE} to float32")
     net = build(BASELINE, len(classes), spec.levels, 256)
     path = _Exporter(net, spec, "untrained", folder, list).export("float32")
-    progress(1, 1, f"exporting an untrained {BASELINE} to float32")
+    progress(1, 1, f"an untrained {BASELINE} to float32")
     return Variant("baseline", "LiteRT float32", path, spec, trained=False)
 
 

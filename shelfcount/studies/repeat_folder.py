@@ -17,6 +17,7 @@ from shelfcount.data import datasets, splits
 from shelfcount.files import sha256_of, write_json
 from shelfcount.records import Dataset, Progress, ShelfcountError
 from shelfcount.stamp import stamp
+from shelfcount.studies.repeat_statistics import StoppingRule
 from shelfcount.studies.repeats import Repeat, RepeatSettings, RepeatStudy, Task
 from shelfcount.training import frozen_features
 from shelfcount.training.runs import weights_origin
@@ -197,7 +198,7 @@ def run_repeats(
     tasks: Sequence[Task],
     scheduler: Scheduler,
     *,
-    enough: Callable[[Sequence[Repeat]], bool] = lambda _: False,
+    stop: StoppingRule | None = None,
     progress: Progress | None = None,
 ) -> list[Repeat]:
     """Run the tasks without a result in the folder of a study.
@@ -208,9 +209,9 @@ def run_repeats(
         tasks: Tasks in the order in which to run them.
         scheduler: Function of the study and an iterator of tasks. It takes one task at a time and
             returns the results in any order.
-        enough: Called before each new task with the results of all tasks before the first missing
-            one. If it returns True, no more tasks are started. Later results are not passed to it,
-            since they would favour tasks that are fast.
+        stop: Rule that is checked before each new task on the results of all tasks before the
+            first missing one. If it is met, no more tasks are started. Later results are not used,
+            since they would favour tasks that are fast. Default: all tasks are run.
         progress: Called with the number of finished repeats and the number of all repeats.
 
     Returns:
@@ -229,7 +230,7 @@ def run_repeats(
 
     def pending() -> Iterator[Task]:
         for task in [task for task in tasks if task not in results]:
-            if enough(consecutive()):
+            if stop is not None and stop.is_met(consecutive()):
                 return
             yield task
 

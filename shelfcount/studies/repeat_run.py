@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shelfcount.config import load_config
 from shelfcount.data.datasets import pool_datasets
 from shelfcount.labels.reading import read_corrected
@@ -16,8 +14,7 @@ from shelfcount.stamp import stamp
 from shelfcount.studies import repeat_folder
 from shelfcount.studies.repeat_statistics import (
     INTERVAL_WIDTH,
-    interval_is_narrow,
-    largest_share,
+    StoppingRule,
     learning_curves,
     summarize_repeats,
 )
@@ -94,16 +91,12 @@ def repeat_run(
         f"in {folder}"
     )
 
-    def is_enough(first: Sequence[Repeat]) -> bool:
-        f1 = [repeat.f1 for repeat in largest_share(first)]
-        return until is not None and interval_is_narrow(f1, until, np.random.default_rng(0))
-
     repeats = repeat_folder.run_repeats(
         study,
         folder,
         plan.tasks(number),
         scheduler,
-        enough=is_enough,
+        stop=None if until is None else StoppingRule(until),
         progress=repeats_done,
     )
     return repeats, {

@@ -148,6 +148,27 @@ def interval_is_narrow(values: Sequence[float], width: float, rng: np.random.Gen
     return len(values) >= _MIN_REPEATS and summarize_spread(values, rng).width < width
 
 
+@dataclass(frozen=True)
+class StoppingRule:
+    """Rule that ends a study once the median F1 is known well enough.
+
+    Attributes:
+        width: Target width of the confidence interval of the median F1 over the repeats with the
+            largest share of the training photos.
+    """
+
+    width: float
+
+    def is_met(self, repeats: Sequence[Repeat]) -> bool:
+        """Check whether no more repeats are needed.
+
+        Args:
+            repeats: Finished repeats, in the order of their tasks.
+        """
+        f1 = [repeat.f1 for repeat in largest_share(repeats)]
+        return interval_is_narrow(f1, self.width, np.random.default_rng(0))
+
+
 def largest_share(repeats: Sequence[Repeat]) -> list[Repeat]:
     """Return the repeats with the largest share of the training photos."""
     share = max((r.task.share for r in repeats), default=1.0)
