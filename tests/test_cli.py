@@ -444,8 +444,8 @@ def test_bundle_that_breaks_the_contract_is_a_negative_verdict(
     said = shelfcount("verify", copy, "--json", tmp_path / "verdict.json")
     assert said.code == 1
     assert (
-        "FAILED model.tflite: the inputs must be image UINT8 [1, 96, 96, 3], "
-        "got image FLOAT32 [1, 96, 96, 3]"
+        "FAILED model.tflite: the inputs are image FLOAT32 [1, 96, 96, 3], "
+        "but must be image UINT8 [1, 96, 96, 3]"
     ) in said.out
     assert json.loads((tmp_path / "verdict.json").read_text())["good"] is False
 
