@@ -116,7 +116,7 @@ class ShelfCount:
     def learn(self, name: str = "") -> Planogram:
         """Return the planogram of the shelf as it is.
 
-        `shelfcount.data.plans.write_plan` writes it to a file.
+        `shelfcount.shelf.planogram.write_plan` writes it to a file.
 
         Args:
             name: Name of the planogram. Default: the name of this result.

@@ -127,7 +127,7 @@ def pool_datasets(parts: Sequence[Dataset]) -> Dataset:
         One data set with all photos. A photo that is in several of them is taken from the first.
 
     Raises:
-        ShelfcountError: If `parts` is empty, or for the reasons given at `data.formats.aligned`.
+        ShelfcountError: If `parts` is empty.
     """
     if not parts:
         raise ShelfcountError("a study needs at least one data set with labelled photos, got none")

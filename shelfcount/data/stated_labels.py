@@ -40,7 +40,7 @@ class ParsedBox(NamedTuple):
         where: File and row, or file and record number.
         label: Class name, or class number in decimal digits.
         corners: (left, top, right, bottom), in pixels of the stated picture, or as ratios if
-            `StatedPhoto.ratios` is set.
+            `ParsedPhoto.ratios` is set.
         ignore: COCO ``iscrowd`` or VOC ``difficult``.
     """
 
@@ -217,7 +217,7 @@ def validate_labels(
             dropped.append(Dropped(box.where, f"class {shorten(label)} is not among the {number}"))
         corners = np.array([box.corners for box in known], np.float64).reshape(-1, 4)
         if photo.ratios:
-            with np.errstate(over="ignore"):  # An overflow gives inf, which `_fitted` refuses.
+            with np.errstate(over="ignore"):  # An overflow gives inf, which `_clip_boxes` refuses.
                 corners = corners * (upright * 2)
         elif photo.size is not None and photo.size != upright:
             corners = _turned(corners, orientation, *stored)

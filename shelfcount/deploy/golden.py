@@ -4,7 +4,7 @@ A bundle contains the photos with the detections of this package's runtime and t
 other runtimes. With the same pixels, runtimes with XNNPACK compute the same result, but they decode
 photos and resize them to the network's input differently. The tolerance is therefore measured: the
 photos are resized with other common kernels, the noise of a decoder is added, and the boxes are
-truncated to whole pixels as in MediaPipe. An app may differ by `MARGIN` times the largest
+truncated to whole pixels as in MediaPipe. An app may differ by `_MARGIN` times the largest
 difference.
 """
 
@@ -189,7 +189,7 @@ def measure_tolerance(
         threshold: Score threshold of the counts.
 
     Returns:
-        The tolerance: `MARGIN` times the largest changes, within fixed limits.
+        The tolerance: `_MARGIN` times the largest changes, within fixed limits.
     """
     spec = detector.spec
     smallest, largest = 1.0, 0.0

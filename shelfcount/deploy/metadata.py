@@ -40,7 +40,7 @@ def embed_metadata(model: bytes, spec: ModelSpec) -> bytes:
     """Embed metadata in the main artifact and append labels.txt.
 
     Args:
-        model: Content of a .tflite file from `flatbuffer.finish`.
+        model: Content of a .tflite file from `flatbuffer.add_input_and_postprocess`.
         spec: Specification of the model; ``provenance`` gives licence and attribution of the
             training photos.
 

@@ -18,7 +18,7 @@ from shelfcount.records import ShelfcountError
 from shelfcount.training.operator_tracing import QuantizedOperator
 from shelfcount.training.quantization_aware import FakeQuantized
 
-# Kind of the `fake_quant.Step` for each operator; other operators have no step.
+# Kind of the `QuantizedOperator` for each operator of LiteRT; the others have none.
 OPERATORS = {
     "CONV_2D": "conv",
     "DEPTHWISE_CONV_2D": "conv",

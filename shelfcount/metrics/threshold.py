@@ -127,9 +127,9 @@ def choose_threshold(
 def threshold_curve(dataset: Dataset, detections: Sequence[Detections]) -> ThresholdCurve:
     """Compute the metrics at every score threshold.
 
-    The difference between `Curve.best_f1` and F1 at the chosen threshold is the cost of that choice
-    on these photos. It is large if the scores have shifted, for example with a new phone or other
-    light.
+    The difference between `ThresholdCurve.best_f1` and F1 at the chosen threshold is the cost of
+    that choice on these photos. It is large if the scores have shifted, for example with a new
+    phone or other light.
 
     Args:
         dataset: Labelled photos, at least one.

@@ -148,7 +148,7 @@ def paint(
     """Paint a shelf and its surroundings.
 
     Args:
-        layout: Layout from `lay_out`.
+        layout: Layout from `layout_shelf`.
         catalogue: Products to which the items of the layout refer.
         params: Parameters of the photo, of which the probability of occlusion is used.
         area: (left, top, right, bottom) of the painted area in cm.

@@ -173,7 +173,7 @@ def _trainer(run: Path, config: Config, reporter: Callback) -> tuple[pl.Trainer,
     options = config.train
     # A run that is shorter than the interval is validated at its end.
     interval = min(options.validate_every, options.epochs)
-    # Checkpoints are saved after the epoch's row of the history is written. Lightning's `save_last`
+    # Checkpoints are saved after the epoch's row of the history is written. Lightning's save_last
     # would save the best epochs only, so that a resumed run would repeat the epochs after them.
     saving: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
     best = ModelCheckpoint(

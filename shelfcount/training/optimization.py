@@ -103,7 +103,7 @@ def ema_update(decay: float) -> Callable[[Any, Any, Any], None]:
         decay: Maximum decay per step.
 
     Returns:
-        Function for the argument ``multi_avg_fn`` of `torch.optim.swa_utils.AveragedModel`.
+        Function for the argument ``multi_avg_fn`` of ``torch.optim.swa_utils.AveragedModel``.
     """
 
     @torch.no_grad()
