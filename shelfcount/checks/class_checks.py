@@ -16,8 +16,8 @@ from shelfcount.records import Dataset
 from shelfcount.words import plural
 
 # Minimum lengths at which words that differ in one letter, or in two, count as the same word
-# misspelt. Shorter words are often different words: among the drinks, `cam` and `dau` are flavours.
-# Digits must be equal too, since `twister-cam2` is another can than `twister-cam`.
+# misspelt. Shorter words are often different words: among the drinks, 'cam' and 'dau' are flavours.
+# Digits must be equal too, since 'twister-cam2' is another can than 'twister-cam'.
 LONG_WORD = 5
 LONGER_WORD = 10
 # Maximum number of boxes of a misspelt class, as a share of the class it resembles, for an error; a

@@ -104,8 +104,8 @@ def find_photo(name: str, folder: Path, images: Path | None) -> Path:
     Args:
         name: Path as stated in the label file. Both `/` and `\\` separate folders.
         folder: Absolute path of the label file's folder. Photos are searched in it, and in folders
-            `images` and `JPEGImages` in it or next to it, as CVAT, Roboflow, Label Studio and VOC
-            write them.
+            ``images`` and ``JPEGImages`` in it or next to it, as CVAT, Roboflow, Label Studio and
+            VOC write them.
         images: Absolute path of the folder given by the user. If set, photos are searched only in
             it, also by their file name alone.
 

@@ -23,9 +23,9 @@ def parse_voc(path: Path, images: Path | None, split: str) -> ParsedLabels:
     data set counts pixels from 1.
 
     Args:
-        path: One XML file, a folder of XML files, or a folder that contains `Annotations`.
-        images: Folder of the photos, or None if they are next to the XML files, in `JPEGImages` or
-            in `images`.
+        path: One XML file, a folder of XML files, or a folder that contains ``Annotations``.
+        images: Folder of the photos, or None if they are next to the XML files, in ``JPEGImages``
+            or in `images`.
         split: Name of the list in `ImageSets/Main` of the photos to read, such as ``train``; empty
             to read all.
 

@@ -47,8 +47,8 @@ def parse_yolo(path: Path, images: Path | None, split: str) -> ParsedLabels:
     Args:
         path: A `data.yaml`, or a folder.
         images: Folder of the photos, or None if they are in the folders of the layout.
-        split: Key in `data.yaml` or `obj.data`, or name of a folder; may be empty if there is only
-            one split.
+        split: Key in `data.yaml` or ``obj.data``, or name of a folder; may be empty if there is
+            only one split.
 
     Returns:
         Parsed labels.

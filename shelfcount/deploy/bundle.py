@@ -132,9 +132,9 @@ def write_bundle(
     Args:
         out: Folder of the bundle; it is created.
         spec: Specification of the model.
-        files: Content of the files by their name in the bundle: model.tflite (from `main_artifact`),
-            model-raw.tflite (from `raw_artifact`) and any others. This function adds labels.txt and
-            model.json.
+        files: Content of the files by their name in the bundle: model.tflite (from
+            `main_artifact`), model-raw.tflite (from `raw_artifact`) and any others. This function
+            adds labels.txt and model.json.
         recipe: Quantization recipe of model.tflite.
         measured: Metrics of the model, for model.json.
         force: Replace an existing bundle at `out`.

@@ -126,7 +126,7 @@ class MetadataTable:
 
 
 def process_unit(options: MetadataTable) -> MetadataTable:
-    """Return the `ProcessUnit` table that wraps `options`, a member of its union."""
+    """Return the ``ProcessUnit`` table that wraps `options`, a member of its union."""
     return MetadataTable("ProcessUnit", options_type=UNION_MEMBERS[options.kind], options=options)
 
 

@@ -88,7 +88,7 @@ def of_network(data: bytes, net: FakeQuantized) -> dict[str, tuple[float, float]
         net: Fake-quantized network.
 
     Returns:
-        Minimum and maximum by tensor name, as the argument of `put`.
+        Minimum and maximum by tensor name, as the argument of `store_ranges`.
 
     Raises:
         ShelfcountError: If the operators of the file do not match the steps of the network.

@@ -99,7 +99,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     Args:
         addresses: Path of every file that is served, by its path in the URL.
-        arguments: Arguments of `http.server.SimpleHTTPRequestHandler`.
+        arguments: Arguments of ``http.server.SimpleHTTPRequestHandler``.
     """
 
     extensions_map = MIME_TYPES

@@ -103,7 +103,7 @@ class PhotoAgreement:
 
     @property
     def sums(self) -> NDArray[np.float64]:
-        """(5,) float64, sums from which `Figures` are computed.
+        """(5,) float64, sums from which `AgreementScores` are computed.
 
         The entries are the number of pairs, the number of pairs with the same class, the sum of
         IoU over all pairs, and the numbers of products that only the first and only the second
@@ -176,8 +176,8 @@ class Agreement:
         classes: Class names of both annotations.
         photos: Agreement on each photo that is in both, in the order of the first annotation.
         unshared: File names of the photos that only the first and only the second annotation has.
-        interval: Ends of the 95 % confidence interval of each field of `Figures`, as `interval`
-            returns them; empty if they were not computed.
+        interval: Ends of the 95 % confidence interval of each field of `AgreementScores`, as
+            `interval` returns them; empty if they were not computed.
     """
 
     names: tuple[str, str]
@@ -340,8 +340,8 @@ def interval(
         rng: Random generator that draws the resamples.
 
     Returns:
-        Field name of `Figures` to the two ends of its interval; empty for fewer than two photos.
-        A field that is None in all resamples is left out.
+        Field name of `AgreementScores` to the two ends of its interval; empty for fewer than two
+        photos. A field that is None in all resamples is left out.
     """
     n = len(photos)
     if n < 2:

@@ -171,7 +171,7 @@ def draft_corrections(
             Default: all.
 
     Returns:
-        The corrections. Every entry is undecided until a person sets it to `accepted` or `refused`.
+        The corrections. Every entry is undecided until a person sets it to 'accepted' or 'refused'.
     """
     chosen = tuple(p.correction for p in by_confidence(proposals)[:max_proposals])
     return Corrections(_file_name(dataset), fingerprint(dataset), chosen)

@@ -202,7 +202,8 @@ def needs(
         classes: Names of the C classes.
         confusion: (C + 1, C + 1) int64 confusion matrix of an `Evaluation`.
         trained: Number of training examples of each class.
-        curves: Learning curves of some classes, for example from `settling.learning_curves`.
+        curves: Learning curves of some classes, for example from
+            `repeat_statistics.learning_curves`.
 
     Returns:
         One entry per class with an error, sorted by `Need.gain`, then by `Need.bound`, highest

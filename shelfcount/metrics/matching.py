@@ -50,7 +50,7 @@ def match(
 
     The match of a detection depends only on detections with a higher score. The matches at a score
     threshold are therefore those without a threshold, restricted to the detections above it:
-    `best_threshold` matches once and evaluates all thresholds. Detections with equal scores are
+    `choose_threshold` matches once and evaluates all thresholds. Detections with equal scores are
     processed in the order of their class and box, independent of their order in the array.
 
     Args:

@@ -227,8 +227,8 @@ def score(
 
     Args:
         dataset: Labelled photos, at least one.
-        detections: Detections on each photo, in the order of the photos. For mAP, detections with scores
-            of `vision.postprocess.LOWEST_SCORE` and above must be included.
+        detections: Detections on each photo, in the order of the photos. For mAP, detections with
+            scores of `vision.postprocess.LOWEST_SCORE` and above must be included.
         threshold: Score threshold. Detections below it are left out of all metrics except mAP.
         average_precision: Whether to measure mAP, which takes the most time. If False, its fields
             are None.

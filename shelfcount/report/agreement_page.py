@@ -35,7 +35,7 @@ def write_agreement_page(agreement: Agreement, path: Path | str) -> None:
     """Write the report of two annotations as one HTML file. It is replaced only when complete.
 
     Args:
-        agreement: Result of `data.agreement.compare`. Photos with disagreements are read again
+        agreement: Result of `compare_labellings`. Photos with disagreements are read again
             for the pictures.
         path: Path of the HTML file.
 

@@ -1,7 +1,7 @@
 """Review page for proposed corrections: a crop and a decision for each, and a button to save.
 
 The page works offline and sends no data. It saves the proposed corrections file with the decisions
-`accepted` or `refused` filled in.
+'accepted' or 'refused' filled in.
 """
 
 from __future__ import annotations

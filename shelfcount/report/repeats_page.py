@@ -31,7 +31,7 @@ def plot_repeats(
 
     Args:
         repeats: Repeats in the order of their seeds.
-        summary: Summary of the repeats, from `settling.summary`.
+        summary: Summary of the repeats, from `summarize_repeats`.
         figure: Metric, a key of `NAMES`.
 
     Returns:
@@ -56,8 +56,8 @@ def write_repeats_page(
 
     Args:
         repeats: Repeats in the order of their seeds, at least one.
-        summary: Summary of the repeats, from `settling.summary`.
-        facts: Provenance of the repeats, from `facts`.
+        summary: Summary of the repeats, from `summarize_repeats`.
+        facts: Provenance of the repeats, from `repeats_facts`.
         path: Path of the HTML file.
 
     Raises:

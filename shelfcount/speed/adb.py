@@ -152,7 +152,7 @@ def benchmark_on_phone(
     Args:
         model: A .tflite file.
         binary: benchmark_model for the phone's processor. It is not part of shelfcount.
-        serial: Serial number from `choose`.
+        serial: Serial number from `choose_phone`.
         threads: Number of LiteRT threads.
         runs: Minimum number of measured runs. The tool measures for at least one second, so there
             may be more.

@@ -187,7 +187,7 @@ def compare_with_baseline(
         dataset: Labelled test photos.
         folder: Output folder. Exported files are kept in its subfolder ``models``.
         run: Run of the bundle, for its other formats. Default: only the bundle is measured.
-        plan: Numbers of runs and threads. Default: `Plan()`.
+        plan: Numbers of runs and threads. Default: `BenchmarkSettings()`.
         photo: Photo that is counted for the report and used for timing. Default: the first test
             photo.
         progress: Called with the steps done, the number of steps and a description, which begins

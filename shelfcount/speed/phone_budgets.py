@@ -247,9 +247,9 @@ def measure_attached_phone(
         One measurement for each matching phone file.
 
     Raises:
-        ShelfcountError: For the reasons given at `adb.choose` and `adb.measure`, or if `serial` is
-            given without `binary`, `binary` without phones, or no phone file matches the attached
-            phone.
+        ShelfcountError: For the reasons given at `adb.choose_phone` and `adb.benchmark_on_phone`,
+            or if `serial` is given without `binary`, `binary` without phones, or no phone file
+            matches the attached phone.
     """
     if binary is None:
         if serial is not None:

@@ -218,7 +218,7 @@ def run_repeats(
         All results, in the order of the tasks. Tasks that were not needed are left out.
 
     Raises:
-        ShelfcountError: For the reasons given at `finished`, or if the scheduler fails.
+        ShelfcountError: For the reasons given at `finished_repeats`, or if the scheduler fails.
     """
     results = {
         task: result for task, result in finished_repeats(folder).items() if task in set(tasks)

@@ -112,7 +112,7 @@ def repeats_needed(steps: Sequence[Spread], width: float) -> RepeatsNeeded:
     """Determine how many repeats are sufficient for a target width of the confidence interval.
 
     Args:
-        steps: Distributions from `settling`, at least one.
+        steps: Distributions from `running_spread`, at least one.
         width: Target width of the confidence interval of the median.
 
     Returns:

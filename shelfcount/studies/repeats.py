@@ -71,7 +71,7 @@ def make_repeat_settings(
 
     Args:
         config: Configuration of a training run.
-        depth: 'fast' or 'full', see `Plan`.
+        depth: 'fast' or 'full', see `RepeatSettings`.
         epochs: Number of epochs per repeat. Default: `FAST_EPOCHS`, or the configuration's number
             for 'full'.
         shares: Shares of the training photos, separated by commas, such as "0.25,0.5,1".

@@ -159,7 +159,7 @@ def _variance(row: Mapping[str, Any]) -> float:
 
 
 def _comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    """Compare two results of `bench`: the models that both have, and the bundle's accuracy."""
+    """Compare two results of bench: the models that both have, and the bundle's accuracy."""
     rows = [
         {f"{row['name']}, {row['variant']}": row for row in side["rows"]} for side in (old, new)
     ]
@@ -309,7 +309,7 @@ def result_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Chang
     """Compare two results.
 
     Returns:
-        None if they are not both of `bench` or both of `evaluate`.
+        None if they are not both of bench or both of evaluate.
 
     Raises:
         ShelfcountError: If they are of different photos, or a value is missing.

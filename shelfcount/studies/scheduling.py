@@ -41,7 +41,7 @@ def processes(
         work: Function that runs one repeat; it must be possible to pickle it.
 
     Returns:
-        A scheduler for `studies.run`. It raises ShelfcountError if worker processes die
+        A scheduler for `run_repeats`. It raises ShelfcountError if worker processes die
         `MAX_DEATHS` times.
     """
 
@@ -83,12 +83,12 @@ def on_ray(
     depth, the photos must have the same path on every node.
 
     Args:
-        address: Address of the cluster for `ray.init`; 'auto' finds the cluster that contains this
-            machine.
+        address: Address of the cluster for ``ray.init``; 'auto' finds the cluster that contains
+            this machine.
         work: Function that runs one repeat.
 
     Returns:
-        A scheduler for `studies.run`. It raises ShelfcountError if the cluster does not answer.
+        A scheduler for `run_repeats`. It raises ShelfcountError if the cluster does not answer.
 
     Raises:
         ShelfcountError: If Ray is not installed.

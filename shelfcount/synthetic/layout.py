@@ -110,7 +110,7 @@ class Item:
         row: Row of the shelf; 0 is the top row.
         left, bottom: Left edge and base of the product.
         layer: -1 behind the front row, 0 in it, 1 in front of it.
-        variant: Index of the drawing, see `products.sprite`.
+        variant: Index of the drawing, see `product_drawing.draw_product`.
         gain: Factor of the brightness.
     """
 

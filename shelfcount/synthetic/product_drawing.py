@@ -31,7 +31,7 @@ def draw_product(product: Product, px_per_cm: int, variant: int) -> NDArray[np.u
 
 
 def _draw(product: Product, px_per_cm: int, variant: int) -> NDArray[np.uint8]:
-    """Return the drawing of a product, as `sprite` describes it, without a cache."""
+    """Return the drawing of a product, as `draw_product` describes it, without a cache."""
     rng = np.random.default_rng([variant, *product.name.encode()])
     skin = _skin(product, px_per_cm)
     # Most labels face the front, as shop staff arrange them. The last two variants are rotated at

@@ -367,7 +367,7 @@ def _widen(image: torch.Tensor, share: float) -> torch.Tensor:
     """
     height, width = image.shape[-2:]
     wide = v2.functional.resize(image, [height, round(width * share)], antialias=False)
-    # `center_crop` fills with black. After this padding it only cuts.
+    # center_crop of torchvision fills with black. After this padding it only cuts.
     missing = max(width - wide.shape[-1], 0)
     wide = v2.functional.pad(wide, [missing // 2, 0, missing - missing // 2, 0], fill=[FILL_GREY])
     return v2.functional.center_crop(wide, [height, width])

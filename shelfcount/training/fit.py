@@ -219,7 +219,7 @@ def _loader(train: Dataset, config: Config, trainer: pl.Trainer) -> DataLoader[T
         config.train.epochs,
         config.train.seed,
     )
-    # Not `current_epoch`: in a resumed run, the workers start before Lightning has increased it.
+    # Not current_epoch: in a resumed run, the workers start before Lightning has increased it.
     progress: Any = trainer.fit_loop.epoch_progress.current
     sampler = EpochSampler(
         len(photos),

@@ -160,7 +160,7 @@ class DetectorModule(pl.LightningModule):
                 continue
             groups += weight_decay_groups([p for _, p in named], rate, options.weight_decay)
         optimizer = torch.optim.AdamW(groups)
-        # Not Lightning's `estimated_stepping_batches`, which starts the workers before the epoch of
+        # Not Lightning's estimated_stepping_batches, which starts the workers before the epoch of
         # a checkpoint is known.
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, cosine_schedule(self.steps, options.warmup)

@@ -190,9 +190,9 @@ def warp(
         image: (h, w) or (h, w, channels) of a type that OpenCV's warp supports.
         homography: (3, 3) from pixels of the image to pixels of the result.
         size: Width and height of the result in pixels.
-        border: OpenCV's rule for pixels outside the image, for example `cv2.BORDER_REPLICATE`.
+        border: OpenCV's rule for pixels outside the image, for example ``cv2.BORDER_REPLICATE``.
         interpolation: OpenCV's rule between pixels.
-        fill: Level outside the image for `cv2.BORDER_CONSTANT`, in all channels.
+        fill: Level outside the image for ``cv2.BORDER_CONSTANT``, in all channels.
 
     Returns:
         (height, width) or (height, width, channels), of the type of the image.

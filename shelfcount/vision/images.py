@@ -197,7 +197,7 @@ def stretch(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     """Resize an image without keeping its aspect ratio, as MediaPipe and the Task Library do.
 
     Images are enlarged with bilinear interpolation. If a side shrinks, pixels are averaged
-    (`INTER_AREA`), because bilinear interpolation over more than two pixels skips detail.
+    (``INTER_AREA``), because bilinear interpolation over more than two pixels skips detail.
 
     Args:
         image: (h, w, 3) uint8.
