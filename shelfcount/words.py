@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+NOT_MEASURED = "not measured"
+# Beginning of a note that a user must not overlook.
+WARNING = "warning: "
+
 
 def plural(number: int, singular: str, plural_form: str | None = None) -> str:
     """Return a number with its noun in singular or plural.
@@ -24,11 +28,6 @@ def plural(number: int, singular: str, plural_form: str | None = None) -> str:
     """
     noun = singular if number == 1 else plural_form or f"{singular}s"
     return f"{number:,} {noun}"
-
-
-NOT_MEASURED = "not measured"
-# Beginning of a note that a user must not overlook.
-WARNING = "warning: "
 
 
 def show(value: Any, digits: int = 3) -> str:

@@ -26,6 +26,7 @@ from shelfcount.cli.console import (
 )
 from shelfcount.files import require_absent, write_json, write_whole
 from shelfcount.records import Dataset
+from shelfcount.words import plural
 
 if TYPE_CHECKING:
     from shelfcount.config import Config
@@ -156,8 +157,8 @@ def _print_stress(result: Mapping[str, Any]) -> None:
     print_table(("condition", *points, "tolerated", "unit"), rows)
     for detector in detectors:
         out.print(
-            f"{detector['name']}: F1 {detector['f1']:.4f} on the {result['photos']} unchanged "
-            "photos",
+            f"{detector['name']}: F1 {detector['f1']:.4f} on the "
+            f"{plural(result['photos'], 'unchanged photo')}",
             markup=False,
         )
 

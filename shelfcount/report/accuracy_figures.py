@@ -105,7 +105,7 @@ def _fold(matrix: NDArray[np.int64], names: Sequence[str]) -> tuple[NDArray[np.i
     target[-1] = MAX_MATRIX_CLASSES
     folded = np.zeros((MAX_MATRIX_CLASSES + 1, MAX_MATRIX_CLASSES + 1), matrix.dtype)
     np.add.at(folded, (target[:, None], target[None, :]), matrix)
-    return folded, [*(names[i] for i in kept), f"{len(names) - len(kept)} others"]
+    return folded, [*(names[i] for i in kept), plural(len(names) - len(kept), "other")]
 
 
 def per_class_f1(

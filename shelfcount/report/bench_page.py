@@ -165,8 +165,8 @@ def _facts(result: BaselineComparison) -> dict[str, Any]:
     measured = result.bundle.measured
     if "f1" in measured and "f1_pytorch" in measured:
         drop = 100 * (measured["f1_pytorch"] - measured["f1"])
-        photos = measured.get("validation_photos")
-        facts["F1 loss by quantization"] = f"{drop:+.2f} points ({photos} validation photos)"
+        photos = plural(measured["validation_photos"], "validation photo")
+        facts["F1 loss by quantization"] = f"{drop:+.2f} points ({photos})"
     return facts
 
 

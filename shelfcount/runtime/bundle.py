@@ -16,6 +16,7 @@ from shelfcount.files import sha256_json, sha256_of
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.vision.images import stretch
 from shelfcount.vision.postprocess import ratios_to_pixels
+from shelfcount.words import plural
 
 # Version of the format of model.json. It is increased if older readers would misread a file.
 FORMAT = 1
@@ -151,8 +152,8 @@ def read_bundle(path: Path | str) -> Bundle:
     if labels != labels_txt(spec.classes):
         got = labels.count(b"\n")
         raise ShelfcountError(
-            f"'{path / 'labels.txt'}' must list the {len(spec.classes)} classes of model.json "
-            f"in their order, got {got} lines"
+            f"'{path / 'labels.txt'}' must list the {plural(len(spec.classes), 'class', 'classes')} "
+            f"of model.json in their order, got {plural(got, 'line')}"
         )
     return Bundle(path, spec, recipe, files, measured, sha256_of(text))
 
@@ -206,7 +207,7 @@ class LiteRTDetector:
         ):
             got = (
                 f"{self._input['dtype'].__name__} {tuple(self._input['shape'].tolist())} "
-                f"and {len(self._outputs)} outputs"
+                f"and {plural(len(self._outputs), 'output')}"
             )
             raise ShelfcountError(
                 f"the model must take uint8 {shape} and give 4 outputs, got {got}"

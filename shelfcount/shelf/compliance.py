@@ -14,6 +14,7 @@ from shelfcount.records import ShelfcountError
 from shelfcount.shelf.facings import Arrangement, xywh
 from shelfcount.shelf.planogram import Planogram
 from shelfcount.shelf.planogram_alignment import AlignmentStep, RowPairs, Run, align_rows
+from shelfcount.words import plural
 
 PlaceBox = tuple[float, float, float, float]
 DeviationKind = Literal["missing", "extra", "misplaced", "wrong_facings", "wrong_product"]
@@ -80,7 +81,7 @@ class Deviation:
     places: tuple[PlaceBox, ...] = ()
 
     def __str__(self) -> str:
-        facings = "1 facing" if self.facings == 1 else f"{self.facings} facings"
+        facings = plural(self.facings, "facing")
         match self.kind:
             case "missing":
                 return f"planned row {self.plan_row}: {self.name} is missing, {facings}"
@@ -92,7 +93,7 @@ class Deviation:
                     f"in planned row {self.plan_row}, {facings}"
                 )
             case "wrong_facings":
-                seen = "1 facing" if self.seen == 1 else f"{self.seen} facings"
+                seen = plural(self.seen, "facing")
                 return f"row {self.shelf_row}: {self.name} has {seen} instead of {self.planned}"
             case "wrong_product":
                 return f"row {self.shelf_row}: {self.instead} stands on {facings} of {self.name}"

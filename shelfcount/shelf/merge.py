@@ -29,6 +29,7 @@ from shelfcount.shelf.shared_products import (
     group_detections,
     product_front_box,
 )
+from shelfcount.words import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,8 @@ def merge_photos(
         views.append(extract_features(image, photo.detections))
     if not counted:
         raise ShelfcountError(
-            f"none of the {len(paths)} photos could be read. Merging needs at least one."
+            f"no photo could be read, {plural(len(paths), 'photo')} given. Merging needs at least "
+            "one."
         )
     return merge_counted(counted, views, detector.spec.score_threshold, unread)
 

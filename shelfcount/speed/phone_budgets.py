@@ -20,10 +20,9 @@ from shelfcount.runtime.bundle import Bundle
 from shelfcount.speed import adb
 from shelfcount.speed.adb import PhoneRun
 from shelfcount.validation import read_validated
-from shelfcount.words import plural
+from shelfcount.words import NOT_MEASURED, plural
 
 State = Literal["kept", "missed", "open"]
-_NOT_MEASURED = "not measured"
 
 
 class _Section(BaseModel):
@@ -348,7 +347,7 @@ def _judge(phone: Phone, facts: ModelFacts, run: PhoneRun | None) -> BudgetResul
 def _limited(name: str, value: float | None, limit: float, form: str, basis: str) -> BudgetLine:
     shown = f"at most {form.format(limit)}"
     if value is None:
-        return BudgetLine(name, shown, _NOT_MEASURED, "open", _NOT_MEASURED)
+        return BudgetLine(name, shown, NOT_MEASURED, "open", NOT_MEASURED)
     return BudgetLine(
         name, shown, form.format(value), "kept" if value <= limit else "missed", basis
     )
@@ -372,7 +371,7 @@ def _latency(
         )
     if guess is None:
         basis = f"no phone attached, and its file contains no published latency of {recipe}"
-        return BudgetLine(name, shown, _NOT_MEASURED, "open", basis)
+        return BudgetLine(name, shown, NOT_MEASURED, "open", basis)
     low, high = guess
     state: State = "kept" if high <= limit else "missed" if low > limit else "open"
     speeds = [entry.gmac_per_s for entry in phone.published]
@@ -389,9 +388,9 @@ def _baseline(facts: ModelFacts, limit: float) -> BudgetLine:
         return BudgetLine(
             name,
             shown,
-            _NOT_MEASURED,
+            NOT_MEASURED,
             "open",
-            "the baseline was not trained" if facts.f1 is not None else _NOT_MEASURED,
+            "the baseline was not trained" if facts.f1 is not None else NOT_MEASURED,
         )
     state: State = "kept" if facts.baseline_f1 - facts.f1 <= limit else "missed"
     return BudgetLine(

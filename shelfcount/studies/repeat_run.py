@@ -20,7 +20,7 @@ from shelfcount.studies.repeat_statistics import (
 )
 from shelfcount.studies.repeats import Repeat, make_repeat_settings
 from shelfcount.training import runs
-from shelfcount.words import WARNING
+from shelfcount.words import WARNING, plural
 
 
 def repeat_run(
@@ -87,8 +87,8 @@ def repeat_run(
 
     study = repeat_folder.open_study(pool_datasets(parts), plan, folder, features_done)
     tell(
-        f"{len(study.data)} photos in {study.groups.max() + 1} groups; finished repeats are kept "
-        f"in {folder}"
+        f"{plural(len(study.data), 'photo')} in {plural(int(study.groups.max()) + 1, 'group')}; "
+        f"finished repeats are kept in {folder}"
     )
 
     repeats = repeat_folder.run_repeats(

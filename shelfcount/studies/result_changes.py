@@ -120,7 +120,8 @@ def f1_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
     )
     state = "better" if low > 0 else "worse" if high < 0 else "same"
     why = (
-        f"95 % bootstrap interval of the difference, {len(order)} photos: {low:+.4f} to {high:+.4f}"
+        f"95 % bootstrap interval of the difference, {plural(len(order), 'photo')}: {low:+.4f} to "
+        f"{high:+.4f}"
     )
     was, now = (float(uncertainty.f1_of(side.sum(axis=0))) for side in counts)
     return Change("F1", was, now, state, why)
