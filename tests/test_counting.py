@@ -129,8 +129,8 @@ def test_a_notebook_shows_pictures(tmp_path: Path) -> None:
 
 def test_against_a_plan(tmp_path: Path) -> None:
     shelf = one()
-    plan = shelf.learn("cooler")
-    assert shelf.judge(plan).score == 1
+    plan = shelf.to_planogram("cooler")
+    assert shelf.check_compliance(plan).score == 1
 
     class Changed(Cooler):
         def detect(self, image: np.ndarray) -> Detections:
@@ -138,7 +138,7 @@ def test_against_a_plan(tmp_path: Path) -> None:
 
     write_plan(tmp_path / "plan.json", plan)
     (today,) = shelfcount.count(PHOTO, Changed())
-    verdict = today.judge(tmp_path / "plan.json")
+    verdict = today.check_compliance(tmp_path / "plan.json")
     assert repr(verdict).splitlines() == [
         "photo 1: 80 % as planned",
         "  row 1: tea stands on 1 facing of water",
@@ -167,7 +167,7 @@ def test_pandas() -> None:
     ]
     assert table.groupby(["photo", "class"]).size().tolist() == [2, 1, 2, 2, 1, 2]
     assert table.loc[2, ["x", "y", "w", "h", "facing", "level"]].tolist() == [76, 10, 20, 40, 2, 0]
-    assert counted[0].judge(counted[0].learn()).to_pandas().empty
+    assert counted[0].check_compliance(counted[0].to_planogram()).to_pandas().empty
 
 
 @pytest.mark.slow

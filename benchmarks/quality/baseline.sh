@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The baseline that the released network is held against: RetinaNet on a ResNet-50, trained on the same photos and
-# corrected labels, with the same augmentation, and judged on the test photos. It is too large for the repository:
+# corrected labels, with the same augmentation, and evaluated on the test photos. It is too large for the repository:
 # what is kept is this script, configs/baseline.toml, its seed, and the stamped results.
 #
 #   benchmarks/quality/baseline.sh DRINKS_FOLDER

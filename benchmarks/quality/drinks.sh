@@ -21,29 +21,29 @@ train() { # run, config, further options
   [ -e "runs/$1/spec.json" ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out "runs/$1" \
     --config "benchmarks/configs/$2.toml" "${@:3}"
 }
-judge() { # run or bundle, result: on the labels as published, and as corrected
+evaluate() { # run or bundle, result: on the labels as published, and as corrected
   shelfcount evaluate "runs/$1" --data "$drinks/test.json" --json "$results/$2.json" --force
   shelfcount evaluate "runs/$1" --data "$drinks/test.json" --json "$results/$2_corrected.json" --force "$(corrections test)"
 }
 
 train drinks-published drinks --set model.weights="$weights"
-judge drinks-published drinks_published
+evaluate drinks-published drinks_published
 [ -e runs/fused.safetensors ] || python export/distill.py runs/drinks-published "$drinks/train.json" --out runs/fused.safetensors
 OMP_NUM_THREADS=1 train drinks-uncorrected drinks_fused --set model.weights=runs/fused.safetensors &
 beside=$!
 OMP_NUM_THREADS=1 train drinks drinks_fused --set model.weights=runs/fused.safetensors "$(corrections train)" "$(corrections val)"
 wait "$beside"
-judge drinks-uncorrected drinks_uncorrected
-judge drinks drinks_plain
+evaluate drinks-uncorrected drinks_uncorrected
+evaluate drinks drinks_plain
 OMP_NUM_THREADS=1 train robust drinks_robust --set model.weights=runs/fused.safetensors "$(corrections train)" "$(corrections val)"
-judge robust drinks_float
+evaluate robust drinks_float
 OMP_NUM_THREADS=1 train released drinks_released "$(corrections train)" "$(corrections val)"
-judge released drinks_released
+evaluate released drinks_released
 OMP_NUM_THREADS=1 train drinks-qat drinks_qat --set model.weights=runs/released/model.safetensors "$(corrections train)" "$(corrections val)"
 [ -e runs/drinks-int8 ] || shelfcount export runs/drinks-qat --out runs/drinks-int8 --test "$drinks/test.json"
 [ -e runs/drinks-float32 ] || shelfcount export runs/released --out runs/drinks-float32 --recipe float32 --test "$drinks/test.json"
-judge drinks-int8 drinks_int8
-judge drinks-float32 drinks_float32
+evaluate drinks-int8 drinks_int8
+evaluate drinks-float32 drinks_float32
 # An untrained one at RetinaNet's own size has size and latency, and no F1; benchmarks/quality/baseline.sh compares all forms with a
 # trained one.
 shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" "$(corrections test)" \

@@ -61,7 +61,7 @@ CELL = 320
 SAME_PRODUCT_IOU = 0.5
 
 
-def judged_by_corrections(proposal: Proposal, corrected: Dataset) -> str:
+def compare_with_corrections(proposal: Proposal, corrected: Dataset) -> str:
     """Compare a proposal with the corrected labels.
 
     Returns:
@@ -219,7 +219,7 @@ def main() -> None:
             proposals = propose(dataset, found, opened.threshold, Path(model).name)
             models = [dict(opened.facts)]
         rows += [
-            (proposal, judged_by_corrections(proposal, corrected), Path(data).name)
+            (proposal, compare_with_corrections(proposal, corrected), Path(data).name)
             for proposal in proposals
         ]
         folds.append(

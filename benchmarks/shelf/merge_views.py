@@ -118,7 +118,7 @@ def misplaced(
     return [float(values.max()) if len(values) else np.inf for values in off]
 
 
-def judged_pairs(
+def score_pairs(
     scenes: Sequence[Scene], looks: Sequence[PhotoFeatures], found: Registration
 ) -> list[tuple[bool, float, float]]:
     """Return for each best fit whether it is right (8 units), the common share and the score."""
@@ -160,7 +160,7 @@ def synthetic(shelves: int) -> dict[str, Any]:
             ]
             registration = register(looks)
             off += misplaced(scenes, looks, registration)
-            pairs += judged_pairs(scenes, looks, registration)
+            pairs += score_pairs(scenes, looks, registration)
             tallies[level].add(merge_counted(photos, looks, THRESHOLD), scenes)
     right = [score for good, share, score in pairs if good and share >= 0.15]
     return {

@@ -52,9 +52,9 @@ def short(results: Path) -> str:
         for role, variant, name in SHORT
         if (row := found.get((role, variant)))
     ]
-    judged = result["evaluation"]
+    evaluation = result["evaluation"]
     legend = (
-        f"{judged['photos']} test photos with {judged['boxes']:,} products, corrected labels. "
+        f"{evaluation['photos']} test photos with {evaluation['boxes']:,} products, corrected labels. "
         f"{origin(result)}"
     )
     return "\n\n".join([table(SHORT_HEADS, rows), legend])

@@ -111,7 +111,7 @@ def main() -> int:
     given = parser.parse_args()
     (cooler,) = shelfcount.count(COOLER, BUNDLE)
     (today,) = shelfcount.count(rearranged(cooler), BUNDLE)
-    write("gallery_plan.jpg", today.judge(cooler.learn("Plan")).picture())
+    write("gallery_plan.jpg", today.check_compliance(cooler.to_planogram("Plan")).picture())
     write("gallery_merged.jpg", long_shelf(given.demo))
     return 0
 

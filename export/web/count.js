@@ -6,7 +6,7 @@
 
 import { height, width } from "./boxes.js";
 import { gaps } from "./facings.js";
-import { judge } from "./photogate.js";
+import { checkPhoto } from "./photogate.js";
 import { roundHalfToEven } from "./pixels.js";
 import { rows } from "./rows.js";
 import { detectTiled } from "./tiling.js";
@@ -21,7 +21,7 @@ const FORMULA_STARTS = ["=", "+", "-", "@", "\t", "\r"];
  * @param {{width: number, height: number, data: Uint8ClampedArray}} photo
  * @param {function(number, number)} onTile Called with the number of tiles done and the number of tiles.
  * @returns {Promise<{width: number, height: number, quality: object, products: object[], gaps: object[]}>} Size of the photo;
- *   `quality`, the result of `judge`; `products`, highest score first, with class name, score, box [x, y, w, h] in pixels of
+ *   `quality`, the result of `checkPhoto`; `products`, highest score first, with class name, score, box [x, y, w, h] in pixels of
  *   the photo, row and position from 0; `gaps`, the result of `gaps`.
  */
 export async function countPhoto(detector, photo, onTile) {
@@ -35,7 +35,7 @@ export async function countPhoto(detector, photo, onTile) {
     ...placement[i],
   }));
   const size = { width: photo.width, height: photo.height };
-  return { ...size, quality: judge(photo, detector.spec, boxes), products, gaps: gaps(products, size) };
+  return { ...size, quality: checkPhoto(photo, detector.spec, boxes), products, gaps: gaps(products, size) };
 }
 
 // A float32 times a power of ten up to 10,000 is exact, so this is Python's round().

@@ -57,7 +57,7 @@ const MIN_AGREEING = 0.045;
  * @param {number[][] | null} boxes [left, top, right, bottom] in pixels of what was found; null before counting.
  * @returns {{fit: boolean, advice: string[], checks: object}} As in the JSON of `shelfcount count`, not rounded.
  */
-export function judge(photo, spec, boxes = null) {
+export function checkPhoto(photo, spec, boxes = null) {
   const copy = smallCopy(photo);
   const { blur, motion, angle } = sharpness(photo, spec);
   const values = { ...light(copy), blur, motion, ...view(copy), ...productSizes(boxes ?? [], spec, photo) };

@@ -221,11 +221,11 @@ def planogram_verb(
                 f"{len(shelf.notes)} of the photos do not fit the others, see above. A planogram "
                 "is derived only from photos that all fit together."
             )
-        learnt = shelf.learn(photos[0].stem)
+        learnt = shelf.to_planogram(photos[0].stem)
         write_plan(plan, learnt)
         out.print(f"plan: {plan}, {plural(learnt.facings, 'facing')}", markup=False)
         return
-    verdict = shelf.judge(expected)
+    verdict = shelf.check_compliance(expected)
     out.print(str(verdict), markup=False)
     if json_file:
         write_json(json_file, verdict.to_json())

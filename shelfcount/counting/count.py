@@ -39,7 +39,8 @@ def count(
 
     Returns:
         One `ShelfCount` per photo. Notebooks display it as a picture. `ShelfCounts.merge` merges
-        overlapping photos to one shelf, and `ShelfCount.judge` compares a shelf with a planogram.
+        overlapping photos to one shelf, and `ShelfCount.check_compliance` compares a shelf with a
+        planogram.
 
     Raises:
         ShelfcountError: If the bundle cannot be used, an array is not a photo, or none of the

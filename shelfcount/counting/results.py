@@ -96,7 +96,7 @@ class ShelfCount:
             self.image, self.detections, self.classes, rows=self.placement.pairs()
         )
 
-    def judge(self, plan: Planogram | Path | str) -> PlanVerdict:
+    def check_compliance(self, plan: Planogram | Path | str) -> PlanVerdict:
         """Compare the shelf with a planogram.
 
         Args:
@@ -113,7 +113,7 @@ class ShelfCount:
             plan = read_plan(plan, self.classes)
         return PlanVerdict(self, compliance.check_compliance(plan, self.arrangement))
 
-    def learn(self, name: str = "") -> Planogram:
+    def to_planogram(self, name: str = "") -> Planogram:
         """Return the planogram of the shelf as it is.
 
         `shelfcount.shelf.planogram.write_plan` writes it to a file.

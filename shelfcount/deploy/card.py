@@ -53,7 +53,7 @@ def model_card(
     template = environment.from_string(
         Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     )
-    judged_on, evaluation = evaluations[-1]
+    evaluated_on, evaluation = evaluations[-1]
     seen = [row for row in evaluation.per_class if row.score.truth]
     missing = {
         "start": "not stated",
@@ -73,7 +73,7 @@ def model_card(
         measured=measured,
         tolerance=tolerance,
         evaluations=evaluations,
-        judged_on=judged_on,
+        evaluated_on=evaluated_on,
         classes=sorted(seen, key=lambda row: (row.score.f1, row.name)),
         unseen=[row.name for row in evaluation.per_class if not row.score.truth],
         weaknesses=weaknesses(evaluation),

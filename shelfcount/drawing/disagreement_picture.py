@@ -14,7 +14,7 @@ from shelfcount.drawing.marks import (
     FALSE_ALARM,
     FOUND,
     MISSED,
-    NOT_JUDGED,
+    NOT_EVALUATED,
     OKABE_ITO,
     Mark,
     draw_box,
@@ -53,7 +53,7 @@ def draw_disagreement(
     scale = max(1.0, DRAWING_SIDE / max(image.shape[:2]))
     truth = disagreement.photo.truth
     labelled = [
-        *_marks(truth, ~disagreement.differ, NOT_JUDGED),
+        *_marks(truth, ~disagreement.differ, NOT_EVALUATED),
         *_marks(truth, disagreement.differ, _LABELLED, classes),
     ]
     panels = [labelled]
@@ -66,7 +66,7 @@ def draw_disagreement(
         right = matches.hit & disagreement.differ[matches.partner] if len(truth) else matches.hit
         panels.append(
             [
-                *_marks(detections, ~right & ~alone, NOT_JUDGED),
+                *_marks(detections, ~right & ~alone, NOT_EVALUATED),
                 *_marks(truth, disagreement.differ & matches.missed, MISSED, classes, dashed=True),
                 *_marks(detections, alone, FALSE_ALARM, classes),
                 *_marks(detections, right, FOUND, classes),
@@ -112,7 +112,7 @@ def _panel(image: NDArray[np.uint8], scale: float, marks: Sequence[Mark]) -> NDA
     line = max(2, round(font.size / 6))
     for mark in placed:
         # Thin lines for the boxes on which both agree.
-        draw_box(pen, mark, line if mark.colour == NOT_JUDGED else 2 * line)
+        draw_box(pen, mark, line if mark.colour == NOT_EVALUATED else 2 * line)
     for mark in placed:
         draw_tag(pen, (mark.box[0], mark.box[1]), mark.tag, font, mark.colour, size)
     return np.asarray(photo)

@@ -25,7 +25,7 @@ OKABE_ITO: dict[str, Colour] = {
 }
 # Red and orange are stronger than those of the palette, since products cover most of a photo; grey
 # is for boxes that are not evaluated.
-FOUND, MISSED, FALSE_ALARM, NOT_JUDGED = (
+FOUND, MISSED, FALSE_ALARM, NOT_EVALUATED = (
     OKABE_ITO["green"],
     (213, 40, 20),
     (245, 150, 0),

@@ -21,7 +21,7 @@ from shelfcount.drawing.marks import (
     FOUND,
     INK,
     MISSED,
-    NOT_JUDGED,
+    NOT_EVALUATED,
     TAG_HEIGHT,
     Colour,
     Entry,
@@ -98,7 +98,7 @@ def annotate(
             f"Products: {(~detections.ignore).sum()}, classes: {sum(e.count > 0 for e in entries)}"
         )
     else:
-        marks, entries = _judged(detections, truth, classes, scale, scores=scores)
+        marks, entries = _compared_marks(detections, truth, classes, scale, scores=scores)
         title = f"Products labelled: {(~truth.ignore).sum()}"
 
     draw = ImageDraw.Draw(photo, "RGBA")
@@ -217,7 +217,7 @@ def _counted(
     ]
 
 
-def _judged(
+def _compared_marks(
     detections: Detections, truth: Detections, classes: Sequence[str], scale: float, *, scores: bool
 ) -> tuple[list[Mark], list[Entry]]:
     """Return boxes in the colours of the evaluation, and the legend with their counts.
@@ -250,8 +250,8 @@ def _judged(
         return marks
 
     marks = [
-        *mark(truth, truth.ignore, NOT_JUDGED, named=False, dashed=True),
-        *mark(detections, matches.absorbed, NOT_JUDGED, named=False, score=scores),
+        *mark(truth, truth.ignore, NOT_EVALUATED, named=False, dashed=True),
+        *mark(detections, matches.absorbed, NOT_EVALUATED, named=False, score=scores),
         *mark(detections, matches.hit, FOUND, named=False, score=scores),
         *mark(detections, wrong, FALSE_ALARM, named=True, score=scores),
         *mark(truth, matches.missed, MISSED, named=True, dashed=True),
@@ -260,6 +260,6 @@ def _judged(
         Entry(FOUND, "", "true positives", int(matches.hit.sum())),
         Entry(MISSED, "", "missed", int(matches.missed.sum())),
         Entry(FALSE_ALARM, "", "false positives", int(wrong.sum())),
-        Entry(NOT_JUDGED, "", "not evaluated", int(matches.absorbed.sum())),
+        Entry(NOT_EVALUATED, "", "not evaluated", int(matches.absorbed.sum())),
     ]
     return marks, [e for e in entries if e.count or e.text != "not evaluated"]

@@ -35,7 +35,7 @@ def draw_verdict(
     Args:
         image: (h, w, 3) uint8 RGB.
         arrangement: Arrangement of the products on `image`.
-        verdict: Result of `planogram.judge` for the arrangement.
+        verdict: Result of `compliance.check_compliance` for the arrangement.
 
     Returns:
         (H, W, 3) uint8 RGB: the photo in the top left corner, enlarged to a longest side of at

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfcount.drawing.crops import drawn, photo_at
-from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_JUDGED, OKABE_ITO, Colour, Mark
+from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_EVALUATED, OKABE_ITO, Colour, Mark
 from shelfcount.labels.agreement_scores import LOOSE_IOU, Agreement, AgreementScores, PhotoAgreement
 from shelfcount.report import page
 from shelfcount.words import plural
@@ -265,7 +265,7 @@ def _marks(photo: PhotoAgreement, side: int, keys: Mapping[int, str]) -> list[Ma
         ]
 
     return [
-        *marks(paired[photo.same_class & ~photo.loose], NOT_JUDGED, named=False),
+        *marks(paired[photo.same_class & ~photo.loose], NOT_EVALUATED, named=False),
         *marks(paired[photo.loose], MISSED, named=False, dashed=True),
         *marks(paired[~photo.same_class], OTHER_NAME),
         *marks(np.flatnonzero(photo.alone[side]), FALSE_ALARM),

@@ -294,7 +294,7 @@ def check_budgets(
     """
     measured = {(run.model, run.threads, run.cores): run for run in runs}
     return [
-        _judge(phone, figures, measured.get((phone.model, phone.threads, phone.cores)))
+        _check_budget(phone, figures, measured.get((phone.model, phone.threads, phone.cores)))
         for phone in phones
     ]
 
@@ -313,7 +313,7 @@ def estimate(phone: Phone, macs: int) -> tuple[float, float] | None:
     return (macs / 1e6 / max(speeds), macs / 1e6 / min(speeds)) if speeds else None
 
 
-def _judge(phone: Phone, facts: ModelFacts, run: PhoneRun | None) -> BudgetResult:
+def _check_budget(phone: Phone, facts: ModelFacts, run: PhoneRun | None) -> BudgetResult:
     budget = phone.budget
     lines = []
     guess = estimate(phone, facts.macs) if run is None and facts.recipe == "int8" else None

@@ -1,6 +1,6 @@
 """Cross-validation: detections on held-out photos, for each part of the data.
 
-A model repeats the labels that it learnt from, errors included, so every photo is judged by a
+A model repeats the labels that it learnt from, errors included, so every photo is checked by a
 model that did not see it. The full depth trains a run for each fold; the fast depth trains
 pyramid and heads on the features of a frozen backbone, in minutes without a GPU.
 """

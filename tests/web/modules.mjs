@@ -9,7 +9,7 @@ import path from "node:path";
 
 const [page, file] = process.argv.slice(2);
 const load = (name) => import(path.resolve(page, name));
-const [{ jpegIsWhole, stretch, tiles }, { rows }, { detectTiled }, { csv, freeName, summaryRows }, { judge, LIMITS }, { gaps }] = await Promise.all(
+const [{ jpegIsWhole, stretch, tiles }, { rows }, { detectTiled }, { csv, freeName, summaryRows }, { checkPhoto, LIMITS }, { gaps }] = await Promise.all(
   ["pixels.js", "rows.js", "tiling.js", "count.js", "photogate.js", "facings.js"].map(load),
 );
 const bytes = (text) => new Uint8ClampedArray(Buffer.from(text, "base64"));
@@ -21,7 +21,7 @@ const run = {
   tiles: (arguments_) => tiles(...arguments_),
   limits: () => LIMITS,
   gaps: ({ products, size }) => gaps(products, size),
-  gate: ({ photo, spec, boxes }) => judge({ ...photo, data: bytes(photo.data) }, spec, boxes),
+  gate: ({ photo, spec, boxes }) => checkPhoto({ ...photo, data: bytes(photo.data) }, spec, boxes),
   rows: (boxes) => rows(boxes),
   // The detector of a tiling case returns the recorded detections of the Python detector, window by window.
   tiling: ({ spec, photo, looks }) => detectTiled({ spec, detect: async () => looks.shift() }, photo),
