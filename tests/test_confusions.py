@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shelfcount.metrics.confusions import confusions, needs
+from shelfcount.metrics.confusions import analyse_errors, confusions, needs
 from shelfcount.metrics.scoring import score
 from shelfcount.records import Dataset, Detections, Photo
 from shelfcount.report import confusion_page
@@ -119,9 +119,8 @@ def test_page_names_pairs_photos_and_costs(
 ) -> None:
     dataset, found = shop
     evaluation = score(dataset, found, 0.3, average_precision=False)
-    confusion_page.write_confusion_page(
-        dataset, found, evaluation, "m", tmp_path / "page.html", {"cola": 12, "tea": 3}
-    )
+    analysis = analyse_errors(dataset, found, evaluation, {"cola": 12, "tea": 3})
+    confusion_page.write_confusion_page(dataset, evaluation, analysis, "m", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "cola confused with tea: 3 of 4, 2 of them with high confidence" in page
     assert "a.png, b.png" in page
@@ -136,11 +135,8 @@ def test_page_of_a_model_without_mistakes(
 ) -> None:
     dataset, _ = shop
     found = [photo.truth for photo in dataset.photos]
+    evaluation = score(dataset, found, 0.3, average_precision=False)
     confusion_page.write_confusion_page(
-        dataset,
-        found,
-        score(dataset, found, 0.3, average_precision=False),
-        "m",
-        tmp_path / "page.html",
+        dataset, evaluation, analyse_errors(dataset, found, evaluation), "m", tmp_path / "page.html"
     )
     assert "No classes are confused." in (tmp_path / "page.html").read_text()

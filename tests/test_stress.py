@@ -21,6 +21,7 @@ from shelfcount.metrics.scoring import score
 from shelfcount.records import AnchorLevel, Dataset, Detections, ModelSpec, Photo, ShelfcountError
 from shelfcount.report import stress_page
 from shelfcount.studies import stress, stress_conditions, stress_words
+from shelfcount.studies.stress_examples import choose_examples
 from shelfcount.vision.conditions import CONDITIONS
 from shelfcount.vision.images import write_photo
 
@@ -243,12 +244,12 @@ def test_the_page_contains_the_results(shelf: Dataset, tmp_path: Path) -> None:
     result = study(shelf, "tilt,dark", "1,5")
     stamp = {"date": "2026-01-02 03:04 UTC", "commit": "abc", "device": "a server", "seed": 0}
     stress_page.write_stress_page(
-        result,
         {
             **result.to_json(),
             "data": {"name": "shapes.json", "fingerprint": "f" * 64},
             "stamp": stamp,
         },
+        choose_examples(result),
         tmp_path / "p.html",
     )
     page = " ".join((tmp_path / "p.html").read_text().split())

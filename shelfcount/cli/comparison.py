@@ -99,6 +99,7 @@ def stress_verb(
     from shelfcount.stamp import stamp
     from shelfcount.studies import stress_conditions
     from shelfcount.studies.stress import StressedDetector, run_stress
+    from shelfcount.studies.stress_examples import choose_examples
     from shelfcount.training.opening import open_model
 
     for file in (json_file, html, picture, fix):
@@ -124,7 +125,7 @@ def stress_verb(
     if json_file:
         write_json(json_file, result)
     if html:
-        stress_page.write_stress_page(study, result, html)
+        stress_page.write_stress_page(result, choose_examples(study), html)
     if picture:
         write_whole(picture, stress_page.plot_stress(result))
     _print_stress(result)

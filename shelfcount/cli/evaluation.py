@@ -70,6 +70,7 @@ def evaluate_verb(
 ) -> None:
     """Measure precision, recall, F1, mAP and count error on labelled photos."""
     from shelfcount.labels.reading import read_corrected
+    from shelfcount.metrics.confusions import analyse_errors
     from shelfcount.report.accuracy_figures import confusion_matrix
     from shelfcount.report.confusion_page import write_confusion_page
     from shelfcount.studies.model_evaluation import evaluate_model
@@ -106,15 +107,8 @@ def evaluate_verb(
     if picture:
         write_whole(picture, confusion_matrix(metrics.confusion, metrics.classes))
     if html:
-        write_confusion_page(
-            result.dataset,
-            result.detections,
-            metrics,
-            result.model["name"],
-            html,
-            examples,
-            curves,
-        )
+        analysis = analyse_errors(result.dataset, result.detections, metrics, examples, curves)
+        write_confusion_page(result.dataset, metrics, analysis, result.model["name"], html)
     _print_evaluation(metrics)
     threshold, f1 = result.best
     out.print(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelfcount.metrics.matching import match
-from shelfcount.metrics.scoring import require_scorable
+from shelfcount.metrics.scoring import Evaluation, require_scorable
 from shelfcount.records import Dataset, Detections, Photo
 
 # Minimum number of detections for a mean score per class. With fewer, the mean of all classes is
@@ -188,6 +188,53 @@ class Need:
     trained: int | None = None
     halving: int | None = None
     gain: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorAnalysis:
+    """Errors of a model by class.
+
+    Attributes:
+        pairs: Confused classes, the most frequent pair first.
+        needs: Errors of each class and the F1 they cost.
+        trained: Number of training examples by class name; None if unknown.
+        curves: Learning curves by class name; None if unknown.
+    """
+
+    pairs: Sequence[Confusion]
+    needs: Sequence[Need]
+    trained: Mapping[str, int] | None = None
+    curves: Mapping[str, LearningCurve] | None = None
+
+
+def analyse_errors(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    evaluation: Evaluation,
+    trained: Mapping[str, int] | None = None,
+    curves: Mapping[str, LearningCurve] | None = None,
+) -> ErrorAnalysis:
+    """Analyse the errors of a model by class.
+
+    Args:
+        dataset: Labelled photos.
+        detections: Detections of the model on each photo.
+        evaluation: Metrics of these detections, from `metrics.scoring.score`.
+        trained: Number of training examples by class name, if it is known.
+        curves: Learning curves by class name, as for `needs`, if they are known.
+
+    Returns:
+        Confused pairs and errors by class.
+
+    Raises:
+        ShelfcountError: If data and detections do not match.
+    """
+    return ErrorAnalysis(
+        confusions(dataset, detections, evaluation.threshold),
+        needs(dataset.classes, evaluation.confusion, trained, curves),
+        trained,
+        curves,
+    )
 
 
 def needs(

@@ -14,13 +14,12 @@ from shelfcount.metrics.confusions import (
     MIN_SLOPE,
     MORE_EXAMPLES,
     Confusion,
+    ErrorAnalysis,
     LearningCurve,
     Need,
-    confusions,
-    needs,
 )
 from shelfcount.metrics.scoring import Evaluation
-from shelfcount.records import Dataset, Detections
+from shelfcount.records import Dataset
 from shelfcount.report import accuracy_figures, page
 from shelfcount.words import plural
 
@@ -37,29 +36,24 @@ _CELL = 300
 
 def write_confusion_page(
     dataset: Dataset,
-    detections: Sequence[Detections],
     evaluation: Evaluation,
+    analysis: ErrorAnalysis,
     model: str,
     path: Path | str,
-    trained: Mapping[str, int] | None = None,
-    curves: Mapping[str, LearningCurve] | None = None,
 ) -> None:
     """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
         dataset: Labelled photos. Those with confused classes are read again for the pictures.
-        detections: Detections of the model on each photo.
-        evaluation: Metrics of these detections, from `metrics.score`.
+        evaluation: Metrics of the model, from `metrics.scoring.score`.
+        analysis: Errors of the model, from `metrics.confusions.analyse_errors`.
         model: Name of the model.
         path: Path of the HTML file.
-        trained: Number of training examples by class name. Default: not shown.
-        curves: Learning curves by class name, as for `confusions.needs`. Default: not shown.
 
     Raises:
-        ShelfcountError: If data and detections do not match, a photo cannot be read, or the file
-            cannot be written.
+        ShelfcountError: If a photo cannot be read, or the file cannot be written.
     """
-    pairs = confusions(dataset, detections, evaluation.threshold)
+    pairs = analysis.pairs
     photos, products = plural(len(dataset), "photo"), plural(evaluation.micro.truth, "product")
     data = f"{photos} of {Path(dataset.name).name} with {products}"
     lead = f"{model} on {data}, with a score threshold of {evaluation.threshold:.2f}."
@@ -73,7 +67,7 @@ def write_confusion_page(
         ),
         page.Section(
             "F1 loss by class",
-            _needs(needs(dataset.classes, evaluation.confusion, trained, curves), trained, curves),
+            _needs(analysis.needs, analysis.trained, analysis.curves),
         ),
     ]
     page.write_html(path, "Error analysis by class", sections, lead)

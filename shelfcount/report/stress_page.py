@@ -21,15 +21,14 @@ from shelfcount.drawing.marks import FOUND, MISSED
 from shelfcount.files import write_whole
 from shelfcount.report.figures import BLUE, GREEN, ORANGE, VERMILION, plot_png
 from shelfcount.report.page import embedded, template
-from shelfcount.studies.stress import TOLERATED, StressStudy
-from shelfcount.studies.stress_conditions import condition_generator
+from shelfcount.studies.stress import TOLERATED
+from shelfcount.studies.stress_examples import StressExample
 from shelfcount.studies.stress_words import (
     format_points,
     format_severity,
     mean_scores,
     tolerance_text,
 )
-from shelfcount.vision.images import read_photo
 from shelfcount.words import plural, show
 
 # Size (width, height) of a plot, and left, top, right and bottom of its frame, in SVG units.
@@ -37,8 +36,6 @@ PLOT = (330, 190)
 FRAME = (34, 10, 322, 150)
 # F1 loss at which a cell of the overview has its full colour.
 FULL_COLOUR = 0.4
-# Maximum number of conditions with example photos.
-MAX_EXAMPLES = 6
 # Longest side of an example in pixels: twice its size in points on a phone screen.
 _PICTURE_SIDE = 560
 
@@ -79,28 +76,30 @@ class _Example:
     pictures: Sequence[str]
 
 
-def write_stress_page(study: StressStudy, result: Mapping[str, Any], path: Path | str) -> None:
+def write_stress_page(
+    result: Mapping[str, Any], examples: Sequence[StressExample], path: Path | str
+) -> None:
     """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
-        study: Robustness study. Its photos are read again for the examples.
-        result: `study.to_json()`, with ``stamp`` and ``data`` added.
+        result: `StressStudy.to_json()`, with ``stamp`` and ``data`` added.
+        examples: Example photos from `stress_examples.choose_examples`.
         path: Path of the HTML file.
 
     Raises:
-        ShelfcountError: If a photo cannot be read or the file cannot be written.
+        ShelfcountError: If the file cannot be written.
     """
     page = template(
         "stress_page.html", show=show, negated=lambda lost: format_points(-lost), plural=plural
     ).render(
         shade=shade,
         result=result,
-        severities=study.severities,
+        severities=[step["severity"] for step in result["conditions"][0]["severities"]],
         weakest=[c for c in result["conditions"] if c["detectors"][0]["lost"] >= TOLERATED][:3],
         plots=[_plot(condition, result) for condition in result["conditions"]],
-        examples=[_example(study, condition) for condition in result["conditions"][:MAX_EXAMPLES]],
+        examples=[_example(example) for example in examples],
         means=[mean_scores(i, result) for i in range(len(result["detectors"]))],
-        facts=_facts(study, result),
+        facts=_facts(result),
         size=PLOT,
         frame=FRAME,
         tolerated=TOLERATED,
@@ -142,16 +141,14 @@ def shade(lost: float) -> str:
     return f"rgba(213, 94, 0, {0.7 * min(max(lost, 0) / FULL_COLOUR, 1):.2f})"
 
 
-def _facts(study: StressStudy, result: Mapping[str, Any]) -> dict[str, str]:
+def _facts(result: Mapping[str, Any]) -> dict[str, str]:
     stamp = result["stamp"]
     detectors = {}
-    for subject in study.subjects:
-        bundle = (
-            f"sha256 {str(subject.facts['sha256'])[:12]}, " if "sha256" in subject.facts else ""
-        )
-        detectors[subject.name] = f"{bundle}score threshold {subject.threshold:.3f}"
+    for detector in result["detectors"]:
+        bundle = f"sha256 {str(detector['sha256'])[:12]}, " if "sha256" in detector else ""
+        detectors[detector["name"]] = f"{bundle}score threshold {detector['threshold']:.3f}"
     labels = (
-        f"{result['data']['name']}, {plural(len(study.dataset), 'photo')}, "
+        f"{result['data']['name']}, {plural(result['photos'], 'photo')}, "
         f"fingerprint {result['data']['fingerprint'][:12]}"
     )
     made = f"{stamp['date']}, commit {stamp['commit']}, seed {stamp['seed']}"
@@ -186,39 +183,21 @@ def _plot(condition: Mapping[str, Any], result: Mapping[str, Any]) -> _Plot:
     )
 
 
-def _example(study: StressStudy, condition: Mapping[str, Any]) -> _Example:
-    """Return a typical photo at the middle severity.
-
-    It is the photo with the median share of products that are still detected.
-    """
-    steps = study.severities
-    severity = steps[len(steps) // 2]
-    cell = study.cells[condition["name"], severity]
-    kept = [
-        float(still_found.mean()) if len(still_found) else 1.0
-        for still_found in cell.still_found[0]
-    ]
-    index = int(np.argsort(kept, kind="stable")[len(kept) // 2])
-    image = read_photo(study.dataset.photos[index].path)
-    (applied,) = (c for c in study.conditions if c.name == condition["name"])
-    changed = applied.apply(
-        image, severity, condition_generator(study.seed, applied.name, index)
-    ).image
-    before, still_found = cell.clean[0][index], cell.still_found[0][index]
-    visible = before.boxes[~before.ignore]
+def _example(example: StressExample) -> _Example:
+    applied, still_found = example.condition, example.still_found
     pictures = [
-        _picture(image, [(box, FOUND) for box in study.detections[0][index].boxes]),
+        _picture(example.image, [(box, FOUND) for box in example.detections.boxes]),
         _picture(
-            changed,
+            example.changed,
             [
                 (box, FOUND if kept else MISSED)
-                for box, kept in zip(visible, still_found, strict=True)
+                for box, kept in zip(example.expected.boxes, still_found, strict=True)
             ],
         ),
     ]
     text = (
-        f"Severity {severity} ({applied.unit}: "
-        f"{format_severity(applied.values[severity - 1])}). Of the "
+        f"Severity {example.severity} ({applied.unit}: "
+        f"{format_severity(applied.values[example.severity - 1])}). Of the "
         f"{plural(len(still_found), 'product')} detected on the unchanged photo, "
         f"{int(still_found.sum())} "
         f"{'is' if still_found.sum() == 1 else 'are'} still detected with box and class."
