@@ -103,7 +103,7 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     """Return one error of pydantic as text."""
     parts = problem["loc"]
     place = _place(parts)
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "json_invalid":
         return rule
     if problem["type"] == "missing":

@@ -265,6 +265,23 @@ def test_public_names_identify() -> None:
     assert {name: sorted(at) for name, at in places.items() if len(at) > 1} == {}
 
 
+def test_arrays_have_a_dtype() -> None:
+    wrong = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                annotations = [
+                    node.returns,
+                    *(a.annotation for a in ast.walk(node.args) if isinstance(a, ast.arg)),
+                ]
+            else:
+                annotations = [node.annotation] if isinstance(node, ast.AnnAssign) else []
+            for annotation in filter(None, annotations):
+                if any(ast.unparse(part) == "np.ndarray" for part in ast.walk(annotation)):
+                    wrong.append(f"{place(path, node.lineno)}: {ast.unparse(annotation)}")
+    assert wrong == []
+
+
 def test_files_are_short() -> None:
     lengths = {str(p.relative_to(ROOT)): p.read_text().count("\n") for p in MODULES}
     limit = {name: MAX_CLI_LINES if "/cli/" in name else MAX_LINES for name in lengths}

@@ -102,7 +102,7 @@ def _same_row(boxes: NDArray[np.floating], i: int) -> NDArray[np.bool_]:
     """Return (n,) bool: boxes in the row of box i, including box i itself."""
     height = boxes[:, 3] - boxes[:, 1]
     common = np.minimum(boxes[:, 3], boxes[i, 3]) - np.maximum(boxes[:, 1], boxes[i, 1])
-    return common > ROW_OVERLAP * np.minimum(height, height[i])
+    return np.asarray(common > ROW_OVERLAP * np.minimum(height, height[i]))
 
 
 def find_label_gaps(

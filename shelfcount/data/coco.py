@@ -66,7 +66,7 @@ _R = TypeVar("_R", bound=_Record)
 
 
 def parse_coco(path: Path, images: Path | None, split: str) -> ParsedLabels:
-    """Parse COCO detection JSON, as CVAT, Label Studio, Roboflow and `formats.write_coco` write it.
+    """Parse COCO detection JSON, as CVAT, Label Studio, Roboflow and `write_coco` write it.
 
     If an annotation has no `bbox`, the bounding box of its polygon is used. In addition to the COCO
     keys, an image may have a `group`, `store` or `bay`; photos of one group remain in one split.

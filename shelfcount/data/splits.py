@@ -145,7 +145,7 @@ def near_duplicate_groups(dataset: Dataset, max_distance: int = NEAR_BITS) -> ND
     _, labels = connected_components(
         coo_array((np.ones(len(a)), (a, b)), shape=(n, n)), directed=False
     )
-    return labels.astype(np.int64)
+    return np.asarray(labels, np.int64)
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
@@ -185,7 +185,7 @@ def _content(dataset: Dataset, labels: NDArray[np.int64], groups: int) -> NDArra
     for label, photo in zip(labels, dataset.photos, strict=True):
         amounts[label, :-2] += np.bincount(photo.truth.classes, minlength=len(dataset.classes))
         amounts[label, -2:] += len(photo.truth), 1
-    return amounts / np.maximum(amounts.sum(axis=0), 1)
+    return np.asarray(amounts / np.maximum(amounts.sum(axis=0), 1))
 
 
 def _order(

@@ -56,7 +56,7 @@ def annotate(
 
     Without `truth`, every class has its own colour, the same on every photo. With `truth`, the
     colours show the evaluation: green for true positives, dashed red for missed products, orange
-    for false positives, as matched by `evaluation.metrics.match` at IoU 0.5 within a class. Grey
+    for false positives, as matched by `matching.match` at IoU 0.5 within a class. Grey
     boxes are not evaluated.
 
     Args:

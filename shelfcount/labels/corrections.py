@@ -94,7 +94,7 @@ class Corrections:
 
     Attributes:
         data: File name of the labels.
-        fingerprint: Fingerprint of the uncorrected labels, from `formats.fingerprint`.
+        fingerprint: Fingerprint of the uncorrected labels, from `datasets.fingerprint`.
         corrections: Corrections in any order.
         reviewed: File names of the photos that were reviewed, including those without an error.
     """

@@ -234,11 +234,8 @@ def operator_blocks(result: BaselineComparison) -> list[page.Block]:
 def _outside_share(row: Row) -> float | None:
     if not row.operators:
         return None
-    return (
-        100
-        * sum(kind["ms"] for kind in row.operators if not kind["inside"])
-        / sum(kind["ms"] for kind in row.operators)
-    )
+    outside = sum(kind["ms"] for kind in row.operators if not kind["inside"])
+    return float(100 * outside / sum(kind["ms"] for kind in row.operators))
 
 
 def _kinds(row: Row) -> page.Table:

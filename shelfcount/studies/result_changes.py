@@ -153,7 +153,7 @@ def _variance(row: Mapping[str, Any]) -> float:
     """Return the variance of a class's F1, which Laplace's rule keeps above 0."""
     boxes = (row["truth"] + row["found"]) / 2
     share = (row["tp"] + 1) / (boxes + 2)
-    return max(share * (1 - share), 0) / boxes
+    return float(max(share * (1 - share), 0) / boxes)
 
 
 # ---------------------------------------------------------------------------- size and speed

@@ -64,7 +64,8 @@ def _half_widths(product: Product, height: int, width: int) -> NDArray[np.float3
     """Return the (height,) float32 half widths of the silhouette in pixels, slightly smoothed."""
     at, value = np.array(product.shape.profile, np.float32).T
     line = np.interp(np.linspace(0, 1, height), at, value).astype(np.float32)
-    return cv2.blur(line[:, None], (1, max(1, height // 45)))[:, 0] * width / 2
+    smooth = cv2.blur(line[:, None], (1, max(1, height // 45)))[:, 0]
+    return np.asarray(smooth * width / 2, np.float32)
 
 
 def _wrap(

@@ -167,14 +167,15 @@ def _camera(
     shift = (np.array([params.width, params.height]) - zoom * (low + high)) / 2 + rng.normal(
         0, 0.015, 2
     ) * params.width
-    return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]], [0, 0, 1]]) @ view
+    return np.asarray(np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]], [0, 0, 1]]) @ view)
 
 
 def _map(
     points: Sequence[tuple[float, float]] | NDArray[np.float64], homography: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return (n, 2) float64 points x, y after a (3, 3) homography."""
-    return cv2.perspectiveTransform(np.asarray(points, np.float64).reshape(1, -1, 2), homography)[0]
+    flat = np.asarray(points, np.float64).reshape(1, -1, 2)
+    return np.asarray(cv2.perspectiveTransform(flat, homography)[0], np.float64)
 
 
 def _magnification(camera: NDArray[np.float64], x: float, y: float) -> float:

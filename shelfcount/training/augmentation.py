@@ -54,8 +54,8 @@ def transforms(config: AugmentConfig, height: int, width: int) -> tuple[v2.Trans
             ),
         ]
     )
-    # The look is torchvision's, not that of vision.effects: it works on tensors like the rest of the
-    # transform, and needs no stated severities in linear light.
+    # The look is torchvision's, not that of vision.effects: it works on tensors like the rest of
+    # the transform, and needs no stated severities in linear light.
     noise = [
         v2.ToDtype(torch.float32, scale=True),
         v2.GaussianNoise(sigma=0.03),
@@ -266,8 +266,9 @@ class TrainingPhotos(TorchDataset[TrainingSample]):
         rng: np.random.Generator,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # The midpoints of the edges are transformed, not the corners, as by the rule "edges" of
-        # vision.homography.map_boxes. The points are passed as boxes without size, which torchvision does not clamp on request, so that the
-        # remaining share of each box can be computed.
+        # vision.homography.map_boxes. The points are passed as boxes without size, which
+        # torchvision does not clamp on request, so that the remaining share of each box can be
+        # computed.
         points = _edge_middles(boxes).reshape(-1, 2)
         canvas = (self.height, self.width)
         frame = tv_tensors.BoundingBoxes(
