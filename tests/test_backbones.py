@@ -64,7 +64,7 @@ def test_torchvisions_file_gives_torchvisions_features(
 ) -> None:
     theirs = _shaken(torchvision.models.mobilenet_v2(weights=None))
     file = _save(theirs.state_dict(), tmp_path / "tv.safetensors")
-    # This model has the padding of torchvision; `make_backbone` uses the SAME padding of TensorFlow.
+    # This model is padded as in torchvision; `make_backbone` uses the SAME padding of TensorFlow.
     mine = timm.create_model("mobilenetv2_100", features_only=True, out_indices=(2, 3, 4)).eval()
     assert load_backbone_weights(mine, "mobilenet_v2", file) == "tv.safetensors"
     with torch.no_grad():

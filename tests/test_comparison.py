@@ -29,7 +29,13 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
 
     plan = comparison.BenchmarkSettings(runs=6, baseline_runs=3, threads=(1, 2))
     result = comparison.compare_with_baseline(
-        bundle, str(overfit.run), overfit.photos, tmp_path, run=overfit.run, plan=plan, progress=progress
+        bundle,
+        str(overfit.run),
+        overfit.photos,
+        tmp_path,
+        run=overfit.run,
+        plan=plan,
+        progress=progress,
     )
     bench_page.write_bench_report(tmp_path, result)
     assert stages == [

@@ -113,7 +113,8 @@ def changed(*steps: Any, to: Any) -> dict[str, Any]:
         ),
         (
             changed("rows", 0, "products", 0, "facing", to=3),
-            r"rows\[0\]\.products\[0\]\.facing: .* Did you mean 'rows\[0\]\.products\[0\]\.facings'\?",
+            r"rows\[0\]\.products\[0\]\.facing: .* "
+            r"Did you mean 'rows\[0\]\.products\[0\]\.facings'\?",
         ),
         (
             changed("rows", 0, "products", 0, to={"name": "cola", "facings": 1}),

@@ -89,7 +89,8 @@ def test_tilt_is_measured_and_said(shelf: np.ndarray, degrees: float, way: str, 
     assert advice.startswith(f"Turn the phone {way}: the shelf slopes down to the {side} by ")
 
 
-# The simulated focal length is shorter than the one that the check assumes: 38 degrees appear as 41.
+# The simulated focal length is shorter than the one that the check assumes, so that 38 degrees
+# appear as 41.
 @pytest.mark.parametrize(
     ("degrees", "axis", "name", "start"),
     [

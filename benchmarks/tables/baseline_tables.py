@@ -54,7 +54,8 @@ def short(results: Path) -> str:
     ]
     evaluation = result["evaluation"]
     legend = (
-        f"{evaluation['photos']} test photos with {evaluation['boxes']:,} products, corrected labels. "
+        f"{evaluation['photos']} test photos with {evaluation['boxes']:,} products, "
+        "corrected labels. "
         f"{origin(result)}"
     )
     return "\n\n".join([table(SHORT_HEADS, rows), legend])

@@ -246,8 +246,8 @@ def repeat_verb(
         repeats_page.write_repeats_page(results, summary, facts, html)
     _print_repeats(summary, repeats_page.NAMES)
     out.print(
-        f"{plural(summary['repeats'], 'repeat')}; with a probability of 95 % the median is between from and "
-        f"to; {repeat_statistics.repeats_needed_text(summary['enough'])}"
+        f"{plural(summary['repeats'], 'repeat')}; with a probability of 95 % the median is between "
+        f"from and to; {repeat_statistics.repeats_needed_text(summary['enough'])}"
     )
 
 

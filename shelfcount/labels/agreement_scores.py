@@ -87,7 +87,8 @@ class PhotoAgreement:
     @property
     def same_class(self) -> NDArray[np.bool_]:
         """(k,) bool, pairs that have the same class."""
-        return self.first.classes[self.pairs[:, 0]] == self.second.classes[self.pairs[:, 1]]
+        same = self.first.classes[self.pairs[:, 0]] == self.second.classes[self.pairs[:, 1]]
+        return np.asarray(same)
 
     @property
     def loose(self) -> NDArray[np.bool_]:

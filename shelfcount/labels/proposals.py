@@ -58,8 +58,7 @@ class Proposal:
         correction: The correction that the model suggests, undecided.
         score: Score of the detection.
         relative_confidence: Score divided by the mean score of the class over detections that agree
-        with their
-            labels; at least 1.
+            with their labels; at least 1.
     """
 
     photo: Photo

@@ -23,8 +23,7 @@ class Validation:
     Attributes:
         f1: F1 at `threshold`.
         threshold: Score threshold that maximises F1 on the validation photos.
-        mean_ap: mAP over IoU 0.50 to 0.95. Training keeps the epoch with the highest
-            value.
+        mean_ap: mAP over IoU 0.50 to 0.95. Training keeps the epoch with the highest value.
     """
 
     f1: float

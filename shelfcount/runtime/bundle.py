@@ -152,8 +152,8 @@ def read_bundle(path: Path | str) -> Bundle:
     if labels != labels_txt(spec.classes):
         got = labels.count(b"\n")
         raise ShelfcountError(
-            f"'{path / 'labels.txt'}' must list the {plural(len(spec.classes), 'class', 'classes')} "
-            f"of model.json in their order, got {plural(got, 'line')}"
+            f"'{path / 'labels.txt'}' must list the "
+            f"{plural(len(spec.classes), 'class', 'classes')} of model.json in their order, got {plural(got, 'line')}"
         )
     return Bundle(path, spec, recipe, files, measured, sha256_of(text))
 

@@ -34,8 +34,7 @@ class PanoramaFrame:
     """Part of the front of the shelf that the panorama shows.
 
     Attributes:
-        width, height: Size of the panorama in pixels, with at most about `MAX_PANORAMA_PIXELS` in
-        all.
+        width, height: Size in pixels; the panorama has at most about `MAX_PANORAMA_PIXELS`.
         onto: (3, 3) float64, from the front of the shelf to the pixels of the panorama.
         products: Boxes in pixels of the panorama.
     """
