@@ -313,7 +313,7 @@ class Config(_Section):
         return self
 
     def to_toml(self) -> str:
-        """Return the resolved config as TOML; `load` reads an equal config from it."""
+        """Return the resolved config as TOML; `load_config` reads an equal config from it."""
         return tomli_w.dumps(self.model_dump(mode="json"))
 
     def write(self, path: Path) -> None:

@@ -91,7 +91,7 @@ def timed(detector: LiteRTDetector, pixels: np.ndarray) -> Callable[[], float]:
 
 
 def profiled(data: bytes, size: int, runs: int) -> list[dict[str, Any]]:
-    """Return milliseconds by kind of operator, as `op_profile.by_kind` adds them up."""
+    """Return milliseconds by kind of operator, as `operator_profile.by_kind` adds them up."""
     with tempfile.TemporaryDirectory() as folder:
         model, photo = Path(folder) / "model.tflite", Path(folder) / "noise.png"
         model.write_bytes(data)

@@ -135,7 +135,7 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
 
     Args:
         photos: All photos of the data set.
-        samples: Colour grids of each photo, from `sample`.
+        samples: Colour grids of each photo, from `product_look`.
 
     Returns:
         One finding per photo whose labels, or which itself, is likely rotated.
@@ -221,7 +221,7 @@ def likely_missing(
     Args:
         lab: (h, w, 3) uint8 Lab image of the upright photo.
         boxes: (n, 4) xyxy, pixels of the photo, the labelled products.
-        gaps: Gaps between these boxes, from `box_checks.gaps`.
+        gaps: Gaps between these boxes, from `find_label_gaps`.
 
     Returns:
         Proposed boxes, shortest colour distance first. Overlapping proposals are merged.

@@ -125,7 +125,7 @@ def check_dataset(
     """Check the photos and labels of a data set.
 
     Args:
-        dataset: Data set from `formats.read`. Entries that it dropped are part of the report.
+        dataset: Data set from `read_labels`. Entries that it dropped are part of the report.
         against: Second data set that must not share a photo with `dataset`, such as the test set.
         progress: Callback that is called with (photos done, photos in total).
 

@@ -247,7 +247,7 @@ def _coco_licence(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def write_coco(dataset: Dataset, path: Path | str) -> None:
-    """Write COCO detection JSON from which `read` returns the same labelled photos.
+    """Write COCO detection JSON from which `read_labels` returns the same labelled photos.
 
     In addition to the COCO keys, each image has its `group`, and `info` has the `attribution`. The
     path of a photo is relative if the photo is in or below the folder of the file, or in a folder

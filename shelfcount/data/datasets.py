@@ -19,7 +19,7 @@ def describe_dropped(dataset: Dataset, max_listed: int = 20) -> list[str]:
     """Return lines that summarize a data set and its dropped or corrected entries.
 
     Args:
-        dataset: Data set from `read`.
+        dataset: Data set from `read_labels`.
         max_listed: Maximum number of entries to list. The others are counted.
 
     Returns:

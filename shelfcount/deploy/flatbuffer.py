@@ -60,7 +60,7 @@ class _Builder(flatbuffers.Builder):
 
 
 def write_model(model: Any) -> bytes:
-    """Write a model from `read` as the content of a .tflite file."""
+    """Write a model from `read_model` as the content of a .tflite file."""
     builder = _Builder(1 << 22)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -70,7 +70,7 @@ def set_metadata(model: Any, name: str, data: bytes) -> None:
     """Store a metadata entry in a model, in place. An entry of the same name is replaced.
 
     Args:
-        model: Model from `read`.
+        model: Model from `read_model`.
         name: Name of the entry.
         data: Content of the entry.
     """
@@ -92,7 +92,7 @@ def read_heads(data: bytes, spec: ModelSpec) -> Any:
         spec: Specification of the model.
 
     Returns:
-        ``ModelT`` of the schema, as `read`.
+        ``ModelT`` of the schema, as `read_model`.
 
     Raises:
         ShelfcountError: If the file has more than one subgraph, or outputs other than location

@@ -142,7 +142,7 @@ def make_golden(model: bytes, spec: ModelSpec, dataset: Dataset) -> dict[str, by
 
 
 def tolerance(files: Mapping[str, bytes]) -> Tolerance:
-    """Return the tolerance from files of `make`."""
+    """Return the tolerance from files of `make_golden`."""
     return Tolerance(**json.loads(files[GOLDEN_FILE])["tolerance"])
 
 
@@ -254,7 +254,7 @@ def read_golden(bundle: Bundle) -> dict[str, Any]:
         The content of ``golden/golden.json``.
 
     Raises:
-        ShelfcountError: If the file is missing or does not have the format that `make` writes.
+        ShelfcountError: If the file is missing or not in the format that `make_golden` writes.
     """
     path = bundle.path / GOLDEN_FILE
     try:
@@ -278,7 +278,7 @@ def compare_with_golden(
     """Compare an app's detections on the golden photos with the golden ones.
 
     Args:
-        golden: Content of the golden file, from `read`.
+        golden: Content of the golden file, from `read_golden`.
         detections: Detections of each golden photo, in their order, as
             {"class", "score", "box": [x, y, w, h]}, with scores down to the score threshold minus
             the score tolerance.

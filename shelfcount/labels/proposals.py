@@ -82,7 +82,7 @@ def propose(
         The proposals, most confident first. If no photo has labels, every detection is proposed.
 
     Raises:
-        ShelfcountError: For the reasons given at `metrics.check`.
+        ShelfcountError: For the reasons given at `require_scorable`.
     """
     confidence = class_confidence_thresholds(dataset, detections, threshold)
     # Without labels no detection agrees with one, so the score threshold decides alone.
@@ -181,7 +181,7 @@ def with_decisions(proposals: Sequence[Proposal], corrections: Corrections) -> l
 
     Args:
         proposals: Proposals from `propose`.
-        corrections: A corrections file, such as one from `draft` with decisions.
+        corrections: A corrections file, such as one from `draft_corrections` with decisions.
 
     Returns:
         The proposals, in the same order. Those without an entry in the file are unchanged.

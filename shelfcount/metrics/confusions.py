@@ -36,7 +36,7 @@ def class_confidence_thresholds(
         classes. 1 if no detection agrees with a label.
 
     Raises:
-        ShelfcountError: For the reasons given at `metrics.check`.
+        ShelfcountError: For the reasons given at `require_scorable`.
     """
     require_scorable(dataset, detections)
     sums, numbers = np.zeros(len(dataset.classes)), np.zeros(len(dataset.classes), np.int64)
@@ -116,7 +116,7 @@ class Confusion:
 def confusions(
     dataset: Dataset, detections: Sequence[Detections], threshold: float
 ) -> list[Confusion]:
-    """List every pair of confused classes, based on class-agnostic matches as in `metrics.score`.
+    """List every pair of confused classes, based on class-agnostic matches as in `score`.
 
     Args:
         dataset: Labelled photos.
@@ -127,7 +127,7 @@ def confusions(
         The pairs, the most frequent first.
 
     Raises:
-        ShelfcountError: For the reasons given at `metrics.check`.
+        ShelfcountError: For the reasons given at `require_scorable`.
     """
     require_scorable(dataset, detections)
     confidence = class_confidence_thresholds(dataset, detections, threshold)

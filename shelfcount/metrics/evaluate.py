@@ -35,7 +35,7 @@ def evaluate_detector(
     Raises:
         ValueError: If the threshold is above 1.
         ShelfcountError: If `threshold` is below the detector's own, so that detections are missing,
-            or for the reasons given at `run` and `score`.
+            or for the reasons given at `detect_dataset` and `score`.
     """
     lowest = detector.spec.score_threshold
     if threshold is not None and threshold < lowest:

@@ -57,7 +57,7 @@ class ThresholdCurve:
 
 @dataclass(frozen=True, eq=False)
 class _Matched:
-    """Matches of one photo. Detections that `metrics.match` leaves out are not contained.
+    """Matches of one photo. Detections that `match` leaves out are not contained.
 
     Attributes:
         truth: Number of labelled products.
@@ -98,7 +98,7 @@ def choose_threshold(
 
     Raises:
         ValueError: If `by` is neither "f1" nor "count", or `floor` is outside [0, 1].
-        ShelfcountError: For the reasons given at `metrics.check`.
+        ShelfcountError: For the reasons given at `require_scorable`.
     """
     if by not in ("f1", "count"):
         raise ValueError(f"by must be 'f1' or 'count', got '{by}'")
@@ -138,7 +138,7 @@ def threshold_curve(dataset: Dataset, detections: Sequence[Detections]) -> Thres
         The curve over all thresholds.
 
     Raises:
-        ShelfcountError: For the reasons given at `metrics.check`.
+        ShelfcountError: For the reasons given at `require_scorable`.
     """
     require_scorable(dataset, detections)
     return _curve(_matched_all(dataset, detections))
@@ -156,7 +156,7 @@ def validate(dataset: Dataset, detections: Sequence[Detections]) -> Validation:
         The chosen score threshold, F1 at this threshold, and mAP.
 
     Raises:
-        ShelfcountError: For the reasons given at `metrics.check`.
+        ShelfcountError: For the reasons given at `require_scorable`.
     """
     threshold, _ = choose_threshold(dataset, detections, floor=LOWEST_SCORE)
     evaluation = score(dataset, detections, threshold)

@@ -59,7 +59,7 @@ def write_check_page(report: Report, path: Path | str) -> None:
     """Write the report as one HTML file. It is replaced only when complete.
 
     Args:
-        report: Result of `data.checks.check`. Its photos are read again for the pictures.
+        report: Result of `checks.check.check_dataset`. Its photos are read again for the pictures.
         path: Path of the HTML file.
 
     Raises:

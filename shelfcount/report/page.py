@@ -207,7 +207,7 @@ def write_html(path: Path | str, title: str, sections: Sequence[Section], lead: 
 
 
 def render_html(title: str, sections: Sequence[Section], lead: str = "") -> str:
-    """Return the HTML of a page. The arguments are those of `write`."""
+    """Return the HTML of a page. The arguments are those of `write_html`."""
     return template("page.html", show=show).render(title=title, sections=sections, lead=lead)
 
 
@@ -235,7 +235,7 @@ def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
 def page_markdown(title: str, sections: Sequence[Section], lead: str = "") -> str:
     """Return the page as Markdown. Only the captions of figures and pictures are included.
 
-    The arguments are those of `write`.
+    The arguments are those of `write_html`.
     """
     parts = [f"# {_inert(title)}", _inert(lead)]
     for section in sections:

@@ -166,7 +166,7 @@ def cache_features(
 
 
 def load_features(folder: Path, mapped: bool = True) -> CachedFeatures:
-    """Load features that `cache` wrote.
+    """Load features that `cache_features` wrote.
 
     Args:
         folder: Cache folder.

@@ -211,7 +211,7 @@ class Sources:
     """Paths of the data that a run was trained on, for commands that read them again.
 
     Attributes:
-        train: Training data, as an argument of `data.formats.read`.
+        train: Training data, as an argument of `read_labels`.
         val: Validation data, or None if the validation photos were held out from `train`.
         class_names: File with the names of numbered classes, or None.
         corrections: Files with corrections of the labels.
