@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib.util
 import json
+import keyword
 import re
 import shlex
 import subprocess
 import sys
+import tokenize
 import tomllib
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ import speed_tables
 import training_tables
 import typer
 
-from shelfcount.cli.app import app
+from shelfcount.cli.app import VERBS, app
 from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 
@@ -222,12 +227,68 @@ $ shelfcount planogram drinks-int8 photo.jpg --plan plan.json --learn
         jsonschema.validate(count, json.loads((SCHEMAS / "count.schema.json").read_text()))
 
 
-@pytest.mark.parametrize("document", ["CONTRIBUTING.md", *PAGES])
+@pytest.mark.parametrize("document", DOCS)
 def test_files_that_are_named_exist(document: str) -> None:
-    named = re.findall(
-        r"`((?:shelfcount|docs|tests|benchmarks|export)/[\w./-]+)`", (ROOT / document).read_text()
-    )
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    tops = {"benchmarks", "docs", "export", "notebooks", "shelfcount", "tests"}
+    folders = (ROOT, ROOT / "shelfcount", (ROOT / document).parent)
+    rooms = {path.name for path in (ROOT / "shelfcount").iterdir() if path.is_dir()}
+    named = re.findall(r"`(\w+)(/[\w./-]*)`", (ROOT / document).read_text())
+    assert [
+        room + rest
+        for room, rest in named
+        if room in tops | rooms
+        and not any(Path(f"{base}/{room}{rest}").exists() for base in folders)
+    ] == []
+
+
+def code_that_is_named(path: Path) -> Iterator[str]:
+    """Yield the identifiers in single backticks of a module's docstrings and comments."""
+    texts = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    with path.open("rb") as lines:
+        tokens = tokenize.tokenize(lines.readline)
+        texts += [token.string for token in tokens if token.type == tokenize.COMMENT]
+    for text in texts:
+        # A file name such as `model.json` is no identifier; two backticks are other libraries'.
+        for name in re.findall(r"(?<!`)`([A-Za-z_][\w.]*)(?:\([^`]*\))?`(?!`)", text):
+            if Path(name).suffix not in (
+                ".csv",
+                ".json",
+                ".py",
+                ".tflite",
+                ".toml",
+                ".txt",
+                ".yaml",
+            ):
+                yield name
+
+
+def defined_names(path: Path) -> Iterator[str]:
+    """Yield what a module defines or imports, and its own name."""
+    yield from (path.stem, path.parent.name)
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                yield name
+            case ast.alias(name=name):
+                yield from name.split(".")
+
+
+def test_code_that_is_named_exists() -> None:
+    modules = sorted((ROOT / "shelfcount").rglob("*.py"))
+    known = {*dir(builtins), *keyword.kwlist, *(verb.name for verb in VERBS)}
+    known.update(name for path in modules for name in defined_names(path))
+    assert [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules
+        for name in code_that_is_named(path)
+        if not known.issuperset(name.split("."))
+    ] == []
 
 
 def test_site_builds_strictly(tmp_path: Path) -> None:
