@@ -285,6 +285,17 @@ def test_every_error_of_a_phone_at_once(tmp_path: Path) -> None:
         phone_budgets.read_phones([tmp_path / "none.toml"])
 
 
+def test_shipped_phones_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(phone_budgets.packaged_phones()) == [path.stem for path in SHIPPED]
+    names = [Path(path.stem) for path in SHIPPED]
+    assert phone_budgets.read_phones(names) == phone_budgets.read_phones(SHIPPED)
+    # A file of this name takes precedence.
+    (tmp_path / "pixel4").write_text("{}")
+    with pytest.raises(ShelfcountError, match="phone 'pixel4' cannot be used"):
+        phone_budgets.read_phones([Path("pixel4")])
+
+
 def test_phones_with_the_same_name(tmp_path: Path) -> None:
     copy = tmp_path / "copy.toml"
     shutil.copy(SHIPPED[0], copy)

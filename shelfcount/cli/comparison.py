@@ -204,7 +204,10 @@ def bench_verb(
     ] = None,
     phone: Annotated[
         list[Path] | None,
-        typer.Option(help="TOML file with the budget of a phone. May be repeated."),
+        typer.Option(
+            help="TOML file with the budget of a phone, or the name of one that comes with "
+            "shelfcount, such as pixel4. May be repeated."
+        ),
     ] = None,
     adb_binary: Annotated[
         Path | None,

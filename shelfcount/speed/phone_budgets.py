@@ -174,11 +174,17 @@ class BudgetResult:
         }
 
 
+def packaged_phones() -> dict[str, Path]:
+    """Return the files of the phones that come with the package, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "phones").glob("*.toml"))}
+
+
 def read_phones(paths: Sequence[Path]) -> list[Phone]:
     """Read phones from TOML files.
 
     Args:
-        paths: One file per phone.
+        paths: One file per phone, or the name of a phone that comes with the package. A file of
+            this name takes precedence.
 
     Returns:
         The phones, in the order of the files.
@@ -187,7 +193,9 @@ def read_phones(paths: Sequence[Path]) -> list[Phone]:
         ShelfcountError: If a file cannot be read, a key or value is not allowed, or two phones have
             the same name.
     """
-    phones = [read_validated(path, Phone, "phone") for path in paths]
+    known = packaged_phones()
+    files = [path if path.exists() else known.get(str(path), path) for path in paths]
+    phones = [read_validated(path, Phone, "phone") for path in files]
     names = [phone.name for phone in phones]
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise ShelfcountError(
