@@ -6,7 +6,6 @@ The demo only runs public commands, one after the other, and prints each before 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.stamp import stamp
 
 CONFIG = Path(__file__).parent / "configs" / "demo.toml"
@@ -206,7 +205,7 @@ def main() -> int:
         print(f"took {seconds[stage.title]:.0f} seconds")
     total = round(sum(seconds.values()), 1)
     durations = {"seconds": seconds, "total": total, "short": given.short, "stamp": stamp()}
-    write_whole(given.out / "durations.json", json.dumps(durations, indent=1))
+    write_json(given.out / "durations.json", durations)
     here = _shown(Path(sys.executable).parent / "shelfcount")
     print(
         f"\nThe demo took {total / 60:.1f} minutes. The commands above work on your photos too. "

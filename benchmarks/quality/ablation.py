@@ -37,7 +37,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.stamp import stamp
 
 BENCHMARKS = Path(__file__).parents[1]
@@ -295,10 +295,7 @@ def main() -> None:
             rows.append(row)
             order = {step.name: number for number, step in enumerate(STEPS)}
             rows.sort(key=lambda r: (order.get(r["name"], len(order)), r["seed"]))
-            write_whole(
-                options.out,
-                json.dumps({"photos": "validation, corrected labels", "rows": rows}, indent=1),
-            )
+            write_json(options.out, {"photos": "validation, corrected labels", "rows": rows})
             print(
                 f"{row['name']}, seed {row['seed']}: F1 {row['f1']:.3f}, mAP {row['map']:.3f}, "
                 f"{row['minutes']} min",

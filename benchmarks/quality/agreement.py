@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import numpy as np
 
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.formats import read_labels
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.labels.agreement import compare_labellings
 from shelfcount.labels.agreement_scores import Agreement, interval
 from shelfcount.labels.corrections import correct_labels, read_corrections
@@ -182,10 +181,7 @@ def main() -> None:
         }
         simulated["levels"] = recovered(known, given.repeats, given.seed)
     result = {"simulated": simulated, "real": real(given.data, given.corrections, given.seed)}
-    write_whole(
-        given.out,
-        json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1) + "\n",
-    )
+    write_json(given.out, {**result, "stamp": stamp(seed=given.seed, threads=1)})
     for row in simulated["levels"]:
         shown = ", ".join(
             f"{name} {row['planted'][name]:.3f} as {row['found'][name]:.4f}" for name in FAULTS

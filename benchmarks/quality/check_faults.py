@@ -32,7 +32,7 @@ from shelfcount.checks.check import check_dataset
 from shelfcount.checks.findings import Finding
 from shelfcount.data.formats import read_labels
 from shelfcount.data.stated_labels import XYXY
-from shelfcount.files import write_whole
+from shelfcount.files import write_json, write_whole
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset
 from shelfcount.stamp import stamp
@@ -239,9 +239,7 @@ def main() -> None:
                 "kinds": kinds,
             }
     result = {"sets": sets, "each": given.each, "missing_boxes": dict(missing) or None}
-    write_whole(
-        given.out, json.dumps({**result, "stamp": stamp(seed=given.seed, threads=1)}, indent=1)
-    )
+    write_json(given.out, {**result, "stamp": stamp(seed=given.seed, threads=1)})
 
 
 def _joined(paths: list[Path]) -> dict[str, Dataset]:

@@ -8,13 +8,12 @@ Returns 1 if a value became worse by more than noise, and 2 if nothing can be co
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.records import ShelfcountError
 from shelfcount.studies.result_changes import folder_changes
 
@@ -43,12 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"{balance['not compared']} not compared"
     )
     if given.json:
-        write_whole(
+        write_json(
             given.json,
-            json.dumps(
-                {name: [asdict(change) for change in changes] for name, changes in found.items()},
-                indent=1,
-            ),
+            {name: [asdict(change) for change in changes] for name, changes in found.items()},
         )
     return int(balance["worse"] > 0)
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.stamp import stamp
 
 ROOT = Path(__file__).parents[2]
@@ -60,9 +60,7 @@ def main() -> int:
         result = measure()
     except subprocess.CalledProcessError:
         return 1
-    write_whole(
-        ROOT / "benchmarks" / "results" / "consumers.json", json.dumps(result, indent=2) + "\n"
-    )
+    write_json(ROOT / "benchmarks" / "results" / "consumers.json", result)
     subprocess.run([sys.executable, ROOT / "benchmarks" / "tables" / "build_pages.py"], check=True)
     return 0
 

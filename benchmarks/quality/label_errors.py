@@ -30,7 +30,7 @@ import numpy as np
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.formats import read_labels
 from shelfcount.drawing.crops import grid
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.labels.corrections import (
     DECISIONS,
     Correction,
@@ -249,10 +249,7 @@ def main() -> None:
         }
         for p, (_, word, data) in zip(seen, first, strict=True)
     ]
-    write_whole(
-        given.out / f"{given.name}.json",
-        json.dumps({**result, "stamp": stamp(threads=1)}, indent=1) + "\n",
-    )
+    write_json(given.out / f"{given.name}.json", {**result, "stamp": stamp(threads=1)})
     classes = dataset.classes
     write_photo(
         given.out / f"{given.name}.jpg",

@@ -11,7 +11,6 @@ QAT_RUN is RUN fine-tuned with the settings of configs/drinks_qat.toml.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import align_classes, fingerprint
 from shelfcount.data.formats import read_labels
 from shelfcount.deploy import convert, flatbuffer, ranges
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.metrics import uncertainty
 from shelfcount.metrics.evaluate import evaluate_detector
@@ -217,7 +216,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     result = measure(arguments.run, arguments.qat, arguments.converted)
-    write_whole(RESULTS / "quantization.json", json.dumps(result, indent=1))
+    write_json(RESULTS / "quantization.json", result)
     for row in result["rows"]:
         photos = f"{row['photos']} photos" if "photos" in row else ""
         drop = (

@@ -22,7 +22,7 @@ import numpy as np
 from shelfcount import config as config_module
 from shelfcount.cli.console import progress_bar
 from shelfcount.data import datasets, formats
-from shelfcount.files import write_whole
+from shelfcount.files import write_json, write_whole
 from shelfcount.labels import corrections
 from shelfcount.records import Dataset
 from shelfcount.report import repeats_page
@@ -133,7 +133,7 @@ def report(out: Path) -> dict[str, Any]:
         "agreement": together,
         "stamp": stamp(seed=0, threads=1),
     }
-    write_whole(out, json.dumps(result, indent=1))
+    write_json(out, result)
     return result
 
 

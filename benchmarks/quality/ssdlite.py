@@ -11,7 +11,6 @@ Writes benchmarks/results/ssdlite.json.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from shelfcount import config as config_module
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import align_classes
 from shelfcount.data.formats import read_labels
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.metrics.evaluate import detect_dataset
 from shelfcount.metrics.scoring import score
@@ -145,9 +144,7 @@ def main() -> None:
         "minutes": round(minutes, 1),
         "stamp": stamp(seed=options.seed, threads=torch.get_num_threads()),
     }
-    write_whole(
-        options.out, json.dumps({"photos": "validation, corrected labels", "rows": [row]}, indent=1)
-    )
+    write_json(options.out, {"photos": "validation, corrected labels", "rows": [row]})
     print(f"F1 {row['f1']:.3f}, mAP {row['map']:.3f}, {row['minutes']} min")
 
 

@@ -30,7 +30,7 @@ from simulated_detector import CATALOGUE, Tally, errors
 
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.formats import read_labels
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.records import Dataset, Detections, ShelfcountError
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
@@ -256,7 +256,7 @@ def main() -> int:
         made["cut_in_four"] = labels | cut_in_four(read_bundle(given.bundle), dataset)
     signed = stamp(seed=SEED, threads=cv2.getNumThreads())
     result |= {part: {"stamp": signed, **content} for part, content in made.items()}
-    write_whole(RESULT, json.dumps(result, indent=1) + "\n")
+    write_json(RESULT, result)
     print(json.dumps(made, indent=1))
     return 0
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from simulated_detector import CATALOGUE, LEVELS, THRESHOLD, Tally, counted, detected
 
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.records import Detections
 from shelfcount.shelf import photo_pairs
 from shelfcount.shelf.merge import merge_counted
@@ -324,11 +324,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     result = {"synthetic": synthetic(given.shelves), "repetitive": repetitive(24)}
-    write_whole(
-        RESULT,
-        json.dumps({"stamp": stamp(seed=SEED, threads=cv2.getNumThreads()), **result}, indent=1)
-        + "\n",
-    )
+    write_json(RESULT, {"stamp": stamp(seed=SEED, threads=cv2.getNumThreads()), **result})
     print(json.dumps(result, indent=1))
     return 0
 

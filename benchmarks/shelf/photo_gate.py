@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import fingerprint
 from shelfcount.data.formats import read_labels
-from shelfcount.files import write_whole
+from shelfcount.files import write_json, write_whole
 from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.metrics.matching import match
 from shelfcount.records import Dataset, Detections, Detector, Photo
@@ -287,7 +287,7 @@ def main() -> int:
         "outcome": list(refusals_by_condition(made, by)),
         "twelve_megapixels": twelve_megapixels(detector, read_photo(dataset.photos[0].path)),
     }
-    write_whole(RESULTS / "photo_gate.json", json.dumps(result, indent=1) + "\n")
+    write_json(RESULTS / "photo_gate.json", result)
     write_whole(RESULTS / "photo_gate.png", draw(curves, chosen, unchanged))
     print(
         json.dumps(

@@ -26,7 +26,7 @@ import numpy as np
 
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.formats import read_labels
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.shelf.facings import Arrangement, arrange, shares
 from shelfcount.shelf.rows import assign_rows
 from shelfcount.stamp import stamp
@@ -373,7 +373,7 @@ def main() -> int:
         result["drinks"] = [
             drinks(given.drinks / f"{part}.json") for part in ("train", "val", "test")
         ]
-    write_whole(given.out, json.dumps({"stamp": stamp(seed=SEED), **result}, indent=1) + "\n")
+    write_json(given.out, {"stamp": stamp(seed=SEED), **result})
     print(json.dumps(result["synthetic"] | {"by_tilt_and_yaw": f"in {given.out.name}"}, indent=1))
     for part in result.get("drinks", []):
         print(

@@ -10,7 +10,6 @@ of trained bundles. Writes benchmarks/results/family.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from torch import nn
 
 from shelfcount.deploy import bundle, convert, inspection
 from shelfcount.deploy.inspection import counted_names
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.records import AnchorLevel, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 from shelfcount.speed import operator_profile
@@ -161,7 +160,7 @@ def main() -> None:
         "rows": list(rows.values()),
         "operators": operators,
     }
-    write_whole(options.out, json.dumps(result, indent=1))
+    write_json(options.out, result)
     for row in rows.values():
         name = f"{row['model']:20s} {row['size']} {row['recipe']:8s}"
         print(

@@ -15,8 +15,6 @@ model imports this file.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -31,7 +29,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from shelfcount.cli.console import progress_bar
 from shelfcount.deploy import flatbuffer, inspection
-from shelfcount.files import write_whole
+from shelfcount.files import sha256_of, write_json, write_whole
 from shelfcount.records import ModelSpec, ShelfcountError
 from shelfcount.runtime.bundle import read_bundle
 from shelfcount.speed import latency, model_rows
@@ -270,7 +268,7 @@ def _row(
         "form": peer.form,
         "source": peer.source,
         "licence": peer.licence,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256_of(data),
         "height": subject.height,
         "width": subject.width,
         "size": len(data),
@@ -306,11 +304,8 @@ def main() -> int:
     except ShelfcountError as error:
         print(error, file=sys.stderr)
         return 2
-    write_whole(
-        given.out,
-        json.dumps(
-            {"rows": rows, "left_out": left_out, "stamp": stamp(threads=given.threads)}, indent=1
-        ),
+    write_json(
+        given.out, {"rows": rows, "left_out": left_out, "stamp": stamp(threads=given.threads)}
     )
     for row in rows:
         ratio = row["times_bundle"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from shelfcount.cli.console import progress_stages
 from shelfcount.config import ModelConfig
 from shelfcount.deploy import convert, flatbuffer, inspection
 from shelfcount.deploy.bundle import main_artifact
-from shelfcount.files import write_whole
+from shelfcount.files import write_json, write_whole
 from shelfcount.records import ModelSpec
 from shelfcount.runtime.bundle import Bundle, LiteRTDetector, read_bundle
 from shelfcount.shelf.rows import assign_rows
@@ -274,7 +273,7 @@ def main() -> int:
     image = scaling_plot({**head, **result})
     if folder := given.out or (None if given.short else BENCHMARKS / "results"):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "scaling.json", json.dumps({**head, **result}, indent=1) + "\n")
+        write_json(folder / "scaling.json", {**head, **result})
         write_whole(folder / "scaling.png", image)
     for part in result.values():
         for row in part["rows"]:

@@ -32,7 +32,7 @@ from torchvision.transforms import v2
 
 from shelfcount import config as config_module
 from shelfcount.data.formats import read_labels
-from shelfcount.files import write_whole
+from shelfcount.files import write_json
 from shelfcount.records import Dataset
 from shelfcount.stamp import stamp
 from shelfcount.training.fit import fit
@@ -222,7 +222,7 @@ def main() -> None:
             "epochs_counted": EPOCHS - 1,
             "rows": rows(speeds),
         }
-        write_whole(options.out, json.dumps(result, indent=1))
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":
