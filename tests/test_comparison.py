@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from shelfcount.deploy.bundle import write_bundle
-from shelfcount.report import bench_page, bench_sections
+from shelfcount.report import bench_page
 from shelfcount.report.bench_page import rows_markdown
 from shelfcount.runtime.bundle import RAW_MODEL, read_bundle
-from shelfcount.speed import comparison
+from shelfcount.speed import comparison, model_rows
 from shelfcount.training.runs import read_spec
 from shelfcount.words import NOT_MEASURED
 
@@ -83,7 +83,7 @@ def test_a_bundle_in_all_its_forms_against_a_run(overfit, bundle: Path, tmp_path
     assert read_bundle(bundle).sha256 in page
     assert "F1 against size" in page
     text = (tmp_path / "report.md").read_text()
-    assert [row for row in result.rows if f"| {bench_sections.row_label(row)} |" not in text] == []
+    assert [row for row in result.rows if f"| {model_rows.row_label(row)} |" not in text] == []
     assert (tmp_path / "counted.jpg").stat().st_size > 10_000
     # For bundle and baseline, the F1 at the model's own threshold is at most the best F1.
     for row, curve in zip((phone, result.rows[result.reference]), result.curves, strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shelfcount.records import ShelfcountError
-from shelfcount.report import page, phone_section
+from shelfcount.report import bench_sections, page
 from shelfcount.runtime.bundle import read_bundle
 from shelfcount.speed import adb, phone_budgets
 from shelfcount.speed.adb import PhoneRun, Timings
@@ -357,11 +357,11 @@ def test_section_of_a_page() -> None:
         GOOD,
         [RUN],
     )
-    shown = page.render_html("t", [phone_section.budget_section(verdicts)])
+    shown = page.render_html("t", [bench_sections.budget_section(verdicts)])
     assert shown.count("<table") == 2
     assert "No limit of the budget is missed." in shown
     assert "Missed: size." in shown
     # The latency of the first was measured, that of the second estimated.
     assert shown.count("ESTIMATE") == 1
     assert "one\ntwo" in shown
-    assert phone_section.budget_section([]).blocks == []
+    assert bench_sections.budget_section([]).blocks == []

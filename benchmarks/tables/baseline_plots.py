@@ -20,8 +20,7 @@ from typing import Any
 from shelfcount.files import write_whole
 from shelfcount.metrics.scoring import ClassScore, DetectionCounts
 from shelfcount.report import accuracy_figures, figures
-from shelfcount.report.bench_sections import row_label
-from shelfcount.speed.model_rows import Latency, Row
+from shelfcount.speed.model_rows import Latency, Row, row_label
 
 RESULTS = Path(__file__).parents[1] / "results"
 # Result of `shelfcount bench` for the released bundle and the trained baseline.

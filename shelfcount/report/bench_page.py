@@ -9,8 +9,10 @@ from typing import Any
 from shelfcount import words
 from shelfcount.drawing.pictures import annotate
 from shelfcount.files import write_json, write_whole
-from shelfcount.report import page, phone_section
+from shelfcount.report import page
 from shelfcount.report.bench_sections import (
+    budget_section,
+    budget_sentence,
     disagreement_blocks,
     latency_blocks,
     operator_blocks,
@@ -76,7 +78,7 @@ def write_bench_report(
             "",
             [page.Cards(_cards(result)), *_warnings(result, verdicts), page.Note(_verdict(result))],
         ),
-        phone_section.budget_section(verdicts),
+        budget_section(verdicts),
         page.Section(
             "Example of a counted photo",
             [counted_picture, page.Details("Products by class", [products])],
@@ -128,7 +130,7 @@ def _cards(result: BaselineComparison) -> list[page.Card]:
 
 def _warnings(result: BaselineComparison, verdicts: Sequence[BudgetResult]) -> list[page.Block]:
     notes = [
-        f"{verdict.phone}: the model exceeds the budget. {phone_section.budget_sentence(verdict)}"
+        f"{verdict.phone}: the model exceeds the budget. {budget_sentence(verdict)}"
         for verdict in verdicts
         if verdict.missed
     ]

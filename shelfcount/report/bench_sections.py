@@ -1,4 +1,4 @@
-"""Sections of the report on the baseline comparison: tables, latency, operators and accuracy."""
+"""Sections of the report on the baseline comparison, from tables of models to phone budgets."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ from shelfcount.deploy import inspection
 from shelfcount.drawing import disagreement_picture
 from shelfcount.report import accuracy_figures, figures, page
 from shelfcount.speed.comparison import BaselineComparison
-from shelfcount.speed.model_rows import Row, format_ratio
+from shelfcount.speed.model_rows import Row, format_ratio, row_label
+from shelfcount.speed.phone_budgets import BudgetLine, BudgetResult
 from shelfcount.words import plural
 
 # Number of operators in the table of the slowest ones.
 SLOWEST = 12
-
-
-def row_label(row: Row) -> str:
-    """Return the name of a row in tables and plots, short enough for a phone screen.
-
-    The phone model is named by its format alone, such as "int8"; rows of the baseline begin with
-    "baseline". "LiteRT" is left out.
-    """
-    form = row.variant.removeprefix("LiteRT ")
-    return form if row.role == "phone" else f"baseline {form}"
 
 
 def threads_text(n: int) -> str:
@@ -329,3 +320,43 @@ def disagreement_blocks(result: BaselineComparison) -> list[page.Block]:
             )
         )
     return [page.Note(disagreement_picture.DISAGREEMENT_LEGEND), *blocks] if blocks else []
+
+
+def budget_section(verdicts: Sequence[BudgetResult]) -> page.Section:
+    """Return a section with one table per phone. Without phones it has no blocks.
+
+    Args:
+        verdicts: Results against the budget of each phone.
+    """
+    return page.Section(
+        "Phone budgets", [block for verdict in verdicts for block in _budget_blocks(verdict)]
+    )
+
+
+def _budget_blocks(verdict: BudgetResult) -> list[page.Block]:
+    heads = (verdict.phone, "result", "value", "budget", "source")
+    columns = [page.Column(name) for name in heads]
+    rows = [[line.name, line.state, line.got, line.budget, line.basis] for line in verdict.lines]
+    blocks: list[page.Block] = [page.Table(columns, rows, budget_sentence(verdict))]
+    if verdict.sources:
+        blocks.append(
+            page.Details("Sources of the estimate", [page.Note("\n".join(verdict.sources))])
+        )
+    return blocks
+
+
+def budget_sentence(verdict: BudgetResult) -> str:
+    """Return a sentence with the limits that are exceeded and those that remain open.
+
+    Args:
+        verdict: Result against the budget of one phone.
+    """
+    missed, undecided = (_limits(verdict.lines, state) for state in ("missed", "open"))
+    text = f"Missed: {missed}." if missed else "No limit of the budget is missed."
+    if undecided:
+        text += f" Open, since not measured or not decided by an estimate: {undecided}."
+    return text
+
+
+def _limits(lines: Sequence[BudgetLine], state: str) -> str:
+    return ", ".join(line.name for line in lines if line.state == state)

@@ -251,6 +251,16 @@ def _format_interval(gain: tuple[float, float] | None) -> str:
     return f", a difference of {span} (95 % interval over resampled photos)"
 
 
+def row_label(row: Row) -> str:
+    """Return the name of a row in tables and plots, short enough for a phone screen.
+
+    The phone model is named by its format alone, such as "int8"; rows of the baseline begin with
+    "baseline". "LiteRT" is left out.
+    """
+    form = row.variant.removeprefix("LiteRT ")
+    return form if row.role == "phone" else f"baseline {form}"
+
+
 def format_ratio(times: Ratio | None) -> str:
     """Format a latency ratio to the bundle for a table; empty for the bundle itself.
 
