@@ -91,16 +91,16 @@ COUNTING_LIMITS = CountingLimits(
 )
 # Stricter than for counting: a model learns its classes from these photos, and a person must be
 # able to label them. Measured on 180 drinks training photos and 120 synthetic shelves as they are,
-# and with artificial faults of benchmarks/quality/check_faults.py:
-# - dark: at least 115 as they are, at most 68 at 0.15 to 0.3 of the brightness;
-# - white: up to 0.061, except for two photos with 0.064 and 0.069; with a reflection over a third
-#   of the photo 0.043 to 0.37, median 0.23. The gate's `glare` does not tell the two apart, as
-#   products under a reflection keep some detail;
-# - blur: up to 0.73 as they are, at least 0.82 if small print is illegible;
-# - tilt: 0.8 in the median and up to 9 as they are, at least 9.75 if rotated by 12 to 18 degrees.
+# and with faults of benchmarks/quality/planted_faults.py:
+# - dark: at least 115 as they are, at most 69 if 4 to 6 EV darker;
+# - white: up to 0.061 as they are, except for two photos with 0.064 and 0.069; at least 0.069 and
+#   0.2 in the median with reflections of lamps on 25 to 40 % of the photo. The gate's `glare` does
+#   not tell the two apart, as products under a reflection keep some detail;
+# - blur: up to 0.73 as they are, at least 0.84 if small print is illegible;
+# - tilt: up to 9 and 0.8 in the median as they are, at least 8.25 if rotated by 12 to 18 degrees.
 #   Row detection and the training augmentation are made for smaller slopes;
-# - product_side: at least 16.5. The finest feature map of the network has a stride of 8 pixels, so
-#   12 pixels are 1.5 cells.
+# - product_side: at least 16.5 as they are. The finest feature map of the network has a stride of 8
+#   pixels, so 12 pixels are 1.5 cells.
 LABELLING_LIMITS = LabellingLimits(dark=90.0, white=0.063, blur=0.79, tilt=8.0, product_side=12.0)
 
 
