@@ -1,7 +1,8 @@
 /**
  * Is this photo fit to be counted? Light, sharpness and view, each measured, compared with a limit, and said in one sentence.
  *
- * Mirrors shelfcount/shelf/photogate.py; the reasons for each constant and step stand there.
+ * Mirrors shelfcount/shelf/photo_gate.py (limits, advice) and shelfcount/vision/photo_quality.py (measures), which
+ * give the reasons for each constant and step.
  */
 
 import { height as heightOf, width as widthOf } from "./boxes.js";

@@ -1,7 +1,7 @@
 /**
  * Tiling of large photos: detect in overlapping windows, then merge the detections so that every product is counted once.
  *
- * Mirrors shelfcount/runtime/tiling.py, name for name. That file explains the constants and steps.
+ * Mirrors shelfcount/runtime/inference.py, name for name. That file explains the constants and steps.
  */
 
 import { area, clip, height, iou, shareInside, width } from "./boxes.js";
