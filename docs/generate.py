@@ -6,11 +6,9 @@ cannot become out of date. Nothing here imports torch: the site builds in an env
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
-import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -20,18 +18,25 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import shelfcount
+from shelfcount.cli.app import VERBS, Verb, app
+from shelfcount.config import Config
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
 # The order of the results in the navigation; a page that is not listed comes last.
 QUESTIONS = ("accuracy", "baseline", "speed", "quantization", "robustness", "repeats", "shelf")
-# The order in which a user meets the verbs; a verb that is not listed comes last.
-GROUPS = {
-    "Labelled photos": ("synth", "check", "propose", "correct"),
-    "Training and export": ("train", "export", "verify"),
-    "Counting": ("count", "merge", "planogram", "serve"),
-    "Measuring": ("evaluate", "repeat", "stress", "bench"),
-}
+# Public functions and classes in the order of the page; mkdocstrings finds those of `__all__`.
+API = ("count", "ShelfCount", "check", "train", "export", "evaluate")
+# What these functions return.
+RETURNED = (
+    "shelfcount.counting.results.ShelfCounts",
+    "shelfcount.counting.plan_verdict.PlanVerdict",
+    "shelfcount.studies.label_check.LabelCheck",
+    "shelfcount.deploy.export.ExportedBundle",
+    "shelfcount.studies.model_evaluation.ModelEvaluation",
+)
 SCHEMAS = {
     "count": (
         "count --json and merge --json",
@@ -62,45 +67,6 @@ SCHEMAS = {
         'the path of the schema under the key `"$schema"`: editors then complete and check it.',
     ),
 }
-
-
-def load(*places: str) -> Any:
-    """Return the first object that exists among places such as ``package.module:name``.
-
-    Raises:
-        LookupError: If none of them exists.
-    """
-    for place in places:
-        module, _, name = place.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-        if not isinstance(found, types.ModuleType):
-            return found
-    raise LookupError(f"none of {', '.join(places)} exists. Correct the places in {__file__}.")
-
-
-# Every import of the package is here. The old places go once the modules have moved.
-def cli_app() -> typer.Typer:
-    return load("shelfcount.cli.app:app", "shelfcount.cli:app")
-
-
-def config_class() -> Any:
-    return load("shelfcount.config:Config")
-
-
-def public_names() -> tuple[str, ...]:
-    return tuple(load("shelfcount:__all__"))
-
-
-def counting_module() -> str:
-    return load("shelfcount:count").__module__
-
-
-def parameters_of(verb: str) -> dict[str, Any]:
-    """Return the parameters of a verb by name."""
-    return {p.name: p for p in typer.main.get_command(cli_app()).commands[verb].params}
 
 
 # ------------------------------------------------------------------------------ hooks
@@ -174,40 +140,33 @@ def _title(path: Path) -> str:
 
 def verbs_page() -> str:
     """Return the reference of the command line, generated from the typer app."""
-    commands = typer.main.get_command(cli_app()).commands
-    listed = [name for names in GROUPS.values() for name in names]
-    groups = {**GROUPS, "Other": tuple(name for name in commands if name not in listed)}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     parts = [
         "# Verbs\n\n"
-        "`shelfcount VERB --help` prints the same texts. Every verb writes progress to stderr. The "
-        "exit status is 0 for success, 1 for a negative verdict (such as unfit data or a missed "
+        "`shelfcount VERB --help` prints the same texts, and `shelfcount --install-completion` "
+        "completes verbs and options in your shell. Every verb writes progress to stderr. The exit "
+        "status is 0 for success, 1 for a negative verdict (such as unfit data or a missed "
         "budget), 2 for wrong use or a missing extra, 130 after Ctrl+C and 143 after SIGTERM.\n"
     ]
-    for group, names in groups.items():
-        verbs = [commands[name] for name in names if name in commands]
-        if verbs:
-            lines = [f"- [`{v.name}`](#{v.name}): {_first_sentence(v.help or '')}" for v in verbs]
-            parts.append("\n".join([f"**{group}**\n", *lines, ""]))
-    for names in groups.values():
-        parts += [_verb(name, commands[name]) for name in names if name in commands]
+    for panel in dict.fromkeys(verb.panel for verb in VERBS):
+        names = [verb.name for verb in VERBS if verb.panel == panel]
+        lines = [f"- [`{n}`](#{n}): {_first_sentence(commands[n].help)}" for n in names]
+        parts.append("\n".join([f"**{panel}**\n", *lines, ""]))
+    parts += [_verb(verb, commands[verb.name]) for verb in VERBS]
     return "\n".join(parts)
 
 
-def _verb(name: str, command: Any) -> str:
+def _verb(verb: Verb, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
-    words = [f"shelfcount {name}", *(_placeholder(p) for p in arguments)]
+    words = [f"shelfcount {verb.name}", *(_placeholder(p) for p in arguments)]
     words += [f"{p.opts[0]} {_kind(p).upper()}" for p in options if p.required]
-    # Paragraphs are kept; an indented worked example becomes a block of code.
-    text = [f"## {name}\n", f"```\n{' '.join(words)} [OPTIONS]\n```\n"]
-    for paragraph in re.split(
-        r"\n\s*\n", inspect.cleandoc(f"{command.help or ''}\n\n{command.epilog or ''}")
-    ):
-        lines = [line for line in paragraph.replace("\b", "").splitlines() if line.strip()]
-        code = bool(lines) and all(line.startswith((" ", "shelfcount ", "$ ")) for line in lines)
-        body = inspect.cleandoc("\n" + "\n".join(lines))
-        if body:
-            text.append(f"```\n{body}\n```\n" if code else f"{body}\n")
+    text = [f"## {verb.name}\n", f"```\n{' '.join(words)} [OPTIONS]\n```\n"]
+    text += [f"{paragraph}\n" for paragraph in inspect.cleandoc(command.help).split("\n\n")]
+    if verb.extra:
+        text.append(
+            f"It needs the extra `{verb.extra}`, see [Installation](../start/install.md#extras).\n"
+        )
     if arguments:
         rows = [[f"`{_placeholder(p)}`", _sentence(p.help)] for p in arguments]
         text.append(_table(("Argument", ""), rows))
@@ -222,6 +181,7 @@ def _verb(name: str, command: Any) -> str:
             for p in options
         ]
         text.append(_table(("Option", "Value", "", "Default"), rows))
+    text.append(f"Example:\n\n```\nshelfcount {verb.example}\n```\n")
     return "\n".join(text)
 
 
@@ -263,7 +223,6 @@ def _default(parameter: Any) -> str:
 
 def configuration_page() -> str:
     """Return the reference of the configuration, generated from the pydantic models."""
-    config = config_class()
     parts = [
         "# Configuration\n\n"
         "`shelfcount train --config FILE` reads these settings from a TOML file, and "
@@ -271,7 +230,7 @@ def configuration_page() -> str:
         "them in one message. Every run keeps its complete configuration in `config.toml`.\n\n"
         "```toml\n[train]\nepochs = 30\nbatch = 8\n\n[augment]\nmosaic = 0.3\n```\n"
     ]
-    for section, field in config.model_fields.items():
+    for section, field in Config.model_fields.items():
         model = field.annotation
         text = inspect.cleandoc(model.__doc__ or "")
         rows = [
@@ -310,23 +269,24 @@ def _toml(value: Any) -> str:
 
 
 def python_page() -> str:
-    """Return the page of the Python API; mkdocstrings fills it."""
-    module = counting_module()
-    names = [f"shelfcount.{name}" for name in public_names()]
-    classes = [
-        f"{module}.{name}"
-        for name in ("ShelfCount", "ShelfCounts", "PlanVerdict", "PlanogramVerdict")
-        if hasattr(importlib.import_module(module), name) and f"shelfcount.{name}" not in names
-    ]
+    """Return the page of the Python API; mkdocstrings fills it.
+
+    Raises:
+        ValueError: If a public name is missing in `API`.
+    """
+    if set(API) != set(shelfcount.__all__):
+        raise ValueError(f"API must contain {shelfcount.__all__}, got {API}")
     head = (
         "# Python API\n\n"
         "`import shelfcount` loads nothing else: each name is imported on first use. Counting "
-        "needs NumPy, OpenCV and LiteRT, but not PyTorch. "
-        "[Count products](../guides/count.md#in-python) has examples.\n"
+        "needs NumPy, OpenCV and LiteRT, but not PyTorch. `check` and `evaluate` need the extra "
+        "`labels`, `train` the extra `train`, and `export` the extra `export`. "
+        "[Count products](../guides/count.md#in-python) and "
+        "[Train and export](../guides/train.md#in-python) have examples.\n"
     )
-    public = [f"::: {name}\n    options: {{heading: {name}}}\n" for name in names]
+    public = [f"::: shelfcount.{name}\n    options: {{heading: {name}}}\n" for name in API]
     # Users never construct a result, so its signature is hidden (style.css).
-    results = [f"::: {name}\n" for name in classes]
+    results = [f"::: {name}\n" for name in RETURNED]
     return "\n".join([head, *public, '<div class="results" markdown>\n', *results, "</div>\n"])
 
 
