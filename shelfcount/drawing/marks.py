@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -107,10 +108,21 @@ def make_font(size: float) -> ImageFont.FreeTypeFont:
     Args:
         size: Font size in pixels.
     """
-    # This font is part of matplotlib, so pictures look the same on every machine.
-    return ImageFont.truetype(
-        Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), round(size)
-    )
+    return ImageFont.truetype(_font_file(), round(size))
+
+
+@cache
+def _font_file() -> Path:
+    # DejaVu Sans is part of matplotlib, so pictures look the same on every machine. Pillow's own
+    # font has no Vietnamese letters. The file is found without the slow import of matplotlib, unless
+    # a distribution moved it.
+    name = Path("fonts", "ttf", "DejaVuSans.ttf")
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is not None and spec.origin is not None:
+        file = Path(spec.origin).parent / "mpl-data" / name
+        if file.exists():
+            return file
+    return Path(importlib.import_module("matplotlib").get_data_path()) / name
 
 
 def shorten_name(name: str, max_length: int = MAX_NAME_LENGTH) -> str:
