@@ -23,15 +23,35 @@ def threads_text(n: int) -> str:
 
 
 def table_blocks(result: BaselineComparison) -> list[page.Block]:
-    """Return the tables of all formats: accuracy and latency, and size and operations."""
-    quality_columns = [
+    """Return the tables of all formats, and plots of F1 against latency and size."""
+    blocks: list[page.Block] = [_quality_table(result), _size_table(result)]
+    if result.left_out:
+        blocks.append(
+            page.Note(
+                "Not measured:\n" + "\n".join(str(dropped) for dropped in result.left_out),
+                warning=True,
+            )
+        )
+    if sum(row.f1 is not None for row in result.rows) > 1:
+        latencies = [row.latency.p50 for row in result.rows]
+        sizes = [row.size and row.size / 1e6 for row in result.rows]
+        blocks += [
+            _f1_plot(result, latencies, "median latency per photo in ms", "F1 against latency"),
+            _f1_plot(result, sizes, "file size in MB", "F1 against size"),
+        ]
+    return blocks
+
+
+def _quality_table(result: BaselineComparison) -> page.Table:
+    columns = [
         page.Column("format"),
         page.Column("F1"),
         page.Column("F1 loss", "points", 2),
         page.Column("mAP"),
         page.Column("count error"),
+        page.Column("p50", "ms", 1),
+        page.Column("relative latency"),
     ]
-    quality_columns += [page.Column("p50", "ms", 1), page.Column("relative latency")]
     rows = [
         [
             row_label(r),
@@ -54,55 +74,33 @@ def table_blocks(result: BaselineComparison) -> list[page.Block]:
         "10th and 90th percentile. “Within noise”: the paired runs do not agree on which one is "
         "faster."
     )
-    size_columns = [
+    return page.Table(columns, rows, caption, strong_row=0)
+
+
+def _size_table(result: BaselineComparison) -> page.Table:
+    columns = [
         page.Column("format"),
         page.Column("size", "MB", 2),
         page.Column("parameters", "million", 2),
         page.Column("compute", "GMAC", 2),
+        page.Column("memory", "MB", 1),
+        page.Column("weights from"),
     ]
-    size_columns += [page.Column("memory", "MB", 1), page.Column("weights from")]
-    sizes = [[row_label(r), *_weights(r), r.start or None] for r in result.rows]
-    note = (
+    rows = [[row_label(r), *_weights(r), r.start or None] for r in result.rows]
+    caption = (
         "Memory: increase of the peak memory of a process by loading and running the model. "
         "Parameters: a .tflite file can contain a copy of the shared head for each pyramid level; "
         "every stored copy is counted."
     )
-    blocks: list[page.Block] = [
-        page.Table(quality_columns, rows, caption, strong_row=0),
-        page.Table(size_columns, sizes, note, strong_row=0),
-    ]
-    if result.left_out:
-        blocks.append(
-            page.Note(
-                "Not measured:\n" + "\n".join(str(dropped) for dropped in result.left_out),
-                warning=True,
-            )
-        )
-    if sum(row.f1 is not None for row in result.rows) > 1:
-        for cost, what, alt in (
-            (
-                [row.latency.p50 for row in result.rows],
-                "median latency per photo in ms",
-                "F1 against latency",
-            ),
-            (
-                [row.size and row.size / 1e6 for row in result.rows],
-                "file size in MB",
-                "F1 against size",
-            ),
-        ):
-            points = [
-                (row_label(row), value, row.f1)
-                for row, value in zip(result.rows, cost, strict=True)
-            ]
-            blocks.append(
-                page.Figure(
-                    accuracy_figures.f1_against(points, what),
-                    f"{alt}. The best models are at the top left.",
-                    alt,
-                )
-            )
-    return blocks
+    return page.Table(columns, rows, caption, strong_row=0)
+
+
+def _f1_plot(
+    result: BaselineComparison, costs: Sequence[float | None], what: str, alt: str
+) -> page.Figure:
+    points = [(row_label(row), x, row.f1) for row, x in zip(result.rows, costs, strict=True)]
+    plot = accuracy_figures.f1_against(points, what)
+    return page.Figure(plot, f"{alt}. The best models are at the top left.", alt)
 
 
 def _weights(row: Row) -> list[float | None]:

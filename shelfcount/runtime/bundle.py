@@ -88,6 +88,36 @@ def read_bundle(path: Path | str) -> Bundle:
             model.json.
     """
     path = find_bundle(path)
+    text, data = _read_head(path)
+    for name, kind in (("spec", dict), ("files", dict), ("recipe", str), ("measured", dict)):
+        if not isinstance(data.get(name), kind):
+            fault = "has the wrong type" if name in data else "is missing"
+            raise ShelfcountError(
+                f"'{path / 'model.json'}': field '{name}' {fault}. Export the bundle again."
+            )
+    try:
+        spec = ModelSpec.from_json(data["spec"])
+    except ShelfcountError as error:
+        raise ShelfcountError(f"'{path / 'model.json'}': {error}") from error
+    if data.get("digest") != spec_digest(data):
+        raise ShelfcountError(
+            f"'{path / 'model.json'}' was changed or damaged: its content does not match its "
+            "digest. Export the bundle again."
+        )
+    files = {name: str(sha256) for name, sha256 in data["files"].items()}
+    _check_files(path, files)
+    labels = (path / "labels.txt").read_bytes()
+    if labels != labels_txt(spec.classes):
+        listed, got = plural(len(spec.classes), "class", "classes"), labels.count(b"\n")
+        raise ShelfcountError(
+            f"'{path / 'labels.txt'}' must list the {listed} of model.json in their order, "
+            f"got {plural(got, 'line')}"
+        )
+    return Bundle(path, spec, data["recipe"], files, data["measured"], sha256_of(text))
+
+
+def _read_head(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return the content of model.json, as bytes and parsed, in the current format."""
     try:
         text = (path / "model.json").read_bytes()
         data = json.loads(text)
@@ -109,23 +139,20 @@ def read_bundle(path: Path | str) -> Bundle:
             f"'{path / 'model.json'}' must have format {FORMAT}, got {got}. "
             "It was written by another version of shelfcount; export the bundle again."
         )
-    for name, kind in (("spec", dict), ("files", dict), ("recipe", str), ("measured", dict)):
-        if not isinstance(data.get(name), kind):
-            fault = "has the wrong type" if name in data else "is missing"
-            raise ShelfcountError(
-                f"'{path / 'model.json'}': field '{name}' {fault}. Export the bundle again."
-            )
-    try:
-        spec = ModelSpec.from_json(data["spec"])
-    except ShelfcountError as error:
-        raise ShelfcountError(f"'{path / 'model.json'}': {error}") from error
-    files = {name: str(sha256) for name, sha256 in data["files"].items()}
-    recipe, measured = data["recipe"], data["measured"]
-    if data.get("digest") != spec_digest(data):
-        raise ShelfcountError(
-            f"'{path / 'model.json'}' was changed or damaged: its content does not match its "
-            "digest. Export the bundle again."
-        )
+    return text, data
+
+
+def _check_files(path: Path, files: Mapping[str, str]) -> None:
+    """Check that the listed files are in the bundle and unchanged.
+
+    Args:
+        path: Folder of the bundle.
+        files: sha256 of each file, as model.json lists it.
+
+    Raises:
+        ShelfcountError: If a required file is not listed, or a listed file is outside the bundle,
+            missing or changed.
+    """
     for required in ("model.tflite", RAW_MODEL, "labels.txt"):
         if required not in files:
             raise ShelfcountError(
@@ -148,14 +175,6 @@ def read_bundle(path: Path | str) -> Bundle:
                 f"'{path / name}' was changed or damaged: its sha256 must be {expected[:12]}..., "
                 f"got {actual[:12]}... Export the bundle again."
             )
-    labels = (path / "labels.txt").read_bytes()
-    if labels != labels_txt(spec.classes):
-        got = labels.count(b"\n")
-        raise ShelfcountError(
-            f"'{path / 'labels.txt'}' must list the "
-            f"{plural(len(spec.classes), 'class', 'classes')} of model.json in their order, got {plural(got, 'line')}"
-        )
-    return Bundle(path, spec, recipe, files, measured, sha256_of(text))
 
 
 def spec_digest(head: Mapping[str, Any]) -> str:
