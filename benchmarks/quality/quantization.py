@@ -20,11 +20,9 @@ import numpy as np
 import torch
 
 from shelfcount.cli.console import progress_bar
-from shelfcount.data.datasets import align_classes, fingerprint
-from shelfcount.data.formats import read_labels
+from shelfcount.data.datasets import fingerprint
 from shelfcount.deploy import convert, flatbuffer, ranges
 from shelfcount.files import write_json
-from shelfcount.labels.corrections import correct_labels, read_corrections
 from shelfcount.metrics import uncertainty
 from shelfcount.metrics.evaluate import evaluate_detector
 from shelfcount.metrics.scoring import Evaluation
@@ -50,18 +48,9 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def labelled(sources: Sources) -> tuple[Dataset, Dataset]:
     """Read the training and validation photos of a run, with the corrections it was trained on."""
-    datasets = []
-    for source in (
-        sources.train,
-        sources.val or sys.exit("the run must have validation photos of its own"),
-    ):
-        data = read_labels(source, class_names=sources.class_names)
-        for corrections in map(read_corrections, sources.corrections):
-            data = (
-                correct_labels(data, corrections) if corrections.data == Path(source).name else data
-            )
-        datasets.append(data)
-    train, val = align_classes(*datasets)
+    if not sources.val:
+        sys.exit("the run must have validation photos of its own")
+    train, val, _ = inputs.training_data(sources, SEED)
     return train, val
 
 
