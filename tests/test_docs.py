@@ -29,10 +29,12 @@ import pytest
 import quantization_tables
 import runtimes_tables
 import speed_tables
+import test_architecture
 import training_tables
 import typer
 
 from shelfcount.cli.app import VERBS, app
+from shelfcount.deploy.bundle import BUNDLE_FILES
 from shelfcount.records import AnchorLevel, Detections, ModelSpec
 from shelfcount.runtime.bundle import LiteRTDetector
 
@@ -241,6 +243,21 @@ def test_files_that_are_named_exist(document: str) -> None:
     ] == []
 
 
+def test_design_describes_every_room_in_order() -> None:
+    design = (ROOT / "docs" / "design.md").read_text()
+    (chain,) = re.findall(r"```\n(cli -> .*?)```", design, re.DOTALL)
+    rooms = [set(re.findall(r"\w+", level)) for level in chain.split("->")]
+    assert rooms == [set(level) for level in reversed(test_architecture.ORDER)]
+    described = re.findall(r"`(\w+)(?:/|\.py)`", design[: design.index("Around the package")])
+    assert {room for level in rooms for room in level} <= set(described)
+
+
+def test_bundle_page_lists_the_files_that_are_written() -> None:
+    page = (SCHEMAS.parent / "bundle.md").read_text()
+    rows = [f"| `{name}` | {file.content} | {file.reader} |" for name, file in BUNDLE_FILES.items()]
+    assert "\n".join(rows) in page
+
+
 def code_that_is_named(path: Path) -> Iterator[str]:
     """Yield the identifiers in single backticks of a module's docstrings and comments."""
     texts = [
@@ -283,6 +300,8 @@ def test_code_that_is_named_exists() -> None:
     modules = sorted((ROOT / "shelfcount").rglob("*.py"))
     known = {*dir(builtins), *keyword.kwlist, *(verb.name for verb in VERBS)}
     known.update(name for path in modules for name in defined_names(path))
+    design = (ROOT / "docs" / "design.md").read_text()
+    assert set(re.findall(r"`([A-Z][\w]+)(?:\.\w+)?`", design)) <= known
     assert [
         f"{path.relative_to(ROOT)}: {name}"
         for path in modules
