@@ -16,13 +16,13 @@ from shelfcount.records import ShelfcountError
 Record = TypeVar("Record", bound=BaseModel)
 
 
-def read_validated(path: Path | str, model: type[Record], what: str) -> Record:
+def read_validated(path: Path | str, model: type[Record], subject: str) -> Record:
     """Read a file into a record.
 
     Args:
         path: TOML file if its suffix is ``.toml``, otherwise a JSON file.
         model: Type of the record.
-        what: What the file describes, for messages, such as "plan".
+        subject: What the file describes, for messages, such as "plan".
 
     Returns:
         The record.
@@ -33,21 +33,23 @@ def read_validated(path: Path | str, model: type[Record], what: str) -> Record:
     """
     path = Path(path)
     if path.suffix == ".toml":
-        return validate_data(read_toml(path, what), model, f"{what} '{path}'")
+        return validate_data(read_toml(path, subject), model, f"{subject} '{path}'")
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ShelfcountError(f"cannot read {what} '{path}': {error.strerror or error}") from error
+        raise ShelfcountError(
+            f"cannot read {subject} '{path}': {error.strerror or error}"
+        ) from error
     except ValidationError as error:
-        raise unusable(f"{what} '{path}'", _problems(error, model)) from error
+        raise unusable(f"{subject} '{path}'", _problems(error, model)) from error
 
 
-def read_toml(path: Path | str, what: str) -> dict[str, Any]:
+def read_toml(path: Path | str, subject: str) -> dict[str, Any]:
     """Return the content of a TOML file.
 
     Args:
         path: Path of the file.
-        what: What the file describes, for messages.
+        subject: What the file describes, for messages.
 
     Raises:
         ShelfcountError: If the file cannot be read or is not valid TOML.
@@ -55,9 +57,11 @@ def read_toml(path: Path | str, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ShelfcountError(f"cannot read {what} '{path}': {error.strerror or error}") from error
+        raise ShelfcountError(
+            f"cannot read {subject} '{path}': {error.strerror or error}"
+        ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ShelfcountError(f"cannot read {what} '{path}': {error}") from error
+        raise ShelfcountError(f"cannot read {subject} '{path}': {error}") from error
 
 
 def validate_data(data: dict[str, Any], model: type[Record], source: str) -> Record:

@@ -258,7 +258,7 @@ def test_a_budget_that_is_newly_missed(benched: dict[str, Any]) -> None:
         line = {
             "name": "size",
             "budget": "at most 5.00 MB",
-            "got": "5.10 MB",
+            "value": "5.10 MB",
             "state": state,
             "basis": "the file",
         }

@@ -469,7 +469,7 @@ def test_figures_come_from_the_results(tmp_path: Path) -> None:
     line = {
         "name": "size",
         "budget": "at most 5 MB",
-        "got": "1.72 MB",
+        "value": "1.72 MB",
         "state": "kept",
         "basis": "the bundle",
     }

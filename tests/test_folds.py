@@ -48,10 +48,10 @@ def groups(dataset: Dataset) -> set[str]:
 
 def test_each_photo_is_held_out_once_and_no_store_is_divided(shop: Dataset) -> None:
     made = make_folds(shop, 4, seed=0)
-    assert [len(fold.held) for fold in made] == [4, 4, 4, 4]
-    assert set().union(*(names(fold.held) for fold in made)) == names(shop)
+    assert [len(fold.held_out) for fold in made] == [4, 4, 4, 4]
+    assert set().union(*(names(fold.held_out) for fold in made)) == names(shop)
     for fold in made:
-        assert not groups(fold.held) & (groups(fold.train) | groups(fold.val))
+        assert not groups(fold.held_out) & (groups(fold.train) | groups(fold.val))
         assert not groups(fold.train) & groups(fold.val)
         assert len(fold.train) + len(fold.val) == 12
 

@@ -153,7 +153,7 @@ def test_what_was_not_measured_is_open_and_misses_nothing() -> None:
         "F1 loss from PyTorch to int8",
         "latency",
     }
-    assert {line.got for line in results.values() if line.state == "open"} == {"not measured"}
+    assert {line.value for line in results.values() if line.state == "open"} == {"not measured"}
     assert results["F1 against the baseline"].basis == "the baseline was not trained"
     assert (
         results["latency"].basis
@@ -216,7 +216,7 @@ def test_a_measurement_counts_for_its_own_phone_only() -> None:
     assert measured["latency_estimate"] is None
     assert estimated["latency_measured"] is None
     assert estimated["latency_estimate"] == {"ms": [10.0, 20.0], "sources": ["one", "two"]}
-    assert estimated["lines"][1]["got"] == "ESTIMATE 10.0 to 20.0 ms"
+    assert estimated["lines"][1]["value"] == "ESTIMATE 10.0 to 20.0 ms"
     assert "ESTIMATE" not in str(measured)
 
 

@@ -67,7 +67,7 @@ def test_teacher_and_student_give_what_can_be_compared(
     )
     taught = distillation.lessons(teacher, student, len(shapes) == 2, 16, 1, 1e-3)
     with torch.no_grad():
-        for half in ("wanted", "learned"):
+        for half in ("teacher", "learned"):
             found = [
                 [tuple(f.shape) for f in getattr(lesson, half)(torch.zeros(1, 3, 64, 96))]
                 for lesson in taught

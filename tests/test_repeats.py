@@ -293,7 +293,7 @@ def test_cached_features_have_the_shapes_of_the_backbone_and_give_boxes(
     assert frozen_features.detect_cached(net, views, 3, photo, spec).boxes[:, 2].max() <= 256
     whole = TorchDetector(net, spec).detect(read_photo(photo.path))
     pixels = torch.from_numpy(np.zeros((1, 3, 96, 96), np.uint8))
-    seen = frozen_features._seen(net.trunk, pixels, tiny_plan.config)
+    seen = frozen_features._backbone_features(net.trunk, pixels, tiny_plan.config)
     assert [f.dtype for f in seen] == [np.float16] * 3
     assert len(whole) > 0
 

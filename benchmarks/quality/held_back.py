@@ -25,7 +25,7 @@ from PIL import Image
 from shelfcount.cli.console import progress_bar
 from shelfcount.data.datasets import align_classes, fingerprint
 from shelfcount.data.formats import read_labels
-from shelfcount.drawing.crops import crop, examples, photo_at
+from shelfcount.drawing.crops import crop, example_crops, photo_at
 from shelfcount.drawing.marks import MISSED, Mark
 from shelfcount.drawing.pictures import annotate
 from shelfcount.files import write_whole
@@ -96,7 +96,11 @@ def names_picture(pairs: Sequence[Confusion], dataset: Dataset) -> bytes:
         ]
         for place, picture in zip(
             row,
-            [*shown, *[None] * (CROPS - len(shown)), *examples(dataset, pair.reported, EXAMPLES)],
+            [
+                *shown,
+                *[None] * (CROPS - len(shown)),
+                *example_crops(dataset, pair.reported, EXAMPLES),
+            ],
             strict=False,
         ):
             if picture is not None:

@@ -183,7 +183,7 @@ def main() -> None:
                 f"SD {spread['sd'] or 0:.3f}, {measured['repeats']} repeats"
             )
             print(
-                f"  {repeat_statistics.repeats_needed_text(measured['enough'])}; "
+                f"  {repeat_statistics.repeats_needed_text(measured['repeats_needed'])}; "
                 f"{measured['seconds_per_repeat']:g} s of CPU time each"
             )
     print(f"common splits: {result['agreement']['f1']['splits']}; {options.out}")

@@ -33,7 +33,7 @@ def repeats(results: Path) -> str:
         return not_measured("Repeats over random splits")
     depths = {name: result[depth] for depth, name in DEPTHS.items() if depth in result}
     rows = [_row(study, name, key) for name, study in depths.items() for key in METRICS]
-    sentences = [_needed(name, study["enough"]) for name, study in depths.items()]
+    sentences = [_needed(name, study["repeats_needed"]) for name, study in depths.items()]
     sentences += [text for study in depths.values() for text in (_narrows(study), _shares(study))]
     sentences += [_depths_agree(result["agreement"]["f1"]), f"{result['photos']}."]
     # The depths may have been run on different machines.
@@ -59,12 +59,12 @@ def _row(study: dict[str, Any], name: str, key: str) -> list[str]:
     ]
 
 
-def _needed(name: str, enough: dict[str, Any]) -> str:
-    width = f"narrower than {enough['width']:g}"
-    if enough["repeats"] is not None:
-        return f"{_capital(name)}: the interval is {width} after {enough['repeats']} repeats."
+def _needed(name: str, needed: dict[str, Any]) -> str:
+    width = f"narrower than {needed['width']:g}"
+    if needed["repeats"] is not None:
+        return f"{_capital(name)}: the interval is {width} after {needed['repeats']} repeats."
     return (
-        f"{_capital(name)}: about {enough['expected']} repeats are needed for an interval that is "
+        f"{_capital(name)}: about {needed['expected']} repeats are needed for an interval that is "
         f"{width}."
     )
 

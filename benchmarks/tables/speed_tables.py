@@ -115,7 +115,7 @@ def phones(results: Path) -> str:
     result = read_result(results / "drinks_bench_trained.json")
     if result is None:
         return not_measured("Phones")
-    keys = ("name", "budget", "got", "state", "basis")
+    keys = ("name", "budget", "value", "state", "basis")
     rows = [
         [verdict["phone"], *(line[key] for key in keys)]
         for verdict in result["phones"]

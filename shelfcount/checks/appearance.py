@@ -61,13 +61,13 @@ class ProductLook:
 
     Attributes:
         classes: (n,) int64, class indices.
-        looks: (4, n, CELLS, CELLS, 3) float16, Lab colours minus the median of the photo, for the
+        grids: (4, n, CELLS, CELLS, 3) float16, Lab colours minus the median of the photo, for the
             labels as they are and rotated clockwise by 90, 180 and 270 degrees.
         aspects: (4, n) float32, logarithm of width / height of the boxes in pixels.
     """
 
     classes: NDArray[np.int64]
-    looks: NDArray[np.float16]
+    grids: NDArray[np.float16]
     aspects: NDArray[np.float32]
 
 
@@ -146,7 +146,7 @@ def find_rotated(photos: Sequence[Photo], samples: Sequence[ProductLook]) -> lis
         known = np.array([c in usual for c in grids.classes.tolist()], bool)
         if known.sum() < MIN_BOXES:
             continue
-        looks, aspects = grids.looks[:, known].astype(np.float32), grids.aspects[:, known]
+        looks, aspects = grids.grids[:, known].astype(np.float32), grids.aspects[:, known]
         expected = [usual[c] for c in grids.classes[known].tolist()]
         as_labelled = _distance(looks[0], aspects[0], expected)
         turns: dict[tuple[str, int], float] = {}
@@ -173,18 +173,18 @@ def _usual_looks(samples: Sequence[ProductLook]) -> dict[int, tuple[NDArray[np.f
     usual = {}
     for c in np.unique(classes).tolist():
         if len(np.unique(shown[classes == c])) >= MIN_PHOTOS:
-            looks = np.concatenate([s.looks[0, s.classes == c] for s in samples])
+            looks = np.concatenate([s.grids[0, s.classes == c] for s in samples])
             aspects = np.concatenate([s.aspects[0, s.classes == c] for s in samples])
             usual[c] = (np.median(looks.astype(np.float32), axis=0), float(np.median(aspects)))
     return usual
 
 
 def _distance(
-    looks: NDArray[np.float32],
+    grids: NDArray[np.float32],
     aspects: NDArray[np.float32],
     expected: Sequence[tuple[NDArray[np.float32], float]],
 ) -> float:
-    colours = np.abs(looks - np.array([look for look, _ in expected])).mean(axis=(1, 2, 3))
+    colours = np.abs(grids - np.array([look for look, _ in expected])).mean(axis=(1, 2, 3))
     return float(
         np.median(
             colours + ASPECT_WEIGHT * np.abs(aspects - np.array([aspect for _, aspect in expected]))

@@ -107,12 +107,12 @@ class CheckedData:
 
     Attributes:
         dataset: The data set.
-        looks: Measures of each photo that could be read, in the order of the data set.
+        measures: Measures of each photo that could be read, in the order of the data set.
         against: Second data set that must not share a photo with `dataset`; may be empty.
     """
 
     dataset: Dataset
-    looks: Sequence[PhotoMeasures]
+    measures: Sequence[PhotoMeasures]
     against: Dataset
 
 
@@ -156,29 +156,29 @@ def _of_reading(data: CheckedData) -> list[Finding]:
 
 def _of_quality(data: CheckedData) -> list[Finding]:
     """Return findings on blur, light, tilt and resolution of each photo."""
-    return [finding for look in data.looks for finding in photo_checks.quality_findings(look)]
+    return [finding for look in data.measures for finding in photo_checks.quality_findings(look)]
 
 
 def _of_boxes(data: CheckedData) -> list[Finding]:
     """Return findings on the boxes of each photo."""
-    return [finding for look in data.looks for finding in _on_boxes(look, data.dataset.classes)]
+    return [finding for look in data.measures for finding in _on_boxes(look, data.dataset.classes)]
 
 
 def _of_outliers(data: CheckedData) -> list[Finding]:
     """Return findings on photos unlike all others."""
-    return photo_checks.find_outliers(data.looks)
+    return photo_checks.find_outliers(data.measures)
 
 
 def _of_rotation(data: CheckedData) -> list[Finding]:
     """Return findings on photos that are rotated relative to their labels."""
     return appearance.find_rotated(
-        [look.photo for look in data.looks], [look.sample for look in data.looks]
+        [look.photo for look in data.measures], [look.sample for look in data.measures]
     )
 
 
 def _of_duplicates(data: CheckedData) -> list[Finding]:
     """Return findings on duplicates, and on photos that the second data set contains too."""
-    return _duplicates(data.looks, data.against)
+    return _duplicates(data.measures, data.against)
 
 
 def _of_classes(data: CheckedData) -> list[Finding]:

@@ -247,7 +247,7 @@ def repeat_verb(
     _print_repeats(summary, repeats_page.NAMES)
     out.print(
         f"{plural(summary['repeats'], 'repeat')}; with a probability of 95 % the median is between "
-        f"from and to; {repeat_statistics.repeats_needed_text(summary['enough'])}"
+        f"from and to; {repeat_statistics.repeats_needed_text(summary['repeats_needed'])}"
     )
 
 

@@ -100,7 +100,7 @@ def _print_agreement(agreement: Agreement) -> None:
 def agreement_lines(agreement: Agreement) -> list[tuple[str, str]]:
     """Return the agreement as (title, value with its 95 % interval) for a terminal."""
 
-    def shown(value: float | None, name: str = "") -> str:
+    def format_score(value: float | None, name: str = "") -> str:
         ends = (
             " ({:.3f} to {:.3f})".format(*agreement.interval[name])
             if name in agreement.interval
@@ -115,7 +115,10 @@ def agreement_lines(agreement: Agreement) -> list[tuple[str, str]]:
         "x tightness": "tightness",
     }
     return [
-        *((title, shown(getattr(agreement.figures, name), name)) for title, name in parts.items()),
-        ("Cohen's kappa of the classes", shown(agreement.kappa)),
-        ("Krippendorff's alpha of presence and class", shown(agreement.alpha)),
+        *(
+            (title, format_score(getattr(agreement.figures, name), name))
+            for title, name in parts.items()
+        ),
+        ("Cohen's kappa of the classes", format_score(agreement.kappa)),
+        ("Krippendorff's alpha of presence and class", format_score(agreement.alpha)),
     ]

@@ -24,7 +24,7 @@ OPERATORS = {
     "DEPTHWISE_CONV_2D": "conv",
     "ADD": "add",
     "RESIZE_BILINEAR": "resize",
-    "RESHAPE": "rows",
+    "RESHAPE": "flatten",
     "CONCATENATION": "concat",
 }
 # Tolerance for equal weights, as a share of the maximum magnitude. The converter computes in a

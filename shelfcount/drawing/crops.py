@@ -49,7 +49,7 @@ def crop(
         (H, W, 3) uint8 RGB with longest side `CROP_SIDE`.
     """
     left, top, right, bottom = window_around(box, image.shape[1], image.shape[0], surroundings)
-    return drawn(image[top:bottom, left:right], marks, (left, top))
+    return draw_marks(image[top:bottom, left:right], marks, (left, top))
 
 
 def window_around(
@@ -57,7 +57,7 @@ def window_around(
     width: int,
     height: int,
     surroundings: float = SURROUNDINGS,
-    least: float = MIN_WINDOW,
+    min_side: float = MIN_WINDOW,
 ) -> tuple[int, int, int, int]:
     """Return the part of a photo to show around a box: a square, cut at the border of the photo.
 
@@ -65,12 +65,12 @@ def window_around(
         box: (4,) xyxy pixels.
         width, height: Size of the photo in pixels.
         surroundings: Side of the square, relative to the longer side of the box.
-        least: Minimum side of the square in pixels.
+        min_side: Minimum side of the square in pixels.
 
     Returns:
         (left, top, right, bottom) in pixels, at least one pixel wide and high.
     """
-    half = max(least, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
+    half = max(min_side, surroundings * float(max(box[2] - box[0], box[3] - box[1]))) / 2
     middle = (np.asarray(box[:2], np.float64) + box[2:]) / 2
     square = np.array([[*(middle - half), *(middle + half)]])
     visible = clip(square, width, height)[0]
@@ -79,7 +79,7 @@ def window_around(
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def drawn(
+def draw_marks(
     image: NDArray[np.uint8],
     marks: Sequence[Mark],
     origin: tuple[int, int] = (0, 0),
@@ -114,7 +114,7 @@ def drawn(
     return np.asarray(picture)
 
 
-def examples(
+def example_crops(
     dataset: Dataset, class_: int, max_examples: int = _EXAMPLES
 ) -> list[NDArray[np.uint8]]:
     """Cut out labelled products of one class, the largest one of each photo.
@@ -151,7 +151,7 @@ def examples(
     return crops
 
 
-def beside(pictures: Sequence[NDArray[np.uint8]], gap: int = 6) -> NDArray[np.uint8]:
+def side_by_side(pictures: Sequence[NDArray[np.uint8]], gap: int = 6) -> NDArray[np.uint8]:
     """Join pictures of the same height in a row.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfcount.drawing.crops import drawn, photo_at
+from shelfcount.drawing.crops import draw_marks, photo_at
 from shelfcount.drawing.marks import FALSE_ALARM, MISSED, NOT_EVALUATED, OKABE_ITO, Colour, Mark
 from shelfcount.labels.agreement_scores import LOOSE_IOU, Agreement, AgreementScores, PhotoAgreement
 from shelfcount.report import page
@@ -201,7 +201,7 @@ def _pictures(agreement: Agreement) -> list[page.Block]:
         keys = _keys(photo)
         sides = [
             page.Picture(
-                drawn(image, _marks(photo, side, keys), side=_PICTURE_SIDE),
+                draw_marks(image, _marks(photo, side, keys), side=_PICTURE_SIDE),
                 f"{which}: {source}.",
                 f"{name} as labelled in {source}",
             )

@@ -334,7 +334,7 @@ def budget_section(verdicts: Sequence[BudgetResult]) -> page.Section:
 def _budget_blocks(verdict: BudgetResult) -> list[page.Block]:
     heads = (verdict.phone, "result", "value", "budget", "source")
     columns = [page.Column(name) for name in heads]
-    rows = [[line.name, line.state, line.got, line.budget, line.basis] for line in verdict.lines]
+    rows = [[line.name, line.state, line.value, line.budget, line.basis] for line in verdict.lines]
     blocks: list[page.Block] = [page.Table(columns, rows, budget_sentence(verdict))]
     if verdict.sources:
         blocks.append(

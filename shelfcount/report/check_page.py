@@ -136,7 +136,9 @@ def _drawn(
     """
     height, width = image.shape[:2]
     left, top, right, bottom = (
-        (0, 0, width, height) if box is None else window_around(box, width, height, least=MIN_CROP)
+        (0, 0, width, height)
+        if box is None
+        else window_around(box, width, height, min_side=MIN_CROP)
     )
     scale = CROP_SIDE / max(right - left, bottom - top)
     size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfcount.drawing.crops import crop, examples, grid, photo_at
+from shelfcount.drawing.crops import crop, example_crops, grid, photo_at
 from shelfcount.drawing.marks import MISSED, Mark
 from shelfcount.metrics.confusions import (
     MIN_SLOPE,
@@ -183,7 +183,7 @@ def _pictures(pair: Confusion, dataset: Dataset) -> list[page.Block]:
         )
     ]
     for class_, name in ((pair.true, true), (pair.reported, predicted)):
-        if crops := examples(dataset, class_):
+        if crops := example_crops(dataset, class_):
             pictures.append(
                 page.Picture(_square(crops), f"Labelled {name}.", f"Products labelled {name}")
             )
@@ -223,7 +223,7 @@ def _needs(
     cells = [
         [n.name, n.products, n.missed, n.misnamed, n.taken_for, n.nothing, 100 * n.bound]
         + [n.trained] * (trained is not None)
-        + ([_told(n.halving), _told(n.gain, 100)] if curves else [])
+        + ([_scaled(n.halving), _scaled(n.gain, 100)] if curves else [])
         for n in rows
     ]
     caption = (
@@ -241,7 +241,7 @@ def _needs(
     return [page.Table(columns, cells, caption)]
 
 
-def _told(value: float | None, times: int = 1) -> float:
+def _scaled(value: float | None, times: int = 1) -> float:
     """Return `value` times a factor, or NaN for None.
 
     The page shows NaN as "undefined" instead of "not measured".

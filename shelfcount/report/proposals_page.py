@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shelfcount.drawing.crops import beside, crop, examples, photo_at
+from shelfcount.drawing.crops import crop, example_crops, photo_at, side_by_side
 from shelfcount.drawing.marks import FALSE_ALARM, FOUND, MISSED, Mark
 from shelfcount.files import write_whole
 from shelfcount.labels.corrections import Corrections
@@ -69,8 +69,8 @@ def write_proposals_page(
 
     @cache
     def example_picture(name: str) -> str:
-        crops = examples(dataset, dataset.classes.index(name))
-        return embedded(beside(crops)) if crops else ""
+        crops = example_crops(dataset, dataset.classes.index(name))
+        return embedded(side_by_side(crops)) if crops else ""
 
     def item(proposal: Proposal) -> _Item:
         names = dict.fromkeys(

@@ -118,8 +118,8 @@ def _cards(summary: Mapping[str, Any]) -> page.Cards:
             ),
             page.Card(
                 "Repeats needed",
-                summary["enough"]["expected"],
-                repeats_needed_text(summary["enough"]),
+                summary["repeats_needed"]["expected"],
+                repeats_needed_text(summary["repeats_needed"]),
             ),
         ]
     )

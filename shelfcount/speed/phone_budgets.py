@@ -122,20 +122,20 @@ class BudgetLine:
 
     Attributes:
         name: Name of the limited value.
-        budget, got: The limit and the value, as text with units.
+        budget, value: The limit and the value, as text with units.
         state: 'kept', 'missed', or 'open' if the value was not measured or the limit is within the
             range of the estimate.
-        basis: Source of `got`.
+        basis: Source of `value`.
     """
 
     name: str
     budget: str
-    got: str
+    value: str
     state: State
     basis: str
 
     def __str__(self) -> str:
-        return f"{self.state:6} {self.name}: {self.got}, budget {self.budget} ({self.basis})"
+        return f"{self.state:6} {self.name}: {self.value}, budget {self.budget} ({self.basis})"
 
 
 @dataclass(frozen=True)

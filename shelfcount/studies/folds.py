@@ -41,11 +41,11 @@ class Fold:
     """One fold: the held-out photos, and the photos that its model is trained on.
 
     Attributes:
-        held: Held-out photos. Each photo of the data set is held out in exactly one fold.
+        held_out: Held-out photos. Each photo of the data set is held out in exactly one fold.
         train, val: Training and validation photos: all other photos.
     """
 
-    held: Dataset
+    held_out: Dataset
     train: Dataset
     val: Dataset
 
@@ -119,7 +119,7 @@ def detect_folds(
 
     runs = train_folds(folds, folder, config, step)
     return [
-        detect_held_out(fold.held, run, threads, progress=looked)
+        detect_held_out(fold.held_out, run, threads, progress=looked)
         for fold, run in zip(folds, runs, strict=True)
     ]
 
@@ -182,7 +182,7 @@ def detect_folds_fast(
                 frozen_features.detect_cached(net, views, positions[p.path], p, spec)
                 for p in part.photos
             ]
-            for part in (fold.held, fold.val)
+            for part in (fold.held_out, fold.val)
         )
         facts = {
             "name": f"fold-{number - 1}",
@@ -193,7 +193,7 @@ def detect_folds_fast(
         validation = validate(fold.val, val)
         evaluated.append(
             HeldOutDetections(
-                fold.held, held, validation.threshold, {**facts, "val_f1": validation.f1}
+                fold.held_out, held, validation.threshold, {**facts, "val_f1": validation.f1}
             )
         )
         tell(number, 1, 1)

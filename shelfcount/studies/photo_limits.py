@@ -75,18 +75,18 @@ def gated_f1(samples: Sequence[GatedPhoto]) -> float:
     return float(2 * right / max(found + labelled, 1))
 
 
-def loss_curve(check: str, made: Sequence[GatedPhoto]) -> LossCurve:
+def loss_curve(check: str, photos: Sequence[GatedPhoto]) -> LossCurve:
     """Return the F1 lost over one measure.
 
     Raises:
         ShelfcountError: If no severity of the conditions loses `F1_LOST`.
     """
-    plain = {s.photo: s for s in made if not s.severity}
+    plain = {s.photo: s for s in photos if not s.severity}
     sign = -1 if check in LOWER_LIMITS else 1
     seen = sorted(
         (
             (sign * v, s)
-            for s in made
+            for s in photos
             if s.condition in ("unchanged", *SEEN_BY[check]) and (v := s.values[check]) is not None
         ),
         key=lambda pair: pair[0],
@@ -168,12 +168,12 @@ def count_refused(
 
 
 def refusals_by_condition(
-    made: Sequence[GatedPhoto], by: Mapping[str, float]
+    photos: Sequence[GatedPhoto], by: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
     """Yield refused photos, and the F1 of all, refused and accepted photos, by condition."""
-    grades = dict.fromkeys((s.condition, s.severity) for s in made)
+    grades = dict.fromkeys((s.condition, s.severity) for s in photos)
     for condition, severity in grades:
-        own = [s for s in made if (s.condition, s.severity) == (condition, severity)]
+        own = [s for s in photos if (s.condition, s.severity) == (condition, severity)]
         out = [s for s in own if exceeded_limits(s.values, by)]
         kept = [s for s in own if not exceeded_limits(s.values, by)]
         yield {

@@ -201,7 +201,7 @@ def summarize_repeats(repeats: Sequence[Repeat], width: float, seed: int = 0) ->
     return {
         "repeats": len(whole),
         **{name: spreads[-1].to_json() for name, spreads in steps.items()},
-        "enough": dataclasses.asdict(repeats_needed(steps["f1"], width)),
+        "repeats_needed": dataclasses.asdict(repeats_needed(steps["f1"], width)),
         "settling": {
             name: [{"median": s.median, "interval": s.interval} for s in spreads]
             for name, spreads in steps.items()

@@ -299,7 +299,7 @@ def _budgets(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> Iterator[C
                     None,
                     None,
                     state,
-                    f"was {states[0]}, is {states[1]}: {line['got']}",
+                    f"was {states[0]}, is {states[1]}: {line['value']}",
                 )
 
 

@@ -106,14 +106,14 @@ class Lesson:
 
     Attributes:
         name: Description for the progress.
-        wanted: Module that returns the features of the teacher.
+        teacher: Module that returns the features of the teacher.
         learned: Module that returns the features of the student.
         epochs: Epochs over the photos.
         lr: Maximum learning rate.
     """
 
     name: str
-    wanted: nn.Module
+    teacher: nn.Module
     learned: nn.Module
     epochs: int
     lr: float
@@ -132,12 +132,15 @@ def lessons(
     )
     if not fused:
         return [whole]
-    wanted, learned = (
+    teacher_stages, student_stages = (
         FirstStages(net.trunk, stages)
         for net, stages in zip((teacher, student), UP_TO_STRIDE_8, strict=True)
     )
     # The copied stages need small changes only.
-    return [Lesson("first stages", wanted, learned, 3 * epochs, lr), replace(whole, lr=lr / 5)]
+    return [
+        Lesson("first stages", teacher_stages, student_stages, 3 * epochs, lr),
+        replace(whole, lr=lr / 5),
+    ]
 
 
 def distill(
@@ -147,7 +150,7 @@ def distill(
     seed: int,
     progress: Callable[[int, int, str], None],
 ) -> float:
-    """Train ``lesson.learned`` to return the features of ``lesson.wanted``.
+    """Train ``lesson.learned`` to return the features of ``lesson.teacher``.
 
     Args:
         lesson: Teacher and student.
@@ -160,8 +163,8 @@ def distill(
         Share of the features' variance that the student does not explain, mean of the last epoch.
     """
     # Processors are faster with channels last, and with bfloat16 if they support it.
-    wanted, learned = (
-        part.to(memory_format=torch.channels_last) for part in (lesson.wanted, lesson.learned)
+    teacher, learned = (
+        part.to(memory_format=torch.channels_last) for part in (lesson.teacher, lesson.learned)
     )  # type: ignore[call-overload]
     epoch = 0
     sampler = EpochSampler(len(photos), seed, lambda: epoch)
@@ -180,7 +183,7 @@ def distill(
             x = normalise(images).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
                 with torch.no_grad():
-                    targets = wanted(x)
+                    targets = teacher(x)
                 found = learned(x)
             loss = torch.stack(
                 [

@@ -153,7 +153,7 @@ def cache_features(
         for start in range(0, size, _BATCH):
             photos = list(range(start, min(start + _BATCH, size)))
             batch = [(plain if view == 0 else changed)[(view, photo)] for photo in photos]
-            for i, features in enumerate(_seen(backbone, collate(batch)[0], config)):
+            for i, features in enumerate(_backbone_features(backbone, collate(batch)[0], config)):
                 if len(levels) == i:
                     levels.append(_open(folder, i, (size, views, *features.shape[1:])))
                 levels[i][photos, view] = features
@@ -297,7 +297,9 @@ def _frozen_backbone(data: Dataset, config: Config) -> nn.Module:
 
 
 @torch.inference_mode()
-def _seen(backbone: nn.Module, pixels: torch.Tensor, config: Config) -> list[NDArray[np.float16]]:
+def _backbone_features(
+    backbone: nn.Module, pixels: torch.Tensor, config: Config
+) -> list[NDArray[np.float16]]:
     """Compute backbone features: of (B, 3, H, W) uint8 pixels, (B, h, w, C) float16 per level."""
     with _precision(config):
         features = backbone(normalise(pixels).contiguous(memory_format=torch.channels_last))

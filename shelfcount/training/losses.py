@@ -137,7 +137,7 @@ def task_aligned(
 def _align(
     boxes: torch.Tensor,
     logits: torch.Tensor,
-    wanted: torch.Tensor,
+    targets: torch.Tensor,
     classes: torch.Tensor,
     anchors: torch.Tensor,
     top: int,
@@ -149,7 +149,7 @@ def _align(
     Args:
         boxes: (A, 4) predicted boxes, xyxy in input pixels.
         logits: (A, C) predicted class logits.
-        wanted: (n, 4) boxes of the products, xyxy in input pixels.
+        targets: (n, 4) boxes of the products, xyxy in input pixels.
         classes: (n,) int64 classes of the products.
         anchors: (A, 4) (ycenter, xcenter, h, w) in input pixels.
         top: Maximum number of anchors per product.
@@ -160,8 +160,8 @@ def _align(
         Indices (m,) of the assigned anchors, the index (m,) of the product of each, and the
         classification target (m,) of each, in [0, 1].
     """
-    overlap = box_iou(wanted, boxes).clamp(min=0)
-    inside = _inside(anchors[:, :2], wanted)
+    overlap = box_iou(targets, boxes).clamp(min=0)
+    inside = _inside(anchors[:, :2], targets)
     alignment = logits[:, classes].T.sigmoid().pow(alpha) * overlap.pow(beta) * inside
     best = alignment.topk(min(top, alignment.shape[1]), dim=1)
     chosen = torch.zeros_like(inside).scatter_(1, best.indices, best.values > 1e-9)
@@ -169,7 +169,7 @@ def _align(
     # cell, gets the nearest anchor.
     lonely = ~chosen.any(dim=1)
     if lonely.any():
-        nearest = _distance(wanted[lonely], anchors).argmin(dim=1)
+        nearest = _distance(targets[lonely], anchors).argmin(dim=1)
         chosen[lonely.nonzero().squeeze(1), nearest] = True
     # An anchor of two products is assigned to the one whose box its prediction overlaps more.
     product = (overlap * chosen).argmax(dim=0)

@@ -25,10 +25,10 @@ class QuantizedOperator:
 
     Attributes:
         name: Name of the output. For a convolution, this is also the path of its module.
-        kind: 'conv', 'add', 'resize', 'rows' (reshapes NCHW to (B, anchors, k)) or 'concat'.
+        kind: 'conv', 'add', 'resize', 'flatten' (reshapes NCHW to (B, anchors, k)) or 'concat'.
         inputs: Names of the inputs: outputs of other steps, or the network's input.
         activation: Fused activation: 'relu6', 'relu' or '' for none.
-        columns: k for 'rows', scale factor for 'resize', otherwise 0.
+        columns: k for 'flatten', scale factor for 'resize', otherwise 0.
     """
 
     name: str
@@ -98,7 +98,7 @@ class _OperatorCollector:
             self._written[node] = sources[0]
         elif node.target == "reshape":
             columns = int(node.args[-1])  # type: ignore[arg-type]
-            self._written[node] = self._step(node.name, "rows", sources[:1], columns=columns)
+            self._written[node] = self._step(node.name, "flatten", sources[:1], columns=columns)
         elif node.target is torch.cat:
             self._written[node] = self._step(node.name, "concat", sources)
         else:
@@ -158,7 +158,7 @@ def own_ranges(steps: Sequence[QuantizedOperator]) -> list[str]:
     The output of a predicting convolution has the scale of the concatenation, and the output of a
     resize the scale of its input.
     """
-    reshaped = {name for step in steps if step.kind == "rows" for name in step.inputs}
+    reshaped = {name for step in steps if step.kind == "flatten" for name in step.inputs}
     return [
         step.name
         for step in steps
@@ -181,6 +181,6 @@ def shared_ranges(steps: Sequence[QuantizedOperator], own: Mapping[str, int]) ->
         if step.kind == "resize":
             rows[step.name] = rows[step.inputs[0]]
     for step in reversed(steps):
-        if step.kind in ("concat", "rows"):
+        if step.kind in ("concat", "flatten"):
             rows |= dict.fromkeys(step.inputs, rows[step.name])
     return rows

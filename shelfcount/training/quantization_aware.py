@@ -170,7 +170,7 @@ class FakeQuantized(nn.Module):
             x = self._add(step, inputs)
         elif step.kind == "resize":
             return self._resize(step, inputs[0])
-        elif step.kind == "rows":
+        elif step.kind == "flatten":
             x = inputs[0].permute(0, 2, 3, 1).reshape(inputs[0].shape[0], -1, step.columns)
         else:
             x = torch.cat(list(inputs), dim=1)

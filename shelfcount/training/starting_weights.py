@@ -197,7 +197,7 @@ def fold_normalisation(backbone: nn.Module) -> None:
 
 
 def in_order(
-    mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor], source: str
+    expected: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor], source: str
 ) -> dict[str, torch.Tensor]:
     """Return the weights of a classifier under the key names of a backbone.
 
@@ -206,12 +206,13 @@ def in_order(
     checked. Batch counters and the classification layers are not taken over.
 
     Args:
-        mine: State dict of the backbone.
-        theirs: State dict of the classifier.
+        expected: State dict of the backbone.
+        stored: State dict of the classifier.
         source: Name of the weights for error messages.
 
     Returns:
-        State dict with the keys of `mine`: weights from `theirs`, batch counters from `mine`.
+        State dict with the keys of `expected`: weights from `stored`, batch counters from
+        `expected`.
 
     Raises:
         ShelfcountError: If a tensor is missing or has another shape.
@@ -231,14 +232,14 @@ def in_order(
         # two keys can then be compared, and any file gets an error message, not a TypeError.
         return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts[:-1]] + [(0, kind, "")]
 
-    if set(dict(floats(mine))) <= set(theirs):
-        renamed = {k: theirs[k] for k, _ in floats(mine)}
+    if set(dict(floats(expected))) <= set(stored):
+        renamed = {k: stored[k] for k, _ in floats(expected)}
     else:
         # safetensors sorts keys as text ('features.10' before 'features.2'); sorting by the numbers
         # in torchvision's names restores the order of the layers.
-        ordered = sorted(floats(theirs), key=natural)
-        renamed = dict(zip((k for k, _ in floats(mine)), (v for _, v in ordered), strict=False))
-    for key, tensor in floats(mine):
+        ordered = sorted(floats(stored), key=natural)
+        renamed = dict(zip((k for k, _ in floats(expected)), (v for _, v in ordered), strict=False))
+    for key, tensor in floats(expected):
         needed = tuple(tensor.shape)
         if key not in renamed:
             fault = f"'{key}' of shape {needed} is missing"
@@ -250,7 +251,7 @@ def in_order(
             f"weights '{source}' do not fit the model: {fault}. "
             "Give weights of the same architecture."
         )
-    return {**mine, **renamed}
+    return {**expected, **renamed}
 
 
 def _timm_weights(architecture: str) -> dict[str, torch.Tensor]:
