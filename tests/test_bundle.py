@@ -333,6 +333,6 @@ def test_the_table_of_files_covers_the_released_bundle() -> None:
 
 
 def test_a_file_that_is_not_in_the_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'notes.txt' is not a file of a bundle: model.tflite, "):
+    with pytest.raises(ValueError, match=r"'notes\.txt' is not a file of a bundle: model.tflite, "):
         write_bundle(tmp_path / "b", SPEC, {**FILES, "notes.txt": b"x"}, "int8", {})
     assert not (tmp_path / "b").exists()

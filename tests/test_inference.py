@@ -146,9 +146,8 @@ def test_each_product_of_60_to_900_pixels_once(
     found = detect_tiled(
         BlobDetector(jitter=jitter, seed=per_side), paint(truth), per_side=per_side
     )
-    # Every edge is off by up to 5 %: (0.9 / 1.1) in one axis is 0.82; with these seeds, both axes
-    # at
-    # once do not reach the maximum.
+    # Every edge is off by up to 5 %: (0.9 / 1.1) in one axis is 0.82. With these seeds, both axes
+    # at once do not reach the maximum.
     assert_each_once(found, truth, 0.8 if jitter == 0 else 0.75)
 
 

@@ -160,8 +160,7 @@ def test_products_too_small_are_said(shelf: np.ndarray) -> None:
 def test_large_photos_are_judged_at_the_network_s_scale(shelf: np.ndarray) -> None:
     large = np.tile(cv2.resize(shelf, None, fx=3, fy=3, interpolation=cv2.INTER_AREA), (2, 2, 1))
     # 2496 pixels are two tiles per side, with 3.4 pixels of the photo per pixel of the network: a
-    # blur
-    # over 5 pixels passes, one over 61 does not.
+    # blur over 5 pixels passes, one over 61 does not.
     assert value(check_photo(cv2.blur(large, (5, 5)), SPEC), "blur") < LIMITS["blur"]
     assert "blur" in wrong(check_photo(cv2.blur(large, (61, 61)), SPEC))
 
@@ -211,8 +210,8 @@ def test_judging_twelve_megapixels_takes_less_than_reading_them() -> None:
     cv2.setNumThreads(1)
     try:
         # Decoding on the same machine is the reference. The check takes about half of that time,
-        # but
-        # the ratio depends on the processor; benchmarks/photo_gate.py measures milliseconds.
+        # but the ratio depends on the processor. benchmarks/shelf/photo_gate.py measures
+        # milliseconds.
         judging = processor_time(lambda: check_photo(photo, SPEC))
         reading = processor_time(lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR))
     finally:

@@ -52,11 +52,11 @@ def test_unreadable_photos_are_skipped_only_with_on_error(tmp_path: Path, photo:
 
 
 def test_labelled_photos_must_have_the_size_of_their_labels(photo: Path) -> None:
-    with pytest.raises(ShelfcountError, match="has 8 x 6 pixels, but its labels .* 16 x 12"):
+    with pytest.raises(ShelfcountError, match=r"has 8 x 6 pixels, but its labels .* 16 x 12"):
         load_photo(Photo(photo, 16, 12, Detections.empty()))
 
 
-@pytest.mark.parametrize("shape, kind", [((4, 4), np.uint8), ((4, 4, 3), np.float32)])
+@pytest.mark.parametrize(("shape", "kind"), [((4, 4), np.uint8), ((4, 4, 3), np.float32)])
 def test_arrays_must_be_rgb_photos(shape: tuple[int, ...], kind: type) -> None:
-    with pytest.raises(ShelfcountError, match="must be .height, width, 3. uint8 RGB"):
+    with pytest.raises(ShelfcountError, match=r"must be .height, width, 3. uint8 RGB"):
         PhotoArray("photo 1", np.zeros(shape, kind))

@@ -114,8 +114,8 @@ def make_font(size: float) -> ImageFont.FreeTypeFont:
 @cache
 def _font_file() -> Path:
     # DejaVu Sans is part of matplotlib, so pictures look the same on every machine. Pillow's own
-    # font has no Vietnamese letters. The file is found without the slow import of matplotlib, unless
-    # a distribution moved it.
+    # font has no Vietnamese letters. The file is found without the slow import of matplotlib,
+    # unless a distribution moved it.
     name = Path("fonts", "ttf", "DejaVuSans.ttf")
     spec = importlib.util.find_spec("matplotlib")
     if spec is not None and spec.origin is not None:
