@@ -9,7 +9,7 @@ from typing import Any
 
 from table_parts import not_measured, origin, read_result, table
 
-from shelfcount.words import show
+from shelfcount.words import plural, show
 
 # Result of `shelfcount bench`: all formats of the released network and of the trained baseline.
 COMPARED = "drinks_bench_trained.json"
@@ -113,8 +113,7 @@ def trainings(results: Path) -> str:
                 for run, epochs in groupby(csv.DictReader(file), key=lambda row: row["run"])
             }
         ends = [
-            f"{float(epochs[-1]['val_f1']):.3f} after "
-            f"{len(epochs)} {'epoch' if len(epochs) == 1 else 'epochs'} of {run}"
+            f"{float(epochs[-1]['val_f1']):.3f} after {plural(len(epochs), 'epoch')} of {run}"
             for run, epochs in runs.items()
         ]
         how, curve = f" in {len(runs)} trainings", f" Validation F1: {', '.join(ends)}."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shelfcount.words import NOT_MEASURED
+from shelfcount.words import NOT_MEASURED, plural
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -42,9 +42,5 @@ def percent(share: float) -> str:
 def origin(result: dict[str, Any]) -> str:
     """Return when, at which commit and on which device a result was measured, as a sentence."""
     made = result["stamp"]
-    threads = "" if made["threads"] is None else f", {_threads(made['threads'])}"
+    threads = "" if made["threads"] is None else f", {plural(made['threads'], 'thread')}"
     return f"Measured {made['date']} at commit {made['commit']} on {made['device']}{threads}."
-
-
-def _threads(number: int) -> str:
-    return f"{number} thread" if number == 1 else f"{number} threads"

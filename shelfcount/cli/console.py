@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from shelfcount import records
 from shelfcount.records import ShelfcountError
 from shelfcount.words import WARNING, duration_words
 
@@ -153,7 +154,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+def progress_bar(title: str) -> Iterator[records.Progress]:
     """Show a progress bar on stderr with the time left.
 
     If stderr is not a terminal, one line is printed for every tenth of the work.
@@ -195,7 +196,7 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def stage_bar() -> Iterator[Callable[[int, int, str], None]]:
+def stage_bar() -> Iterator[records.Progress]:
     """Show the stages of a task on stderr, with the time since the start.
 
     Yields:
@@ -210,7 +211,7 @@ def stage_bar() -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=None)
 
-        def begin(done: int, total: int, stage: str) -> None:
+        def begin(done: int, total: int, stage: str = "") -> None:
             progress.update(task, completed=done, total=total, description=escape_markup(stage))
             if not err.is_terminal and done < total:
                 err.print(f"{done + 1} of {total}: {escape_markup(stage)}")

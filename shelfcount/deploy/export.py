@@ -18,7 +18,7 @@ from shelfcount.deploy.bundle import (
 from shelfcount.labels.reading import read_corrected
 from shelfcount.metrics.evaluate import evaluate_detector
 from shelfcount.metrics.scoring import Evaluation
-from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.records import Dataset, Progress, ShelfcountError
 from shelfcount.runtime.bundle import RAW_MODEL, Bundle, LiteRTDetector
 from shelfcount.training import inputs, runs
 from shelfcount.words import plural
@@ -73,7 +73,7 @@ def export_run(
     test: PathLike | None = None,
     force: bool = False,
     tell: Callable[[str], None] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> ExportedBundle:
     """Quantize the model of a run and write the bundle that an app embeds.
 

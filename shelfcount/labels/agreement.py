@@ -80,17 +80,17 @@ def shared_photos(first: Dataset, second: Dataset) -> list[tuple[int, int]]:
     unmatched = [j for j in range(len(second)) if j not in matches]
     if unmatched:
         taken = set(matches.values())
-        digests = {_digest(photo): i for i, photo in enumerate(first.photos) if i not in taken}
+        digests = {
+            sha256_of(photo_bytes(photo.path)): i
+            for i, photo in enumerate(first.photos)
+            if i not in taken
+        }
         matches |= {
             j: digests[digest]
             for j in unmatched
-            if (digest := _digest(second.photos[j])) in digests
+            if (digest := sha256_of(photo_bytes(second.photos[j].path))) in digests
         }
     return sorted((i, j) for j, i in matches.items())
-
-
-def _digest(photo: Photo) -> str:
-    return sha256_of(photo_bytes(photo.path))
 
 
 def compare_labellings(

@@ -18,7 +18,7 @@ from shelfcount.data.splits import split
 from shelfcount.files import sha256_json
 from shelfcount.labels.proposals import HeldOutDetections
 from shelfcount.metrics.threshold import validate
-from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.records import Dataset, Progress, ShelfcountError
 from shelfcount.studies.held_out import detect_held_out
 from shelfcount.studies.repeats import FAST_EPOCHS
 from shelfcount.training import frozen_features
@@ -84,7 +84,7 @@ def detect_folds(
     config: Config,
     threads: int = 2,
     *,
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> list[HeldOutDetections]:
     """Detect the products on each fold with a model that was trained on the other folds.
 

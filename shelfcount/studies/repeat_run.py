@@ -9,7 +9,7 @@ from typing import Any
 from shelfcount.config import load_config
 from shelfcount.data.datasets import pool_datasets
 from shelfcount.labels.reading import read_corrected
-from shelfcount.records import Dataset, ShelfcountError
+from shelfcount.records import Dataset, Progress, ShelfcountError
 from shelfcount.stamp import stamp
 from shelfcount.studies import repeat_folder
 from shelfcount.studies.repeat_statistics import (
@@ -39,7 +39,7 @@ def repeat_run(
     class_names: Path | None = None,
     corrections: Sequence[Path] = (),
     tell: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> tuple[list[Repeat], dict[str, Any]]:
     """Pool the photos of a run with test photos, and train and test on random splits of them.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.models.resnet import Bottleneck
 
 from shelfcount.machine import multiplies_bfloat16
+from shelfcount.records import Progress
 from shelfcount.training.augmentation import TrainingPhotos
 from shelfcount.training.batches import EpochSampler, collate
 from shelfcount.training.networks import RetinaNet
@@ -148,7 +148,7 @@ def distill(
     photos: TrainingPhotos,
     batch: int,
     seed: int,
-    progress: Callable[[int, int, str], None],
+    progress: Progress,
 ) -> float:
     """Train ``lesson.learned`` to return the features of ``lesson.teacher``.
 
