@@ -258,4 +258,4 @@ def test_the_verb_judges_several_photos_as_one_shelf(released: Path, tmp_path: P
     write_photo(tmp_path / "noise.png", PHOTO)
     refused = planogram("left.png", "noise.png", "--learn", "--force")
     assert refused.returncode == 2
-    assert "photos that all fit together, got 1 that did not" in refused.stderr
+    assert "1 photo cannot be merged with the others, see above." in refused.stderr

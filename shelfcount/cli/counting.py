@@ -218,8 +218,8 @@ def planogram_verb(
     if expected is None:
         if shelf.notes:
             raise ShelfcountError(
-                f"{len(shelf.notes)} of the photos do not fit the others, see above. A planogram "
-                "is derived only from photos that all fit together."
+                f"{plural(len(shelf.notes), 'photo')} cannot be merged with the others, see above. "
+                "A planogram is derived only from photos that all fit together."
             )
         learnt = shelf.to_planogram(photos[0].stem)
         write_plan(plan, learnt)
