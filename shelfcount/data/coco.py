@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -103,19 +103,7 @@ def parse_coco(path: Path, images: Path | None, split: str) -> ParsedLabels:
     by_id: dict[Id, list[tuple[str, _Image]]] = defaultdict(list)
     for where, image in _records(_Image, data["images"], f"{path.name}, images", dropped):
         by_id[image.id].append((where, image))
-    boxes: dict[Id, list[ParsedBox]] = defaultdict(list)
-    for where, annotation in annotations:
-        if annotation.image_id not in by_id:
-            dropped.append(Dropped(where, f"no image has the id {annotation.image_id!r}"))
-            continue
-        try:
-            corners = _coco_corners(annotation)
-        except ValueError as error:
-            dropped.append(Dropped(where, str(error)))
-            continue
-        boxes[annotation.image_id].append(
-            ParsedBox(where, str(annotation.category_id), corners, bool(annotation.iscrowd))
-        )
+    boxes = _boxes_by_image(annotations, by_id, dropped)
     photos = []
     for id_, entries in by_id.items():
         where, image = entries[0]
@@ -141,6 +129,26 @@ def parse_coco(path: Path, images: Path | None, split: str) -> ParsedLabels:
             ParsedPhoto(where, photo, boxes[id_], size, image.group or image.store or image.bay)
         )
     return ParsedLabels(photos, categories, dropped, *_coco_licence(data))
+
+
+def _boxes_by_image(
+    annotations: Sequence[tuple[str, _Annotation]], known: Container[Id], dropped: list[Dropped]
+) -> defaultdict[Id, list[ParsedBox]]:
+    """Return the boxes of each image in `known`; append annotations without a box to `dropped`."""
+    boxes: defaultdict[Id, list[ParsedBox]] = defaultdict(list)
+    for where, annotation in annotations:
+        if annotation.image_id not in known:
+            dropped.append(Dropped(where, f"no image has the id {annotation.image_id!r}"))
+            continue
+        try:
+            corners = _coco_corners(annotation)
+        except ValueError as error:
+            dropped.append(Dropped(where, str(error)))
+            continue
+        boxes[annotation.image_id].append(
+            ParsedBox(where, str(annotation.category_id), corners, bool(annotation.iscrowd))
+        )
+    return boxes
 
 
 def _records(

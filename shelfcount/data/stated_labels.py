@@ -209,12 +209,7 @@ def validate_labels(
             continue
         first[photo.path] = photo.where
         known = [box for box in photo.boxes if box.label in index]
-        unknown = [box for box in photo.boxes if box.label not in index]
-        for box in unknown:
-            # The user knows the number in the table, not the id in the label file.
-            label = (parsed.names or {}).get(box.label, box.label)
-            number = plural(len(classes), "known class", "known classes")
-            dropped.append(Dropped(box.where, f"class {shorten(label)} is not among the {number}"))
+        dropped += _unknown_classes(photo, parsed, index, len(classes))
         corners = np.array([box.corners for box in known], np.float64).reshape(-1, 4)
         if photo.ratios:
             with np.errstate(over="ignore"):  # An overflow gives inf, which `_clip_boxes` refuses.
@@ -244,6 +239,20 @@ def validate_labels(
     return Dataset(
         classes, tuple(photos), tuple(dropped), source, parsed.licence, parsed.attribution
     )
+
+
+def _unknown_classes(
+    photo: ParsedPhoto, parsed: ParsedLabels, index: Mapping[str, int], classes: int
+) -> list[Dropped]:
+    """Return an entry for each box of a photo whose class is not in `index`."""
+    number = plural(classes, "known class", "known classes")
+    entries = []
+    for box in photo.boxes:
+        if box.label not in index:
+            # The user knows the number in the table, not the id in the label file.
+            label = (parsed.names or {}).get(box.label, box.label)
+            entries.append(Dropped(box.where, f"class {shorten(label)} is not among the {number}"))
+    return entries
 
 
 def _class_names(parsed: ParsedLabels, table: Mapping[str, str] | None) -> dict[str, str]:
