@@ -103,7 +103,7 @@ def _junk(census: _Census) -> dict[int, Finding]:
     findings = {}
     for i, name in enumerate(census.names):
         numbered = letterless[i] and not by_number
-        # The name of the only class of a data set is not checked: it stands for products of any
+        # The name of the only class of a data set is not checked: it is used for products of any
         # kind.
         placeholder = (
             len(census.names) > 1

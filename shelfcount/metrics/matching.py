@@ -1,6 +1,6 @@
 """Matching of detections to ground-truth boxes at an IoU threshold.
 
-Truth marked `ignore`, and detections that overlap only such truth, count neither way.
+Ground-truth boxes marked `ignore`, and detections that overlap only such boxes, are left out.
 """
 
 from __future__ import annotations

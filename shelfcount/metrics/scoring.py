@@ -1,7 +1,8 @@
 """Detection metrics: precision, recall, F1, mAP and count error, in total, by class and by photo.
 
-A product counts as found if a detection of its class overlaps it with IoU 0.5 or more. 0/0 is
-1 if there is no truth and no detection, else 0: an empty photo without detections is right.
+A product is detected if a detection of its class overlaps it with an IoU of at least 0.5. A ratio
+0/0 is 1 if there is neither a labelled product nor a detection, otherwise 0, so an empty photo
+without detections is correct.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def influence_on_f1(
 
 
 def standard_error(influences: NDArray[np.float64]) -> float | None:
-    """Compute the standard error of a figure from the influence of each photo on it.
+    """Compute the standard error of a metric from the influence of each photo on it.
 
     Args:
         influences: (n,) float64; influence of each photo.
@@ -132,14 +132,14 @@ def standard_error(influences: NDArray[np.float64]) -> float | None:
 def difference_standard_error(
     influences: Iterator[NDArray[np.float64]], top: int
 ) -> NDArray[np.float64]:
-    """Compute the standard errors of the differences of k figures to one of them.
+    """Compute the standard errors of the differences of k metrics to one of them.
 
     This is `standard_error` of `influence[j] - influence[top]` for each j. It reads one photo at a
     time, since k is the number of scores on all photos.
 
     Args:
-        influences: For each photo, its (k,) float64 influences on the figures.
-        top: Index of the figure that the others are compared with.
+        influences: For each photo, its (k,) float64 influences on the metrics.
+        top: Index of the metric that the others are compared with.
 
     Returns:
         (k,) float64 standard errors over the photos; 0 for a single photo.

@@ -111,7 +111,7 @@ class DetectorModule(pl.LightningModule):
         self.averaged.update_parameters(self.net)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        # Lightning requires a loader. Its one item stands for a pass over all validation photos.
+        # Lightning requires a loader. Its one item triggers a pass over all validation photos.
         return DataLoader([0])  # type: ignore[arg-type]
 
     def validation_step(self, *_: Any) -> None:
