@@ -26,7 +26,7 @@ from torch import nn
 
 from shelfcount import config as config_module
 from shelfcount.config import Config
-from shelfcount.files import write_whole
+from shelfcount.files import write_json, write_whole
 from shelfcount.records import Detections, ModelSpec, ShelfcountError
 from shelfcount.training.networks import build
 from shelfcount.training.quantization_aware import FakeQuantized
@@ -117,7 +117,7 @@ def save_run(run: Path, config: Config, spec: ModelSpec, net: nn.Module) -> None
     config.write(run / "config.toml")
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     write_whole(run / "model.safetensors", save(weights))
-    write_whole(run / "spec.json", json.dumps(spec.to_json(), indent=2))
+    write_json(run / "spec.json", spec.to_json())
 
 
 def load_run(run: Path, score_threshold: float | None = None) -> TorchDetector:
@@ -236,7 +236,7 @@ def write_sources(run: Path, sources: Sources) -> None:
         "class_names": sources.class_names and str(sources.class_names.resolve()),
         "corrections": [str(path.resolve()) for path in sources.corrections],
     }
-    write_whole(run / SOURCES, json.dumps(data, indent=2))
+    write_json(run / SOURCES, data)
 
 
 def read_sources(run: Path) -> Sources:
