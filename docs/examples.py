@@ -73,7 +73,9 @@ def fill(folder: Path) -> None:
     """Put into a folder what the examples use: the released bundle, photos and labels.
 
     The photos are the golden photos of the bundle. ``left.jpg`` and ``right.jpg`` show the same
-    cooler and overlap. ``test/labels.json`` is the ground truth of the golden photos as COCO.
+    cooler and overlap. ``test/labels.json`` is the ground truth of the golden photos as COCO, and
+    ``test/draft.json`` the same with planted errors: of ten labels, one is missing and one has a
+    wrong class.
     """
     shutil.copytree(BUNDLE, folder / "drinks-int8")
     golden = json.loads((BUNDLE / "golden" / "golden.json").read_text(encoding="utf-8"))
@@ -99,6 +101,13 @@ def fill(folder: Path) -> None:
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
     labels = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "test" / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    planted = [
+        {**label, "category_id": label["category_id"] % len(classes) + 1} if i % 10 == 5 else label
+        for i, label in enumerate(annotations)
+        if i % 10 != 0
+    ]
+    draft = {**labels, "annotations": planted}
+    (folder / "test" / "draft.json").write_text(json.dumps(draft), encoding="utf-8")
     first = folder / "test" / golden["photos"][0]["file"]
     shutil.copy(first, folder / "photo.jpg")
     cooler = cv2.imread(str(first))
