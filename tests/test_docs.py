@@ -258,6 +258,19 @@ def test_bundle_page_lists_the_files_that_are_written() -> None:
     assert "\n".join(rows) in page
 
 
+def test_installation_lists_the_verbs_of_each_extra() -> None:
+    page = (ROOT / "docs" / "start" / "install.md").read_text()
+    rows = dict(re.findall(r"^\| `?(\w+)`?(?:, `docs`)? \| (.*?) \|", page, re.MULTILINE))
+    wrong = [verb.name for verb in VERBS if f"`{verb.name}`" not in rows[verb.extra or "none"]]
+    assert wrong == []
+    assert rows.keys() >= PROJECT["optional-dependencies"].keys() - {"docs"}
+
+
+def test_every_verb_has_a_guide() -> None:
+    guides = "".join(path.read_text() for path in (ROOT / "docs").glob("guides/*.md"))
+    assert [verb.name for verb in VERBS if f"shelfcount {verb.name} " not in guides] == []
+
+
 def code_that_is_named(path: Path) -> Iterator[str]:
     """Yield the identifiers in single backticks of a module's docstrings and comments."""
     texts = [
