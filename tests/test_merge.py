@@ -394,7 +394,7 @@ def test_photos_without_products() -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(ShelfcountError, match="none of the 2 photos could be read"):
+    with pytest.raises(ShelfcountError, match="no photo could be read, 2 photos given"):
         merge_photos(KnowsTheViews([]), [tmp_path / "a.jpg", tmp_path / "b.jpg"])
 
 
