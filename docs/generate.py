@@ -28,8 +28,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 # The order of the results in the navigation; a page that is not listed comes last.
 QUESTIONS = ("accuracy", "baseline", "speed", "quantization", "robustness", "repeats", "shelf")
 # Public functions and classes in the order of the page; mkdocstrings finds those of `__all__`.
-API = ("count", "ShelfCount", "check", "train", "export", "evaluate")
-# What these functions return.
+API = ("count", "check", "train", "export", "evaluate", "ShelfCount")
+# What the functions return.
 RETURNED = (
     "shelfcount.counting.results.ShelfCounts",
     "shelfcount.counting.plan_verdict.PlanVerdict",
@@ -186,8 +186,8 @@ def _verb(verb: Verb, command: Any) -> str:
 
 
 def _placeholder(parameter: Any) -> str:
-    many = parameter.nargs == -1 or get_origin(parameter.type_descriptor.annotation) is list
-    return parameter.name.upper() + ("..." if many else "")
+    name = parameter.metavar or parameter.name.upper()
+    return name if parameter.required else f"[{name}]"
 
 
 def _kind(parameter: Any) -> str:
@@ -285,9 +285,11 @@ def python_page() -> str:
         "[Train and export](../guides/train.md#in-python) have examples.\n"
     )
     public = [f"::: shelfcount.{name}\n    options: {{heading: {name}}}\n" for name in API]
+    functions = [text for name, text in zip(API, public, strict=True) if name.islower()]
     # Users never construct a result, so its signature is hidden (style.css).
-    results = [f"::: {name}\n" for name in RETURNED]
-    return "\n".join([head, *public, '<div class="results" markdown>\n', *results, "</div>\n"])
+    results = [text for text in public if text not in functions]
+    results += [f"::: {name}\n" for name in RETURNED]
+    return "\n".join([head, *functions, '<div class="results" markdown>\n', *results, "</div>\n"])
 
 
 def schema_page(name: str) -> str:
