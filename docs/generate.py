@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -25,6 +26,8 @@ from shelfcount.config import Config
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
+# Not `repo_url` of mkdocs.yml, with which every reader's browser asks a server for its stars.
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Homepage"]
 # The order of the results in the navigation; a page that is not listed comes last.
 QUESTIONS = ("accuracy", "baseline", "speed", "quantization", "robustness", "repeats", "shelf")
 # Public functions and classes in the order of the page; mkdocstrings finds those of `__all__`.
@@ -106,7 +109,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Let links that work in the repository work in the site too.
 
     Pictures of the results are part of the site. A link to another file outside of ``docs/`` leads
-    to the repository if ``repo_url`` is set; otherwise only its text remains.
+    to the repository.
     """
     folder = (DOCS / page.file.src_uri).parent
     if page.file.src_uri == "results/index.md":
@@ -119,11 +122,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if target.parent == RESULTS and target.suffix in (".png", ".jpg"):
             up = "../" * page.file.src_uri.count("/")
             return f"[{text}]({up}results/figures/{target.name})"
-        place = target.relative_to(ROOT).as_posix()
-        if config.repo_url:
-            kind = "tree" if target.is_dir() else "blob"
-            return f"[{text}]({config.repo_url.rstrip('/')}/{kind}/main/{place})"
-        return f"{text} (`{place}`)" if place not in text else text
+        kind = "tree" if target.is_dir() else "blob"
+        return f"[{text}]({REPOSITORY}/{kind}/main/{target.relative_to(ROOT).as_posix()})"
 
     return re.sub(
         r"\[(?P<text>[^\]]*)\]\((?P<target>\.\./[^)#\s]+)(?:#[^)\s]*)?\)", adapted, markdown
