@@ -80,10 +80,14 @@ def code(document: str) -> list[str]:
     """Return the lines of a document's code blocks, continued ones joined, and its inline code."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
     blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    # If commands have a prompt, all other lines are output.
     lines = [
-        *"\n".join(blocks).splitlines(),
-        *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)),
+        line
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith("$ ") or not block.startswith("$ ")
     ]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return [line.removeprefix("$ ") for line in lines]
 
 
