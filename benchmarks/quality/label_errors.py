@@ -1,7 +1,7 @@
 """Measure how many of the label errors that a model proposes are errors.
 
 Each fold is a labelled data set with a model that was not trained on it.
-`shelfcount.evaluation.label_errors` proposes corrections where the model contradicts a label with
+`shelfcount.labels.proposals` proposes corrections where the model contradicts a label with
 high confidence. The proposals of all folds are sorted together and checked twice: against
 corrections that a person had made before, with the detections of another model as a hint; and, for
 the most confident proposals, by a person who looked at their crops and wrote down `accepted` or

@@ -48,8 +48,8 @@ KERNELS = {
 # Maximum difference of JPEG decoders in grey levels, in both directions.
 DECODER_NOISE = 2
 # With 1.5, one product on a golden photo was detected with MediaPipe's JPEG decoder but not with
-# this runtime: the decoders differ by more than the simulated noise. export/consumers.py checks
-# whether the margin is sufficient.
+# this runtime: the decoders differ by more than the simulated noise.
+# benchmarks/quality/consumers.py checks whether the margin is sufficient.
 _MARGIN = 2.0
 # Lower limit of the score tolerance: JPEG decoders differ by one grey level, and one int8 step of a
 # logit is up to 0.03 in score.

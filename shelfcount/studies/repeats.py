@@ -30,7 +30,7 @@ from shelfcount.vision.postprocess import LOWEST_SCORE
 # The shares of the original split of the drinks photos: 180, 24 and 40 of 244.
 SHARES: Mapping[str, float] = {"train": 0.74, "val": 0.10, "test": 0.16}
 # With this number, a hundred fast repeats on the drinks photos take three hours on two processors;
-# benchmarks/repeats.py reports the time of each.
+# benchmarks/quality/repeats.py reports the time of each.
 FAST_EPOCHS = 20
 # Maximum span of the exponential moving average (EMA) of the weights, as a share of all steps of a
 # repeat.
