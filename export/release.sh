@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Make the released bundle of a run that was trained on the drinks photos, by benchmarks/quality/drinks.sh for one.
-# The photos are CC BY 4.0: their attribution goes along in MODEL_CARD.md and in the labels' metadata.
+# Make the released bundle from a run that was trained on the drinks photos, for example by
+# benchmarks/quality/drinks.sh. The photos are CC BY 4.0: MODEL_CARD.md and the metadata of the labels
+# contain their attribution.
 #
 #   export/release.sh RUN FLOAT_RUN DRINKS_FOLDER
 #
-# FLOAT_RUN is what RUN was fine-tuned from, without the rounding of int8. It is kept beside the bundle, for other forms and
-# as a start, without data.json, whose paths hold on one machine only.
+# FLOAT_RUN is the run that RUN was fine-tuned from, without quantization-aware training. It is stored
+# beside the bundle, for other formats and as starting weights, without data.json, whose paths are
+# valid on one machine only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:?run folder} float=${2:?run folder of the float network} drinks=${3:?folder with test.json}

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# The figures of the README: trains on the drinks photos, exports, evaluates on the test
-# photos, and leaves stamped results. A run or bundle that is there already is used as it is.
+# Train, export and evaluate the released network on the drinks photos, and write stamped results. A
+# run or bundle that exists is used as it is.
 #
 #   benchmarks/quality/drinks.sh DRINKS_FOLDER IMAGENET_WEIGHTS.safetensors
 #
-# A MobileNetV2 on the labels as published gives, by export/distill.py, the start of the smaller and faster
-# network that is released. That one is trained three times: on the labels as published and as corrected, side by side,
-# to see what the corrections are worth, of which the second is the start that the package ships (export/ship_weights.py); then
-# under the conditions that the second is weakest under (stress.sh fix chose them on the validation photos). What is released
-# goes on from the shipped start under these conditions, with pasted products, and is fine-tuned with the rounding of int8 inside.
+# 1. A MobileNetV2 is trained on the published labels. export/distill.py makes from it the starting
+#    weights of the smaller and faster network that is released.
+# 2. That network is trained on the published and on the corrected labels, to measure what the
+#    corrections are worth. export/ship_weights.py ships the second one as starting weights.
+# 3. It is trained under the conditions that the second one tolerates least; `stress.sh fix` chose
+#    them on the validation photos.
+# 4. The released network continues from the shipped weights under these conditions, with copy-paste,
+#    and is fine-tuned with quantization-aware training.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 drinks=${1:?folder with train.json, val.json and test.json}
@@ -44,8 +47,8 @@ OMP_NUM_THREADS=1 train drinks-qat drinks_qat --set model.weights=runs/released/
 [ -e runs/drinks-float32 ] || shelfcount export runs/released --out runs/drinks-float32 --recipe float32 --test "$drinks/test.json"
 evaluate drinks-int8 drinks_int8
 evaluate drinks-float32 drinks_float32
-# An untrained one at RetinaNet's own size has size and latency, and no F1; benchmarks/quality/baseline.sh compares all forms with a
-# trained one.
+# The baseline here is untrained, for size and latency at RetinaNet's own input size. baseline.sh
+# compares with a trained one.
 shelfcount bench runs/drinks-int8 --baseline resnet50 --data "$drinks/test.json" "$(corrections test)" \
   --out runs/drinks-report --force --photo "$drinks/images/test_image_189.jpg"
 cp runs/drinks-report/result.json "$results/drinks_bench.json"

@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# How robust the detectors of the README are, and how much the fix that `shelfcount stress` proposes helps.
+# Measure the robustness of the detectors, and what the fix of `shelfcount stress` gains.
 #
-#   benchmarks/quality/stress.sh DRINKS_FOLDER study        what is released, in int8 and float, on the test photos
-#   benchmarks/quality/stress.sh DRINKS_FOLDER baseline     the same beside the trained baseline, on fewer of them
-#   benchmarks/quality/stress.sh DRINKS_FOLDER fix          weakest conditions on the validation photos, into a config; a run with it
-#   benchmarks/quality/stress.sh DRINKS_FOLDER short        all of it on few photos and with one epoch: shows that it works; stores nothing
+#   benchmarks/quality/stress.sh DRINKS_FOLDER study     released int8 and float models, test photos
+#   benchmarks/quality/stress.sh DRINKS_FOLDER baseline  the same and the baseline, on fewer photos
+#   benchmarks/quality/stress.sh DRINKS_FOLDER fix       choose the weakest conditions on the
+#                                                        validation photos, and train with them
+#   benchmarks/quality/stress.sh DRINKS_FOLDER short     all of it with few photos and one epoch, to
+#                                                        see that it works; writes no result
 #
-# benchmarks/quality/drinks.sh makes the run, the bundle and the weights. RUN, BUNDLE, RELEASED, BASELINE, FIXED, SETTINGS and WEIGHTS name
-# others. The test photos choose nothing.
-# A config that was chosen (configs/drinks_robust.toml) and a run that was trained stay; remove them to choose and train anew.
+# drinks.sh makes the run, the bundle and the weights. The variables RUN, BUNDLE, RELEASED, BASELINE,
+# FIXED, SETTINGS and WEIGHTS name others. The test photos choose nothing. A configuration that was
+# chosen (configs/drinks_robust.toml) and a trained run are kept; remove them to make them anew.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 drinks=${1:?folder with train.json, val.json and test.json}
 what=${2:?study, baseline, fix or short}
 run=${RUN:-runs/drinks} fixed=${FIXED:-runs/robust} released=${RELEASED:-runs/released} bundle=${BUNDLE:-runs/drinks-int8} baseline=${BASELINE:-runs/baseline}
 results=benchmarks/results labels=benchmarks/data pages=runs few=() brief=()
-# What the run was trained with: the fix adds to these settings, and starts from the same weights.
+# Settings of the run. The fix adds to them, and starts from the same weights.
 settings=${SETTINGS:-benchmarks/configs/drinks_fused.toml} weights=${WEIGHTS:-runs/fused.safetensors}
 robust=benchmarks/configs/drinks_robust.toml
 export PATH="$PWD/.venv/bin:$PATH"
@@ -33,7 +35,7 @@ study() {
 against_baseline() { # the float run, where it is at hand, stands between the two
   local detectors=("$bundle")
   [ -e "$released/spec.json" ] && detectors+=("$released")
-  # Seconds a photo: fewer photos and severities, the same for all.
+  # The baseline takes seconds per photo, so all detectors get fewer photos and severities.
   on test "${detectors[@]}" "$baseline" --photos 10 --severities 1,3,5 --json "$results/stress_baseline.json" --force
 }
 
@@ -42,7 +44,7 @@ fix() {
   [ -e "$fixed/spec.json" ] || shelfcount train --data "$drinks/train.json" --val "$drinks/val.json" --out "$fixed" --config "$robust" \
     --set model.weights="$weights" "${brief[@]}" \
     --corrections "$labels/drinks_train_corrections.json" --corrections "$labels/drinks_val_corrections.json"
-  # Side by side on photos that neither chose: what was covered, what was not, and the photos as they are.
+  # Compare on photos that chose neither: covered conditions, other conditions, unchanged photos.
   on test "$run" "$fixed" --json "$results/stress_fixed.json" --force
 }
 

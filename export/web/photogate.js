@@ -203,7 +203,7 @@ function shrink(spec, { width, height }) {
   return [right / spec.width, bottom / spec.height];
 }
 
-/** Mean squared difference of grey levels so many pixels apart. */
+/** Mean squared difference of grey levels that are `right` and `down` pixels apart. */
 function difference({ width, height, levels }, right, down) {
   const [first, last] = [Math.max(0, -down), height - Math.max(0, down)];
   let sum = 0;
