@@ -141,7 +141,7 @@ def command(bundle: Path, photos: Sequence[Path], folder: Path) -> tuple[float, 
     Raises:
         subprocess.CalledProcessError: If the command fails.
     """
-    arguments = [sys.executable, "-m", "shelfcount.cli", "count", str(bundle), *map(str, photos)]
+    arguments = [sys.executable, "-m", "shelfcount", "count", str(bundle), *map(str, photos)]
     begin = time.perf_counter()
     process = subprocess.Popen(
         [*arguments, "--json", str(folder / "counts.json"), "--force", "--threads", "1"],
