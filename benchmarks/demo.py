@@ -16,6 +16,7 @@ from pathlib import Path
 
 from shelfcount.files import write_json
 from shelfcount.stamp import stamp
+from shelfcount.words import duration_words
 
 CONFIG = Path(__file__).parent / "configs" / "demo.toml"
 # Only a folder that contains this file is removed.
@@ -202,7 +203,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return error.returncode if error.returncode > 0 else 1
-        print(f"took {seconds[stage.title]:.0f} seconds")
+        print(f"took {duration_words(seconds[stage.title])}")
     total = round(sum(seconds.values()), 1)
     durations = {"seconds": seconds, "total": total, "short": given.short, "stamp": stamp()}
     write_json(given.out / "durations.json", durations)

@@ -53,7 +53,7 @@ def show(value: Any, digits: int = 3) -> str:
 
 def duration_words(seconds: float) -> str:
     """Return a rounded duration with its unit, in minutes from 90 seconds on."""
-    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else plural(round(seconds), "second")
 
 
 def format_factor(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shelfcount.words import plural
+from shelfcount.words import duration_words, plural
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,12 @@ def test_a_noun_may_have_its_own_plural() -> None:
     assert plural(1, "box", "boxes") == "1 box"
     assert plural(0, "box", "boxes") == "0 boxes"
     assert plural(1234, "box", "boxes") == "1,234 boxes"
+
+
+def test_durations_have_a_singular_too() -> None:
+    assert [duration_words(s) for s in (0.2, 1.2, 89, 90)] == [
+        "0 seconds",
+        "1 second",
+        "89 seconds",
+        "1.5 minutes",
+    ]
