@@ -99,7 +99,7 @@ class Detections:
         return len(self.boxes)
 
     def __repr__(self) -> str:
-        return f"Detections({len(self)} boxes, {len(np.unique(self.classes))} classes)"
+        return f"Detections(boxes={len(self)}, classes={len(np.unique(self.classes))})"
 
     def __getitem__(self, index: Any) -> Detections:
         """Return the boxes at `index`: a boolean mask, a slice or an array of integers."""
