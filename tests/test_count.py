@@ -12,9 +12,9 @@ import pytest
 from shelfcount.records import Detections, Dropped, ModelSpec
 from shelfcount.shelf.count import (
     CSV_COLUMNS,
+    count_each,
     count_json,
     count_photo,
-    count_photos,
     summary_rows,
     write_csv,
 )
@@ -66,13 +66,12 @@ def test_a_photo_that_cannot_be_read_is_reported_and_the_others_counted(
     good, broken, missing = tmp_path / "good.png", tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     images.write_photo(good, photo)
     broken.write_bytes(b"\xff\xd8 no photo")
-    reported: list[Dropped] = []
-    counted, failed = count_photos(ThreeProducts(), [missing, good, broken], reported.append)
-    assert [p.path for p in counted] == [str(good)]
+    failed: list[Dropped] = []
+    counted = count_each(ThreeProducts(), [missing, good, broken], failed.append)
+    assert [p.path for p, _ in counted] == [str(good)]
     assert [d.where for d in failed] == [str(missing), str(broken)]
     assert "No such file" in failed[0].reason
     assert "cut short" in failed[1].reason
-    assert reported == failed
 
 
 def test_csv_has_a_line_for_each_product_and_no_formula(photo: np.ndarray, tmp_path: Path) -> None:

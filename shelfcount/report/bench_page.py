@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shelfcount import words
 from shelfcount.drawing.pictures import annotate
 from shelfcount.files import write_json, write_whole
 from shelfcount.report import page
@@ -22,7 +21,6 @@ from shelfcount.report.bench_sections import (
 )
 from shelfcount.shelf.count import summary_rows
 from shelfcount.speed.comparison import BaselineComparison
-from shelfcount.speed.model_rows import Row
 from shelfcount.speed.phone_budgets import BudgetResult
 from shelfcount.vision.images import write_photo
 from shelfcount.words import format_factor, plural
@@ -170,42 +168,3 @@ def _facts(result: BaselineComparison) -> dict[str, Any]:
         photos = plural(measured["validation_photos"], "validation photo")
         facts["F1 loss by quantization"] = f"{drop:+.2f} points ({photos})"
     return facts
-
-
-def rows_markdown(rows: Sequence[Row]) -> str:
-    """Return the rows as one Markdown table."""
-    heads = (
-        "model",
-        "format",
-        "MB",
-        "GMAC",
-        "p50 ms",
-        "p90 ms",
-        "threads",
-        "F1",
-        "mAP",
-        "count error",
-        "weights from",
-    )
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for row in rows:
-        size, macs = row.size and row.size / 1e6, row.macs and row.macs / 1e9
-        timing = row.latency
-        cells = [
-            row.name,
-            row.variant,
-            size,
-            macs,
-            timing.p50,
-            timing.p90,
-            timing.threads,
-            row.f1,
-            row.map,
-            row.count_error,
-            row.start,
-        ]
-        texts = [
-            words.show(v, d) for v, d in zip(cells, (0, 0, 2, 2, 1, 1, 0, 3, 3, 3, 0), strict=True)
-        ]
-        lines.append("| " + " | ".join(texts) + " |")
-    return "\n".join(lines) + "\n"

@@ -148,35 +148,6 @@ def count_each(
         yield count_photo(detector, image, name_of(photo)), image
 
 
-def count_photos(
-    detector: Detector,
-    paths: Iterable[Path | str],
-    on_error: Callable[[Dropped], None] | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[CountedPhoto], list[Dropped]]:
-    """Count the products on several photos. Photos that cannot be read are skipped and returned.
-
-    Args:
-        detector: Any detector.
-        paths: Paths of the photos.
-        on_error: Called with each photo that cannot be read, at once.
-        progress: Called with (photos done, number of photos) after each photo.
-
-    Returns:
-        The counted photos, and the photos that could not be read with the reason; both in the order
-        of `paths`.
-    """
-    failed: list[Dropped] = []
-
-    def fail(dropped: Dropped) -> None:
-        failed.append(dropped)
-        if on_error is not None:
-            on_error(dropped)
-
-    counted = [photo for photo, _ in count_each(detector, paths, fail, progress)]
-    return counted, failed
-
-
 def count_json(
     photos: Sequence[CountedPhoto], bundle_name: str, bundle_sha256: str
 ) -> dict[str, Any]:
